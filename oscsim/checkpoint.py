@@ -1,0 +1,169 @@
+"""Write modules to one file, and read them back: arrays as numpy's npz, the structure around them as JSON.
+
+Nothing is pickled. A module is written as its class's import path and its fields, so a file holds networks, signals and
+settings of the user's own as well. Reading it imports those classes by name: read only files that you trust.
+"""
+
+import dataclasses
+import importlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FORMAT = "oscsim 1"
+
+
+def save(value: Any, path: str | Path) -> Path:
+    """Write a pytree of modules and arrays to `path`: complete, or not at all.
+
+    Raises:
+        ValueError: something cannot be written, such as a lambda; the message says where it sits.
+        OSError: the folder cannot be written.
+    """
+    path = Path(path)
+    arrays: list[np.ndarray] = []
+    structure = json.dumps({"format": FORMAT, "tree": _encode(value, type(value).__name__, arrays)})
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, structure=np.asarray(structure), **{str(i): a for i, a in enumerate(arrays)})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+            os.umask(umask := os.umask(0))
+            os.fchmod(file.fileno(), 0o666 & ~umask)  # as `open` would have made it
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def load(path: str | Path, expect: type | None = None) -> Any:
+    """Read what `save` wrote.
+
+    Args:
+        path: the file.
+        expect: the class that it must hold.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, was not written by `save`, holds something else, or needs float64.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            header = json.loads(str(file["structure"]))
+            arrays = {name: file[name] for name in file.files if name != "structure"}
+    except (zipfile.BadZipFile, TypeError, ValueError, KeyError, EOFError) as error:
+        raise ValueError(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it"
+        )
+    try:
+        value = _decode(header["tree"], arrays, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: its structure does not fit its arrays ({error})") from error
+    if expect is not None and not isinstance(value, expect):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a {expect.__name__}")
+    return value
+
+
+def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        arrays.append(np.asarray(jax.random.key_data(value)))
+        return {"key": len(arrays) - 1, "impl": str(jax.random.key_impl(value))}
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        arrays.append(np.asarray(value))
+        return {"jax" if isinstance(value, jax.Array) else "numpy": len(arrays) - 1}
+    if isinstance(value, (tuple, list)):
+        items = [_encode(v, f"{place}[{i}]", arrays) for i, v in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {"dict": {k: _encode(v, f"{place}[{k!r}]", arrays) for k, v in value.items()}}
+    if isinstance(value, eqx.Module):
+        fields = {
+            field.name: _encode(getattr(value, field.name), f"{place}.{field.name}", arrays)
+            for field in dataclasses.fields(value)  # pyright: ignore[reportArgumentType]
+        }
+        return {"module": _import_path(type(value), place), "fields": fields}
+    if callable(value):
+        return {"import": _import_path(value, place)}
+    raise ValueError(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
+
+
+def _import_path(value: Any, place: str) -> str:
+    """Where a class or function can be imported from, or an error if it cannot."""
+    path = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
+    try:
+        found = _imported(path)
+    except (ImportError, AttributeError):
+        found = None
+    if found is not value or path.startswith("__main__:"):
+        raise ValueError(
+            f"{place} is {path.replace(':', '.')}, which cannot be imported again: define it at the top of a module"
+        )
+    return path
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    value = importlib.import_module(module)
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
+    if isinstance(tree, list):
+        return [_decode(item, arrays, path) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "tuple" in tree:
+        return tuple(_decode(item, arrays, path) for item in tree["tuple"])
+    if "dict" in tree:
+        return {k: _decode(v, arrays, path) for k, v in tree["dict"].items()}
+    if "numpy" in tree:
+        return arrays[str(tree["numpy"])]
+    if "jax" in tree:
+        array = arrays[str(tree["jax"])]
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            raise ValueError(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
+        return jnp.asarray(array)
+    if "key" in tree:
+        return jax.random.wrap_key_data(jnp.asarray(arrays[str(tree["key"])]), impl=tree["impl"])
+    found = _imported_from(tree.get("module") or tree["import"], path)
+    if "import" in tree:
+        return found
+    if not (isinstance(found, type) and issubclass(found, eqx.Module)):
+        raise ValueError(f"{path} names {tree['module']} as a module, which it is not")
+    fields = {field.name for field in dataclasses.fields(found)}
+    if fields != set(tree["fields"]):
+        raise ValueError(
+            f"{path} holds a {found.__name__} with fields {sorted(tree['fields'])}, this one has {sorted(fields)}: read "
+            "it with the version that wrote it"
+        )
+    module = object.__new__(found)
+    for name, value in tree["fields"].items():
+        object.__setattr__(module, name, _decode(value, arrays, path))
+    return module
+
+
+def _imported_from(name: str, path: Path) -> Any:
+    try:
+        return _imported(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path} needs {name.replace(':', '.')}, which cannot be imported: {error}") from error

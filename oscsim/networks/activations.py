@@ -1,0 +1,158 @@
+r"""Activations: how a neuron's potential $u$ becomes its activity $s = \sigma(u)$.
+
+A holomorphic activation is evaluated on complex potentials by its real and imaginary parts: XLA turns that into
+one pass of real arithmetic, and the packed state of the solver never becomes a complex array in between.
+"""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact
+
+from oscsim._arrays import Scalar, require_positive, scalar_named
+
+
+def logistic(u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+    r"""$1 / (1 + e^{-u})$ for real or complex `u`, without overflow anywhere off its poles.
+
+    With $u = x + iy$, $E = e^{-|x|}$ and $D = |1 + E e^{iy}|^2$ it is $(1 + E e^{iy}) / D$ for $x \ge 0$ and
+    $(E^2 + E e^{iy}) / D$ for $x < 0$. Poles: $u = i \pi (2k + 1)$.
+    """
+    if not jnp.iscomplexobj(u):
+        return jax.nn.sigmoid(u)
+    x, y = u.real, u.imag
+    e = jnp.exp(-jnp.abs(x))
+    e_cos, e_sin = e * jnp.cos(y), e * jnp.sin(y)
+    scale = 1 / (1 + e * e + 2 * e_cos)
+    return lax.complex((jnp.where(x >= 0, jnp.ones_like(e), e * e) + e_cos) * scale, e_sin * scale)
+
+
+class AbstractActivation(eqx.Module):
+    """A function applied to every potential on its own.
+
+    Any callable serves as an activation; a class also says whether it is `holomorphic`.
+    """
+
+    holomorphic: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        """The activity of every potential in `u`, real or complex."""
+
+
+class Logistic(AbstractActivation):
+    r"""$\sigma(u) = 1 / (1 + e^{-k (u - c)})$, with poles at $u = c + i \pi (2n + 1) / k$.
+
+    The paper's `my_sigmoid(a=-4, b=2)` is `Logistic(slope=4.0, centre=0.5)`.
+
+    Attributes:
+        slope: $k$, the steepness; the derivative at the centre is $k / 4$.
+        centre: $c$, the potential of half activity.
+    """
+
+    slope: Scalar = eqx.field(converter=scalar_named("slope"), default=4.0)
+    centre: Scalar = eqx.field(converter=scalar_named("centre"), default=0.5)
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return logistic(self.slope * (u - self.centre))
+
+
+class HoloTanh(AbstractActivation):
+    r"""The paper's two-sided holomorphic stand-in for the hard tanh.
+
+    $\sigma(u) = \frac{u/w}{1 + e^{-a u}} + \frac{1 - u/w}{1 + e^{-a (u - w)}}$: near 0 below 0, near $u/w$ between
+    0 and $w$, near 1 above. The paper's two have width 1 and 2.
+
+    Attributes:
+        a: how sharp the two corners are.
+        width: $w > 0$, the distance between them.
+
+    Raises:
+        ValueError: the width is not positive.
+    """
+
+    a: Scalar = eqx.field(converter=scalar_named("a"), default=4.0)
+    width: Scalar = eqx.field(converter=scalar_named("width"), default=1.0)
+
+    def __check_init__(self):
+        require_positive("width", self.width)
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        v = u / self.width
+        return v * logistic(self.a * u) + (1 - v) * logistic(self.a * (u - self.width))
+
+
+class SiLU(AbstractActivation):
+    r"""$\sigma(u) = u / (1 + e^{-u})$, the smooth rectifier, with poles at $i \pi (2n + 1)$."""
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return u * logistic(u)
+
+
+class Tanh(AbstractActivation):
+    r"""$\sigma(u) = \tanh u$, with poles at $i \pi (n + 1/2)$."""
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return 2 * logistic(2 * u) - 1
+
+
+class RaisedCosine(AbstractActivation):
+    r"""$\sigma(u) = (1 - \cos(a \pi u)) / 2$: entire, no poles; grows like $e^{a \pi |\mathrm{Im} u|}$.
+
+    Attributes:
+        a: half periods of the cosine per unit of potential.
+    """
+
+    a: Scalar = eqx.field(converter=scalar_named("a"), default=1.0)
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return (1 - jnp.cos(self.a * jnp.pi * u)) / 2
+
+
+class Identity(AbstractActivation):
+    r"""$\sigma(u) = u$: a linear network."""
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return u
+
+
+def _on_real_part(function, u):
+    """Apply a function of real numbers; of a complex `u` the real part alone is seen."""
+    if not jnp.iscomplexobj(u):
+        return function(u)
+    return lax.complex(function(u.real), jnp.zeros_like(u.imag))
+
+
+class HardTanh(AbstractActivation):
+    r"""$\sigma(u) = \min(\max(u/w, 0), 1)$. Not holomorphic: for comparison under real teaching signals only.
+
+    The paper's `my_hardtanh` has width 2.
+
+    Attributes:
+        width: $w > 0$, the length of the linear part.
+
+    Raises:
+        ValueError: the width is not positive.
+    """
+
+    width: Scalar = eqx.field(converter=scalar_named("width"), default=1.0)
+    holomorphic: ClassVar[bool] = False
+
+    def __check_init__(self):
+        require_positive("width", self.width)
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return _on_real_part(lambda x: jnp.clip(x / self.width, 0, 1), u)
+
+
+class ReLU(AbstractActivation):
+    r"""$\sigma(u) = \max(u, 0)$. Not holomorphic: for comparison under real teaching signals only."""
+
+    holomorphic: ClassVar[bool] = False
+
+    def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        return _on_real_part(jax.nn.relu, u)

@@ -1,0 +1,244 @@
+r"""A network is one holomorphic scalar, and everything else follows from it.
+
+$\Phi(\theta; x, s, y, \beta) = \Phi_0(\theta; x, s) - \beta\, C(\theta; s, y)$, holomorphic in the activities $s$ and
+in the teaching signal $\beta$, with real parameters $\theta$. Its derivatives are the force on the neurons
+($\partial\Phi/\partial s$), the plasticity of the synapses ($\partial\Phi/\partial\theta$) and the cost
+($-\partial\Phi/\partial\beta$); all are taken by autodiff here, for every network.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Inexact, PyTree, Real
+
+from oscsim._arrays import is_traced, to_complex
+from oscsim.errors import NotHolomorphicError
+from oscsim.networks.activations import AbstractActivation
+from oscsim.networks.costs import AbstractCost
+
+Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
+"""One array per layer of neurons; in a batch, the leading axis of each is the sample."""
+
+SETTINGS = ("activation", "cost", "time_constant")
+"""Fields of a network whose numbers are settings, as those of every activation and cost are: they are never learned."""
+
+
+def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[Array, " out"]:
+    """The product of real weights with real or complex activities.
+
+    Two real products instead of a complex one: four times cheaper than casting the weights, and just as fast under
+    `jax.grad` and `jax.vmap`.
+    """
+    if not jnp.iscomplexobj(s):
+        return weight @ s
+    return lax.complex(weight @ s.real, weight @ s.imag)
+
+
+class AbstractNetwork(eqx.Module):
+    r"""Neurons with potentials $u$, activities $s = \sigma(u)$, and $\tau \dot u = -u + \partial\Phi/\partial s$.
+
+    A network of your own gives four things, each for *one* sample; batching is done here:
+
+    - `activation`: $\sigma$, an `AbstractActivation` or any callable on arrays;
+    - `shapes`: the shape of each layer of neurons, a tuple of tuples;
+    - `clamp(x)`: what the input contributes, computed once per input and not per time step;
+    - `phi(clamped, s, y, beta)`: the scalar $\Phi$, with `s` one array per layer.
+
+    and may give three more, as fields or class attributes: `time_constant` ($\tau$, one number or a tuple with one
+    per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
+    the number of classes; `x` and `y` are checked against them before anything runs).
+
+    Every real array of the network is a parameter, but for those in activations, in costs and in `time_constant`. An
+    activation that is a plain function cannot say whether it is holomorphic: ask `check_holomorphic`.
+    """
+
+    activation: eqx.AbstractVar[Callable]
+    shapes: eqx.AbstractVar[tuple[tuple[int, ...], ...]]
+
+    time_constant: ClassVar[Any] = 1.0
+    input_shape: ClassVar[Any] = None
+    outputs: ClassVar[Any] = None
+
+    @abc.abstractmethod
+    def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
+        """What one input contributes to `phi`, as a pytree of arrays of your choice."""
+
+    @abc.abstractmethod
+    def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
+        r"""$\Phi$ of one sample: a scalar, holomorphic in `s` and affine in `beta`."""
+
+    # What follows from phi. All of it acts on batches: the leading axis of every array is the sample.
+
+    def activities(self, u: Layers) -> Layers:
+        r"""$s = \sigma(u)$, layer by layer."""
+        return tuple(self.activation(layer).astype(layer.dtype) for layer in u)
+
+    def force(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."], beta: Any) -> Layers:
+        r"""$\partial\Phi/\partial s$ for a batch; `beta` is one number, or one per sample.
+
+        Real activities and a real `beta` give the real derivative, anything else the complex one.
+        """
+        beta = jnp.asarray(beta)
+        is_complex = any(jnp.iscomplexobj(a) for a in (*s, beta))
+        if is_complex:
+            s, beta = to_complex((s, beta))
+        batch = s[0].shape[0]
+        if beta.ndim and beta.shape != (batch,):
+            raise ValueError(f"beta has shape {beta.shape} for a batch of {batch}: use one number, or one per sample")
+
+        def phi(*args):
+            value = jnp.asarray(self.phi(*args))
+            if value.shape != () or (is_complex and not jnp.iscomplexobj(value)):
+                raise TypeError(
+                    f"phi of {type(self).__name__} returns {value.dtype}{list(value.shape)} for activities of "
+                    f"{s[0].dtype}: return one scalar, complex for complex activities (no .real, no abs)"
+                )
+            return value
+
+        gradient = jax.grad(phi, argnums=1, holomorphic=is_complex)
+        return jax.vmap(gradient, in_axes=(0, 0, 0, 0 if beta.ndim else None))(clamped, s, y, beta)
+
+    def loss(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
+        r"""The cost $C = -\partial\Phi/\partial\beta$ of each sample, at the real part of `s`."""
+        real = tuple(layer.real for layer in s)
+
+        def cost(clamped, s, y):
+            zero = jnp.zeros((), s[0].dtype)
+            return -jax.jvp(lambda beta: self.phi(clamped, s, y, beta), (zero,), (jnp.ones_like(zero),))[1]
+
+        return jax.vmap(cost)(clamped, real, y)
+
+    def readout(self, clamped: PyTree[Array], s: Layers) -> Real[Array, "batch classes"]:
+        """The score of each class: minus the cost that it would have as the target.
+
+        With `CrossEntropy` these are log-probabilities. Needs `outputs`, the number of classes.
+        """
+        if self.outputs is None:
+            raise ValueError("outputs is None: a network needs its number of classes to be read out")
+        batch = s[0].shape[0]
+        labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
+        return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
+
+    def plasticity(self, x: Array, s: Layers, y: Array, beta: Any, weight: Any = 1.0) -> "AbstractNetwork":
+        r"""$\partial/\partial\theta$ of the batch mean of $\mathrm{Re}[w \Phi]$ at fixed activities, like `parameters`.
+
+        Args:
+            x: inputs; gradients pass through `clamp`.
+            s: activities, one array per layer.
+            y: targets.
+            beta: teaching signal, one number or one per sample.
+            weight: $w$, one number or one per sample.
+        """
+        beta, weight = jnp.asarray(beta), jnp.asarray(weight)
+
+        def mean_phi(network, clamped):
+            axes = (0, 0, 0, 0 if beta.ndim else None)
+            return jnp.mean((weight * jax.vmap(network.phi, in_axes=axes)(clamped, s, y, beta)).real)
+
+        return gradient_of(mean_phi, self, x)
+
+    def rest(self, batch: int) -> Layers:
+        """Potentials of zero for a batch."""
+        return tuple(jnp.zeros((batch, *shape), self.dtype) for shape in self.shapes)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The real type that the network computes in: that of its parameters."""
+        leaves = jax.tree.leaves(parameters(self))
+        return np.dtype(jnp.result_type(*leaves)) if leaves else np.dtype(jnp.asarray(0.0).dtype)
+
+    @property
+    def time_constants(self) -> tuple[Array, ...]:
+        r"""$\tau$ of each layer: a number, or an array (1, neurons) that fits a batch."""
+        tau = self.time_constant
+        per_layer = [
+            jnp.asarray(t, self.dtype) for t in (tau if isinstance(tau, (tuple, list)) else (tau,) * len(self.shapes))
+        ]
+        return tuple(t[None] if t.ndim else t for t in per_layer)
+
+
+def split_parameters(network: AbstractNetwork) -> tuple[Any, Any]:
+    """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
+
+    def is_setting(part):
+        return isinstance(part, (AbstractActivation, AbstractCost))
+
+    def is_parameter(path, part):
+        named = getattr(path[0], "name", None) in SETTINGS
+        return eqx.is_inexact_array(part) and not named and not is_setting(part)
+
+    return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
+
+
+def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: AbstractNetwork, x: Array) -> Any:
+    r"""$\partial/\partial\theta$ of `scalar(network, clamped)`, a pytree like `parameters`; `clamped` is a batch."""
+    learned, fixed = split_parameters(network)
+
+    def of_parameters(learned):
+        network = eqx.combine(learned, fixed)
+        return scalar(network, jax.vmap(network.clamp)(x))
+
+    return jax.grad(of_parameters)(learned)
+
+
+def parameters(network: AbstractNetwork) -> Any:
+    """What is learned: the network with None in place of everything that is not a parameter."""
+    return split_parameters(network)[0]
+
+
+def require_holomorphic(network: AbstractNetwork, what: str) -> None:
+    """Refuse a network that declares itself non-holomorphic where a complex signal would pass through it.
+
+    Raises:
+        NotHolomorphicError: the activation (or the network) says `holomorphic = False`.
+    """
+    for part in (network.activation, network):
+        if not getattr(part, "holomorphic", True):
+            raise NotHolomorphicError(
+                f"{type(part).__name__} is not holomorphic, so {what} has no exact answer: a complex signal has no "
+                "derivative through it. Use a holomorphic activation (Logistic, HoloTanh, ...), or a real signal "
+                "(Cosine, Classic, Phases with points=2)."
+            )
+
+
+def check_parameters(network: AbstractNetwork) -> None:
+    """Refuse parameters and time constants that no network can have.
+
+    Raises:
+        TypeError: not a network at all, an activation of the wrong kind, or a complex parameter.
+        ValueError: a parameter is not finite, a time constant is not positive or does not fit its layer.
+    """
+    if not isinstance(network, AbstractNetwork):
+        raise TypeError(f"net={network!r}: use an instance of a network, such as LayeredNetwork(...)")
+    if not callable(network.activation) or isinstance(network.activation, type):
+        raise TypeError(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
+    if is_traced(network):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(network)):
+        name = jax.tree_util.keystr(path).lstrip(".")
+        if jnp.iscomplexobj(leaf):
+            raise TypeError(
+                f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"
+            )
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            raise ValueError(f"{name} holds values that are not finite: build the network anew, or clean its weights")
+    tau = network.time_constant
+    if isinstance(tau, (tuple, list)) and len(tau) != len(network.shapes):
+        raise ValueError(
+            f"time_constant has {len(tau)} entries for {len(network.shapes)} layers of neurons: give one number, or "
+            "one entry per layer"
+        )
+    for number, (tau, shape) in enumerate(zip(network.time_constants, network.shapes, strict=True), start=1):
+        if not bool(jnp.all(tau > 0)) or not bool(jnp.all(jnp.isfinite(tau))):
+            raise ValueError(f"time_constant of layer {number} is {tau}: use positive finite numbers")
+        if tau.ndim and tau.shape[1:] != shape:
+            raise ValueError(
+                f"time_constant of layer {number} has shape {tau.shape[1:]}, the layer has {shape}: give one number, "
+                "or one per neuron"
+            )

@@ -1,0 +1,51 @@
+r"""Costs: $C(\text{output}, y)$ of one sample, holomorphic in the output, with real targets."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact, Real
+
+
+def one_hot(y: Real[Array, "*classes"], classes: int, dtype) -> Array:
+    """The target as a vector: integer labels become one-hot, vectors stay what they are."""
+    if y.ndim == 0 and jnp.issubdtype(y.dtype, jnp.integer):
+        return jax.nn.one_hot(y, classes, dtype=dtype)
+    return y.astype(dtype)
+
+
+class AbstractCost(eqx.Module):
+    """The cost of one sample, a holomorphic function of the network's output.
+
+    `readout` says where the output comes from: a linear map outside the dynamics (True), or the last layer of
+    neurons itself (False).
+    """
+
+    readout: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
+        """The cost, a scalar, for an integer label or a real target vector `y`."""
+
+
+class CrossEntropy(AbstractCost):
+    r"""$C = \sum_k y_k \, (\log \sum_j e^{o_j} - o_k)$ of logits $o$, read out of the dynamics by a linear map."""
+
+    readout: ClassVar[bool] = True
+
+    def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
+        target = one_hot(y, output.shape[-1], output.real.dtype)
+        shifted = output - lax.stop_gradient(jnp.max(output.real))  # the shift cancels; it keeps exp in range
+        return jnp.sum(target) * jnp.log(jnp.sum(jnp.exp(shifted))) - jnp.sum(target * shifted)
+
+
+class SquaredError(AbstractCost):
+    r"""$C = \frac12 \sum_k (s_k - y_k)^2$ of the last layer's activities $s$."""
+
+    readout: ClassVar[bool] = False
+
+    def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
+        return jnp.sum((output - one_hot(y, output.shape[-1], output.real.dtype)) ** 2) / 2

@@ -1,0 +1,150 @@
+"""The Cauchy-Riemann equations, tested at random points."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from oscsim._arrays import as_count, norm, require_positive, to_complex
+from oscsim.errors import NotHolomorphicError
+from oscsim.networks.base import AbstractNetwork, check_parameters
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+
+
+def check_holomorphic(
+    subject: AbstractNetwork | Callable,
+    x: Any = None,
+    y: Any = None,
+    *,
+    shape: tuple[int, ...] = (16,),
+    points: int = 8,
+    spread: float = 0.2,
+    key: Key[Array, ""] | None = None,
+) -> dict[str, float]:
+    r"""Test that a network, or a function of one array, is holomorphic, and name what is not.
+
+    At random points $z$ and in random directions $v$, a holomorphic function has $Df(z)[iv] = i\,Df(z)[v]$ (the
+    Cauchy-Riemann equations); one that is real on the real axis has $Df(\bar z)[\bar v] = \overline{Df(z)[v]}$ as well.
+    Of a network the activation, and $\Phi$ in every layer of activities and in $\beta$, are tested one by one.
+
+    Args:
+        subject: a network, or a function from an array to an array (an activation, a cost with its target bound).
+        x: inputs for a network of your own without `input_shape`; else random.
+        y: targets for a network of your own without `outputs`; else random.
+        shape: shape of the argument of a function.
+        points: how many random points.
+        spread: standard deviation of their imaginary parts (1 for the real ones); stay below the nearest pole.
+        key: for the random points.
+
+    Returns:
+        The largest relative violation of each part, by name.
+
+    Raises:
+        NotHolomorphicError: a part breaks an equation by more than rounding; the message names each one.
+        TypeError: the subject is neither a network nor a function.
+        ValueError: `points` or `spread` are not positive; bad inputs (see `Inputs.of`).
+    """
+    if not callable(subject) and not isinstance(subject, AbstractNetwork):
+        raise TypeError(f"subject={subject!r}: use a network, or a function of one array")
+    points = as_count("points", points)
+    require_positive("spread", spread)
+    key = jax.random.key(0) if key is None else key
+    if isinstance(subject, AbstractNetwork):
+        violations = _network_violations(subject, x, y, points, spread, key)
+    else:
+        dtype = jnp.asarray(0.0).dtype
+        violations = {
+            getattr(subject, "__name__", type(subject).__name__): max(
+                _violation(subject, _random(k, shape, dtype, spread), k) for k in jax.random.split(key, points)
+            )
+        }
+    dtype = subject.dtype if isinstance(subject, AbstractNetwork) else jnp.asarray(0.0).dtype
+    tolerance = 1e4 * float(jnp.finfo(dtype).eps)
+    broken = {name: v for name, v in violations.items() if not v <= tolerance}
+    if broken:
+        parts = "; ".join(f"{name} by {v:.2g}" for name, v in broken.items())
+        raise NotHolomorphicError(
+            f"the Cauchy-Riemann equations are broken by: {parts} (relative; rounding allows {tolerance:.1g}). Look "
+            "there for abs, conj, real, imag, max, comparisons or weights cast to complex; nan or inf is a pole near "
+            "the points: lower spread."
+        )
+    return violations
+
+
+def _network_violations(network, x, y, points, spread, key) -> dict[str, float]:
+    check_parameters(network)
+    if (x is None and network.input_shape is None) or (y is None and network.outputs is None):
+        raise ValueError("x or y is None: a network without `input_shape` and `outputs` needs a sample of both")
+    k_x, k_y, key = jax.random.split(key, 3)
+    if x is None:
+        x = jax.random.uniform(k_x, (1, *network.input_shape), network.dtype)
+    if y is None:
+        y = jax.random.randint(k_y, (1,), 0, network.outputs)
+    x, y = as_inputs(network, x)[:1], as_targets(network, y)[:1]
+    clamped, y = jax.tree.map(lambda a: a[0], (Inputs.of(network, x, y).clamped, y))
+    violations: dict[str, float] = {}
+
+    def note(name, violation):
+        violations[name] = max(violations.get(name, 0.0), violation)
+
+    for k in jax.random.split(key, points):
+        k_u, k_beta, k_direction = jax.random.split(k, 3)
+        u = tuple(
+            _random(jax.random.fold_in(k_u, i), shape, network.dtype, spread) for i, shape in enumerate(network.shapes)
+        )
+        s = to_complex(network.activities(u))
+        beta = _random(k_beta, (), network.dtype, spread)
+        for i, layer in enumerate(u):
+            note(f"activation on layer {i + 1}", _violation(network.activation, layer, k_direction))
+
+            def phi_of_layer(z, i=i, s=s, beta=beta):
+                return network.phi(clamped, (*s[:i], z, *s[i + 1 :]), y, beta)
+
+            note(f"phi in s[{i}]", _riemann_violation(phi_of_layer, s[i], k_direction))
+        note("phi in beta", _riemann_violation(lambda z, s=s: network.phi(clamped, s, y, z), beta, k_direction))
+        joint = lambda z: network.phi(clamped, z[0], y, z[1])  # noqa: E731
+        note("phi real on the real axis", _reality_violation(joint, (s, beta), k_direction))
+    return violations
+
+
+def _random(key, shape, dtype, spread):
+    real, imag = jax.random.normal(key, (2, *shape), dtype)
+    return jax.lax.complex(real, spread * imag)
+
+
+def _directions(key, z):
+    leaves, structure = jax.tree.flatten(z)
+    return jax.tree.unflatten(
+        structure,
+        [_random(jax.random.fold_in(key, i), a.shape, a.real.dtype, 1.0) for i, a in enumerate(leaves)],
+    )
+
+
+def _violation(function: Callable, z: PyTree[Array], key: Key[Array, ""]) -> float:
+    return max(_riemann_violation(function, z, key), _reality_violation(function, z, key))
+
+
+def _riemann_violation(function: Callable, z: PyTree[Array], key: Key[Array, ""]) -> float:
+    """$|Df(z)[iv] - i Df(z)[v]|$, relative, at one point in one direction."""
+    v = _directions(key, z)
+    value, along = jax.jvp(function, (z,), (v,))
+    if not jnp.iscomplexobj(value):
+        return np.inf  # a real value for a complex argument: no derivative at all
+    _, across = jax.jvp(function, (z,), (jax.tree.map(lambda a: 1j * a, v),))
+    return _relative(across - 1j * along, along)
+
+
+def _reality_violation(function: Callable, z: PyTree[Array], key: Key[Array, ""]) -> float:
+    r"""$|Df(\bar z)[\bar v] - \overline{Df(z)[v]}|$, relative: of the derivative, which has no branch cuts."""
+    v = _directions(key, z)
+    _, here = jax.jvp(function, (z,), (v,))
+    _, mirrored = jax.jvp(function, (jax.tree.map(jnp.conj, z),), (jax.tree.map(jnp.conj, v),))
+    return _relative(mirrored - jnp.conj(here), here)
+
+
+def _relative(difference: Array, size: Array) -> float:
+    worst = float(norm(difference) / jnp.maximum(norm(size), jnp.finfo(size.real.dtype).tiny))
+    return worst if np.isfinite(worst) else np.inf

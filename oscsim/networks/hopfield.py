@@ -1,0 +1,106 @@
+"""All-to-all coupled neurons with symmetric weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Key, Real
+
+from oscsim.networks.activations import Logistic
+from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.costs import AbstractCost, CrossEntropy
+from oscsim.networks.layered import as_time_constant, check_parts, check_sizes, truncated_normal
+
+
+class HopfieldNetwork(AbstractNetwork):
+    r"""Hidden neurons coupled all to all: $\Phi_0 = \frac12 s \cdot J s + s \cdot (W x + b)$.
+
+    $J = (K + K^\top)/2$ without its diagonal, for the free matrix $K$ of `coupling`: symmetric, no self-connection.
+    With `CrossEntropy` a linear readout of all neurons lies outside the dynamics; with `SquaredError` the last
+    `sizes[2]` neurons are the outputs.
+
+    Attributes:
+        weights: $W$, (neurons, inputs).
+        bias: $b$, (neurons,).
+        coupling: $K$, (neurons, neurons).
+        readout_weights: (outputs, neurons), or None with `SquaredError`.
+        readout_bias: (outputs,), or None with `SquaredError`.
+        activation: $\sigma$.
+        cost: `CrossEntropy()` or `SquaredError()`.
+        time_constant: $\tau$, one number, or a tuple with one array over the neurons.
+        sizes: inputs, neurons, outputs.
+
+    Raises:
+        TypeError: an activation, a cost or a key of the wrong kind.
+        ValueError: not three sizes, or more output neurons than neurons.
+
+    Source: Hopfield (1984); Scellier & Bengio (2017).
+    """
+
+    weights: Real[Array, "neurons inputs"]
+    bias: Real[Array, " neurons"]
+    coupling: Real[Array, "neurons neurons"]
+    readout_weights: Real[Array, "outputs neurons"] | None
+    readout_bias: Real[Array, " outputs"] | None
+    activation: Callable
+    cost: AbstractCost
+    time_constant: Any = eqx.field(converter=as_time_constant)
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        key: Key[Array, ""],
+        activation: Callable | None = None,
+        cost: AbstractCost | None = None,
+        time_constant: Any = 1.0,
+        scale: float | None = None,
+    ):
+        check_parts(activation, cost, key)
+        self.sizes = check_sizes(sizes, 3, "inputs, neurons and outputs")
+        self.activation = Logistic() if activation is None else activation
+        self.cost = CrossEntropy() if cost is None else cost
+        self.time_constant = as_time_constant(time_constant)
+        if len(self.sizes) != 3 or (not self.cost.readout and self.sizes[2] > self.sizes[1]):
+            raise ValueError(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")
+        inputs, neurons, outputs = self.sizes
+        k_in, k_coupling, k_out = jax.random.split(key, 3)
+        self.weights = truncated_normal(k_in, (neurons, inputs), scale)
+        self.bias = jnp.zeros(neurons)
+        self.coupling = truncated_normal(k_coupling, (neurons, neurons), scale)
+        self.readout_weights = truncated_normal(k_out, (outputs, neurons), scale) if self.cost.readout else None
+        self.readout_bias = jnp.zeros(outputs) if self.cost.readout else None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """One layer of neurons."""
+        return ((self.sizes[1],),)
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        """The shape of one input."""
+        return (self.sizes[0],)
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return self.sizes[2]
+
+    def clamp(self, x: Real[Array, " inputs"]) -> Array:
+        """The input's drive on the neurons, $W x + b$."""
+        return linear(self.weights, x) + self.bias
+
+    def phi(self, clamped: Array, s: Layers, y: Array, beta: Inexact[Array, ""]) -> Array:
+        r"""$s \cdot (W x + b) + \frac12 s \cdot J s - \beta C$."""
+        (s_hidden,) = s
+        symmetric = (self.coupling + self.coupling.T) / 2
+        j = symmetric - jnp.diag(jnp.diag(symmetric))
+        energy = jnp.sum(s_hidden * clamped) + jnp.sum(s_hidden * linear(j, s_hidden)) / 2
+        if self.readout_weights is not None and self.readout_bias is not None:
+            output = linear(self.readout_weights, s_hidden) + self.readout_bias
+        else:
+            output = s_hidden[-self.sizes[2] :]
+        return energy - beta * self.cost(output, y)

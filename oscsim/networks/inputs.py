@@ -1,0 +1,97 @@
+"""What a network is shown: inputs and targets, checked once, clamped once."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree, Real
+
+from oscsim._arrays import is_traced
+from oscsim.networks.base import AbstractNetwork
+
+
+class Inputs(eqx.Module):
+    """A batch as the dynamics need it; `Inputs.of(net, x, y)` makes one.
+
+    Attributes:
+        x: inputs, (batch, ...).
+        y: integer labels (batch,), or real targets (batch, classes).
+        clamped: the network's `clamp` of each input, computed once.
+    """
+
+    x: Real[Array, "batch ..."]
+    y: Real[Array, "batch ..."]
+    clamped: PyTree[Array]
+
+    @staticmethod
+    def of(net: AbstractNetwork, x: Any, y: Any) -> "Inputs":
+        """Check `x` and `y` against the network, bring them to its precision, and clamp them.
+
+        Raises:
+            ValueError: shapes that do not match, labels out of range, data that are not finite.
+            TypeError: complex or non-numeric data, labels that are not integers.
+        """
+        x, y = as_inputs(net, x), as_targets(net, y)
+        if x.shape[0] != y.shape[0]:
+            raise ValueError(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
+        return Inputs(x, y, jax.vmap(net.clamp)(x))
+
+
+def as_inputs(net: AbstractNetwork, x: Any) -> Array:
+    """The inputs as an array of the network's precision, or an error that says what is wrong with them."""
+    x = _as_numbers("x", x)
+    if net.input_shape is not None and x.shape[1:] != tuple(net.input_shape):
+        hint = "; batch axes come first: use x[None]" if x.shape == tuple(net.input_shape) else ""
+        raise ValueError(
+            f"x has shape {x.shape}, this network takes (batch, {', '.join(map(str, net.input_shape))}){hint}"
+        )
+    _check_batch("x", x, net.dtype)
+    x = jnp.asarray(x, net.dtype)
+    try:
+        jax.eval_shape(net.clamp, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"x: one sample of shape {x.shape[1:]} does not fit this network's clamp: {error}") from error
+    return x
+
+
+def as_targets(net: AbstractNetwork, y: Any) -> Array:
+    """The targets as an array, integer labels or real vectors, or an error that says what is wrong with them."""
+    y, classes = _as_numbers("y", y), net.outputs
+    _check_batch("y", y, net.dtype)
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        if y.ndim == 1 and classes is not None:
+            raise TypeError(f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes})")
+        y = jnp.asarray(y, net.dtype)
+    elif not is_traced(y) and y.ndim == 1 and classes is not None:
+        low, high = int(np.min(y)), int(np.max(y))
+        if low < 0 or high >= classes:
+            raise ValueError(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}")
+    if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
+        raise ValueError(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes})")
+    return jnp.asarray(y)
+
+
+def _as_numbers(name: str, value: Any) -> Any:
+    try:
+        value = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+        raise TypeError(f"{name} holds {value.dtype}: give numbers")
+    if jnp.iscomplexobj(value):
+        raise TypeError(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")
+    return value
+
+
+def _check_batch(name: str, value: Any, dtype: Any) -> None:
+    """Refuse a batch that is empty, or not finite in this precision."""
+    if value.ndim == 0 or value.shape[0] == 0:
+        raise ValueError(f"{name} has shape {value.shape}: batch axes come first, with one sample at least")
+    if is_traced(value):
+        return
+    finite = np.abs(value := np.asarray(value)) <= float(jnp.finfo(dtype).max)
+    if not np.all(finite):
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name}{list(index)} is {value[index]}, not finite in {dtype}: remove such samples")

@@ -1,0 +1,129 @@
+"""Layers of neurons, each coupled to the next by symmetric feed-forward and feedback weights."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact, Key, Real
+
+from oscsim._arrays import as_count, as_real, as_scalar, require_key
+from oscsim.networks.activations import Logistic
+from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.costs import AbstractCost, CrossEntropy
+
+
+def as_time_constant(value: Any) -> Any:
+    """A time constant as arrays: one number, or a tuple with one entry per layer."""
+    if isinstance(value, (tuple, list)):
+        return tuple(as_real("time_constant", v) for v in value)
+    return as_real("time_constant", value)
+
+
+def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float | None) -> Float[Array, "out in"]:
+    """Weights from a normal of standard deviation `scale` (None: 1/sqrt(fan in)), cut at two standard deviations.
+
+    As in jax's and the paper's initialisers, `scale` is meant before the cut; what is left has 0.88 of it.
+    """
+    deviation = shape[-1] ** -0.5 if scale is None else scale
+    if as_scalar(deviation, "scale") < 0:
+        raise ValueError(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
+    return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+
+
+def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, ...]:
+    """Layer sizes as a tuple of positive integers, `fewest` of them at least."""
+    remedy = f"give {meaning}, as positive integers"
+    if not isinstance(sizes, (tuple, list)):
+        raise TypeError(f"sizes={sizes!r}: {remedy}")
+    counts = tuple(as_count(f"sizes={sizes}: size {i}", n, remedy=remedy) for i, n in enumerate(sizes))
+    if len(counts) < fewest:
+        raise ValueError(f"sizes={sizes}: {remedy}")
+    return counts
+
+
+def check_parts(activation: Any, cost: Any, key: Any) -> None:
+    """Refuse a class in place of an instance, a name, a bare seed."""
+    if activation is not None and (not callable(activation) or isinstance(activation, type)):
+        raise TypeError(f"activation={activation!r}: use a function or an instance, such as Logistic()")
+    if cost is not None and not isinstance(cost, AbstractCost):
+        raise TypeError(f"cost={cost!r}: use an instance of a cost, such as CrossEntropy()")
+    require_key(key)
+
+
+class LayeredNetwork(AbstractNetwork):
+    r"""A dense layered network: $\Phi_0 = \sum_l s_{l+1} \cdot (W_l s_l + b_l)$ with $s_0 = x$ clamped.
+
+    With `CrossEntropy` the last weights are a readout outside the dynamics, $C = C(W_{out} s_{last} + b_{out}, y)$, and
+    the neurons are `sizes[1:-1]`. With `SquaredError` the last layer is made of neurons too, and $C = C(s_{last}, y)$.
+
+    Attributes:
+        weights: one (out, in) array per pair of neighbouring sizes; truncated normal at the start.
+        biases: one (out,) array per pair; zero at the start.
+        activation: $\sigma$ of every layer.
+        cost: `CrossEntropy()` or `SquaredError()`.
+        time_constant: $\tau$, one number, or a tuple with one entry per layer of neurons.
+        sizes: input, layers, output.
+
+    Raises:
+        TypeError: an activation, a cost or a key of the wrong kind.
+        ValueError: fewer sizes than an input, a layer of neurons and an output.
+
+    Source: Laborieux & Zenke (2022), section 2; Scellier & Bengio (2017).
+    """
+
+    weights: tuple[Real[Array, "out in"], ...]
+    biases: tuple[Real[Array, " out"], ...]
+    activation: Callable
+    cost: AbstractCost
+    time_constant: Any = eqx.field(converter=as_time_constant)
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        key: Key[Array, ""],
+        activation: Callable | None = None,
+        cost: AbstractCost | None = None,
+        time_constant: Any = 1.0,
+        scale: float | None = None,
+    ):
+        check_parts(activation, cost, key)
+        self.sizes = check_sizes(sizes, 3, "an input, one layer of neurons or more, and an output")
+        self.activation = Logistic() if activation is None else activation
+        self.cost = CrossEntropy() if cost is None else cost
+        self.time_constant = as_time_constant(time_constant)
+        shapes = [(n_out, n_in) for n_in, n_out in pairwise(self.sizes)]
+        keys = jax.random.split(key, len(shapes))
+        self.weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
+        self.biases = tuple(jnp.zeros(n_out) for n_out, _ in shapes)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The layers of neurons; the readout is not one."""
+        return tuple((n,) for n in (self.sizes[1:-1] if self.cost.readout else self.sizes[1:]))
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        """The shape of one input."""
+        return (self.sizes[0],)
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return self.sizes[-1]
+
+    def clamp(self, x: Real[Array, " in"]) -> Array:
+        """The input's drive on the first layer, $W_0 x + b_0$."""
+        return linear(self.weights[0], x) + self.biases[0]
+
+    def phi(self, clamped: Array, s: Layers, y: Array, beta: Inexact[Array, ""]) -> Array:
+        r"""$s_1 \cdot (W_0 x + b_0) + \sum_{l \ge 1} s_{l+1} \cdot (W_l s_l + b_l) - \beta C$."""
+        energy = jnp.sum(s[0] * clamped)
+        for weight, bias, below, above in zip(self.weights[1:], self.biases[1:], s, s[1:], strict=False):
+            energy += jnp.sum(above * (linear(weight, below) + bias))
+        output = linear(self.weights[-1], s[-1]) + self.biases[-1] if self.cost.readout else s[-1]
+        return energy - beta * self.cost(output, y)

@@ -1,0 +1,420 @@
+"""Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one.
+
+Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. No global style
+is touched, and matplotlib is imported when the first figure is made. Colours are those of Okabe and Ito (2008), which
+colour-blind readers tell apart.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from oscsim._arrays import norm
+from oscsim.metrics import per_layer, relative_error
+from oscsim.run import Run
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
+DRIVE = "black"
+LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
+LOCKED = 1e-2
+"""Below this lock residual an orbit is drawn as a closed curve."""
+
+
+def orbits(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+    r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
+
+    The inset shows the teaching signal over the same cycle; dots mark the end of the cycle on all of them.
+
+    Args:
+        run: from `simulate`, with samples of some neurons.
+        ax: where to draw; by default a new figure.
+
+    Raises:
+        ValueError: the run holds no samples.
+    """
+    neurons = _watched(run, "orbits")
+    ax = _axes(ax)
+    sampled = "." if run.plan.ticks <= 24 else None
+    turn = np.append(np.arange(run.plan.ticks), 0) if run.lock_residual[-1] < LOCKED else np.arange(run.plan.ticks)
+    for style, label, samples in neurons:
+        s = samples[-1] - samples[-1].mean()
+        ax.plot(s.real[turn], s.imag[turn], label=label, marker=sampled, linewidth=1.2, **style)
+        ax.plot(s.real[-1:], s.imag[-1:], marker="o", markersize=3.5, color=style["color"])
+    reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in neurons)
+    if reach > 0:
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    ax.set_aspect("equal", adjustable="box")
+    ax.set(xlabel=r"Re $(s - c_0)$", ylabel=r"Im $(s - c_0)$")
+    ax.locator_params(nbins=5)
+    _finish(ax)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+
+    beta = _teaching(run)[-1]
+    inset = ax.inset_axes((0.79, 0.79, 0.2, 0.2))
+    inset.plot(beta.real[turn], beta.imag[turn], color=DRIVE, marker=sampled, linewidth=1)
+    inset.plot(beta.real[-1:], beta.imag[-1:], marker="o", markersize=3, color=DRIVE)
+    inset.set_aspect("equal", adjustable="datalim")
+    inset.margins(0.12)
+    inset.set_axis_off()
+    inset.text(0.5, 0.5, r"$\beta$", transform=inset.transAxes, ha="center", va="center", fontsize=LABEL_SIZE)
+    return ax
+
+
+def traces(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+    r"""The watched activities against time, about their means in the last cycle, and the teaching signal (right axis).
+
+    The last cycle, or all of them after `record=PerCycle(every_cycle=True)`. Zero is at the same height on both axes.
+
+    Args:
+        run: from `simulate`, with samples of some neurons.
+        ax: where to draw; by default a new figure.
+
+    Raises:
+        ValueError: the run holds no samples.
+    """
+    neurons = _watched(run, "traces")
+    ax = _axes(ax)
+    ticks, recorded = run.plan.ticks, len(neurons[0][2])
+    first = run.first_cycle + run.cycles - recorded
+    time = float(run.teaching.period) * (first + (1 + np.arange(recorded * ticks)) / ticks)
+    sampled = "." if ticks <= 24 else None
+    reach = 0.0
+    for style, label, samples in neurons:
+        s = (samples - samples[-1].mean()).real.ravel()
+        ax.plot(time, s, label=label, marker=sampled, linewidth=1.2, **style)
+        reach = max(reach, 1.1 * np.abs(s).max())
+    right = ax.twinx()
+    beta = np.real(_teaching(run)).ravel()
+    right.plot(time, beta, color=DRIVE, linestyle=(0, (1, 1.5)), marker=sampled, linewidth=1.2, label=r"Re $\beta$")
+    if reach > 0:
+        ax.set_ylim(-reach, reach)
+    if np.abs(beta).max() > 0:  # more room than the activities have, so that no curve hides this one
+        right.set_ylim(-1.3 * np.abs(beta).max(), 1.3 * np.abs(beta).max())
+    ax.set_xlim(time[0] - (time[1] - time[0] if len(time) > 1 else 1), time[-1])
+    ax.set(xlabel=r"time (units of $\tau$)", ylabel=r"Re $(s - c_0)$")
+    right.set_ylabel(r"Re $\beta$ (dotted)")
+    _finish(ax)
+    _finish(right)
+    right.spines["right"].set_visible(True)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1.22, 1.02))
+    return ax
+
+
+def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int = 10) -> "matplotlib.axes.Axes":
+    r"""The Fourier coefficients $|c_n|$ of the watched activities over the last cycle, on a logarithmic scale.
+
+    A turning signal excites the harmonics $n \ge 0$ alone, with $c_n \propto A^n$; what stands at negative $n$ is
+    rounding, or the error of the solver. Where that is so, a dashed line shows the decay $(A/R)^n$ fitted to the
+    largest of them: $R$ is the convergence radius as these neurons show it (`suggest` looks at all of them, and at all
+    samples).
+
+    Args:
+        run: from `simulate`, with samples of some neurons.
+        ax: where to draw; by default a new figure.
+        harmonics: how far to draw to either side; fewer where the cycle has not that many samples.
+
+    Raises:
+        ValueError: the run holds no samples, or `harmonics` is not positive.
+    """
+    if harmonics < 1:
+        raise ValueError(f"harmonics={harmonics}: use a positive integer")
+    neurons = _watched(run, "spectrum")
+    ax = _axes(ax)
+    ticks = run.plan.ticks
+    most = min(harmonics, (ticks - 1) // 2)
+    n = np.arange(-most, most + 1)
+    sizes = []
+    for style, label, samples in neurons:
+        sizes.append(np.abs(np.fft.fft(samples[-1].astype(complex)) / ticks)[n])
+        ax.plot(n, sizes[-1], label=label, marker="o", markersize=3, linewidth=0.7, **style)
+    ax.set_yscale("log")
+    largest = np.max(sizes, axis=0)
+    decay = _decay(n, largest)
+    if decay is not None:
+        ratio, last = decay
+        amplitude = np.abs(np.fft.fft(_teaching(run)[-1])[1] / ticks)
+        right = np.arange(1, last + 1)
+        line = 3 * largest[n == 1] * ratio ** (right - 1.0)
+        ax.plot(right, line, color=DRIVE, linestyle="dashed", linewidth=1)
+        note = r"$\propto (A/R)^n$" + f"\n$A$ = {amplitude:.2g}\n$R$ ≈ {amplitude / ratio:.2g}"
+        ax.text(0.99, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=NOTE_SIZE)
+    ax.axvspan(n[0] - 0.5, -0.5, color="0.93", zorder=0, linewidth=0)
+    ax.set_xlim(n[0] - 0.5, n[-1] + 0.5)
+    ax.set_xticks(n[n % (1 if most <= 3 else 2 if most <= 6 else 4) == 0])
+    ax.set_xticks(n, minor=True)
+    ax.set(xlabel=r"harmonic $n$", ylabel=r"$|c_n|$")
+    _finish(ax)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return ax
+
+
+def gradient_error(
+    run: Run, exact: Any, ax: "matplotlib.axes.Axes | None" = None, discard: int = 0
+) -> "matplotlib.axes.Axes":
+    r"""How far the running gradient is from the exact one: relative error and $1 - \cos$, against cycles.
+
+    At cycle $n$ the gradient is that of the readings averaged over cycles `discard` + 1 to $n$.
+
+    Args:
+        run: from `simulate`, with the readings of every cycle.
+        exact: the exact gradient, as `exact_gradient` gives it.
+        ax: where to draw; by default a new figure.
+        discard: how many cycles at the start to leave out.
+
+    Raises:
+        ValueError: the run holds one mean reading only, or nothing but nan; `discard` leaves nothing; `exact` is of
+            another network.
+    """
+    cycle, errors, distances = running_errors(run, exact, discard)
+    ax = _axes(ax)
+    ax.plot(cycle, errors, marker="o", markersize=4, linewidth=1.2, color=COLOURS[0], label="relative error")
+    ax.plot(cycle, distances, marker="s", markersize=4, linewidth=1.2, color=COLOURS[1], label="1 − cosine")
+    ax.set_yscale("log")
+    _whole_ticks(ax)
+    first = run.first_cycle + discard + 1
+    ax.set(
+        xlabel="cycle", ylabel="error of the running gradient" + (f"\n(mean from cycle {first})" if first > 1 else "")
+    )
+    _finish(ax)
+    ax.legend(fontsize=NOTE_SIZE, frameon=False)
+    return ax
+
+
+def running_errors(run: Run, exact: Any, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""What `gradient_error` draws: numbers of the cycles, relative errors, and $1 - \cos$, precise far below rounding.
+
+    Raises:
+        ValueError: as `gradient_error`.
+    """
+    running = run.gradient(discard=discard, cumulative=True)
+    kept = len(jax.tree.leaves(running)[0])
+    if kept < run.cycles - discard:
+        raise ValueError(
+            "the run holds the mean reading only, which has no course to draw: run simulate with record=PerCycle() "
+            "instead of Mean()"
+        )
+    errors, distances = map(np.asarray, _errors_of_each(running, exact))
+    if not np.any(np.isfinite(errors)):
+        raise ValueError("every reading of the run is nan (the neurons diverged): run simulate with a lower amplitude")
+    return run.first_cycle + discard + 1 + np.arange(kept), errors, distances
+
+
+def layers(
+    estimates: Any,
+    exact: Any,
+    ax: "matplotlib.axes.Axes | None" = None,
+    metric: Callable = relative_error,
+) -> "matplotlib.axes.Axes":
+    """A metric of each parameter array on its own, as bars: one group per array, one colour per estimate.
+
+    The scale is logarithmic where the values span more than a decade; a value of 0 then has no bar.
+
+    Args:
+        estimates: a gradient or an `Estimate`, or a dict from names to such.
+        exact: the exact gradient, as `exact_gradient` gives it.
+        ax: where to draw; by default a new figure.
+        metric: `relative_error`, `cosine`, `norm_ratio`, or a function like them.
+
+    Raises:
+        ValueError: no estimate at all, or one of another network.
+    """
+    named = _named(estimates)
+    values = {name: {k: float(v) for k, v in per_layer(metric, g, exact).items()} for name, g in named.items()}
+    ax = _axes(ax)
+    arrays = list(next(iter(values.values())))
+    height = 0.8 / len(named)
+    for i, (name, of_array) in enumerate(values.items()):
+        place = np.arange(len(arrays)) + (i - (len(named) - 1) / 2) * height
+        hatch = (None, "////", "....")[i // len(COLOURS) % 3]
+        ax.barh(place, list(of_array.values()), 0.9 * height, label=name, color=COLOURS[i % len(COLOURS)], hatch=hatch)
+    drawn = np.asarray([v for of_array in values.values() for v in of_array.values()])
+    positive = drawn[drawn > 0]
+    if np.all(drawn >= 0) and len(positive) and positive.max() > 10 * positive.min():
+        ax.set_xscale("log")
+        ax.set_xlim(left=10.0 ** np.floor(np.log10(positive.min() / 2)))
+    elif np.any(drawn < 0):
+        ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_yticks(np.arange(len(arrays)), arrays)
+    ax.invert_yaxis()
+    ax.set(ylabel="parameters", xlabel=getattr(metric, "__name__", "metric").replace("_", " "))
+    _finish(ax)
+    if isinstance(estimates, dict):
+        ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return ax
+
+
+def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+    """Every component of the gradient, estimated against exact; on the diagonal the two agree.
+
+    The first estimate lies on top.
+
+    Args:
+        estimates: a gradient or an `Estimate`, or a dict from names to such.
+        exact: the exact gradient, as `exact_gradient` gives it.
+        ax: where to draw; by default a new figure.
+
+    Raises:
+        ValueError: no estimate at all, or one of another network.
+    """
+    named = _named(estimates)
+    for gradient in named.values():
+        relative_error(gradient, exact)  # refuses a gradient of another network
+    ax = _axes(ax)
+    true = _flat(exact)
+    found = [_flat(gradient) for gradient in named.values()]
+    reach = 1.08 * max(np.abs(values[np.isfinite(values)]).max(initial=0.0) for values in (true, *found))
+    ax.plot([-reach, reach], [-reach, reach], color="0.6", linewidth=0.8, zorder=0)
+    for i, (name, values) in enumerate(zip(named, found, strict=True)):
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": "os^vD"[i % 5], "zorder": 3 - i / len(named)}
+        ax.plot(true, values, linestyle="none", markersize=3, markeredgewidth=0, label=name, rasterized=True, **style)
+    if reach > 0:
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    ax.set(xlabel="exact component", ylabel="estimated component")
+    ax.set_aspect("equal", adjustable="box")
+    ax.locator_params(nbins=5)
+    _finish(ax)
+    if isinstance(estimates, dict):
+        ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", handletextpad=0.1, markerscale=2)
+    return ax
+
+
+def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, discard: int = 0) -> np.ndarray:
+    """All of it on one page: orbits, traces, spectrum; running error, error per layer, components.
+
+    Args:
+        run: from `simulate`, with samples of some neurons and the readings of every cycle.
+        exact: the exact gradient, as `exact_gradient` gives it.
+        estimates: gradients or `Estimate`s by name, for the last two panels; by default the run's own.
+        discard: how many cycles at the start the run's gradient leaves out.
+
+    Returns:
+        The axes, (2, 3); `summary(...)[0, 0].figure.savefig(path)` writes the page.
+
+    Raises:
+        ValueError: as the functions that draw the panels.
+    """
+    import matplotlib.pyplot as plt
+
+    estimates = {"this run": run.gradient(discard=discard)} if estimates is None else estimates
+    _watched(run, "summary")
+    figure, axes = plt.subplots(2, 3, figsize=(9.0, 6.2), layout="constrained")
+    orbits(run, axes[0, 0])
+    traces(run, axes[0, 1])
+    spectrum(run, axes[0, 2])
+    gradient_error(run, exact, axes[1, 0], discard=discard)
+    layers(estimates, exact, axes[1, 1])
+    components(estimates, exact, axes[1, 2])
+    above, below = (axes[0, 0], axes[0]), (axes[1, 1], axes[1, 1:])
+    for place, (named, others) in {"outside upper center": above, "outside lower center": below}.items():
+        handles, labels = named.get_legend_handles_labels()  # the same in these panels: named once
+        for ax in others:
+            if ax.get_legend() is not None:
+                ax.get_legend().remove()
+        if labels:
+            columns = 8 if max(map(len, labels)) < 12 else 6
+            style: dict[str, Any] = {"loc": place, "ncols": columns, "handlelength": 1.6, "columnspacing": 1.2}
+            figure.legend(handles, labels, fontsize=NOTE_SIZE, frameon=False, **style)
+    titles = ("orbits over one cycle", "activities in time", "spectrum")
+    titles += ("gradient, cycle by cycle", "gradient, layer by layer", "gradient, number by number")
+    for ax, letter, title in zip(axes.flat, "abcdef", titles, strict=True):
+        ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left", fontsize=LABEL_SIZE)
+    return axes
+
+
+@eqx.filter_jit
+def errors_of(gradient: Any, exact: Any) -> tuple[Any, Any]:
+    r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
+
+    def unit(tree):
+        size = norm(tree)
+        return jax.tree.map(lambda a: a / size, tree)
+
+    return relative_error(gradient, exact), relative_error(unit(gradient), unit(exact)) ** 2 / 2
+
+
+@eqx.filter_jit
+def _errors_of_each(running: Any, exact: Any) -> tuple[Any, Any]:
+    """`errors_of` each row."""
+    return jax.vmap(lambda row: errors_of(row, exact))(running)
+
+
+def _axes(ax: Any) -> "matplotlib.axes.Axes":
+    """The axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(4.6, 3.4), layout="constrained")[1]
+
+
+def _finish(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(which="both", labelsize=TICK_SIZE)
+    ax.xaxis.label.set_size(LABEL_SIZE)
+    ax.yaxis.label.set_size(LABEL_SIZE)
+
+
+def _legend(ax: Any, **place: Any) -> None:
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
+
+
+def _whole_ticks(ax: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:
+    """Style, label and samples (cycles, ticks) of each watched neuron; many of them share colour and label by layer."""
+    if run.watched is None or run.watched_neurons is None:
+        raise ValueError(
+            f"the run holds no samples of neurons, so there is nothing to draw as {figure}: run simulate with "
+            "record=PerCycle(neurons=8)"
+        )
+    found = []
+    many = sum(map(len, run.watched_neurons)) > 2 * len(COLOURS)
+    for number, (indices, samples) in enumerate(zip(run.watched_neurons, run.watched.activities, strict=True)):
+        for i, neuron in enumerate(indices):
+            which = number if many else len(found)
+            style = {"color": COLOURS[which % len(COLOURS)], "linestyle": DASHES[which // len(COLOURS) % len(DASHES)]}
+            layer = f"layer {number + 1}"
+            names = [layer] * (len(run.watched_neurons) > 1) + [f"neuron {neuron}"] * (not many)
+            hidden = many and (i > 0 or not names)  # matplotlib leaves out of legends what begins with an underscore
+            found.append((style, "_" if hidden else ", ".join(names), np.asarray(samples)[..., i]))
+    return found
+
+
+def _teaching(run: Run) -> np.ndarray:
+    """The teaching signal at every tick, (cycles, ticks)."""
+    return np.asarray(run.watched.teaching)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _decay(n: np.ndarray, sizes: np.ndarray) -> tuple[float, int] | None:
+    """The ratio by which coefficients fall, and the last clear of the floor; None where the drive is two-sided."""
+    floor = 10 * sizes[n < 0].max(initial=0.0)
+    right = sizes[n > 0]
+    clear = len(right) if np.all(right > floor) else int(np.argmin(right > floor))
+    if clear < 3:
+        return None
+    slope = np.polyfit(np.arange(clear), np.log(right[:clear]), 1)[0]
+    return (float(np.exp(slope)), clear) if slope < 0 else None
+
+
+def _named(estimates: Any) -> dict[str, Any]:
+    """Gradients by name, from one or from a dict of gradients or `Estimate`s."""
+    named = estimates if isinstance(estimates, dict) else {"estimate": estimates}
+    if not named:
+        raise ValueError("estimates={}: give one gradient at least")
+    return {name: getattr(e, "gradient", e) for name, e in named.items()}
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

@@ -1,0 +1,148 @@
+r"""Readings: what was read off the activities, and the gradient in it.
+
+`Phasors` are Fourier coefficients of the activities, `Points` their values at points of the teaching circle. Both come
+from a demodulator, once per cycle, or are averages of such; both turn into a gradient by a formula of their own.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from oscsim._arrays import describe, norm
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.inputs import Inputs
+
+
+class Phasors(eqx.Module):
+    r"""Fourier coefficients $c_n = \langle s(t)\, e^{-i n \omega t} \rangle$ of neurons and teaching signal.
+
+    `phasors[n]` is $c_n$, one complex array (..., batch, neurons) per layer.
+
+    Attributes:
+        activities: for each harmonic, one array per layer.
+        teaching: for each harmonic, the coefficient of $\beta$ itself, read the same way.
+        harmonics: which $n$ are held.
+    """
+
+    activities: tuple[Layers, ...]
+    teaching: tuple[Inexact[Array, "..."], ...]
+    harmonics: tuple[int, ...] = eqx.field(static=True)
+
+    def __getitem__(self, n: int) -> tuple[Any, ...]:
+        return self.activities[self._place(n)]
+
+    def _place(self, n: int) -> int:
+        if n not in self.harmonics:
+            raise ValueError(f"harmonic {n} was not read, only {self.harmonics}: ask the demodulator for it")
+        return self.harmonics.index(n)
+
+    @property
+    def mean(self) -> tuple[Any, ...]:
+        """$c_0$, the free equilibrium where the signal stays below the convergence radius."""
+        return self[0]
+
+    @property
+    def strength(self) -> Array:
+        """$|a_1|$ relative to the largest coefficient that was read of the teaching signal: how much of it turns."""
+        sizes = jnp.abs(jnp.stack(self.teaching))
+        return sizes[self._place(1)] / jnp.maximum(jnp.max(sizes, axis=0), jnp.finfo(sizes.dtype).tiny)
+
+    def change(self, before: "Phasors") -> Array:
+        """The relative change since another reading, the largest of harmonic 0 and of those that the signal holds."""
+        largest = jnp.max(jnp.abs(jnp.stack(self.teaching)))
+        changes = [
+            jnp.where(
+                (n == 0) | (jnp.max(jnp.abs(a)) > 1e-4 * largest),
+                _relative(norm(jax.tree.map(jnp.subtract, now, then)), norm(now)),
+                0.0,
+            )
+            for n, a, now, then in zip(self.harmonics, self.teaching, self.activities, before.activities, strict=True)
+        ]
+        return jnp.max(jnp.stack(changes))
+
+    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Any:
+        r"""The gradient of the mean loss, from each neuron's $c_0$ and $c_1$ alone.
+
+        $g = -\nabla_\theta\, \frac{d}{d\epsilon} \mathrm{Re}\, \Phi(\theta; x, c_0 + \epsilon \chi, y, \epsilon)$ at
+        $\epsilon = 0$, with $\chi = c_1 / a_1$ and $a_1$ the teaching signal's own first coefficient: one forward-mode
+        derivative, then one reverse-mode gradient. Equal to the demodulated $-\partial\Phi/\partial\theta(t)$.
+        """
+        c_0, c_1, a_1 = self[0], self[1], self.teaching[self._place(1)]
+        chi = tuple(c / a_1 for c in c_1)
+
+        def slope(network, clamped):
+            def along(c_0, chi, clamped, y):
+                zero = jnp.zeros((), c_0[0].dtype)
+                phi = lambda s, beta: network.phi(clamped, s, y, beta)  # noqa: E731
+                return jax.jvp(phi, (c_0, zero), (chi, jnp.ones_like(zero)))[1].real
+
+            return -jnp.mean(jax.vmap(along)(c_0, chi, clamped, inputs.y))
+
+        return gradient_of(slope, network, inputs.x)
+
+
+class Points(eqx.Module):
+    r"""Activities $s_k$ at $N$ points $\beta_k$ of the teaching circle.
+
+    Attributes:
+        activities: one complex array (..., points, batch, neurons) per layer.
+        teaching: $\beta_k$, (..., points).
+    """
+
+    activities: Layers
+    teaching: Inexact[Array, "..."]
+
+    @property
+    def mean(self) -> tuple[Any, ...]:
+        """The mean over the circle: the free equilibrium, up to $O(A^N)$."""
+        axis = self.teaching.ndim - 1
+        return tuple(jnp.mean(layer, axis=axis) for layer in self.activities)
+
+    @property
+    def strength(self) -> Array:
+        """The smallest of the radii relative to the largest."""
+        sizes = jnp.abs(self.teaching)
+        return jnp.min(sizes, axis=-1) / jnp.maximum(jnp.max(sizes, axis=-1), jnp.finfo(sizes.dtype).tiny)
+
+    def change(self, before: "Points") -> Array:
+        """The relative change since another reading."""
+        return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
+
+    def gradient(self, network: AbstractNetwork, inputs: Inputs, weights: Any = None) -> Any:
+        r"""The gradient of the mean loss, from $N$ points.
+
+        $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Phi}{\partial\theta}(s_k, \beta_k) / \beta_k$. Its error is
+        $O(A^N)$ at settled points. `weights` replaces the $1/N$ of each point, where one stands for two.
+        Source: Laborieux & Zenke (2022), eq. (7).
+        """
+        if weights is None:
+            weights = jnp.full(len(self.teaching), 1 / len(self.teaching), network.dtype)
+
+        def mean(network, clamped):
+            def at_point(s, beta):
+                phi = jax.vmap(network.phi, in_axes=(0, 0, 0, None))(clamped, s, inputs.y, beta)
+                return jnp.mean((phi / beta).real)
+
+            return -jnp.sum(weights * jax.vmap(at_point)(self.activities, self.teaching))
+
+        return gradient_of(mean, network, inputs.x)
+
+
+def require_turning(teaching: Any, reading: "Phasors | Points") -> None:
+    """Refuse to read a gradient off a signal that does not turn.
+
+    Raises:
+        ValueError: the signal's own first coefficient is lost in its mean.
+    """
+    if not bool(jnp.all(reading.strength > 1e-4)):
+        raise ValueError(
+            f"{describe(teaching)} has no first harmonic at its period, so there is no gradient in the response: use "
+            "Rotating, or Classic for a constant nudge"
+        )
+
+
+def _relative(change: Array, size: Array) -> Array:
+    return change / jnp.maximum(size, jnp.finfo(size.dtype).tiny)

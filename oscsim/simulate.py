@@ -1,0 +1,358 @@
+"""Many cycles, one after another: `simulate` drives a network and returns a `Run`."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Key
+from tqdm.auto import tqdm
+
+from oscsim._arrays import as_count, describe, require_key, require_positive
+from oscsim.cycle import Cycle, Effort, Plan, State, Watched, advance_watching, begin, check_drive
+from oscsim.demodulation import AbstractDemodulator, Reading
+from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
+from oscsim.errors import DivergenceError
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.run import Run
+
+
+class PerCycle(eqx.Module):
+    """Keep the reading of every cycle, and samples of a few neurons for the plots.
+
+    Attributes:
+        neurons: how many neurons of the first input are sampled at every tick, spread over the layers; 0 for none.
+        every_cycle: keep the samples of every cycle; by default only those of the last one.
+
+    Raises:
+        ValueError: a negative number of neurons.
+    """
+
+    neurons: int = eqx.field(static=True, default=8)
+    every_cycle: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        as_count("neurons", self.neurons, 0)
+
+
+class Mean(eqx.Module):
+    """Keep the mean reading alone: memory does not grow with the number of cycles.
+
+    Attributes:
+        discard: how many cycles at the start do not enter the mean.
+
+    Raises:
+        ValueError: a negative number of cycles.
+    """
+
+    discard: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        as_count("discard", self.discard, 0)
+
+
+def simulate(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    teaching: Any,
+    *,
+    cycles: int,
+    demodulator: AbstractDemodulator | None = None,
+    ticks: int | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    steps_per_cycle: int | None = None,
+    record: PerCycle | Mean = PerCycle(),  # noqa: B008
+    start: Any = "rest",
+    tolerance: float | None = None,
+    progress: bool | None = None,
+    check: bool = True,
+    key: Key[Array, ""] | None = None,
+) -> Run:
+    r"""Drive a network of coupled ODE neurons with a teaching signal, and read its activities while it turns.
+
+    Integrates $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}(\sigma(u), \beta(t))$ cycle after cycle. Compiled
+    once per network shape and settings; another number of cycles, amplitude or period does not compile again.
+
+    Args:
+        net: the neurons.
+        x: inputs (batch, ...), or a function from the cycle's index (a traced integer) to such.
+        y: targets, (batch,) labels or (batch, classes), or a function of the cycle's index.
+        teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
+        cycles: how many periods to integrate.
+        demodulator: how coefficients are read; by default `Plateaus()` for a `Staircase`, `Boxcar()` for others.
+        ticks: how often per cycle they are read (see `Cycle`).
+        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`.
+        stepsize_controller: a diffrax controller for adaptive steps (see `Cycle`).
+        steps_per_cycle: so many equal steps instead.
+        record: `PerCycle(...)`, or `Mean(discard)` for long runs in constant memory.
+        start: `"rest"`, `"settled"` (the free equilibrium), or an earlier `Run` or its `state` to go on from.
+        tolerance: stop early once the lock residual (relative change of the reading from cycle to cycle) is below.
+        progress: show a progress bar; by default at a terminal and in notebooks.
+        check: raise where the neurons diverge; without it `run.diverged` says so, and the readings of that cycle are
+        nan.
+        key: for whatever is random.
+
+    Raises:
+        DivergenceError: the neurons ran away; names the cycle, the layer and the amplitude.
+        NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
+        NotSettledError: `start="settled"` and there is no such state.
+        ValueError: bad inputs, a period that the neurons cannot follow, counts that do not fit.
+        TypeError: objects of the wrong kind.
+
+    Source: Laborieux & Zenke (2022).
+    """
+    cycles = as_count("cycles", cycles)
+    if not isinstance(record, (PerCycle, Mean)):
+        raise TypeError(f"record={record!r}: use PerCycle() or Mean()")
+    if tolerance is not None:
+        require_positive("tolerance", tolerance)
+    if key is not None:
+        require_key(key)
+    if isinstance(record, Mean) and record.discard >= cycles:
+        raise ValueError(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
+    if isinstance(record, Mean) and (callable(x) or callable(y)):
+        raise ValueError(
+            "record=Mean() averages readings, which inputs that change with the cycle forbid: use PerCycle()"
+        )
+    check_drive(net, teaching)
+    plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator).plan(teaching, net.dtype)
+    state, x, y = _starting_state(net, x, y, teaching, plan, start)
+    first = int(state.cycle)
+    watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
+
+    began = time.perf_counter()
+    mean = jax.tree.map(jnp.zeros_like, state.reading) if isinstance(record, Mean) else None
+    discard = record.discard if isinstance(record, Mean) else 0
+    chunks = []
+    watching = _interactive() if progress is None else progress
+    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
+        done, request = 0, 1 if watching else cycles
+        while done < cycles:
+            chunk_began = time.perf_counter()
+            chunk = _run_chunk(
+                state,
+                net,
+                (x, y),
+                teaching,
+                key,
+                plan,
+                watch,
+                record,
+                mean,
+                np.int32(first + discard),
+                np.int32(min(request, cycles - done)),
+                np.asarray(-1.0 if tolerance is None else tolerance),
+            )
+            state, mean, done = chunk.state, chunk.mean, done + int(chunk.count)
+            chunks.append(_to_host(chunk, record))
+            bar.update(int(chunk.count))
+            if bool(chunk.finished):
+                break
+            if watching:  # so that the bar moves every quarter of a second
+                elapsed = time.perf_counter() - chunk_began
+                request = max(1, math.ceil(int(chunk.count) * 0.25 / elapsed))
+    if check and bool(state.diverged):
+        raise DivergenceError(_divergence(net, teaching, state))
+    readings, residual, effort, watched = _joined(chunks, record)
+    if mean is not None:
+        kept = np.nan if bool(state.diverged) else done - discard
+        readings = jax.tree.map(lambda a: np.asarray(a)[None] / np.asarray(kept, a.real.dtype), mean)
+    return Run(
+        network=net,
+        x=x,
+        y=y,
+        teaching=teaching,
+        plan=plan,
+        first_cycle=first,
+        phasors=readings,
+        lock_residual=residual,
+        effort=effort,
+        watched=watched,
+        watched_neurons=watch,
+        state=state,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Chunk(eqx.Module):
+    """Some cycles of a run, in buffers of fixed length; the first `count` entries are filled."""
+
+    state: State
+    mean: Reading | None
+    readings: Reading | None
+    lock_residual: Array
+    effort: Effort
+    watched: Watched | None
+    count: Array
+    finished: Array
+
+
+@eqx.filter_jit
+def _run_chunk(
+    state: State,
+    net: AbstractNetwork,
+    data: tuple[Any, Any],
+    teaching: Any,
+    key: Key[Array, ""] | None,
+    plan: Plan,
+    watch: tuple[Any, ...] | None,
+    record: PerCycle | Mean,
+    mean: Reading | None,
+    mean_from: Any,
+    most: Any,
+    tolerance: Any,
+) -> _Chunk:
+    """Up to `most` cycles, fewer if the neurons lock or diverge; one compilation serves every number of cycles."""
+    length = _buffer_length(state.reading) if mean is None else MEAN_BUFFER
+    present = _presenter(net, data)
+
+    def one(state):
+        new, reading, watched, effort = advance_watching(state, net, present(state.cycle), teaching, key, plan, watch)
+        return new, reading, watched, effort, reading.change(state.reading)
+
+    def buffer(a, many=True):
+        return jnp.zeros((length, *a.shape) if many else a.shape, a.dtype)
+
+    every_cycle = isinstance(record, PerCycle) and record.every_cycle
+    _, reading, watched, effort, residual = jax.eval_shape(one, state)
+    empty = _Chunk(
+        state=state,
+        mean=mean,
+        readings=None if mean is not None else jax.tree.map(buffer, reading),
+        lock_residual=buffer(residual),
+        effort=jax.tree.map(buffer, effort),
+        watched=jax.tree.map(lambda a: buffer(a, every_cycle), watched),
+        count=jnp.zeros((), jnp.int32),
+        finished=jnp.zeros((), bool),
+    )
+
+    def running(chunk):
+        return (chunk.count < jnp.minimum(most, length)) & ~chunk.finished
+
+    def run_one(chunk):
+        i, number = chunk.count, chunk.state.cycle
+        state, reading, watched, effort, residual = one(chunk.state)
+
+        def put(kept, new):
+            return jax.tree.map(lambda a, b: a.at[i].set(b), kept, new)
+
+        locked = (residual <= tolerance) & (number > mean_from)
+        return _Chunk(
+            state=state,
+            mean=None
+            if mean is None
+            else jax.tree.map(lambda m, a: m + jnp.where(number >= mean_from, a, 0), chunk.mean, reading),
+            readings=None if mean is not None else put(chunk.readings, reading),
+            lock_residual=put(chunk.lock_residual, residual),
+            effort=put(chunk.effort, effort),
+            watched=put(chunk.watched, watched) if every_cycle else watched,
+            count=i + 1,
+            finished=state.diverged | locked,
+        )
+
+    return lax.while_loop(running, run_one, empty)
+
+
+MEAN_BUFFER = 256
+"""Cycles per chunk where only scalars are kept for each."""
+
+
+def _buffer_length(reading: Reading) -> int:
+    """How many cycles a chunk holds: readings of 16 MB in all, 64 cycles at most."""
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(reading))
+    return max(1, min(64, 2**24 // max(size, 1)))
+
+
+def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:
+    """From the cycle's index to its inputs; what does not change in time is clamped once."""
+    x, y = data
+    if not callable(x) and not callable(y):
+        inputs = Inputs(x, y, jax.vmap(net.clamp)(x))
+        return lambda cycle: inputs
+
+    def present(cycle):
+        x_now = as_inputs(net, x(cycle)) if callable(x) else x
+        y_now = as_targets(net, y(cycle)) if callable(y) else y
+        return Inputs(x_now, y_now, jax.vmap(net.clamp)(x_now))
+
+    return present
+
+
+def _starting_state(
+    net: AbstractNetwork, x: Any, y: Any, teaching: Any, plan: Plan, start: Any
+) -> tuple[State, Any, Any]:
+    """The first state, and the data in the network's precision (functions of the cycle stay functions)."""
+    earlier = start.state if isinstance(start, Run) else start if isinstance(start, State) else None
+    number = jnp.zeros((), jnp.int32) if earlier is None else earlier.cycle
+    inputs = Inputs.of(net, x(number) if callable(x) else x, y(number) if callable(y) else y)
+    x, y = x if callable(x) else inputs.x, y if callable(y) else inputs.y
+    if earlier is not None:
+        fresh = jax.eval_shape(lambda: begin(net, inputs, teaching, cycle=plan))
+        layouts = [(jax.tree.structure(s), [(a.shape, a.dtype) for a in jax.tree.leaves(s)]) for s in (earlier, fresh)]
+        if layouts[0] != layouts[1]:
+            raise ValueError(
+                "start is a state of another network, batch or demodulator: continue with the same ones, or start from "
+                "'rest' or 'settled'"
+            )
+        if bool(earlier.diverged):
+            raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
+        return earlier, x, y
+    if start == "rest":
+        return begin(net, inputs, teaching, cycle=plan), x, y
+    if start == "settled":
+        level = default_tolerance(net.dtype)
+        found = settle_inputs(net, inputs, jnp.zeros(()), level)
+        require_settled(net, inputs, found, 0.0, level)
+        return begin(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
+    raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
+
+
+def _to_host(chunk: _Chunk, record: PerCycle | Mean) -> tuple:
+    """The filled part of a chunk as numpy arrays, so that the device holds one chunk at a time."""
+    filled = slice(int(chunk.count))
+    cut = jax.tree.map(lambda a: np.asarray(a)[filled].copy(), (chunk.readings, chunk.lock_residual, chunk.effort))
+    every_cycle = isinstance(record, PerCycle) and record.every_cycle
+    return *cut, jax.tree.map(lambda a: np.asarray(a)[filled if every_cycle else None].copy(), chunk.watched)
+
+
+def _joined(chunks: list[tuple], record: PerCycle | Mean) -> tuple:
+    """All chunks end to end; of the samples the last cycle alone, unless every cycle's are kept."""
+    readings, residual, effort, watched = jax.tree.map(lambda *a: np.concatenate(a), *chunks)
+    if isinstance(record, Mean) or not record.every_cycle:
+        watched = jax.tree.map(lambda a: a[-1:], watched)
+    return readings, residual, effort, watched
+
+
+def _spread(net: AbstractNetwork, neurons: int) -> tuple[np.ndarray, ...]:
+    """Flat indices of the watched neurons in each layer, spread evenly over layers and within them."""
+    sizes = [math.prod(shape) for shape in net.shapes]
+    share = [len(part) for part in np.array_split(np.arange(min(neurons, sum(sizes))), len(sizes))]
+    return tuple(
+        np.unique(np.linspace(0, size - 1, min(n, size)).round().astype(int))
+        for size, n in zip(sizes, share, strict=True)
+    )
+
+
+def _interactive() -> bool:
+    """Whether somebody is looking: a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _divergence(net: AbstractNetwork, teaching: Any, state: State) -> str:
+    peaks = [float(jnp.max(jnp.abs(layer))) for layer in state.potentials]
+    layer = int(np.argmax(peaks))
+    return (
+        f"the neurons diverged in cycle {int(state.cycle)}: layer {layer + 1} of {len(peaks)}, last seen at |u| = "
+        f"{peaks[layer]:.3g}, under {describe(teaching)}; lower the amplitude (it may be past the convergence radius: "
+        "see suggest), or take smaller steps"
+    )

@@ -1,0 +1,263 @@
+"""How fast oscsim is, in ratios to what is unavoidable and to what one would write instead.
+
+    pytest tests/benchmarks -s
+
+The network is the MNIST one, 784-256-256-10, at batch 20 in float32. Each number is a median of ratios between runs
+that alternate in one process (see `timing.py`); what misses its bar is marked in the table, and fails nothing.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import oscsim as osc
+from oscsim.cycle import Cycle, advance, begin
+from oscsim.demodulation import AbstractDemodulator
+from oscsim.networks.inputs import Inputs
+from oscsim.readings import Phasors
+
+from . import naive
+from .timing import paired
+
+AMPLITUDE, PERIOD, CYCLES = 0.4, 300, 3
+
+
+def test_force(net, batch, table):
+    """(a) A force, activation and all, against the four real matrix products in it."""
+    inputs = Inputs.of(net, *batch)
+    count = 100
+
+    @eqx.filter_jit
+    def forces(net, inputs, packed):
+        def one(_, packed):
+            u = tuple(lax.complex(x, y) for x, y in zip(*packed, strict=True))
+            f = net.force(inputs.clamped, net.activities(u), inputs.y, jnp.asarray(0.4j, jnp.complex64))
+            return tuple(a.real for a in f), tuple(a.imag for a in f)
+
+        return lax.fori_loop(0, count, one, packed)
+
+    @jax.jit
+    def products(w, w_out, stacked):
+        def one(_, stacked):  # real and imaginary parts on top of each other
+            below, above, top, logits = stacked
+            return above @ w, below @ w.T, logits @ w_out, top @ w_out.T
+
+        return lax.fori_loop(0, count, one, stacked)
+
+    keys = jax.random.split(jax.random.key(1), 6)
+    packed = tuple(tuple(jax.random.normal(keys[2 * i + j], (20, 256)) / 5**i for j in range(2)) for i in range(2))
+    stacked = tuple(jax.random.normal(k, (40, n)) for k, n in zip(keys, (256, 256, 256, 10), strict=False))
+    w, w_out = (a / 2 for a in net.weights[1:])  # halved: repeated products neither grow nor vanish
+    times = paired(
+        {"force": lambda: forces(net, inputs, packed), "products": lambda: products(w, w_out, stacked)}, rounds=41
+    )
+    table(
+        "(a) one force evaluation / its bare real matrix products",
+        times.ratio("force", "products"),
+        most=2.5,
+        goal=2,
+        detail=f"{times.median('force') / count * 1e6:.0f} us / {times.median('products') / count * 1e6:.0f} us",
+    )
+
+
+def test_simulate(net, batch, table):
+    """(b) `simulate` with Euler steps against a loop written by hand, which reads nothing."""
+    teaching = osc.Rotating(amplitude=AMPLITUDE, period=PERIOD)
+    inputs = Inputs.of(net, *batch)
+
+    @eqx.filter_jit
+    def by_hand(net, inputs, teaching, dt):
+        def step(u, k):
+            f = net.force(inputs.clamped, net.activities(u), inputs.y, teaching((k % PERIOD) * dt))
+            return tuple(a + (dt / tau) * (b - a) for a, b, tau in zip(u, f, net.time_constants, strict=True)), None
+
+        rest = tuple(a.astype(jnp.complex64) for a in net.rest(len(inputs.x)))
+        return lax.scan(step, rest, jnp.arange(CYCLES * PERIOD))[0]
+
+    def simulate(cycles):
+        return osc.simulate(
+            net, *batch, teaching, cycles=cycles, steps_per_cycle=PERIOD, solver=diffrax.Euler()
+        ).state.potentials
+
+    dt = jnp.asarray(1.0)
+    for ours, theirs in zip(simulate(CYCLES), by_hand(net, inputs, teaching, dt), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    times = paired(
+        {"simulate": lambda: simulate(CYCLES), "hand": lambda: by_hand(net, inputs, teaching, dt)}, rounds=21
+    )
+    table(
+        "(b) simulate, three cycles of 300 Euler steps / the same loop by hand",
+        times.ratio("simulate", "hand"),
+        most=1.1,
+        detail=f"{times.median('simulate') * 1e3:.0f} ms / {times.median('hand') * 1e3:.0f} ms",
+    )
+
+
+class Nothing(AbstractDemodulator):
+    """Reads nothing."""
+
+    def init(self, s, beta, ticks):
+        return Phasors(((), ()), (jnp.zeros(()), jnp.zeros(())), (0, 1))
+
+    def begin(self, state, cycle):
+        return state
+
+    def update(self, state, s, beta, tick, ticks):
+        return state
+
+    def read(self, state):
+        return state
+
+
+@pytest.mark.parametrize("adaptive", [False, True], ids=["Euler", "Tsit5"])
+def test_demodulation(net, batch, table, adaptive):
+    """(c) 64 demodulated ticks a cycle against the same solve unread, and against one undivided solve."""
+    teaching = osc.Rotating(amplitude=AMPLITUDE, period=320.0)
+    inputs = Inputs.of(net, *batch)
+    steps = {} if adaptive else {"solver": diffrax.Euler(), "steps_per_cycle": 320}
+
+    @eqx.filter_jit
+    def cycles(net, inputs, teaching, plan):
+        state = begin(net, inputs, teaching, cycle=plan)
+        return lax.fori_loop(0, 2, lambda _, state: advance(state, net, inputs, teaching, cycle=plan)[0], state)
+
+    def of(ticks, demodulator=None):
+        plan = Cycle(ticks=ticks, demodulator=demodulator, **steps).plan(teaching, net.dtype)
+        return lambda: jax.tree.leaves(cycles(net, inputs, teaching, plan))
+
+    times = paired({"read": of(64), "unread": of(64, Nothing()), "undivided": of(1, Nothing())}, rounds=15)
+    name = "Tsit5, adaptive steps" if adaptive else "320 Euler steps"
+    milliseconds = {key: times.median(key) / 2 * 1e3 for key in times.seconds}
+    for other, text in (("unread", "the same 64 ticks unread"), ("undivided", "one undivided solve")):
+        table(
+            f"(c) {name} and 64 demodulated ticks a cycle / {text}",
+            times.ratio("read", other),
+            most=1.1,
+            detail=f"{milliseconds['read']:.0f} ms / {milliseconds[other]:.0f} ms a cycle",
+        )
+
+
+def agreement(net, gradient, reference):
+    """Cosine and relative error between our gradient and one as (weights, biases) per layer."""
+    weights, biases = zip(*reference, strict=True)
+    reference = eqx.tree_at(lambda n: (n.weights, n.biases), osc.parameters(net), (weights, biases))
+    return float(osc.cosine(gradient, reference)), float(osc.relative_error(gradient, reference))
+
+
+def compared(table, claim, ours, opponents, *, rounds, **bar):
+    """Rows for `ours` against each opponent; the faster opponent is the one that the bar is held against."""
+    times = paired({"ours": ours, **opponents}, rounds)
+    for name in opponents:
+        table(
+            f"{claim}, {name}",
+            times.ratio(name, "ours"),
+            detail=f"{times.median(name) * 1e3:.0f} ms / {times.median('ours') * 1e3:.0f} ms",
+            **bar,
+        )
+
+
+def test_oscillating_gradient(net, batch, table):
+    """(d) A gradient by oscillation against complex64 code with an accumulator in every synapse."""
+    lock_in = osc.LockIn(
+        osc.Rotating(amplitude=AMPLITUDE, period=PERIOD),
+        cycles=CYCLES,
+        discard=1,
+        solver=diffrax.Euler(),
+        steps_per_cycle=PERIOD,
+    )
+    data, settings = naive.prepared(net, *batch), (AMPLITUDE, PERIOD, CYCLES, 1)
+    gradient = lock_in(net, *batch).gradient
+    for other in (naive.oscillate, naive.oscillate_compiled):
+        cosine, error = agreement(net, gradient, other(data, *settings))
+        print(f"\n{other.__name__}: 1 - cosine {1 - cosine:.1e}, relative error {error:.1e}")
+        assert cosine > 0.9999
+        assert error < 1e-2
+    opponents = {
+        "a Python loop of jitted steps": lambda: naive.oscillate(data, *settings),
+        "one compiled loop": lambda: naive.oscillate_compiled(data, *settings),
+    }
+    compared(
+        table,
+        "(d) three cycles of 300 steps to the gradient: complex64 with per-synapse accumulators / LockIn",
+        lambda: jax.tree.leaves(lock_in(net, *batch).gradient),
+        opponents,
+        rounds=5,
+        least=4.5,
+        goal=6,
+    )
+
+
+def test_settled_gradient(net, batch, table):
+    """(e) Ten settled points against complex64 code that iterates each of them, both to a residual of 1e-4."""
+    phases = osc.Phases(amplitude=AMPLITUDE, points=10, tolerance=1e-4)
+    data = naive.prepared(net, *batch)
+    gradient = phases(net, *batch).gradient
+    for other in (naive.phases, naive.phases_compiled):
+        cosine, error = agreement(net, gradient, other(data, AMPLITUDE, 10, 1e-4))
+        print(f"\n{other.__name__}: 1 - cosine {1 - cosine:.1e}, relative error {error:.1e}")
+        assert cosine > 0.9999
+        assert error < 1e-2
+    opponents = {
+        "a Python loop of jitted steps": lambda: naive.phases(data, AMPLITUDE, 10, 1e-4),
+        "one compiled loop per point": lambda: naive.phases_compiled(data, AMPLITUDE, 10, 1e-4),
+    }
+    compared(
+        table,
+        "(e) ten points settled to 1e-4: complex64, each iterated / Phases",
+        lambda: jax.tree.leaves(phases(net, *batch).gradient),
+        opponents,
+        rounds=11,
+        least=8,
+    )
+
+
+@pytest.fixture
+def fresh(batch, tmp_path):
+    """`fresh(period, cycles, *options)` runs `fresh.py` in a process of its own."""
+    path = tmp_path / "batch.npz"
+    np.savez(path, x=batch[0], y=batch[1])
+    root = Path(osc.__file__).resolve().parents[1]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PYTHONPATH"] = str(root)
+
+    def run(*arguments):
+        command = [sys.executable, str(Path(__file__).with_name("fresh.py")), str(path), *map(str, arguments)]
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    return run
+
+
+def test_memory(fresh, table):
+    """(f) Peak memory of a process with 1,000 cycles against one with 10, keeping the mean."""
+    few, many = [], []
+    for _ in range(3):
+        few.append(fresh(60, 10, "mean")["kilobytes"])
+        many.append(fresh(60, 1000, "mean")["kilobytes"])
+    table(
+        "(f) peak memory of 1,000 cycles / of 10 cycles, keeping the mean",
+        statistics.median(a / b for a, b in zip(many, few, strict=True)),
+        most=1.05,
+        detail=f"{statistics.median(many) / 1024:.0f} MiB / {statistics.median(few) / 1024:.0f} MiB",
+    )
+
+
+def test_first_call(fresh, table):
+    """(g) Compilation and first run of (b) in a fresh process, after the imports."""
+    seconds = [fresh(PERIOD, CYCLES)["seconds"] for _ in range(3)]
+    table(
+        "(g) first simulate of (b) in a fresh process, compilation included",
+        statistics.median(seconds),
+        most=5,
+        unit=" s",
+    )
