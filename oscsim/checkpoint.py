@@ -153,8 +153,8 @@ def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     fields = {field.name for field in dataclasses.fields(found)}
     if fields != set(tree["fields"]):
         raise ValueError(
-            f"{path} holds a {found.__name__} with fields {sorted(tree['fields'])}, this one has {sorted(fields)}: read "
-            "it with the version that wrote it"
+            f"{path} holds a {found.__name__} with fields {sorted(tree['fields'])}, this one has {sorted(fields)}: "
+            "read it with the version that wrote it"
         )
     module = object.__new__(found)
     for name, value in tree["fields"].items():

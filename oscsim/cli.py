@@ -176,8 +176,8 @@ class Simulate:
             print_cycles(run, exact, self.discard)
             if run.cycles > 1 and run.lock_residual[-1] > plot.LOCKED:
                 warnings.warn(
-                    f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did not "
-                    "lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
+                    f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
+                    "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
                     stacklevel=1,
                 )
             image = _png(plot.summary(run, exact, discard=self.discard))

@@ -23,8 +23,6 @@ from oscsim.networks.inputs import Inputs
 from oscsim.teaching import signal_during
 
 DEFAULT_TICKS = 64
-FEWEST_TICKS = 8
-"""Harmonic 1 is mixed with 1 - ticks and 1 + ticks: fewer leave a visible error at usual amplitudes."""
 MAX_STEPS = 4096
 """Adaptive steps within one tick; more are taken for a trajectory that runs into a pole."""
 
@@ -94,9 +92,9 @@ class Cycle(eqx.Module):
                 f"ticks={ticks} with Plateaus(), which reads once per plateau of a signal with points={points}: use a "
                 "Staircase and leave ticks out, or use Boxcar()"
             )
-        if not isinstance(demodulator, Plateaus) and ticks < FEWEST_TICKS:
+        if ticks < demodulator.fewest_ticks:
             raise ValueError(
-                f"ticks={ticks} are too few to tell the harmonics apart, at least {FEWEST_TICKS} are needed"
+                f"ticks={ticks} are too few to tell the harmonics apart, at least {demodulator.fewest_ticks} are needed"
                 + (
                     ""
                     if self.steps_per_cycle is None or self.ticks

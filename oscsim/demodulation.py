@@ -6,7 +6,7 @@ Its state is the running coefficients and nothing else: memory does not grow wit
 """
 
 import abc
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -20,9 +20,17 @@ from oscsim.readings import Phasors, Points
 
 Reading: TypeAlias = Phasors | Points
 
+FEWEST_TICKS = 8
+"""Harmonic 1 is mixed with 1 - ticks and 1 + ticks: fewer leave a visible error at usual amplitudes."""
+
 
 class AbstractDemodulator(eqx.Module):
-    """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes."""
+    """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
+
+    `fewest_ticks` says how many ticks a cycle it needs.
+    """
+
+    fewest_ticks: ClassVar[int] = 1
 
     @abc.abstractmethod
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
@@ -84,6 +92,7 @@ class Boxcar(AbstractDemodulator):
     """
 
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
 
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Phasors:
         return _zeros(self.harmonics, s, beta)
@@ -117,6 +126,7 @@ class Exponential(AbstractDemodulator):
 
     cycles: Scalar = eqx.field(converter=scalar_named("cycles"), default=5.0)
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
 
     def __check_init__(self):
         require_positive("cycles", self.cycles)
@@ -161,6 +171,7 @@ class Hann(AbstractDemodulator):
 
     cycles: int = eqx.field(static=True, default=4)
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
 
     def __check_init__(self):
         as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")

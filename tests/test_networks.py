@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 
 import oscsim as osc
+from oscsim.networks.activations import sin_cos
 
 HOLOMORPHIC = {
     "Logistic": (osc.Logistic(4.0, 0.5), lambda u: scipy.special.expit(4 * (u - 0.5))),
@@ -40,6 +41,20 @@ def test_holomorphic_activations(name, precision):
     else:
         expected = 1 / (1 + np.exp(-4 * (np.asarray(complex_u, complex) - 0.5)))
         np.testing.assert_allclose(on_complex, expected, atol=tolerance)
+
+
+def test_sine_and_cosine(precision):
+    y = np.concatenate([np.linspace(-10, 10, 10_001), np.linspace(-1e4, 1e4, 10_001)]).astype(precision)
+    sine, cosine = sin_cos(jnp.asarray(y))
+    rounding = 2 * np.finfo(precision).eps
+    np.testing.assert_allclose(sine, np.sin(y.astype(np.float64)), rtol=0, atol=rounding)
+    np.testing.assert_allclose(cosine, np.cos(y.astype(np.float64)), rtol=0, atol=rounding)
+    far = jnp.asarray([1e8, -1e12, np.inf, np.nan], precision)
+    assert np.all(np.abs(sin_cos(far)[0][:2]) <= 1.01)
+    assert np.all(np.isnan(sin_cos(far)[0][3:]))
+    _, (of_sine, of_cosine) = jax.jvp(sin_cos, (jnp.asarray(y),), (jnp.ones_like(y),))
+    np.testing.assert_array_equal(of_sine, cosine)
+    np.testing.assert_array_equal(of_cosine, -sine)
 
 
 def test_logistic_does_not_overflow(precision):

@@ -11,9 +11,66 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 from oscsim._arrays import Scalar, require_positive, scalar_named
+
+# sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
+# three parts, the first two with so few digits that their product with a small integer is exact (Cody & Waite, 1980).
+# Sources of the coefficients: Cephes (float32), fdlibm (float64).
+_SINE = {
+    4: (-1.6666654611e-1, 8.3321608736e-3, -1.9515295891e-4),
+    8: (
+        -1.66666666666666324348e-01, 8.33333333332248946124e-03, -1.98412698298579493134e-04,
+        2.75573137070700676789e-06, -2.50507602534068634195e-08, 1.58969099521155010221e-10,
+    ),
+}  # fmt: skip
+_COSINE = {
+    4: (4.166664568298827e-2, -1.388731625493765e-3, 2.443315711809948e-5),
+    8: (
+        4.16666666666666019037e-02, -1.38888888888741095749e-03, 2.48015872894767294178e-05,
+        -2.75573143513906633035e-07, 2.08757232129817482790e-09, -1.13596475577881948265e-11,
+    ),
+}  # fmt: skip
+_HALF_PI = {
+    4: (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8),
+    8: (1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624871116645580e-21),
+}
+
+
+@jax.custom_jvp
+def sin_cos(y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Sine and cosine together, to rounding for |y| below 1e4, by polynomials that the compiler can vectorise.
+
+    The complex logistic takes half the time with them; it is as dear as a layer's products otherwise.
+    """
+    size = 8 if y.dtype == jnp.float64 else 4
+    quarter = jnp.round(y * (2 / jnp.pi))
+    r = y
+    for part in _HALF_PI[size]:
+        r = r - quarter * part
+    r = jnp.clip(r, -0.8, 0.8)  # far out, where the reduction has no digits left, the result stays bounded
+    z = r * r
+    s = r + r * z * _horner(_SINE[size], z)
+    c = 1 - z / 2 + z * z * _horner(_COSINE[size], z)
+    quarter = quarter.astype(jnp.int32)
+    swapped = quarter & 1 == 1
+    sine, cosine = jnp.where(swapped, c, s), jnp.where(swapped, s, c)
+    return jnp.where(quarter & 2 == 2, -sine, sine), jnp.where((quarter + 1) & 2 == 2, -cosine, cosine)
+
+
+@sin_cos.defjvp
+def _sin_cos_jvp(primals, tangents):
+    (y,), (dy,) = primals, tangents
+    sine, cosine = sin_cos(y)
+    return (sine, cosine), (cosine * dy, -sine * dy)
+
+
+def _horner(coefficients: tuple[float, ...], z: Array) -> Array:
+    value = jnp.full_like(z, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * z + coefficient
+    return value
 
 
 def logistic(u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
@@ -24,9 +81,10 @@ def logistic(u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     """
     if not jnp.iscomplexobj(u):
         return jax.nn.sigmoid(u)
-    x, y = u.real, u.imag
+    x = u.real
+    sine, cosine = sin_cos(u.imag)
     e = jnp.exp(-jnp.abs(x))
-    e_cos, e_sin = e * jnp.cos(y), e * jnp.sin(y)
+    e_cos, e_sin = e * cosine, e * sine
     scale = 1 / (1 + e * e + 2 * e_cos)
     return lax.complex((jnp.where(x >= 0, jnp.ones_like(e), e * e) + e_cos) * scale, e_sin * scale)
 
@@ -110,7 +168,7 @@ class RaisedCosine(AbstractActivation):
     a: Scalar = eqx.field(converter=scalar_named("a"), default=1.0)
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        return (1 - jnp.cos(self.a * jnp.pi * u)) / 2
+        return (1 - jnp.cos(jnp.pi * (self.a * u))) / 2  # in the precision of u: a float32 `a` times pi would round
 
 
 class Identity(AbstractActivation):

@@ -91,7 +91,10 @@ def _check_batch(name: str, value: Any, dtype: Any) -> None:
         raise ValueError(f"{name} has shape {value.shape}: batch axes come first, with one sample at least")
     if is_traced(value):
         return
-    finite = np.abs(value := np.asarray(value)) <= float(jnp.finfo(dtype).max)
+    value = np.asarray(value)
+    finite = np.isfinite(value)
+    if np.issubdtype(value.dtype, np.floating) and value.dtype.itemsize > np.dtype(dtype).itemsize:
+        finite &= np.abs(value) <= float(jnp.finfo(dtype).max)
     if not np.all(finite):
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name}{list(index)} is {value[index]}, not finite in {dtype}: remove such samples")

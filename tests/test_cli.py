@@ -1,0 +1,100 @@
+"""The command line as a user meets it: in a process of its own, on real data, in an empty folder."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import oscsim as osc
+
+
+@pytest.fixture
+def oscsim(tmp_path):
+    """`oscsim("demo")` runs the command in an empty folder; what it returns has `returncode`, `stdout`, `stderr`."""
+    environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+
+    def run(*arguments):
+        command = [sys.executable, "-W", "error", "-m", "oscsim.cli", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+def figure(path):
+    image = matplotlib.image.imread(path)
+    assert image.shape[0] > 500
+    assert image.shape[1] > 800
+    assert image[..., :3].std() > 0.05  # something is drawn on it
+    return image
+
+
+def test_demo(oscsim, tmp_path):
+    done = oscsim("demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for word in ("LayeredNetwork", "lock residual", "1 - cosine", "weights[0]", "lock-in", "10 points", "classic"):
+        assert word in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    (lock_in,) = [row for row in rows if row[:1] == ["lock-in"]]
+    (classic,) = [row for row in rows if row[:1] == ["classic"]]
+    assert float(lock_in[1]) < 1e-3 < float(classic[1])
+    assert len([row for row in rows if len(row) == 8 and row[0].isdigit()]) == 6  # a row for each cycle
+    figure(tmp_path / "oscsim-demo.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["oscsim-demo.png"]
+
+
+def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.random((12, 5)), y=rng.integers(0, 3, 12))
+    settings = ("--data", "own.npz", "--sizes", 5, 6, 3, "--batch", 10, "--cycles", 3, "--discard", 1)
+    more = ("--amplitude", 0.2, "--period", 100, "--steps-per-cycle", 128, "--solver", "heun", "--precision", "float64")
+    done = oscsim("simulate", "--out", "out", *settings, *more)
+    assert done.returncode == 0, done.stderr
+    figure(tmp_path / "out" / "run.png")
+    with np.load(tmp_path / "own.npz") as file:
+        x, y = file["x"][:10], file["y"][:10]
+    import jax
+
+    with jax.enable_x64(True):
+        run = osc.Run.load(tmp_path / "out" / "run.osc")
+        assert (run.cycles, run.plan.steps_per_cycle, run.network.sizes) == (3, 128, (5, 6, 3))
+        np.testing.assert_array_equal(run.x, x)
+        exact = osc.exact_gradient(run.network, x, y)
+        assert osc.relative_error(run.gradient(discard=1), exact) < 0.02
+    again = oscsim("simulate", "--out", "out", *settings)
+    assert again.returncode == 2
+    assert "run.osc exists" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "none.npz"), "data=none.npz: no such file"),
+        (("--batch", 0), "batch=0: use a positive integer"),
+        (("--cycles", 3, "--discard", 3), "discard=3 leaves nothing of cycles=3"),
+        (("--period", 3), "period=3 is shorter than 2 pi tau"),
+        (("--amplitude", -1), "amplitude=-1: use a positive"),
+        (("--activation", "relu"), "ReLU is not holomorphic"),
+        (("--points", 4), "points=4 belongs to the staircase"),
+        (("--out", f"{sys.executable}/out"), "cannot be written"),
+    ],
+    ids=lambda value: str(value[0]).lstrip("-") if isinstance(value, tuple) else "",
+)
+def test_what_the_user_can_mend_is_said_in_one_line(oscsim, tmp_path, arguments, message):
+    done = oscsim("simulate", *(() if "--out" in arguments else ("--out", "out")), *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("oscsim: error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_help(oscsim):
+    general = oscsim("--help")
+    assert general.returncode == 0
+    assert "demo" in general.stdout
+    assert "simulate" in general.stdout
+    assert "Amplitude of the teaching signal" in oscsim("simulate", "--help").stdout

@@ -1,0 +1,99 @@
+"""Figures: they draw what the run holds, into the axes given, and say what is missing where they cannot."""
+
+import diffrax
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import oscsim as osc
+
+STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 128}
+
+
+@pytest.fixture(scope="module")
+def case():
+    x, y = osc.datasets.load("digits")
+    net = osc.LayeredNetwork((64, 12, 8, 10), key=jax.random.key(0))
+    x, y = x[:5], y[:5]
+    run = osc.simulate(net, x, y, osc.Rotating(0.3, 128.0), cycles=3, **STEPS)
+    return run, osc.exact_gradient(net, x, y)
+
+
+def lines(ax):
+    return [np.column_stack(line.get_data()) for line in ax.lines]
+
+
+def test_orbits_are_the_watched_activities_about_their_mean(case):
+    run, _ = case
+    ax = osc.plot.orbits(run)
+    samples = run.watched.activities[0][-1][:, 0]
+    drawn = lines(ax)[0]
+    centred = samples - samples.mean()
+    np.testing.assert_allclose(drawn[: len(samples)], np.column_stack([centred.real, centred.imag]), rtol=1e-6)
+    np.testing.assert_array_equal(drawn[0], drawn[-1])  # locked: a closed curve
+    assert "Re" in ax.get_xlabel()
+    assert "Im" in ax.get_ylabel()
+
+
+def test_traces_run_over_the_last_cycle(case):
+    run, _ = case
+    ax = osc.plot.traces(run)
+    time = lines(ax)[0][:, 0]
+    np.testing.assert_allclose([time[0], time[-1]], [2 * 128 + 128 / 64, 3 * 128], rtol=1e-6)
+
+
+def test_spectrum_falls_to_the_right_and_is_empty_to_the_left(case):
+    run, _ = case
+    ax = osc.plot.spectrum(run, harmonics=4)
+    n, size = lines(ax)[0].T
+    np.testing.assert_array_equal(n, np.arange(-4, 5))
+    assert size[n == -1] < 1e-3 * size[n == 1]
+    assert ax.get_yscale() == "log"
+
+
+def test_gradient_error_falls_with_the_cycles(case):
+    run, exact = case
+    error, distance = lines(osc.plot.gradient_error(run, exact))
+    np.testing.assert_array_equal(error[:, 0], [1, 2, 3])
+    expected = osc.relative_error(run.gradient(), exact)
+    np.testing.assert_allclose(error[-1, 1], expected, rtol=1e-4)
+    assert error[-1, 1] < error[0, 1]
+    assert distance[-1, 1] < error[-1, 1]
+
+
+def test_layers_hold_a_bar_for_each_parameter_array_of_each_estimate(case):
+    run, exact = case
+    ax = osc.plot.layers({"all": run.gradient(), "late": run.gradient(discard=2)}, exact)
+    values = [[bar.get_width() for bar in group] for group in ax.containers]
+    expected = osc.per_layer(osc.relative_error, run.gradient(discard=2), exact)
+    np.testing.assert_allclose(values[1], [float(v) for v in expected.values()], rtol=1e-5)
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(expected)
+
+
+def test_components_lie_on_the_diagonal(case):
+    run, exact = case
+    _diagonal, points = lines(osc.plot.components(run.gradient(discard=2), exact))
+    assert np.corrcoef(points.T)[0, 1] > 0.999
+
+
+def test_axes_given_are_the_axes_drawn_into(case):
+    run, exact = case
+    for draw in (osc.plot.orbits, osc.plot.traces, osc.plot.spectrum):
+        _, ax = plt.subplots()
+        assert draw(run, ax) is ax
+    for draw in (osc.plot.gradient_error, osc.plot.layers, osc.plot.components):
+        _, ax = plt.subplots()
+        assert draw(run if draw is osc.plot.gradient_error else run.gradient(), exact, ax) is ax
+
+
+def test_what_a_run_does_not_hold_is_named(case):
+    run, exact = case
+    blind = osc.simulate(run.network, run.x, run.y, run.teaching, cycles=2, record=osc.Mean(), **STEPS)
+    for draw in (osc.plot.orbits, osc.plot.traces, osc.plot.spectrum):
+        with pytest.raises(ValueError, match=r"no samples of neurons.*record=PerCycle\(neurons=8\)"):
+            draw(blind)
+    with pytest.raises(ValueError, match=r"mean reading only.*record=PerCycle\(\)"):
+        osc.plot.gradient_error(blind, exact)
+    with pytest.raises(ValueError, match="harmonics=0: use a positive integer"):
+        osc.plot.spectrum(run, harmonics=0)
