@@ -317,7 +317,7 @@ def _velocity(t: Any, packed: tuple[Layers, Layers], args: tuple) -> tuple[Layer
     net, inputs = args[:2]
     u = tuple(lax.complex(x, y) for x, y in zip(*packed, strict=True))
     force = net.force(inputs.clamped, net.activities(u), inputs.y, _signal(t, args))
-    velocity = [(f - v) / tau for f, v, tau in zip(force, u, net.time_constants, strict=True)]
+    velocity = [(f - v) * (1 / tau) for f, v, tau in zip(force, u, net.time_constants, strict=True)]
     return tuple(v.real for v in velocity), tuple(v.imag for v in velocity)
 
 

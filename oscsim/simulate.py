@@ -21,7 +21,7 @@ from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
 from oscsim.run import Run
 
 
@@ -277,13 +277,13 @@ def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array],
     """From the cycle's index to its inputs; what does not change in time is clamped once."""
     x, y = data
     if not callable(x) and not callable(y):
-        inputs = Inputs(x, y, jax.vmap(net.clamp)(x))
+        inputs = Inputs(x, y, clamped(net, x))
         return lambda cycle: inputs
 
     def present(cycle):
         x_now = as_inputs(net, x(cycle)) if callable(x) else x
         y_now = as_targets(net, y(cycle)) if callable(y) else y
-        return Inputs(x_now, y_now, jax.vmap(net.clamp)(x_now))
+        return Inputs(x_now, y_now, clamped(net, x_now))
 
     return present
 
@@ -308,13 +308,16 @@ def _starting_state(
             raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, x, y
     if start == "rest":
-        return begin(net, inputs, teaching, cycle=plan), x, y
+        return _begin(net, inputs, teaching, cycle=plan), x, y
     if start == "settled":
         level = default_tolerance(net.dtype)
         found = settle_inputs(net, inputs, jnp.zeros(()), level)
         require_settled(net, inputs, found, 0.0, level)
-        return begin(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
+        return _begin(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
     raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
+
+
+_begin = eqx.filter_jit(begin)
 
 
 def _to_host(chunk: _Chunk, record: PerCycle | Mean) -> tuple:

@@ -597,7 +597,7 @@ def test_sizes_of_networks(sizes):
                 make(tuple(sizes), key=KEY)
 
 
-@given(st.text(max_size=8).filter(lambda name: name not in ("rest", "settled", "digits")))
+@given(st.text(max_size=8).filter(lambda name: name not in ("rest", "settled", *osc.datasets.NAMES)))
 @few
 def test_unknown_names(name):  # those of methods and splits are in the table
     for call in (lambda: sim(start=name), lambda: osc.datasets.load(name)):

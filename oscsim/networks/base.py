@@ -226,7 +226,7 @@ def check_parameters(network: AbstractNetwork) -> None:
             raise TypeError(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"
             )
-        if not bool(jnp.all(jnp.isfinite(leaf))):
+        if not np.all(np.isfinite(np.asarray(leaf))):
             raise ValueError(f"{name} holds values that are not finite: build the network anew, or clean its weights")
     tau = network.time_constant
     if isinstance(tau, (tuple, list)) and len(tau) != len(network.shapes):
@@ -235,7 +235,8 @@ def check_parameters(network: AbstractNetwork) -> None:
             "one entry per layer"
         )
     for number, (tau, shape) in enumerate(zip(network.time_constants, network.shapes, strict=True), start=1):
-        if not bool(jnp.all(tau > 0)) or not bool(jnp.all(jnp.isfinite(tau))):
+        values = np.asarray(tau)
+        if not np.all(values > 0) or not np.all(np.isfinite(values)):
             raise ValueError(f"time_constant of layer {number} is {tau}: use positive finite numbers")
         if tau.ndim and tau.shape[1:] != shape:
             raise ValueError(

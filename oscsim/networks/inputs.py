@@ -36,7 +36,13 @@ class Inputs(eqx.Module):
         x, y = as_inputs(net, x), as_targets(net, y)
         if x.shape[0] != y.shape[0]:
             raise ValueError(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
-        return Inputs(x, y, jax.vmap(net.clamp)(x))
+        return Inputs(x, y, clamped(net, x))
+
+
+@eqx.filter_jit
+def clamped(net: AbstractNetwork, x: Array) -> PyTree[Array]:
+    """The network's `clamp` of each input."""
+    return jax.vmap(net.clamp)(x)
 
 
 def as_inputs(net: AbstractNetwork, x: Any) -> Array:

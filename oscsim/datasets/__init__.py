@@ -1,0 +1,96 @@
+"""Data to learn from, as arrays: embedded, downloaded once, or read from a folder that the user names.
+
+`load` reads every data set in `NAMES` from its files as published; `augment` varies images at random.
+"""
+
+import math
+
+import numpy as np
+
+from oscsim.datasets.augmentation import augment
+from oscsim.datasets.cifar import CIFAR, read_cifar
+from oscsim.datasets.files import Data, Folder, Split, require_split
+from oscsim.datasets.idx import read_mnist
+from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32
+
+__all__ = ["NAMES", "augment", "imagenet32_files", "load", "read_imagenet32"]
+
+NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet32")
+"""What `load` knows."""
+
+
+def load(name: str, split: Split = "train", data_dir: Folder = None, *, standardise: bool = False) -> Data:
+    """Load a data set: inputs in [0, 1], and labels from 0.
+
+    | name | inputs | train, test | classes | source |
+    |---|---|---|---|---|
+    | `"digits"` | (n, 64) | 1,437, 360 | 10 | Alpaydin & Kaynak (1998); embedded in scikit-learn, shuffled for all |
+    | `"mnist"` | (n, 784) | 60,000, 10,000 | 10 | LeCun, Cortes & Burges (1998) |
+    | `"fashion_mnist"` | (n, 784) | 60,000, 10,000 | 10 | Xiao, Rasul & Vollgraf (2017), arXiv 1708.07747 |
+    | `"cifar10"` | (n, 32, 32, 3) | 50,000, 10,000 | 10 | Krizhevsky (2009) |
+    | `"cifar100"` | (n, 32, 32, 3) | 50,000, 10,000 | 100 | Krizhevsky (2009); the fine labels |
+    | `"imagenet32"` | (n, 32, 32, 3) | 1,281,167, 50,000 | 1,000 | Chrabaszcz et al. (2017), arXiv 1707.08819 |
+
+    Files are looked for in `data_dir`, or else in the folder that the environment variable OSCSIM_DATA names: in its
+    subfolder of the data set's name, then in the folder itself. They have their published names (such as
+    `train-images-idx3-ubyte.gz`, `cifar-10-python.tar.gz`, `train_data_batch_1`); unpacked ones
+    (`train-images-idx3-ubyte`, `cifar-10-batches-py`) do as well. Where no folder is named, they are downloaded once
+    into the user's cache, and checked. ImageNet32 is not downloaded; its training split takes 16 GB of memory, and
+    `read_imagenet32` reads one of its ten files.
+
+    Args:
+        name: one of `NAMES`.
+        split: `"train"` or `"test"` (of ImageNet32, the validation set).
+        data_dir: the folder with the files.
+        standardise: shift and scale to mean 0 and variance 1 over the training split, whichever split is returned: per
+            colour channel, or over all pixels together where images are flat.
+
+    Returns:
+        Inputs, float32, and labels, int32 (n,).
+
+    Raises:
+        ValueError: an unknown data set or split; a file that is truncated, damaged or not as published; a download
+            with a wrong checksum; a folder named for the digits, or none for ImageNet32.
+        FileNotFoundError: the folder, or a file in it, is missing.
+        OSError: a download failed; nothing of it is kept.
+    """
+    if name not in NAMES:
+        raise ValueError(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
+    require_split(split)
+    x, y = _read(name, split, data_dir)
+    if standardise:
+        mean, deviation = _statistics(x if split == "train" else _read(name, "train", data_dir)[0])
+        x -= mean
+        x /= deviation
+    return x, y
+
+
+def _read(name: str, split: Split, data_dir: Folder) -> Data:
+    if name == "digits":
+        if data_dir is not None:
+            raise ValueError(f"data_dir={str(data_dir)!r}: 'digits' is embedded and read from no folder; leave it out")
+        return _read_digits(split)
+    if name == "imagenet32":
+        return load_imagenet32(data_dir, split)
+    return read_cifar(name, split, data_dir) if name in CIFAR else read_mnist(name, split, data_dir)
+
+
+def _read_digits(split: Split) -> Data:
+    from sklearn.datasets import load_digits  # a second to import: only where it is needed
+
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
+    order = np.random.default_rng(0).permutation(len(labels))
+    chosen = order[:1437] if split == "train" else order[1437:]
+    return (images[chosen] / 16).astype(np.float32), labels[chosen].astype(np.int32)
+
+
+def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation: of each channel, or of all pixels together where there are no channels."""
+    axes = (0, 1, 2) if x.ndim == 4 else (0, 1)
+    mean = x.mean(axes, np.float64, keepdims=True)
+    parts = np.array_split(x, math.ceil(len(x) / 1024))  # only a few images at a time are copied to float64
+    squares = sum(np.square(part - mean).sum(axes, keepdims=True) for part in parts)
+    deviation = np.sqrt(squares / (x.size / mean.size))
+    if not np.all(deviation > 0):
+        raise ValueError("standardise=True: all pixels of a channel are the same; use standardise=False")
+    return mean.astype(np.float32), deviation.astype(np.float32)
