@@ -5,13 +5,24 @@ from oscsim.cycle import Cycle, State, advance, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
 from oscsim.errors import DivergenceError, NotHolomorphicError, NotSettledError
-from oscsim.estimators import AbstractEstimator, Classic, Estimate, Exact, LockIn, Phases
+from oscsim.estimators import (
+    AbstractEstimator,
+    AlwaysOn,
+    Backpropagation,
+    Classic,
+    Estimate,
+    Exact,
+    LockIn,
+    Phases,
+)
+from oscsim.learning import Trained, evaluate, layerwise, load, predict, train
 from oscsim.metrics import cosine, norm_ratio, per_layer, relative_error
 from oscsim.networks import (
     AbstractActivation,
     AbstractCost,
     AbstractNetwork,
     CrossEntropy,
+    FeedForwardNetwork,
     HardTanh,
     HoloTanh,
     HopfieldNetwork,
@@ -45,6 +56,8 @@ __all__ = [
     "AbstractEstimator",
     "AbstractNetwork",
     "AbstractTeaching",
+    "AlwaysOn",
+    "Backpropagation",
     "Boxcar",
     "Classic",
     "Constant",
@@ -56,6 +69,7 @@ __all__ = [
     "Estimate",
     "Exact",
     "Exponential",
+    "FeedForwardNetwork",
     "Hann",
     "HardTanh",
     "HoloTanh",
@@ -86,19 +100,25 @@ __all__ = [
     "StepNoise",
     "Suggestion",
     "Tanh",
+    "Trained",
     "advance",
     "begin",
     "check_holomorphic",
     "cosine",
     "datasets",
+    "evaluate",
     "exact_gradient",
+    "layerwise",
     "linear",
+    "load",
     "norm_ratio",
     "parameters",
     "per_layer",
     "plot",
+    "predict",
     "relative_error",
     "settle",
     "simulate",
     "suggest",
+    "train",
 ]

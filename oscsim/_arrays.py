@@ -1,6 +1,7 @@
 """Small helpers on arrays, numbers and pytrees that every room of the house uses."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +107,8 @@ def describe(value: Any) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return value.__name__
     return repr(value)
+
+
+def interactive() -> bool:
+    """Whether somebody is looking: a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,19 @@ def save(value: Any, path: str | Path) -> Path:
     structure = json.dumps({"format": FORMAT, "tree": _encode(value, type(value).__name__, arrays)})
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, structure=np.asarray(structure), **{str(i): a for i, a in enumerate(arrays)})
+    return write(path, buffer.getbuffer())
+
+
+def write(path: Path, content: Any) -> Path:
+    """Write bytes to a file: complete and on the disk, or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             os.umask(umask := os.umask(0))
@@ -46,7 +56,74 @@ def save(value: Any, path: str | Path) -> Path:
     except BaseException:
         os.unlink(temporary)
         raise
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk only once the folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return path
+
+
+class Folder:
+    """Numbered checkpoints in a folder, the last few of them kept.
+
+    Args:
+        path: the folder; made if it does not exist.
+        keep: how many to keep.
+        make: make the folder, or refuse one that does not exist.
+
+    Raises:
+        OSError: the folder cannot be made or written; said at once, and not at the first save.
+        FileNotFoundError: with `make=False`, there is no such folder.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 3, make: bool = True):
+        self.path, self.keep = Path(path), keep
+        if not make and not self.path.is_dir():
+            raise FileNotFoundError(f"{path}: no such folder; give one that holds checkpoints")
+        if make:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+            for leftover in self.path.glob("*.part"):  # of a process that was killed while it wrote
+                leftover.unlink()
+
+    def paths(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self.path.glob("step-*.osc"))
+
+    def newest_path(self) -> Path | None:
+        """The newest checkpoint."""
+        return self.paths()[-1] if self.paths() else None
+
+    def save(self, step: int, value: Any) -> Path:
+        """Write the checkpoint of a step, then remove the oldest ones.
+
+        Raises:
+            OSError: it cannot be written; the ones before stay.
+        """
+        path = save(value, self.path / f"step-{step:09d}.osc")
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self, expect: type | None = None) -> Any:
+        """What the newest intact checkpoint holds; damaged or foreign ones are named in a warning and passed over.
+
+        Raises:
+            ValueError: there is none, or none that can be read.
+        """
+        refused = []
+        for path in reversed(self.paths()):
+            try:
+                value = load(path, expect)
+            except ValueError as error:
+                refused.append(str(error))
+                continue
+            if refused:
+                warnings.warn(f"{'; '.join(refused)}; going on from {path} instead", stacklevel=2)
+            return value
+        raise ValueError(f"{self.path} holds no checkpoint that can be read" + "".join(f"; {r}" for r in refused))
 
 
 def load(path: str | Path, expect: type | None = None) -> Any:

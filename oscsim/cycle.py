@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Inexact, Int, Key
 
-from oscsim._arrays import as_count, complex_of, is_traced, require_positive, to_complex
+from oscsim._arrays import as_count, complex_of, describe, is_traced, require_positive, to_complex
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Plateaus, Reading
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
@@ -375,3 +375,14 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
             "gradient is biased by O((tau / period)^2)",
             stacklevel=3,
         )
+
+
+def divergence(net: AbstractNetwork, teaching: Any, state: State) -> str:
+    """What to say of neurons that ran away: the cycle, the layer, the signal, and what to change."""
+    peaks = [float(jnp.max(jnp.abs(layer))) for layer in state.potentials]
+    layer = int(np.argmax(peaks))
+    return (
+        f"the neurons diverged in cycle {int(state.cycle)}: layer {layer + 1} of {len(peaks)}, last seen at |u| = "
+        f"{peaks[layer]:.3g}, under {describe(teaching)}; lower the amplitude (it may be past the convergence radius: "
+        "see suggest), or take smaller steps"
+    )

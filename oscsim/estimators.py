@@ -24,7 +24,7 @@ from oscsim._arrays import (
     require_positive,
     to_complex,
 )
-from oscsim.cycle import Cycle, Plan, advance, begin, check_drive
+from oscsim.cycle import Cycle, Plan, State, advance, begin, check_drive, divergence
 from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import (
     Equilibrium,
@@ -35,7 +35,8 @@ from oscsim.equilibrium import (
     settle_inputs,
 )
 from oscsim.errors import DivergenceError
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic, split_parameters
+from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.readings import Points, require_turning
@@ -49,12 +50,14 @@ class Estimate(eqx.Module):
         gradient: of the mean loss, a pytree like `parameters(net)`.
         loss: the mean loss at the activities that the estimator takes for the free equilibrium.
         activities: those activities, one (batch, neurons) array per layer.
+        residual: how far from settled: the largest residual of its states, or the lock residual of the last cycle.
         valid: whether the neurons settled, or did not diverge. Under jit nothing can be raised: look here.
     """
 
     gradient: Any
     loss: Float[Array, ""]
     activities: Layers
+    residual: Float[Array, ""]
     valid: Bool[Array, ""]
 
 
@@ -66,9 +69,11 @@ class AbstractEstimator(eqx.Module):
         """The estimate for one batch; works under jit, where nothing is raised."""
 
 
-def _estimate(net: AbstractNetwork, inputs: Inputs, gradient: Any, activities: Layers, valid: Array) -> Estimate:
+def _estimate(
+    net: AbstractNetwork, inputs: Inputs, gradient: Any, activities: Layers, residual: Array, valid: Array
+) -> Estimate:
     real = tuple(layer.real for layer in activities)
-    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, valid)
+    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, valid)
 
 
 class LockIn(AbstractEstimator):
@@ -121,38 +126,87 @@ class LockIn(AbstractEstimator):
 
     def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         check_drive(net, self.teaching)
-        half = None
-        if self.extrapolate:
-            half = _at_half_the_period(self.teaching)
-            check_drive(net, half)
         inputs = Inputs.of(net, x, y)
-        estimate = self._run(net, inputs, self.teaching, self.cycle, key)
-        if half is None:
-            return estimate
-        steps = self.cycle.steps_per_cycle
-        cycle = self.cycle
-        if steps is not None:  # equal step size: half the steps, and ticks that divide them
-            ticks = None if cycle.ticks is None else math.gcd(cycle.ticks, steps // 2)
-            cycle = Cycle(cycle.solver, None, steps // 2, ticks, cycle.demodulator)
-        short = self._run(net, inputs, half, cycle, key, shorter=2)
+        if not self.extrapolate:
+            return self.present(self.begin(net, inputs), net, inputs, key)[1]
+        half = self._at_half_the_period()
+        check_drive(net, half.teaching)
+        estimate = self.present(self.begin(net, inputs), net, inputs, key)[1]
+        short = half.present(half.begin(net, inputs), net, inputs, key)[1]
         gradient = jax.tree.map(lambda long, short: (4 * long - short) / 3, estimate.gradient, short.gradient)
-        return Estimate(gradient, estimate.loss, estimate.activities, estimate.valid & short.valid)
+        residual = jnp.maximum(estimate.residual, short.residual)
+        return Estimate(gradient, estimate.loss, estimate.activities, residual, estimate.valid & short.valid)
 
-    def _run(
-        self, net: AbstractNetwork, inputs: Inputs, teaching: Any, cycle: Cycle, key: Any, shorter: int = 1
-    ) -> Estimate:
-        plan = cycle.plan(teaching, net.dtype)
-        kept, discard = self.cycles - self.discard, shorter * self.discard  # the same time, in shorter cycles
-        counts = np.int32(discard + kept), np.int32(discard)
-        reading, diverged = mean_reading(net, inputs, teaching, plan, key, *counts)
+    def begin(self, net: AbstractNetwork, inputs: Inputs) -> State:
+        """The state that the first input is presented to: rest."""
+        return begin(net, inputs, self.teaching, cycle=self.cycle)
+
+    def present(
+        self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+    ) -> tuple[State, Estimate]:
+        """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
+        plan = self.cycle.plan(self.teaching, net.dtype)
+        counts = np.int32(self.cycles), np.int32(self.discard)
+        state, reading, residual = mean_reading(state, net, inputs, self.teaching, plan, key, *counts)
         if not is_traced(reading):
-            if bool(diverged):
-                raise DivergenceError(
-                    f"the neurons diverged within {self.cycles} cycles of {describe(teaching)}: lower the amplitude "
-                    "(see suggest), or run simulate with the same settings to see where"
-                )
-            require_turning(teaching, reading)
-        return _estimate(net, inputs, reading.gradient(net, inputs), reading.mean, ~diverged)
+            if bool(state.diverged):
+                raise DivergenceError(divergence(net, self.teaching, state))
+            require_turning(self.teaching, reading)
+        gradient = reading.gradient(net, inputs)
+        return state, _estimate(net, inputs, gradient, reading.mean, residual, ~state.diverged)
+
+    def _at_half_the_period(self) -> "LockIn":
+        """The same with a signal twice as fast: the same time to forget the start, the same step size."""
+        steps, ticks = self.cycle.steps_per_cycle, self.cycle.ticks
+        if steps is not None:
+            steps //= 2
+            ticks = None if ticks is None else math.gcd(ticks, steps)
+        return LockIn(
+            _at_half_the_period(self.teaching),
+            cycles=2 * self.discard + self.cycles - self.discard,
+            discard=2 * self.discard,
+            demodulator=self.cycle.demodulator,
+            ticks=ticks,
+            solver=self.cycle.solver,
+            stepsize_controller=self.cycle.stepsize_controller,
+            steps_per_cycle=steps,
+        )
+
+
+class AlwaysOn(eqx.Module):
+    r"""Learning without phases: the signal turns without interruption, inputs come and go, the state is carried over.
+
+    Each input meets the neurons as the one before left them. After `lock_in.cycles` cycles of it, the readings of all
+    but the first `lock_in.discard` of them make the estimate; weights move at that cycle boundary and the next input
+    arrives. Each sample of a batch is a stream of its own. For `oscsim.train`; there is no estimate without a past, so
+    it is not called as other estimators are.
+
+    Attributes:
+        lock_in: signal, cycles per input, cycles to discard after an input arrives, and how to integrate and read.
+
+    Raises:
+        TypeError: not a `LockIn`.
+        ValueError: one that extrapolates, which needs a second run.
+    """
+
+    lock_in: LockIn
+
+    def __check_init__(self):
+        if not isinstance(self.lock_in, LockIn):
+            raise TypeError(f"lock_in={self.lock_in!r}: use LockIn(teaching, cycles=..., discard=...)")
+        if self.lock_in.extrapolate:
+            raise ValueError("lock_in.extrapolate=True needs a second run, and a stream has none: leave it out")
+
+    def begin(self, net: AbstractNetwork, inputs: Inputs) -> State:
+        """The state before the first input: rest."""
+        check_drive(net, self.lock_in.teaching)
+        return self.lock_in.begin(net, inputs)
+
+    def present(
+        self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+    ) -> tuple[State, Estimate]:
+        """Show the next input: the state after it, and the estimate."""
+        return self.lock_in.present(state, net, inputs, key)
 
 
 def _at_half_the_period(teaching: Any) -> Any:
@@ -168,18 +222,19 @@ def _at_half_the_period(teaching: Any) -> Any:
 
 @eqx.filter_jit
 def mean_reading(
-    net: AbstractNetwork, inputs: Inputs, teaching: Any, plan: Plan, key: Any, cycles: Any, discard: Any
-) -> tuple[Reading, Array]:
-    """The reading averaged over the cycles after the first `discard`, from rest; and whether the neurons diverged."""
-    state = begin(net, inputs, teaching, cycle=plan)
+    state: State, net: AbstractNetwork, inputs: Inputs, teaching: Any, plan: Plan, key: Any, cycles: Any, discard: Any
+) -> tuple[State, Reading, Array]:
+    """The state after some cycles, the mean reading of those after the first `discard`, the last lock residual."""
 
     def one(number, carry):
-        state, total = carry
-        state, reading = advance(state, net, inputs, teaching, key, cycle=plan)
-        return state, jax.tree.map(lambda t, a: t + jnp.where(number >= discard, a, 0), total, reading)
+        state, total, _ = carry
+        new, reading = advance(state, net, inputs, teaching, key, cycle=plan)
+        total = jax.tree.map(lambda t, a: t + jnp.where(number >= discard, a, 0), total, reading)
+        return new, total, reading.change(state.reading)
 
-    state, total = lax.fori_loop(0, cycles, one, (state, state.reading))
-    return jax.tree.map(lambda a: a / (cycles - discard), total), state.diverged
+    nothing = jax.tree.map(jnp.zeros_like, state.reading), jnp.zeros((), net.dtype)
+    state, total, residual = lax.fori_loop(0, cycles, one, (state, *nothing))
+    return state, jax.tree.map(lambda a: a / (cycles - discard), total), residual
 
 
 class Phases(AbstractEstimator):
@@ -291,8 +346,8 @@ def _settled_phases(
     count = jnp.asarray([1 if 2 * k % points == 0 else 2 for k in range(len(half))], net.dtype)
     reading = Points(nudged.activities, half)
     gradient = reading.gradient(net, inputs, count / points)
-    valid = jnp.all(free.residual <= tolerance) & jnp.all(nudged.residual <= tolerance)
-    return _estimate(net, inputs, gradient, free.activities, valid), free, nudged, half
+    residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
+    return _estimate(net, inputs, gradient, free.activities, residual, residual <= tolerance), free, nudged, half
 
 
 @eqx.filter_jit
@@ -327,7 +382,9 @@ def _stepped_phases(
     start = to_complex(free) if points > 2 else free
     _, activities = lax.scan(point, start, (circle, keys[:-1]))
     gradient = Points(activities, circle).gradient(net, inputs)
-    return _estimate(net, inputs, gradient, net.activities(free), all_finite((free, activities)))
+    moved = net.force(inputs.clamped, net.activities(free), inputs.y, jnp.zeros((), net.dtype))
+    residual = jnp.max(jnp.stack([jnp.max(jnp.abs(a - b)) for a, b in zip(moved, free, strict=True)]))
+    return _estimate(net, inputs, gradient, net.activities(free), residual, all_finite((free, activities)))
 
 
 class Classic(AbstractEstimator):
@@ -358,18 +415,18 @@ class Classic(AbstractEstimator):
         inputs = Inputs.of(net, x, y)
         free = settle(net, inputs.x, inputs.y)
         nudged = settle(net, inputs.x, inputs.y, self.amplitude, start=free.potentials)
-        tolerance = default_tolerance(net.dtype)
-        valid = jnp.all(free.residual <= tolerance) & jnp.all(nudged.residual <= tolerance)
-        return _one_sided(net, inputs, self.amplitude, free.activities, nudged.activities, valid)
+        return _one_sided(net, inputs, self.amplitude, free, nudged)
 
 
 @eqx.filter_jit
 def _one_sided(
-    net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Layers, nudged: Layers, valid: Array
+    net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Equilibrium, nudged: Equilibrium
 ) -> Estimate:
-    before = net.plasticity(inputs.x, free, inputs.y, jnp.zeros(()))
-    after = net.plasticity(inputs.x, nudged, inputs.y, amplitude)
-    return _estimate(net, inputs, jax.tree.map(lambda a, b: (a - b) / amplitude, before, after), free, valid)
+    before = net.plasticity(inputs.x, free.activities, inputs.y, jnp.zeros(()))
+    after = net.plasticity(inputs.x, nudged.activities, inputs.y, amplitude)
+    gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
+    residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
+    return _estimate(net, inputs, gradient, free.activities, residual, residual <= default_tolerance(net.dtype))
 
 
 class Exact(AbstractEstimator):
@@ -393,4 +450,32 @@ class Exact(AbstractEstimator):
         check_parameters(net)
         inputs = Inputs.of(net, x, y)
         gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
-        return _estimate(net, inputs, gradient, free.activities, valid)
+        return _estimate(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
+
+
+class Backpropagation(AbstractEstimator):
+    """The gradient of a `FeedForwardNetwork` by ordinary backpropagation: the baseline that learns without dynamics."""
+
+    def __call__(self, net: Any, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+        """The gradient for one batch.
+
+        Raises:
+            TypeError: a network with dynamics, which has other estimators.
+        """
+        if not isinstance(net, FeedForwardNetwork):
+            raise TypeError(f"net is a {type(net).__name__}: use a FeedForwardNetwork, or Exact('bptt') for a network "
+                            "with dynamics")  # fmt: skip
+        inputs = Inputs.of(net, x, y)
+        return _backpropagated(net, inputs)
+
+
+@eqx.filter_jit
+def _backpropagated(net: FeedForwardNetwork, inputs: Inputs) -> Estimate:
+    learned, fixed = split_parameters(net)
+
+    def loss(learned):
+        net = eqx.combine(learned, fixed)
+        return jnp.mean(jax.vmap(lambda x, y: net.cost(net(x), y))(inputs.x, inputs.y))
+
+    value, gradient = jax.value_and_grad(loss)(learned)
+    return Estimate(gradient, value, (), jnp.zeros_like(value), all_finite((value, gradient)))

@@ -1,7 +1,6 @@
 """Many cycles, one after another: `simulate` drives a network and returns a `Run`."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,8 @@ from jax import lax
 from jaxtyping import Array, Key
 from tqdm.auto import tqdm
 
-from oscsim._arrays import as_count, describe, require_key, require_positive
-from oscsim.cycle import Cycle, Effort, Plan, State, Watched, advance_watching, begin, check_drive
+from oscsim._arrays import as_count, interactive, require_key, require_positive
+from oscsim.cycle import Cycle, Effort, Plan, State, Watched, advance_watching, begin, check_drive, divergence
 from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
 from oscsim.errors import DivergenceError
@@ -134,7 +133,7 @@ def simulate(
     mean = jax.tree.map(jnp.zeros_like, state.reading) if isinstance(record, Mean) else None
     discard = record.discard if isinstance(record, Mean) else 0
     chunks = []
-    watching = _interactive() if progress is None else progress
+    watching = interactive() if progress is None else progress
     with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
         done, request = 0, 1 if watching else cycles
         while done < cycles:
@@ -162,7 +161,7 @@ def simulate(
                 elapsed = time.perf_counter() - chunk_began
                 request = max(1, math.ceil(int(chunk.count) * 0.25 / elapsed))
     if check and bool(state.diverged):
-        raise DivergenceError(_divergence(net, teaching, state))
+        raise DivergenceError(divergence(net, teaching, state))
     readings, residual, effort, watched = _joined(chunks, record)
     if mean is not None:
         kept = np.nan if bool(state.diverged) else done - discard
@@ -343,19 +342,4 @@ def _spread(net: AbstractNetwork, neurons: int) -> tuple[np.ndarray, ...]:
     return tuple(
         np.unique(np.linspace(0, size - 1, min(n, size)).round().astype(int))
         for size, n in zip(sizes, share, strict=True)
-    )
-
-
-def _interactive() -> bool:
-    """Whether somebody is looking: a terminal, or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
-
-
-def _divergence(net: AbstractNetwork, teaching: Any, state: State) -> str:
-    peaks = [float(jnp.max(jnp.abs(layer))) for layer in state.potentials]
-    layer = int(np.argmax(peaks))
-    return (
-        f"the neurons diverged in cycle {int(state.cycle)}: layer {layer + 1} of {len(peaks)}, last seen at |u| = "
-        f"{peaks[layer]:.3g}, under {describe(teaching)}; lower the amplitude (it may be past the convergence radius: "
-        "see suggest), or take smaller steps"
     )

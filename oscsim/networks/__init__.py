@@ -13,6 +13,7 @@ from oscsim.networks.activations import (
 )
 from oscsim.networks.base import AbstractNetwork, Layers, linear, parameters
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
+from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Inputs
@@ -23,6 +24,7 @@ __all__ = [
     "AbstractCost",
     "AbstractNetwork",
     "CrossEntropy",
+    "FeedForwardNetwork",
     "HardTanh",
     "HoloTanh",
     "HopfieldNetwork",

@@ -163,7 +163,7 @@ class AbstractNetwork(eqx.Module):
         return tuple(t[None] if t.ndim else t for t in per_layer)
 
 
-def split_parameters(network: AbstractNetwork) -> tuple[Any, Any]:
+def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
     """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
 
     def is_setting(part):
@@ -187,7 +187,7 @@ def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: Abstract
     return jax.grad(of_parameters)(learned)
 
 
-def parameters(network: AbstractNetwork) -> Any:
+def parameters(network: eqx.Module) -> Any:
     """What is learned: the network with None in place of everything that is not a parameter."""
     return split_parameters(network)[0]
 

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from oscsim._arrays import is_traced
-from oscsim.networks.base import AbstractNetwork
 
 
 class Inputs(eqx.Module):
@@ -26,7 +25,7 @@ class Inputs(eqx.Module):
     clamped: PyTree[Array]
 
     @staticmethod
-    def of(net: AbstractNetwork, x: Any, y: Any) -> "Inputs":
+    def of(net: Any, x: Any, y: Any) -> "Inputs":
         """Check `x` and `y` against the network, bring them to its precision, and clamp them.
 
         Raises:
@@ -40,12 +39,12 @@ class Inputs(eqx.Module):
 
 
 @eqx.filter_jit
-def clamped(net: AbstractNetwork, x: Array) -> PyTree[Array]:
+def clamped(net: Any, x: Array) -> PyTree[Array]:
     """The network's `clamp` of each input."""
     return jax.vmap(net.clamp)(x)
 
 
-def as_inputs(net: AbstractNetwork, x: Any) -> Array:
+def as_inputs(net: Any, x: Any) -> Array:
     """The inputs as an array of the network's precision, or an error that says what is wrong with them."""
     x = _as_numbers("x", x)
     if net.input_shape is not None and x.shape[1:] != tuple(net.input_shape):
@@ -62,7 +61,7 @@ def as_inputs(net: AbstractNetwork, x: Any) -> Array:
     return x
 
 
-def as_targets(net: AbstractNetwork, y: Any) -> Array:
+def as_targets(net: Any, y: Any) -> Array:
     """The targets as an array, integer labels or real vectors, or an error that says what is wrong with them."""
     y, classes = _as_numbers("y", y), net.outputs
     _check_batch("y", y, net.dtype)

@@ -1,0 +1,78 @@
+"""The command line: each subcommand is one dataclass whose fields are its options, with a method `run`.
+
+Options have the names of the Python arguments; a value that names a class is the class's name in lower case.
+"""
+
+import sys
+import tomllib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import oscsim as osc
+from oscsim.cli.demo import Demo
+from oscsim.cli.simulate import Simulate
+from oscsim.cli.train import Predict, Train
+
+FAILURES = (ValueError, TypeError, OSError, osc.DivergenceError, osc.NotSettledError)
+"""What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
+
+COMMANDS = Demo | Simulate | Train | Predict
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command `oscsim`. What the user can mend is said in one line on stderr, with exit status 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {_line(message)}", file=sys.stderr)
+        try:
+            arguments = with_config(list(sys.argv[1:] if args is None else args))
+            description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
+            tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments).run()
+        except FAILURES as error:
+            print(f"oscsim: error: {_line(error)}", file=sys.stderr)
+            sys.exit(2)
+
+
+def with_config(args: list[str]) -> list[str]:
+    """The arguments with `--config FILE` replaced by the options in that TOML file; those given by hand win.
+
+    Raises:
+        ValueError: there is no such file, or it is no TOML of plain options.
+    """
+    if "--config" not in args:
+        return args
+    place = args.index("--config")
+    if place == 0 or place + 1 == len(args):
+        raise ValueError("--config needs a command before it and a file behind it: oscsim train --config FILE")
+    path, rest = Path(args[place + 1]), args[1:place] + args[place + 2 :]
+    try:
+        options = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"config={path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config={path} is no TOML file: {error}") from error
+    given = {arg.split("=")[0] for arg in rest if arg.startswith("--")}
+    found, positional = [], []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, dict):
+            raise ValueError(f"config={path}: [{name}] is a table; options stand at the top, such as {name} = ...")
+        if name == "data" and args[0] == "train":
+            positional = [] if rest and not rest[0].startswith("-") else [str(value)]
+        elif isinstance(value, bool) and flag not in given and flag.replace("--", "--no-", 1) not in given:
+            found.append(flag if value else flag.replace("--", "--no-", 1))
+        elif not isinstance(value, bool) and flag not in given:
+            found += [flag, *map(_text, value if isinstance(value, list) else [value])]
+    return [args[0], *positional, *rest, *found]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _line(message: Any) -> str:
+    """A message on one line."""
+    return " ".join(str(message).split()) or type(message).__name__

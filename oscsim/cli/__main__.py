@@ -1,0 +1,5 @@
+"""`python -m oscsim.cli`."""
+
+from oscsim.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""What several commands print and write: tables, figures, checked folders."""
+
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import oscsim as osc
+from oscsim import plot
+from oscsim.metrics import per_layer, relative_error
+
+
+def print_cycles(run: osc.Run, exact: Any, discard: int = 0) -> None:
+    """A table: after each cycle, how steady the readings are, and how far off the running gradient is."""
+    numbers, errors, distances = plot.running_errors(run, exact, discard)
+    of_layers = {k: np.asarray(v) for k, v in _layer_errors(run.gradient(discard, cumulative=True), exact).items()}
+    first = run.first_cycle + discard + 1
+    print(f"The running gradient (readings averaged from cycle {first} on) against the exact one;")
+    print("at the right, the relative error of each parameter array:\n")
+    heads = ["cycle", "lock residual", "1 - cosine", "rel. error", *of_layers]
+    rows = [
+        [f"{number}", *(f"{v:.2e}" for v in (run.lock_residual[discard + i], distances[i], errors[i], *rest))]
+        for i, (number, *rest) in enumerate(zip(numbers, *of_layers.values(), strict=True))
+    ]
+    print_table(heads, rows)
+
+
+def compare(estimators: dict[str, Any], net: Any, x: Any, y: Any, exact: Any) -> dict[str, osc.Estimate]:
+    """A table of estimators: how far each is from the exact gradient, and how long it takes. Returns the estimates."""
+    rows, estimates = [], {}
+    for name, estimator in estimators.items():
+        seconds = []
+        for _ in range(2):
+            began = time.perf_counter()
+            estimate = jax.block_until_ready(estimator(net, x, y))
+            seconds.append(time.perf_counter() - began)
+        error, distance = map(float, plot.errors_of(estimate.gradient, exact))
+        estimates[name] = estimate
+        rows.append([name, f"{distance:.2e}", f"{error:.2e}", f"{seconds[0]:.2f}", f"{seconds[1]:.3f}"])
+    print_table(["estimator", "1 - cosine", "rel. error", "seconds, first call", "once compiled"], rows)
+    return estimates
+
+
+@eqx.filter_jit
+def _layer_errors(running: Any, exact: Any) -> dict[str, Any]:
+    return jax.vmap(lambda row: per_layer(relative_error, row, exact))(running)
+
+
+def print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Rows under their heads, the first column left-aligned, the others right."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for cells in (heads, ["-" * width for width in widths], *rows):
+        print("  " + "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip())
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or cannot be made, before anything is computed."""
+    found = folder.absolute()
+    while not found.exists():
+        found = found.parent
+    if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
+        raise ValueError(f"{folder} cannot be written: {found} is not a folder open for writing")
+
+
+def png(axes: Any) -> bytes:
+    """The figure of these axes as a PNG file, then closed."""
+    import matplotlib.pyplot as plt
+
+    buffer, figure = io.BytesIO(), axes.flat[0].figure
+    figure.savefig(buffer, format="png", dpi=120)
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,134 @@
+"""Options that several commands share: the network, the teaching signal, the integration, the data."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffrax
+import jax
+import numpy as np
+
+import oscsim as osc
+
+ACTIVATIONS = {
+    cls.__name__.lower(): cls
+    for cls in (
+        osc.Logistic,
+        osc.HoloTanh,
+        osc.SiLU,
+        osc.Tanh,
+        osc.RaisedCosine,
+        osc.Identity,
+        osc.HardTanh,
+        osc.ReLU,
+    )
+}
+COSTS = {cls.__name__.lower(): cls for cls in (osc.CrossEntropy, osc.SquaredError)}
+SOLVERS = {
+    cls.__name__.lower(): cls
+    for cls in (diffrax.Euler, diffrax.Heun, diffrax.Midpoint, diffrax.Bosh3, diffrax.Tsit5, diffrax.Dopri5)
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """The neurons."""
+
+    activation: Literal[tuple(ACTIVATIONS)] = "logistic"  # pyright: ignore[reportInvalidTypeForm]
+    """How a potential becomes an activity."""
+
+    slope: float | None = None
+    """Steepness of the logistic activation; 4 if not given."""
+
+    centre: float | None = None
+    """Potential of half activity of the logistic activation; 0.5 if not given."""
+
+    cost: Literal[tuple(COSTS)] = "crossentropy"  # pyright: ignore[reportInvalidTypeForm]
+    """Cross-entropy of a linear readout, or squared error of the last layer of neurons."""
+
+    scale: float | None = None
+    """Standard deviation of the initial weights; 1/sqrt(fan in) if not given."""
+
+    def build(self, sizes: tuple[int, ...], key: jax.Array) -> osc.LayeredNetwork:
+        """The network of these sizes, with its initial weights."""
+        activation, cost = self.activation_object(), COSTS[self.cost]()
+        return osc.LayeredNetwork(sizes, activation=activation, cost=cost, scale=self.scale, key=key)
+
+    def activation_object(self) -> osc.AbstractActivation:
+        """The activation with its numbers."""
+        shape = {name: getattr(self, name) for name in ("slope", "centre") if getattr(self, name) is not None}
+        if shape and self.activation != "logistic":
+            raise ValueError(f"{next(iter(shape))} belongs to the logistic activation, not to {self.activation}")
+        return ACTIVATIONS[self.activation](**shape)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The teaching signal."""
+
+    teaching: Literal["rotating", "staircase", "cosine"] = "rotating"
+    """The form of the teaching signal."""
+
+    amplitude: float = 0.4
+    """Amplitude of the teaching signal."""
+
+    period: float = 200.0
+    """Period of the teaching signal, in units of the neurons' time constant."""
+
+    points: int | None = None
+    """Plateaus of the staircase, or points of the teaching circle; 10 if not given."""
+
+    def build(self) -> osc.AbstractTeaching:
+        """The signal."""
+        if self.teaching == "staircase":
+            return osc.Staircase(self.amplitude, self.period, 10 if self.points is None else self.points)
+        if self.points is not None:
+            raise ValueError(f"points={self.points} belongs to the staircase, not to the {self.teaching} signal")
+        return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.amplitude, self.period)
+
+
+@dataclass(frozen=True)
+class Integration:
+    """How a cycle is integrated."""
+
+    solver: Literal[tuple(SOLVERS)] = "tsit5"  # pyright: ignore[reportInvalidTypeForm]
+    """The integration scheme."""
+
+    steps_per_cycle: int | None = None
+    """So many equal steps per cycle; adaptive steps if not given."""
+
+    ticks: int | None = None
+    """How often per cycle the activities are read; 64, or a divisor of the steps, if not given."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `simulate` and `LockIn`."""
+        return {"solver": SOLVERS[self.solver](), "steps_per_cycle": self.steps_per_cycle, "ticks": self.ticks}
+
+
+def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Arrays of samples from a file, by default x and y, or an error that says what is wrong with it."""
+    names = names or ("x", "y")
+    if not path.is_file():
+        raise ValueError(f"data={path}: no such file; use digits, or an .npz file with {_listed(names)}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"data={path}: not an .npz file; write one with numpy.savez(path, x=x, y=y)")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = set(names) - set(file.files)
+            if missing:
+                raise ValueError(f"no {_listed(sorted(missing))} in it")
+            arrays = tuple(file[name] for name in names)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"data={path}: {error}; use an .npz file with numeric {_listed(names)}") from error
+    x, *rest = arrays
+    if x.ndim < 2 or any(y.ndim < 1 or len(x) != len(y) for y in rest):
+        shapes = ", ".join(f"{name} has shape {a.shape}" for name, a in zip(names, arrays, strict=True))
+        raise ValueError(f"data={path}: {shapes}; use x of shape (n, inputs) and y of shape (n,)")
+    return arrays
+
+
+def _listed(names: Any) -> str:
+    """`array x and array y`."""
+    return " and ".join(f"array {name}" for name in names)

@@ -1,0 +1,93 @@
+"""`oscsim simulate`."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import numpy as np
+import tyro
+
+import oscsim as osc
+from oscsim import checkpoint, plot
+from oscsim.cli.reports import png, print_cycles, require_writable
+from oscsim.cli.settings import Integration, Network, Signal, load_npz
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Run a layered network on your data, and follow the gradient that its oscillation yields.
+
+    Prints the error of the running gradient after every cycle, and writes the run (run.osc, read back by
+    oscsim.Run.load) and a figure (run.png) into a folder.
+    """
+
+    out: Path
+    """Folder for run.osc and run.png; made if it does not exist."""
+
+    data: str = "digits"
+    """The embedded digits, or an .npz file with arrays x, (n, inputs), and y, (n,) integer labels or (n, classes)."""
+
+    batch: int = 20
+    """How many samples to show, from the first."""
+
+    sizes: tuple[int, ...] = (64, 32, 10)
+    """Inputs, layers of neurons, outputs."""
+
+    cycles: int = 6
+    """How many periods to simulate."""
+
+    discard: int = 0
+    """How many cycles at the start to leave out of the gradient."""
+
+    seed: int = 0
+    """Seed of the initial weights."""
+
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point numbers to compute in."""
+
+    overwrite: bool = False
+    """Replace run.osc and run.png if they exist."""
+
+    network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
+    signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=Signal)
+    integration: Annotated[Integration, tyro.conf.arg(name="")] = field(default_factory=Integration)
+
+    def run(self) -> None:
+        """Run it."""
+        targets = run_file, picture = self.out / "run.osc", self.out / "run.png"
+        existing = [str(path) for path in targets if path.exists()]
+        if existing and not self.overwrite:
+            raise ValueError(f"out={self.out}: {existing[0]} exists; choose another folder, or pass --overwrite")
+        require_writable(self.out)
+        if not 0 <= self.discard < self.cycles:
+            raise ValueError(f"discard={self.discard} leaves nothing of cycles={self.cycles}: discard fewer")
+        with jax.enable_x64(self.precision == "float64"):
+            x, y = self._samples()
+            net = self.network.build(self.sizes, jax.random.key(self.seed))
+            teaching = self.signal.build()
+            exact = osc.exact_gradient(net, x, y)
+            run = osc.simulate(net, x, y, teaching, cycles=self.cycles, **self.integration.arguments())
+            print(run, "\n")
+            print_cycles(run, exact, self.discard)
+            if run.cycles > 1 and run.lock_residual[-1] > plot.LOCKED:
+                warnings.warn(
+                    f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
+                    "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
+                    stacklevel=1,
+                )
+            image = png(plot.summary(run, exact, discard=self.discard))
+            self.out.mkdir(parents=True, exist_ok=True)
+            run.save(run_file)
+            checkpoint.write(picture, image)
+        print(f"\nRun:    {run_file}  (oscsim.Run.load reads it)\nFigure: {picture}")
+
+    def _samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first samples of the data."""
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch}: use a positive integer")
+        x, y = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
+        if self.batch > len(x):
+            raise ValueError(f"batch={self.batch}: {self.data} holds {len(x)} samples")
+        return x[: self.batch], y[: self.batch]

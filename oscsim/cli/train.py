@@ -1,0 +1,284 @@
+"""`oscsim train` and `oscsim predict`."""
+
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+import oscsim as osc
+from oscsim import checkpoint
+from oscsim.cli.reports import require_writable
+from oscsim.cli.settings import Integration, Network, Signal, load_npz
+
+PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a layered network on a data set, with the gradients of an estimator.
+
+    Prints a row for each epoch, and writes checkpoints, metrics.jsonl and settings.json into a folder, from which
+    `oscsim train --resume DIR` goes on bit for bit, whatever stopped it. oscsim.load(DIR) gives the network.
+    """
+
+    data: Annotated[str, tyro.conf.Positional] = "digits"
+    """digits (embedded), mnist, fashion_mnist, or an .npz file with arrays x, y, x_test, y_test."""
+
+    out: Path | None = None
+    """Folder for the run; made if it does not exist."""
+
+    resume: Path | None = None
+    """Go on with the run in this folder, with its own settings; all other options but --epochs are refused."""
+
+    estimator: Literal["lock-in", "phases", "classic", "exact", "backpropagation"] = "lock-in"
+    """How gradients are obtained; backpropagation trains a feed-forward network of the same sizes."""
+
+    epochs: int = 10
+    """How often to go through the data, in all."""
+
+    seed: int = 0
+    """Seed of the initial weights, the order of the data and all noise."""
+
+    hidden: tuple[int, ...] = (32,)
+    """Sizes of the layers of neurons between input and output."""
+
+    batch_size: int = 20
+    """Samples per update."""
+
+    learning_rate: tuple[float, ...] = (0.3,)
+    """One rate, or one per layer of weights from the input on."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the rate changes: not at all, or falling to zero over all epochs as a half cosine."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """What turns gradients into updates."""
+
+    momentum: float = 0.0
+    """Momentum of sgd."""
+
+    cycles: int = 2
+    """Cycles per update of the lock-in."""
+
+    discard: int = 1
+    """How many of them, at the start, to leave out of the gradient."""
+
+    always_on: bool = False
+    """Carry the neurons' state from input to input, instead of starting from rest."""
+
+    tolerance: float = 1e-4
+    """Residual that the phases are settled to."""
+
+    method: Literal["implicit", "bptt"] = "implicit"
+    """Of the exact gradient: implicit differentiation, or backpropagation through the settling."""
+
+    samples: int | None = None
+    """Train on so many samples only, from the first."""
+
+    standardise: bool = False
+    """Bring the data to zero mean and unit variance."""
+
+    data_dir: Path | None = None
+    """Folder with the files of the data set; downloaded if not given."""
+
+    patience: int | None = None
+    """Stop after so many epochs without a better validation error."""
+
+    rollback: float | None = None
+    """After a divergence go back to the last checkpoint, with updates multiplied by this; stop if not given."""
+
+    keep: int = 3
+    """How many checkpoints to keep."""
+
+    checkpoint_seconds: float = 60.0
+    """At most so long between checkpoints."""
+
+    probe: int = 100
+    """Samples on which the gradient is compared with the exact one after each epoch; 0 for none."""
+
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point numbers to compute in."""
+
+    network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
+    signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=lambda: Signal(period=100.0))
+    integration: Annotated[Integration, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: Integration(solver="euler", steps_per_cycle=100)
+    )
+
+    def run(self) -> None:
+        """Run it."""
+        if self.resume is not None:
+            return self._saved_settings()._train(self.resume, resume=True)
+        if self.out is None:
+            raise ValueError("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
+        require_writable(self.out)
+        self._train(self.out, resume=False)
+
+    def _saved_settings(self) -> "Train":
+        """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
+        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(Train(), f.name)]
+        refused = set(changed) - {"resume", "epochs"}
+        if refused:
+            raise ValueError(f"{sorted(refused)[0]} cannot change in a resumed run: give --resume and --epochs only")
+        path = Path(self.resume or "") / "settings.json"
+        try:
+            saved = _from_json(Train, json.loads(path.read_text("utf-8"))["settings"])
+        except FileNotFoundError as error:
+            raise ValueError(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} was not written by oscsim train, or is damaged ({error})") from error
+        return dataclasses.replace(saved, epochs=self.epochs) if "epochs" in changed else saved
+
+    def _train(self, out: Path, resume: bool) -> None:
+        with jax.enable_x64(self.precision == "float64"):
+            (x, y), validation = self._data()
+            key_weights, key = jax.random.split(jax.random.key(self.seed))
+            net = self._network(x, y, key_weights)
+            steps = self.epochs * (len(x) // self.batch_size)
+            if not resume and checkpoint.Folder(out, self.keep).paths():
+                raise ValueError(f"out={out} holds a run already: choose another folder, or --resume {out}")
+            if not resume:
+                settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
+                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
+            try:
+                result = osc.train(
+                    net, (x, y), self._estimator(), self._optimizer(net, steps), epochs=self.epochs, key=key,
+                    batch_size=self.batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
+                    checkpoint_seconds=self.checkpoint_seconds, patience=self.patience, rollback=self.rollback,
+                    probe=self.probe, callbacks=[_Rows()],
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
+                sys.exit(130)
+        print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
+
+    def _data(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Samples to train on and held-out ones."""
+        if self.data.endswith(".npz"):
+            x, y = load_npz(Path(self.data))
+            held_out: Any = load_npz(Path(self.data), "x_test", "y_test")
+        else:
+            (x, y), held_out = (
+                osc.datasets.load(self.data, split, self.data_dir, standardise=self.standardise)
+                for split in ("train", "test")
+            )
+        if self.samples is not None and not 1 <= self.samples <= len(x):
+            raise ValueError(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
+        return (x[: self.samples], y[: self.samples]), held_out
+
+    def _network(self, x: Any, y: Any, key: Any) -> Any:
+        if x.ndim != 2:
+            raise ValueError(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
+        classes = int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
+        sizes = (x.shape[1], *self.hidden, classes)
+        if self.estimator == "backpropagation":
+            activation = None if self.network.activation == "logistic" else self.network.activation_object()
+            return osc.FeedForwardNetwork(sizes, activation=activation, scale=self.network.scale, key=key)
+        return self.network.build(sizes, key)
+
+    def _estimator(self) -> Any:
+        amplitude = self.signal.amplitude
+        if self.estimator == "lock-in":
+            arguments = self.integration.arguments()
+            lock_in = osc.LockIn(self.signal.build(), cycles=self.cycles, discard=self.discard, **arguments)
+            return osc.AlwaysOn(lock_in) if self.always_on else lock_in
+        if self.always_on:
+            raise ValueError(f"always_on belongs to the lock-in, not to {self.estimator}")
+        if self.estimator == "phases":
+            points = 10 if self.signal.points is None else self.signal.points
+            return osc.Phases(amplitude, points, tolerance=self.tolerance)
+        if self.estimator == "classic":
+            return osc.Classic(amplitude)
+        return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
+
+    def _optimizer(self, net: Any, steps: int) -> Any:
+        def make(rate):
+            rate = optax.cosine_decay_schedule(rate, steps) if self.schedule == "cosine" else rate
+            return optax.adam(rate) if self.optimizer == "adam" else optax.sgd(rate, self.momentum or None)
+
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError(f"momentum={self.momentum:g} belongs to sgd: leave it out, or use --optimizer sgd")
+        bad = [rate for rate in self.learning_rate if not (math.isfinite(rate) and rate > 0)]
+        if bad or not self.learning_rate:
+            raise ValueError(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
+        return (
+            make(self.learning_rate[0])
+            if len(self.learning_rate) == 1
+            else osc.layerwise(net, self.learning_rate, make)
+        )
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify the samples of a file with a trained network: one label per line on the standard output."""
+
+    network: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run, or one of its checkpoints."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """An .npy file with inputs, (n, inputs), or an .npz file with an array x of such."""
+
+    scores: Path | None = None
+    """Write the score of each class, (n, classes), to this .npy file as well."""
+
+    def run(self) -> None:
+        """Run it."""
+        net = osc.load(self.network)
+        x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
+        scores = osc.predict(net, x)
+        if self.scores is not None:
+            with self.scores.open("wb") as file:
+                np.save(file, scores)
+        print("\n".join(map(str, scores.argmax(axis=1))))
+
+
+class _Rows:
+    """Prints the metrics of each epoch as a row of a table."""
+
+    def __init__(self):
+        self.columns: list[str] = []
+
+    def __call__(self, row: dict[str, float], net: Any) -> None:
+        names = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "residual", "seconds")
+        if not self.columns:
+            self.columns = [name for name in names if name in row]
+            print("  ".join(f"{name.replace('_', ' '):>16}" for name in self.columns))
+        print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"data={path}: no such file; use an .npy or .npz file with inputs") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
+
+
+def _to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(cls: Any, values: dict[str, Any]) -> Any:
+    """A dataclass from what `_to_json` made of it."""
+    nested = {"network": Network, "signal": Signal, "integration": Integration}
+    paths = ("out", "resume", "data_dir")
+    arguments = {}
+    for name, value in values.items():
+        if name in nested:
+            value = _from_json(nested[name], value)
+        elif name in paths and value is not None:
+            value = Path(value)
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)

@@ -1,0 +1,716 @@
+"""Learning: an estimator's gradients, an optax optimizer, mini-batches; a run that can be stopped and goes on.
+
+Whatever is random derives from one key and the number of the step: a run that was stopped at any moment and resumed
+from its last checkpoint ends with the same weights, bit for bit.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray
+from jax import lax
+from jaxtyping import Array, Float, Key
+from tqdm.auto import tqdm
+
+from oscsim import checkpoint
+from oscsim._arrays import all_finite, as_count, describe, interactive, require_key, require_positive
+from oscsim.equilibrium import default_tolerance, exact_gradient, settle_inputs
+from oscsim.errors import DivergenceError, NotSettledError
+from oscsim.estimators import AlwaysOn, Backpropagation
+from oscsim.metrics import cosine, per_layer
+from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
+from oscsim.networks.feedforward import FeedForwardNetwork
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+
+CHUNK = 64
+"""Steps per device call, at most: one compilation serves every number of them."""
+
+CHUNK_BYTES = 2**26
+"""Inputs per device call, at most."""
+
+
+class Learner(eqx.Module):
+    """Where a training run stands between two steps; what a checkpoint holds.
+
+    Attributes:
+        network: with the parameters as they are now.
+        optimizer_state: the arrays of the optimizer's state.
+        stream: the neurons' state that `AlwaysOn` carries from input to input; None for other estimators.
+        step: how many updates were made.
+        rate_scale: what updates are multiplied by; below 1 after a rollback.
+        best: the network after its best epoch so far, by validation error (by loss without validation data).
+        best_score: that error, or loss.
+        totals: sums over the steps of the epoch so far: loss, error in percent, and the largest residual.
+        history: what was measured after each epoch.
+        seconds: wall time spent so far.
+        identity: what the run is made of; a run is only resumed with the same.
+    """
+
+    network: Any
+    optimizer_state: Any
+    stream: Any
+    step: int
+    rate_scale: float
+    best: Any
+    best_score: float
+    totals: tuple[float, float, float]
+    history: list[dict[str, float]]
+    seconds: float
+    identity: dict[str, str]
+
+
+class Trained(eqx.Module):
+    """What `train` returns.
+
+    Attributes:
+        network: after the last epoch.
+        best: after the epoch with the lowest validation error (lowest loss without validation data).
+        history: one dict per epoch, as in `metrics.jsonl`.
+        stopped: why the run ended before its last epoch; empty if it did not.
+    """
+
+    network: Any
+    best: Any
+    history: list[dict[str, float]]
+    stopped: str
+
+    def to_pandas(self) -> Any:
+        """The history as a `pandas.DataFrame`, one row per epoch."""
+        import pandas
+
+        return pandas.DataFrame(self.history).set_index("epoch")
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The history as an `xarray.Dataset` over `epoch`; the cosines of the parameter arrays over `parameter`."""
+        return xarray.Dataset.from_dataframe(self.to_pandas())
+
+    def __str__(self) -> str:
+        if not self.history:
+            return f"Trained: no epoch was finished ({self.stopped})"
+        score = _score_name(self.history[-1])
+        final, best = self.history[-1], min(self.history, key=lambda row: row[score])
+        lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
+        for name, row in (("final", final), ("best", best)):
+            text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *_scores(row)))
+            lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
+        return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def train(
+    net: AbstractNetwork | FeedForwardNetwork,
+    data: tuple[Any, Any],
+    estimator: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    epochs: int,
+    key: Key[Array, ""],
+    batch_size: int = 20,
+    validation: tuple[Any, Any] | None = None,
+    augment: Callable | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    keep: int = 3,
+    checkpoint_seconds: float = 60.0,
+    patience: int | None = None,
+    rollback: float | None = None,
+    probe: int = 100,
+    callbacks: Sequence[Callable[[dict[str, float], Any], Any]] = (),
+    progress: bool | None = None,
+) -> Trained:
+    r"""Train a network with the gradients of an estimator: $\theta \leftarrow \theta + \mathrm{optimizer}(g)$.
+
+    Each epoch shuffles the data anew and goes through them in batches; what does not fill the last batch is left out
+    this time. The steps are compiled once. After each epoch the network is evaluated at its free equilibrium.
+
+    Args:
+        net: the neurons, or a `FeedForwardNetwork` with `Backpropagation()`.
+        data: inputs and targets, `(x, y)`.
+        estimator: `LockIn(...)`, `AlwaysOn(LockIn(...))`, `Phases(...)`, `Classic(...)`, `Exact(...)`, or your own.
+        optimizer: from optax, with schedules if you like; `layerwise` gives each layer a rate of its own.
+        epochs: how often to go through the data, in all (a resumed run included).
+        key: for the order of the data, augmentation and noise.
+        batch_size: samples per update.
+        validation: held-out data, `(x, y)`.
+        augment: a function of a batch of inputs and a key that returns such a batch, as `datasets.augment`.
+        out: folder for checkpoints and `metrics.jsonl`; made if it does not exist. None writes nothing.
+        resume: go on from the newest checkpoint in `out`; with the same arguments, which is checked.
+        keep: how many checkpoints are kept.
+        checkpoint_seconds: at most so long between checkpoints; there is one at the start and after each epoch too.
+        patience: stop after so many epochs without a better validation error.
+        rollback: after a divergence go back to the last checkpoint and go on with updates multiplied by this, below 1;
+            None raises.
+        probe: samples of the data on which the estimate is compared with the exact gradient after each epoch (with
+            `AlwaysOn`, one batch of them, following the last input); 0 for none.
+        callbacks: each is called after an epoch with its metrics and the network; one that returns True ends the run.
+        progress: show a progress bar; by default at a terminal and in notebooks.
+
+    Returns:
+        The network after the last and after the best epoch, and the metrics of each epoch: `loss` and `error` over the
+        epoch's batches, `validation_loss`, `validation_error` and, with more than five classes,
+        `validation_top5_error` (errors in percent), `settle_residual` of the evaluation, `residual` (the largest that
+        the estimator reported), `cosine` and `cosine/<parameter>` of the probe, `seconds`, `samples_per_second`.
+
+    Raises:
+        DivergenceError: a loss, a gradient or a state is not finite or did not settle, or the error jumped to chance;
+            names the step, what broke, and the last good checkpoint.
+        ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
+        OSError: the folder cannot be written; said before training starts.
+    """
+    require_key(key)
+    epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
+    probe, keep = as_count("probe", probe, 0), as_count("keep", keep)
+    if patience is not None:
+        as_count("patience", patience)
+        if validation is None:
+            raise ValueError(f"patience={patience} needs validation data to judge by: give validation=(x, y)")
+    if rollback is not None and not 0 < rollback < 1:
+        raise ValueError(f"rollback={rollback}: use a factor between 0 and 1, such as 0.5")
+    if rollback is not None and out is None:
+        raise ValueError(f"rollback={rollback} goes back to a checkpoint, and out=None keeps none: give a folder")
+    require_positive("checkpoint_seconds", checkpoint_seconds)
+    if resume and out is None:
+        raise ValueError("resume=True needs the folder of the run: give out=...")
+    _check_kinds(net, estimator, optimizer)
+    x, y = checked_data(net, "data", data)
+    held_out = None if validation is None else checked_data(net, "validation", validation)
+    if batch_size > len(x):
+        raise ValueError(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")
+    steps_per_epoch = len(x) // batch_size
+
+    identity = {
+        "estimator": describe(estimator),
+        "batch_size": str(batch_size),
+        "key": str(jax.random.key_data(key).tolist()),
+        "data": _digest(x, y),
+        "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
+    }
+    folder = None if out is None else checkpoint.Folder(out, keep)
+    learner = _start(net, estimator, optimizer, (x[:batch_size], y[:batch_size]), identity, folder, resume)
+    _rewrite_metrics(folder, learner)
+    session = _Session(estimator, optimizer, (x, y), held_out, augment, key, batch_size, probe)
+    stopped, rollbacks = _reason_to_stop(learner, patience), 0
+    began = time.perf_counter() - learner.seconds
+    saved = time.perf_counter()
+    bar = tqdm(
+        total=epochs * steps_per_epoch, initial=learner.step, unit="step",
+        disable=not (interactive() if progress is None else progress),
+    )  # fmt: skip
+    pace = 1
+    try:
+        while learner.step < epochs * steps_per_epoch and not stopped:
+            chunk_began = time.perf_counter()
+            try:
+                learner, done = session.advance(learner, pace)
+                if learner.step % steps_per_epoch == 0:
+                    learner = session.finish_epoch(learner, time.perf_counter() - began)
+                    _append_metrics(folder, learner)
+                    stopped = _reason_to_stop(learner, patience)
+                    if any([callback(learner.history[-1], learner.network) for callback in callbacks]):
+                        stopped = stopped or "a callback asked for it"
+                    bar.set_postfix(
+                        {k: f"{learner.history[-1][k]:.4g}" for k in ("loss", *_scores(learner.history[-1]))}
+                    )
+            except DivergenceError as error:
+                if rollback is None or folder is None or rollbacks == MOST_ROLLBACKS:
+                    where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
+                    raise DivergenceError(f"{error}{where}") from error
+                rollbacks += 1
+                scale = learner.rate_scale * rollback
+                warnings.warn(
+                    f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
+                )
+                learner = _with(_loaded(folder, net, optimizer, identity), rate_scale=scale)
+                _rewrite_metrics(folder, learner)
+                bar.reset()
+                bar.update(learner.step)
+                continue
+            bar.update(done)
+            now = time.perf_counter()
+            pace = max(1, math.ceil(done * 0.5 / (now - chunk_began)))  # a call of half a second
+            if folder is not None and (learner.step % steps_per_epoch == 0 or now - saved > checkpoint_seconds):
+                learner = _with(learner, seconds=now - began)
+                _save(folder, learner)
+                saved = now
+    except KeyboardInterrupt:
+        if folder is not None:
+            folder.save(learner.step, learner)
+        raise
+    finally:
+        bar.close()
+    return Trained(learner.network, learner.best, learner.history, stopped)
+
+
+MOST_ROLLBACKS = 10
+"""After so many the run is given up."""
+
+
+def evaluate(net: AbstractNetwork | FeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> dict[str, float]:
+    """Loss and error on held-out data, at the free equilibrium.
+
+    Args:
+        net: a trained network.
+        x: inputs, (n, ...).
+        y: targets, (n,) labels or (n, classes).
+        batch_size: samples per device call.
+
+    Returns:
+        `loss` (mean), `settle_residual` (largest), and, for networks with `outputs`: `error` in percent, and
+        `top5_error` with more than five classes.
+
+    Raises:
+        ValueError: bad data (see `Inputs.of`).
+    """
+    x, y = checked_data(net, "data", (x, y))
+    return _evaluate(net, x, y, as_count("batch_size", batch_size))
+
+
+def predict(
+    net: AbstractNetwork | FeedForwardNetwork, x: Any, *, batch_size: int = 1000
+) -> Float[np.ndarray, "n classes"]:
+    """The score of each class for each input: log-probabilities with `CrossEntropy`.
+
+    Raises:
+        ValueError: bad data (see `Inputs.of`), a network without `outputs`.
+        NotSettledError: an input for which the network has no free equilibrium.
+    """
+    if net.outputs is None:
+        raise ValueError("outputs is None: a network needs its number of classes to be read out")
+    x = np.asarray(as_inputs(net, x))
+    scores = []
+    for first in range(0, len(x), batch_size):
+        part, count = _padded(x[first : first + batch_size], batch_size)
+        _, found, residual = _judge(net, part, jnp.zeros(len(part), jnp.int32))
+        if not bool(jnp.all(residual[:count] <= 10 * default_tolerance(net.dtype))):
+            raise NotSettledError(f"an input among {first} to {first + count - 1} does not settle: train with smaller "
+                                  "rates, or lower the scale of the weights")  # fmt: skip
+        scores.append(np.asarray(found)[:count])
+    return np.concatenate(scores)
+
+
+def load(path: str | Path) -> Any:
+    """The network in a folder of `train` (of its newest intact checkpoint), or in a file written by `checkpoint.save`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: what is there was not written by oscsim, or is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return checkpoint.Folder(path, make=False).newest(Learner).network
+    value = checkpoint.load(path)
+    return value.network if isinstance(value, Learner) else value
+
+
+def layerwise(
+    net: AbstractNetwork | FeedForwardNetwork, rates: Sequence[Any] | dict[str, Any], make: Callable = optax.sgd
+) -> optax.GradientTransformation:
+    """An optimizer with a learning rate, or a schedule, for each layer.
+
+    Args:
+        net: whose parameters it is for.
+        rates: one per layer of weights, from the input on (`weights[i]` and `biases[i]` share the i-th); or a dict from
+            names of parameters, as in `per_layer`, to rates.
+        make: from a rate to an optimizer.
+
+    Raises:
+        ValueError: a parameter without a rate, or a rate without a parameter.
+    """
+    paths = {jax.tree_util.keystr(path).lstrip("."): path for path, _ in _named(parameters(net))}
+    if isinstance(rates, dict):
+        of_parameter = rates
+    else:
+        layers = {name: getattr(path[-1], "idx", None) for name, path in paths.items()}
+        if set(layers.values()) != set(range(len(rates))):
+            raise ValueError(
+                f"rates has {len(rates)} entries, the parameters are {sorted(paths)}: give one per layer, or a dict "
+                "from these names"
+            )
+        of_parameter = {name: rates[layer] for name, layer in layers.items() if layer is not None}
+    if set(of_parameter) != set(paths):
+        raise ValueError(
+            f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate"
+        )
+    labels = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path).lstrip("."), parameters(net))
+    return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, labels)
+
+
+class _Session:
+    """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
+
+    def __init__(self, estimator, optimizer, data, validation, augment, key, batch_size, probe):
+        self.estimator, self.optimizer, self.augment = estimator, optimizer, augment
+        self.x, self.y = data
+        self.validation, self.batch_size, self.probe = validation, batch_size, probe
+        self.order_key, self.step_key = jax.random.split(key)
+        self.steps_per_epoch = len(self.x) // batch_size
+        bytes_per_step = self.x[:batch_size].nbytes
+        self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
+        self.order: tuple[int, Any] = (-1, None)
+        self.epoch_began = time.perf_counter()
+
+    def batches(self, step: int, count: int) -> tuple[Any, Any]:
+        """The inputs and targets of some steps of one epoch, in buffers of fixed length."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        if self.order[0] != epoch:
+            permutation = jax.random.permutation(jax.random.fold_in(self.order_key, epoch), len(self.x))
+            self.order = epoch, np.asarray(permutation)
+        chosen = self.order[1][first * self.batch_size : (first + count) * self.batch_size]
+        chosen = np.concatenate([chosen, np.zeros(self.chunk * self.batch_size - len(chosen), chosen.dtype)])
+        shape = (self.chunk, self.batch_size)
+        return tuple(a[chosen].reshape(*shape, *a.shape[1:]) for a in (self.x, self.y))
+
+    def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
+        """Some steps within one epoch: the learner after them, and how many they were."""
+        left = self.steps_per_epoch - learner.step % self.steps_per_epoch
+        count = min(self.chunk, left, pace)
+        x, y = self.batches(learner.step, count)
+        network, optimizer_state, stream, tally = _steps(
+            self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
+            self.step_key, jnp.asarray(learner.rate_scale, jnp.float32), x, y, np.int32(learner.step), np.int32(count),
+        )  # fmt: skip
+        done = int(tally.count)
+        loss, error, residual = (np.asarray(a[:done], float) for a in (tally.loss, tally.error, tally.residual))
+        totals = learner.totals
+        learner = _with(
+            learner,
+            network=network,
+            optimizer_state=optimizer_state,
+            stream=stream,
+            step=learner.step + done,
+            totals=(totals[0] + loss.sum(), totals[1] + error.sum(), max(totals[2], residual.max(initial=0.0))),
+        )
+        if bool(tally.failed):
+            raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
+        return learner, done
+
+    def diagnosis(self, learner: Learner, x: Any, y: Any) -> str:
+        """Why the step after this state failed."""
+        place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
+        key = jax.random.fold_in(self.step_key, learner.step)
+        if self.augment is not None:
+            x = self.augment(x, jax.random.fold_in(key, 1))
+        try:
+            estimate = self.estimate(learner, x, y, key)
+        except (DivergenceError, NotSettledError) as error:
+            return f"{place}: {error}; or lower the learning rate"
+        broken = [jax.tree_util.keystr(p).lstrip(".") for p, a in _named(estimate.gradient) if not all_finite(a)]
+        what = f"the gradient of {broken[0]} is not finite" if broken else f"the loss is {float(estimate.loss):.3g}"
+        return f"{place}: {what}; lower the learning rate"
+
+    def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
+        """The estimate for one batch, as the learner stands."""
+        if isinstance(self.estimator, AlwaysOn):
+            inputs = Inputs.of(learner.network, x, y)
+            return self.estimator.present(learner.stream, learner.network, inputs, key)[1]
+        return self.estimator(learner.network, x, y, key=key)
+
+    def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
+        """The learner with the epoch's metrics in its history."""
+        steps = self.steps_per_epoch
+        loss, error, residual = learner.totals
+        row: dict[str, float] = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
+        if learner.network.outputs is not None:
+            row["error"] = error / steps
+        if self.validation is not None:
+            found = _evaluate(learner.network, *self.validation, 1000)
+            row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
+        row["residual"] = residual
+        if self.probe and not isinstance(self.estimator, Backpropagation):
+            row |= self.cosines(learner)
+        row["rate_scale"] = learner.rate_scale
+        row["seconds"] = seconds
+        now = time.perf_counter()
+        row["samples_per_second"] = steps * self.batch_size / max(now - self.epoch_began, 1e-9)
+        self.epoch_began = now
+        score = row[_score_name(row)]
+        better = score < learner.best_score
+        learner = _with(
+            learner,
+            history=[*learner.history, row],
+            totals=(0.0, 0.0, 0.0),
+            best=learner.network if better else learner.best,
+            best_score=score if better else learner.best_score,
+        )
+        if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
+            raise DivergenceError(
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to {score:.3g} %, "
+                f"which is chance, from {learner.history[-2][_score_name(row)]:.3g} %; lower the learning rate"
+            )
+        return learner
+
+    def cosines(self, learner: Learner) -> dict[str, float]:
+        """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
+        size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
+        x, y = self.x[:size], self.y[:size]
+        try:
+            exact = exact_gradient(learner.network, x, y)
+            gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
+        except (NotSettledError, DivergenceError) as error:
+            warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
+            return {"cosine": math.nan}
+        each = per_layer(cosine, gradient, exact)
+        return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
+
+
+class _Tally(eqx.Module):
+    """What some steps measured, in buffers of fixed length; the first `count` entries are filled."""
+
+    loss: Array
+    error: Array
+    residual: Array
+    count: Array
+    failed: Array
+
+
+@eqx.filter_jit
+def _steps(
+    estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
+    key: Any, rate_scale: Array, x: Any, y: Any, first: Any, count: Any,
+) -> tuple[Any, Any, Any, _Tally]:  # fmt: skip
+    """Up to `count` updates; fewer if one fails, and then the state before it."""
+    learned, fixed = split_parameters(network)
+    structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
+    zeros = jnp.zeros(len(x), network.dtype)
+    tally = _Tally(zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+    def one(carry):
+        learned, optimizer_state, stream, tally = carry
+        net = eqx.combine(learned, fixed)
+        i = tally.count
+        step_key = jax.random.fold_in(key, first + i)
+        x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, 1))
+        inputs = Inputs.of(net, x_i, y[i])
+        if isinstance(estimator, AlwaysOn):
+            new_stream, estimate = estimator.present(stream, net, inputs, step_key)
+        else:
+            new_stream, estimate = stream, estimator(net, inputs.x, inputs.y, key=step_key)
+        state = jax.tree.unflatten(structure, optimizer_state)
+        updates, state = optimizer.update(estimate.gradient, state, learned)
+        new = eqx.apply_updates(learned, jax.tree.map(lambda u: rate_scale.astype(u.dtype) * u, updates))
+        good = estimate.valid & all_finite((estimate.loss, new))
+
+        def keep(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        return (
+            keep(new, learned),
+            keep(jax.tree.leaves(state), optimizer_state),
+            keep(new_stream, stream),
+            _Tally(
+                tally.loss.at[i].set(estimate.loss),
+                tally.error.at[i].set(_error(net, inputs, estimate)),
+                tally.residual.at[i].set(estimate.residual.astype(tally.residual.dtype)),
+                jnp.where(good, i + 1, i),
+                ~good,
+            ),
+        )
+
+    def running(carry):
+        return (carry[-1].count < count) & ~carry[-1].failed
+
+    learned, optimizer_state, stream, tally = lax.while_loop(running, one, (learned, optimizer_state, stream, tally))
+    return eqx.combine(learned, fixed), optimizer_state, stream, tally
+
+
+def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
+    """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
+    if net.outputs is None:
+        return jnp.zeros((), net.dtype)
+    if isinstance(net, FeedForwardNetwork):
+        scores = jax.vmap(net)(inputs.x)
+    else:
+        scores = net.readout(inputs.clamped, estimate.activities)
+    return 100 * jnp.mean(jnp.argmax(scores, axis=1) != _labels(inputs.y)).astype(net.dtype)
+
+
+def _labels(y: Any) -> Any:
+    return y if y.ndim == 1 else y.argmax(axis=1)
+
+
+@eqx.filter_jit
+def _judge(net: Any, x: Any, y: Any) -> tuple[Array, Array, Array]:
+    """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
+    if isinstance(net, FeedForwardNetwork):
+        scores = jax.vmap(net)(x)
+        return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
+    inputs = Inputs.of(net, x, y)
+    free = settle_inputs(net, inputs, jnp.zeros(()), default_tolerance(net.dtype))
+    scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
+    return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
+
+
+def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+    """The array repeated up to a fixed length, so that one compilation serves the last batch too; and its length."""
+    return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
+
+
+def _evaluate(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+    batch_size = min(batch_size, len(x))
+    losses, scores, residuals = [], [], []
+    for first in range(0, len(x), batch_size):
+        part, count = _padded(x[first : first + batch_size], batch_size)
+        loss, score, residual = _judge(net, part, _padded(y[first : first + batch_size], batch_size)[0])
+        losses.append(np.asarray(loss)[:count])
+        scores.append(np.asarray(score)[:count])
+        residuals.append(np.asarray(residual)[:count])
+    found = {"loss": float(np.mean(np.concatenate(losses), dtype=float))}
+    if net.outputs is not None:
+        order = np.argsort(-np.concatenate(scores), axis=1, kind="stable")
+        right = order == _labels(y)[:, None]
+        found["error"] = float(100 * np.mean(~right[:, 0]))
+        if net.outputs > 5:
+            found["top5_error"] = float(100 * np.mean(~right[:, :5].any(axis=1)))
+    return found | {"settle_residual": float(np.max(np.concatenate(residuals)))}
+
+
+def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
+    x, y = data
+    y = np.asarray(as_targets(net, y))
+    x = np.asarray(as_inputs(net, x))
+    if len(x) != len(y):
+        raise ValueError(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
+    return x, y
+
+
+def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
+    if isinstance(net, FeedForwardNetwork) != isinstance(estimator, Backpropagation):
+        raise TypeError(
+            f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a FeedForwardNetwork takes "
+            "Backpropagation(), a network with dynamics any other estimator"
+        )
+    if not isinstance(net, FeedForwardNetwork):
+        check_parameters(net)
+    if not (callable(estimator) or isinstance(estimator, AlwaysOn)) or isinstance(estimator, type):
+        raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
+
+
+def jumped_to_chance(history: list[dict[str, float]], classes: int | None) -> bool:
+    """Whether the last error is that of guessing, after the one before was less than half of it."""
+    name = _score_name(history[-1])
+    if classes is None or not name.endswith("error"):
+        return False
+    chance = 100 * (1 - 1 / classes)
+    return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
+
+
+def _scores(row: dict[str, float]) -> list[str]:
+    return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
+
+
+def _score_name(row: dict[str, float]) -> str:
+    """What epochs are judged by: the first of these that was measured."""
+    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)
+
+
+def _reason_to_stop(learner: Learner, patience: int | None) -> str:
+    if patience is None or not learner.history:
+        return ""
+    scores = [row[_score_name(row)] for row in learner.history]
+    since = len(scores) - 1 - int(np.argmin(scores))
+    return f"no better epoch in the last {since}" if since >= patience else ""
+
+
+def _with(learner: Learner, **changes: Any) -> Learner:
+    return Learner(**{**vars(learner), **changes})
+
+
+def _named(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """A fingerprint of the data."""
+    digest = hashlib.blake2b(digest_size=16)
+    for a in arrays:
+        digest.update(f"{a.shape}{a.dtype}".encode())
+        digest.update(np.ascontiguousarray(a).data)
+    return digest.hexdigest()
+
+
+# Files.
+
+
+def _start(
+    net: Any, estimator: Any, optimizer: Any, sample: tuple, identity: dict[str, str], folder: Any, resume: bool
+) -> Learner:
+    """The learner to begin with: a fresh one, already saved, or the one in the newest checkpoint."""
+    if resume:
+        return _loaded(folder, net, optimizer, identity)
+    if folder is not None and folder.paths():
+        raise ValueError(
+            f"out={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
+        )
+    stream = estimator.begin(net, Inputs.of(net, *sample)) if isinstance(estimator, AlwaysOn) else None
+    state = jax.tree.leaves(optimizer.init(parameters(net)))
+    learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
+    if folder is not None:
+        folder.save(0, learner)
+    return learner
+
+
+def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> Learner:
+    learner = folder.newest(Learner)
+    for name, ours in identity.items():
+        if (theirs := learner.identity.get(name)) != ours:
+            raise ValueError(
+                f"{folder.path} holds a run with another {name}: {theirs}, not {ours}; resume with the same, or choose "
+                "another folder"
+            )
+    expected = jax.tree.leaves(jax.eval_shape(optimizer.init, parameters(net)))
+    shapes = [[(np.shape(a), jnp.result_type(a)) for a in state] for state in (learner.optimizer_state, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{folder.path} holds a run with another optimizer: resume with the same")
+    return learner
+
+
+def _save(folder: Any, learner: Learner) -> None:
+    """A checkpoint; one that cannot be written is said, and training goes on."""
+    try:
+        folder.save(learner.step, learner)
+    except OSError as error:
+        warnings.warn(
+            f"no checkpoint at step {learner.step}: {error}; training goes on, the checkpoints before it are intact",
+            stacklevel=3,
+        )
+
+
+def _line(row: dict[str, float]) -> str:
+    return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"
+
+
+def _rewrite_metrics(folder: Any, learner: Learner) -> None:
+    """`metrics.jsonl` as of this state: rows after the checkpoint are measured again."""
+    if folder is not None:
+        checkpoint.write(folder.path / "metrics.jsonl", "".join(map(_line, learner.history)).encode())
+
+
+def _append_metrics(folder: Any, learner: Learner) -> None:
+    if folder is None:
+        return
+    try:
+        with (folder.path / "metrics.jsonl").open("a") as file:
+            file.write(_line(learner.history[-1]))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        warnings.warn(f"the metrics of step {learner.step} are not in metrics.jsonl: {error}", stacklevel=3)
