@@ -166,8 +166,8 @@ def train(
         the estimator reported), `cosine` and `cosine/<parameter>` of the probe, `seconds`, `samples_per_second`.
 
     Raises:
-        DivergenceError: a loss, a gradient or a state is not finite or did not settle, or the error jumped to chance;
-            names the step, what broke, and the last good checkpoint.
+        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance; names the step, what
+            broke, and the last good checkpoint.
         ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
         OSError: the folder cannot be written; said before training starts.
     """
@@ -502,7 +502,7 @@ def _steps(
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(estimate.gradient, state, learned)
         new = eqx.apply_updates(learned, jax.tree.map(lambda u: rate_scale.astype(u.dtype) * u, updates))
-        good = estimate.valid & all_finite((estimate.loss, new))
+        good = all_finite((estimate.loss, new))  # one that has not quite settled is still a gradient: see `residual`
 
         def keep(new, old):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

@@ -78,6 +78,9 @@ class Train:
     tolerance: float = 1e-4
     """Residual that the phases are settled to."""
 
+    steps: tuple[int, int] | None = None
+    """Of the phases: so many plain steps free, and at each point, instead of settling to the tolerance."""
+
     method: Literal["implicit", "bptt"] = "implicit"
     """Of the exact gradient: implicit differentiation, or backpropagation through the settling."""
 
@@ -195,7 +198,8 @@ class Train:
             raise ValueError(f"always_on belongs to the lock-in, not to {self.estimator}")
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
-            return osc.Phases(amplitude, points, tolerance=self.tolerance)
+            tolerance = self.tolerance if self.steps is None else None
+            return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps)
         if self.estimator == "classic":
             return osc.Classic(amplitude)
         return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
