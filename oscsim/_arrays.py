@@ -87,7 +87,7 @@ def to_complex(tree: Any) -> Any:
 def norm(tree: Any) -> Array:
     """The Euclidean norm of all numbers in a pytree taken together."""
     squares = [jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2) for a in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    return jnp.sqrt(functools.reduce(jnp.add, squares)) if squares else jnp.zeros(())
 
 
 def all_finite(tree: Any) -> Array:

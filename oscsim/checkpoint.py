@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import secrets
 import tempfile
 import warnings
 import zipfile
@@ -44,24 +45,27 @@ def write(path: Path, content: Any) -> Path:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.umask(umask := os.umask(0))
-            os.fchmod(file.fileno(), 0o666 & ~umask)  # as `open` would have made it
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk only once the folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if os.name == "posix":  # the new name is on the disk only once the folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path
+
+
+BINARY = getattr(os, "O_BINARY", 0)
+"""Where there are text files of another kind."""
 
 
 class Folder:
@@ -85,8 +89,11 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-            for leftover in self.path.glob("*.part"):  # of a process that was killed while it wrote
-                leftover.unlink()
+
+    def clean(self) -> None:
+        """Remove what a process that was killed while it wrote has left behind."""
+        for leftover in self.path.glob("step-*.osc.*.part"):
+            leftover.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -97,13 +104,14 @@ class Folder:
         return self.paths()[-1] if self.paths() else None
 
     def save(self, step: int, value: Any) -> Path:
-        """Write the checkpoint of a step, then remove the oldest ones.
+        """Write the checkpoint of a step, then remove the oldest ones before it.
 
         Raises:
             OSError: it cannot be written; the ones before stay.
         """
         path = save(value, self.path / f"step-{step:09d}.osc")
-        for old in self.paths()[: -self.keep]:
+        earlier = [other for other in self.paths() if other.name < path.name]
+        for old in earlier[: max(0, len(earlier) - self.keep + 1)]:
             old.unlink(missing_ok=True)
         return path
 

@@ -206,9 +206,13 @@ def begin(
         potentials=u,
         cycle=jnp.zeros((), jnp.int32),
         demodulator=demodulator,
-        reading=jax.tree.map(jnp.zeros_like, plan.demodulator.read(demodulator)),
+        reading=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(plan.demodulator.read, demodulator)),
         diverged=jnp.zeros((), bool),
     )
+
+
+first_state = eqx.filter_jit(begin)
+"""`begin`, compiled."""
 
 
 def advance(
@@ -280,7 +284,8 @@ def advance_watching(
     )
     (u, read, diverged, effort, _), watched = lax.scan(tick, carry, jnp.arange(ticks))
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
-    return State(u, state.cycle + 1, read, reading, diverged), reading, watched, effort
+    number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
+    return State(u, number, read, reading, diverged), reading, watched, effort
 
 
 def _first_step(net: AbstractNetwork, length: Array, plan: Plan) -> Array:
@@ -344,7 +349,7 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
     Raises:
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
         TypeError: the signal has no period or is not callable.
-        ValueError: a period shorter than $2 \\pi \\tau$; below $50 \\tau$ there is a warning.
+        ValueError: a period shorter than $2 \pi \tau$; below $50 \tau$ there is a warning.
     """
     if not callable(teaching) or not hasattr(teaching, "period"):
         raise TypeError(
@@ -357,6 +362,11 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
         raise TypeError(
             f"teaching={teaching!r} cannot be called with a traced time: write it with jax.numpy ({error})"
         ) from error
+    if value.shape != ():
+        raise ValueError(
+            f"teaching={describe(teaching)} returns an array of shape {value.shape}: return one number for all "
+            "samples, and use jax.vmap over several signals"
+        )
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         require_holomorphic(net, f"the complex signal {type(teaching).__name__}")
     if is_traced(teaching, net):

@@ -27,10 +27,15 @@ FEWEST_TICKS = 8
 class AbstractDemodulator(eqx.Module):
     """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
 
-    `fewest_ticks` says how many ticks a cycle it needs.
+    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole.
     """
 
     fewest_ticks: ClassVar[int] = 1
+
+    @property
+    def warm_up(self) -> int:
+        """How many cycles are to be discarded at the start at least."""
+        return 0
 
     @abc.abstractmethod
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
@@ -159,7 +164,7 @@ class Hann(AbstractDemodulator):
 
     $c_n \propto \sum_j w(t_j)\, s(t_j)\, e^{-in\omega t_j}$; the window $w = 1 - \cos(2\pi t / (M T))$ suppresses
     drifts and slow transients far better than the boxcar does. $M$ staggered windows run side by side; each cycle the
-    oldest is read. Before $M$ cycles the reading is that part of the window which was seen, divided by its weight.
+    oldest is read. The first $M - 1$ readings are of a window cut off, which mixes harmonics: discard them.
 
     Attributes:
         cycles: $M$, at least 2.
@@ -175,6 +180,11 @@ class Hann(AbstractDemodulator):
 
     def __check_init__(self):
         as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")
+
+    @property
+    def warm_up(self) -> int:
+        """The cycles before the first whole window."""
+        return self.cycles - 1
 
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> tuple[Phasors, Array, Array]:
         slots = (self.cycles,)

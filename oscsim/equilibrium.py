@@ -31,11 +31,6 @@ class Equilibrium(eqx.Module):
     residual: Float[Array, "*points batch"]
     steps: Int[Array, "*points"]
 
-    @property
-    def finite(self) -> Bool[Array, ""]:
-        """Whether every residual is a number at all."""
-        return jnp.all(jnp.isfinite(self.residual))
-
 
 def default_tolerance(dtype: Any) -> float:
     """The residual that settling aims at: 1e-12 in float64, 1e-6 in float32."""
@@ -92,7 +87,7 @@ def settle(
     max_steps, memory = as_count("max_steps", max_steps), as_count("memory", memory, 0)
     if start is not None:
         _check_start(net, inputs, start)
-    found = settle_inputs(net, inputs, beta, tolerance, max_steps, memory, start)
+    found = settle_inputs(net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), memory, start)
     if check and not is_traced(found):
         require_settled(net, inputs, found, beta, tolerance)
     return found
@@ -277,7 +272,7 @@ def exact_solution(
 ) -> tuple[Any, Equilibrium, Bool[Array, ""]]:
     """The exact gradient of checked inputs, the free equilibrium, and whether all settled: raised where it can be."""
     if method == "implicit":
-        gradient, found, adjoint = implicit_gradient(net, inputs, tolerance, max_steps)
+        gradient, found, adjoint = implicit_gradient(net, inputs, np.asarray(tolerance), np.int32(max_steps))
     else:
         gradient, found = _bptt_gradient(net, inputs, max_steps)
         adjoint = jnp.zeros(())

@@ -4,7 +4,8 @@
 class DivergenceError(RuntimeError):
     """The neurons ran off to infinity or into a pole of their activation.
 
-    Raised by `oscsim.simulate`. The message names the cycle, the layer and the amplitude.
+    Raised by `oscsim.simulate`, by estimators and in training. The message names the cycle or step, the layer and what
+    drove it there.
     """
 
 

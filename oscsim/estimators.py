@@ -24,14 +24,13 @@ from oscsim._arrays import (
     require_positive,
     to_complex,
 )
-from oscsim.cycle import Cycle, Plan, State, advance, begin, check_drive, divergence
+from oscsim.cycle import Cycle, Plan, State, advance, check_drive, divergence, first_state
 from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
     exact_solution,
     require_settled,
-    settle,
     settle_inputs,
 )
 from oscsim.errors import DivergenceError
@@ -39,7 +38,7 @@ from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, requ
 from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
-from oscsim.readings import Points, require_turning
+from oscsim.readings import Points, require_turning, running_mean
 from oscsim.teaching import check_points, teaching_circle
 
 
@@ -69,6 +68,7 @@ class AbstractEstimator(eqx.Module):
         """The estimate for one batch; works under jit, where nothing is raised."""
 
 
+@eqx.filter_jit
 def _estimate(
     net: AbstractNetwork, inputs: Inputs, gradient: Any, activities: Layers, residual: Array, valid: Array
 ) -> Estimate:
@@ -118,6 +118,11 @@ class LockIn(AbstractEstimator):
         cycles = as_count("cycles", cycles)
         if as_count("discard", discard, 0) >= cycles:
             raise ValueError(f"discard={discard} leaves nothing of {cycles} cycles: use 0 to {cycles - 1}")
+        if demodulator is not None and discard < demodulator.warm_up:
+            raise ValueError(
+                f"discard={discard}: the first {demodulator.warm_up} readings of {describe(demodulator)} are not "
+                f"whole; use discard={demodulator.warm_up} or more, and more cycles than that"
+            )
         if extrapolate and steps_per_cycle is not None and steps_per_cycle % 2:
             raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
                              "takes half the steps")  # fmt: skip
@@ -139,7 +144,7 @@ class LockIn(AbstractEstimator):
 
     def begin(self, net: AbstractNetwork, inputs: Inputs) -> State:
         """The state that the first input is presented to: rest."""
-        return begin(net, inputs, self.teaching, cycle=self.cycle)
+        return first_state(net, inputs, self.teaching, cycle=self.cycle)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
@@ -147,13 +152,12 @@ class LockIn(AbstractEstimator):
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
         plan = self.cycle.plan(self.teaching, net.dtype)
         counts = np.int32(self.cycles), np.int32(self.discard)
-        state, reading, residual = mean_reading(state, net, inputs, self.teaching, plan, key, *counts)
+        state, reading, estimate = _presented(state, net, inputs, self.teaching, plan, key, *counts)
         if not is_traced(reading):
             if bool(state.diverged):
                 raise DivergenceError(divergence(net, self.teaching, state))
             require_turning(self.teaching, reading)
-        gradient = reading.gradient(net, inputs)
-        return state, _estimate(net, inputs, gradient, reading.mean, residual, ~state.diverged)
+        return state, estimate
 
     def _at_half_the_period(self) -> "LockIn":
         """The same with a signal twice as fast: the same time to forget the start, the same step size."""
@@ -162,7 +166,7 @@ class LockIn(AbstractEstimator):
             steps //= 2
             ticks = None if ticks is None else math.gcd(ticks, steps)
         return LockIn(
-            _at_half_the_period(self.teaching),
+            _twice_as_fast(self.teaching),
             cycles=2 * self.discard + self.cycles - self.discard,
             discard=2 * self.discard,
             demodulator=self.cycle.demodulator,
@@ -189,7 +193,7 @@ class AlwaysOn(eqx.Module):
         ValueError: one that extrapolates, which needs a second run.
     """
 
-    lock_in: LockIn
+    lock_in: Any
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):
@@ -209,7 +213,7 @@ class AlwaysOn(eqx.Module):
         return self.lock_in.present(state, net, inputs, key)
 
 
-def _at_half_the_period(teaching: Any) -> Any:
+def _twice_as_fast(teaching: Any) -> Any:
     """The same signal, twice as fast."""
     try:
         return eqx.tree_at(lambda signal: signal.period, teaching, teaching.period / 2)
@@ -221,20 +225,20 @@ def _at_half_the_period(teaching: Any) -> Any:
 
 
 @eqx.filter_jit
-def mean_reading(
+def _presented(
     state: State, net: AbstractNetwork, inputs: Inputs, teaching: Any, plan: Plan, key: Any, cycles: Any, discard: Any
-) -> tuple[State, Reading, Array]:
-    """The state after some cycles, the mean reading of those after the first `discard`, the last lock residual."""
+) -> tuple[State, Reading, Estimate]:
+    """The state after some cycles, the mean reading of those after the first `discard`, and the estimate in it."""
 
     def one(number, carry):
-        state, total, _ = carry
+        state, mean, _ = carry
         new, reading = advance(state, net, inputs, teaching, key, cycle=plan)
-        total = jax.tree.map(lambda t, a: t + jnp.where(number >= discard, a, 0), total, reading)
-        return new, total, reading.change(state.reading)
+        return new, running_mean(mean, reading, number - discard), reading.change(state.reading)
 
     nothing = jax.tree.map(jnp.zeros_like, state.reading), jnp.zeros((), net.dtype)
-    state, total, residual = lax.fori_loop(0, cycles, one, (state, *nothing))
-    return state, jax.tree.map(lambda a: a / (cycles - discard), total), residual
+    state, reading, residual = lax.fori_loop(0, cycles, one, (state, *nothing))
+    gradient = reading.gradient(net, inputs)
+    return state, reading, _estimate(net, inputs, gradient, reading.mean, residual, ~state.diverged)
 
 
 class Phases(AbstractEstimator):
@@ -308,12 +312,13 @@ class Phases(AbstractEstimator):
         if self.steps is not None:
             if self.noise is not None and key is None:
                 raise ValueError("key is None: noise needs a random key, such as jax.random.key(0)")
-            estimate = _stepped_phases(net, inputs, self.amplitude, self.points, self.steps, self.noise, key)
+            steps = np.int32(self.steps[0]), np.int32(self.steps[1])
+            estimate = _stepped_phases(net, inputs, self.amplitude, self.points, steps, self.noise, key)
             if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
                 raise DivergenceError(f"the neurons diverged under {describe(self)}: lower the amplitude")
             return estimate
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
-        estimate, free, nudged, betas = _settled_phases(net, inputs, self.amplitude, self.points, tolerance)
+        estimate, free, nudged, betas = _settled_phases(net, inputs, self.amplitude, self.points, np.asarray(tolerance))
         if not is_traced(estimate):
             require_settled(net, inputs, free, 0.0, tolerance)
             for k, beta in enumerate(np.asarray(betas)):
@@ -324,7 +329,7 @@ class Phases(AbstractEstimator):
 
 @eqx.filter_jit
 def _settled_phases(
-    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: float
+    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: Any
 ) -> tuple[Estimate, Equilibrium, Equilibrium, Array]:
     free = settle_inputs(net, inputs, jnp.zeros(()), tolerance)
     circle = teaching_circle(amplitude, points, net.dtype)
@@ -356,7 +361,7 @@ def _stepped_phases(
     inputs: Inputs,
     amplitude: Array,
     points: int,
-    steps: tuple[int, int],
+    steps: tuple[Any, Any],
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
 ) -> Estimate:
@@ -413,8 +418,12 @@ class Classic(AbstractEstimator):
     def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         check_parameters(net)
         inputs = Inputs.of(net, x, y)
-        free = settle(net, inputs.x, inputs.y)
-        nudged = settle(net, inputs.x, inputs.y, self.amplitude, start=free.potentials)
+        level = default_tolerance(net.dtype)
+        free = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(level))
+        nudged = settle_inputs(net, inputs, self.amplitude, np.asarray(level), start=free.potentials)
+        if not is_traced(nudged):
+            require_settled(net, inputs, free, 0.0, level)
+            require_settled(net, inputs, nudged, self.amplitude, level)
         return _one_sided(net, inputs, self.amplitude, free, nudged)
 
 

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -26,19 +26,25 @@ from tqdm.auto import tqdm
 
 from oscsim import checkpoint
 from oscsim._arrays import all_finite, as_count, describe, interactive, require_key, require_positive
+from oscsim.cycle import check_drive
 from oscsim.equilibrium import default_tolerance, exact_gradient, settle_inputs
 from oscsim.errors import DivergenceError, NotSettledError
-from oscsim.estimators import AlwaysOn, Backpropagation
+from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.readings import require_turning, signal_phasors
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
 
 CHUNK_BYTES = 2**26
 """Inputs per device call, at most."""
+
+
+Metrics: TypeAlias = dict[str, float | int]
+"""What was measured after an epoch, by name."""
 
 
 class Learner(eqx.Module):
@@ -66,7 +72,7 @@ class Learner(eqx.Module):
     best: Any
     best_score: float
     totals: tuple[float, float, float]
-    history: list[dict[str, float]]
+    history: list[Metrics]
     seconds: float
     identity: dict[str, str]
 
@@ -83,7 +89,7 @@ class Trained(eqx.Module):
 
     network: Any
     best: Any
-    history: list[dict[str, float]]
+    history: list[Metrics]
     stopped: str
 
     def to_pandas(self) -> Any:
@@ -113,14 +119,14 @@ class Trained(eqx.Module):
 
 def train(
     net: AbstractNetwork | FeedForwardNetwork,
-    data: tuple[Any, Any],
+    data: Any,
     estimator: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     *,
     epochs: int,
     key: Key[Array, ""],
     batch_size: int = 20,
-    validation: tuple[Any, Any] | None = None,
+    validation: Any = None,
     augment: Callable | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -129,7 +135,7 @@ def train(
     patience: int | None = None,
     rollback: float | None = None,
     probe: int = 100,
-    callbacks: Sequence[Callable[[dict[str, float], Any], Any]] = (),
+    callbacks: Sequence[Callable[[Metrics, Any], Any]] = (),
     progress: bool | None = None,
 ) -> Trained:
     r"""Train a network with the gradients of an estimator: $\theta \leftarrow \theta + \mathrm{optimizer}(g)$.
@@ -148,7 +154,8 @@ def train(
         validation: held-out data, `(x, y)`.
         augment: a function of a batch of inputs and a key that returns such a batch, as `datasets.augment`.
         out: folder for checkpoints and `metrics.jsonl`; made if it does not exist. None writes nothing.
-        resume: go on from the newest checkpoint in `out`; with the same arguments, which is checked.
+        resume: go on from the newest checkpoint in `out`, with the same arguments: network, data, estimator, batch size
+            and key are checked, the rest is up to you.
         keep: how many checkpoints are kept.
         checkpoint_seconds: at most so long between checkpoints; there is one at the start and after each epoch too.
         patience: stop after so many epochs without a better validation error.
@@ -166,8 +173,8 @@ def train(
         the estimator reported), `cosine` and `cosine/<parameter>` of the probe, `seconds`, `samples_per_second`.
 
     Raises:
-        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance; names the step, what
-            broke, and the last good checkpoint.
+        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance; names the step,
+            what broke, and the last good checkpoint.
         ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
         OSError: the folder cannot be written; said before training starts.
     """
@@ -215,9 +222,11 @@ def train(
         while learner.step < epochs * steps_per_epoch and not stopped:
             chunk_began = time.perf_counter()
             try:
-                learner, done = session.advance(learner, pace)
-                if learner.step % steps_per_epoch == 0:
-                    learner = session.finish_epoch(learner, time.perf_counter() - began)
+                new, done = session.advance(learner, pace)
+                ended = new.step % steps_per_epoch == 0
+                # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
+                learner = session.finish_epoch(new, time.perf_counter() - began) if ended else new
+                if ended:
                     _append_metrics(folder, learner)
                     stopped = _reason_to_stop(learner, patience)
                     if any([callback(learner.history[-1], learner.network) for callback in callbacks]):
@@ -242,7 +251,7 @@ def train(
             bar.update(done)
             now = time.perf_counter()
             pace = max(1, math.ceil(done * 0.5 / (now - chunk_began)))  # a call of half a second
-            if folder is not None and (learner.step % steps_per_epoch == 0 or now - saved > checkpoint_seconds):
+            if folder is not None and (ended or now - saved > checkpoint_seconds):
                 learner = _with(learner, seconds=now - began)
                 _save(folder, learner)
                 saved = now
@@ -259,7 +268,7 @@ MOST_ROLLBACKS = 10
 """After so many the run is given up."""
 
 
-def evaluate(net: AbstractNetwork | FeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> dict[str, float]:
+def evaluate(net: AbstractNetwork | FeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> Metrics:
     """Loss and error on held-out data, at the free equilibrium.
 
     Args:
@@ -290,7 +299,7 @@ def predict(
     """
     if net.outputs is None:
         raise ValueError("outputs is None: a network needs its number of classes to be read out")
-    x = np.asarray(as_inputs(net, x))
+    x, batch_size = np.asarray(as_inputs(net, x)), as_count("batch_size", batch_size)
     scores = []
     for first in range(0, len(x), batch_size):
         part, count = _padded(x[first : first + batch_size], batch_size)
@@ -392,7 +401,11 @@ class _Session:
             optimizer_state=optimizer_state,
             stream=stream,
             step=learner.step + done,
-            totals=(totals[0] + loss.sum(), totals[1] + error.sum(), max(totals[2], residual.max(initial=0.0))),
+            totals=(
+                totals[0] + float(loss.sum()),
+                totals[1] + float(error.sum()),
+                max(totals[2], float(residual.max(initial=0.0))),
+            ),
         )
         if bool(tally.failed):
             raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
@@ -423,11 +436,12 @@ class _Session:
         """The learner with the epoch's metrics in its history."""
         steps = self.steps_per_epoch
         loss, error, residual = learner.totals
-        row: dict[str, float] = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
+        row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
         if learner.network.outputs is not None:
             row["error"] = error / steps
         if self.validation is not None:
-            found = _evaluate(learner.network, *self.validation, 1000)
+            x, y = self.validation
+            found = _evaluate(learner.network, x, y, 1000)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
         if self.probe and not isinstance(self.estimator, Backpropagation):
@@ -453,7 +467,7 @@ class _Session:
             )
         return learner
 
-    def cosines(self, learner: Learner) -> dict[str, float]:
+    def cosines(self, learner: Learner) -> Metrics:
         """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
         size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
         x, y = self.x[:size], self.y[:size]
@@ -559,7 +573,7 @@ def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
     return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
 
 
-def _evaluate(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+def _evaluate(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> Metrics:
     batch_size = min(batch_size, len(x))
     losses, scores, residuals = [], [], []
     for first in range(0, len(x), batch_size):
@@ -600,11 +614,15 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
         check_parameters(net)
     if not (callable(estimator) or isinstance(estimator, AlwaysOn)) or isinstance(estimator, type):
         raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
+    lock_in = estimator.lock_in if isinstance(estimator, AlwaysOn) else estimator
+    if isinstance(lock_in, LockIn):  # while steps are traced, nothing can be looked at
+        check_drive(net, lock_in.teaching)  # pyright: ignore[reportArgumentType]
+        require_turning(lock_in.teaching, signal_phasors(lock_in.teaching))
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 
 
-def jumped_to_chance(history: list[dict[str, float]], classes: int | None) -> bool:
+def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
     """Whether the last error is that of guessing, after the one before was less than half of it."""
     name = _score_name(history[-1])
     if classes is None or not name.endswith("error"):
@@ -613,11 +631,11 @@ def jumped_to_chance(history: list[dict[str, float]], classes: int | None) -> bo
     return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
 
 
-def _scores(row: dict[str, float]) -> list[str]:
+def _scores(row: Metrics) -> list[str]:
     return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
 
 
-def _score_name(row: dict[str, float]) -> str:
+def _score_name(row: Metrics) -> str:
     """What epochs are judged by: the first of these that was measured."""
     return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)
 
@@ -660,6 +678,8 @@ def _start(
         raise ValueError(
             f"out={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
         )
+    if folder is not None:
+        folder.clean()
     stream = estimator.begin(net, Inputs.of(net, *sample)) if isinstance(estimator, AlwaysOn) else None
     state = jax.tree.leaves(optimizer.init(parameters(net)))
     learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
@@ -694,7 +714,7 @@ def _save(folder: Any, learner: Learner) -> None:
         )
 
 
-def _line(row: dict[str, float]) -> str:
+def _line(row: Metrics) -> str:
     return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"
 
 

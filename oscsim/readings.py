@@ -131,6 +131,21 @@ class Points(eqx.Module):
         return gradient_of(mean, network, inputs.x)
 
 
+def running_mean(mean: Any, new: Any, before: Any) -> Any:
+    """The mean with one more entry, after `before` earlier ones; a negative number leaves it as it is.
+
+    Updated, not summed: a sum of many cycles would lose its last digits.
+    """
+    return jax.tree.map(lambda m, a: m + jnp.where(before >= 0, (a - m) / jnp.maximum(before + 1, 1), 0), mean, new)
+
+
+def signal_phasors(teaching: Any, ticks: int = 64) -> Phasors:
+    """Coefficients 0 and 1 of the teaching signal alone, from samples over one cycle; no neurons."""
+    turns = (jnp.arange(ticks) + 0.5) / ticks  # between the edges of a staircase
+    beta = jnp.stack([jnp.asarray(teaching(turn * teaching.period)) + 0j for turn in turns])
+    return Phasors(((), ()), (jnp.mean(beta), jnp.mean(beta * jnp.exp(-2j * jnp.pi * turns))), (0, 1))
+
+
 def require_turning(teaching: Any, reading: "Phasors | Points") -> None:
     """Refuse to read a gradient off a signal that does not turn.
 

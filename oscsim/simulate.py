@@ -15,12 +15,24 @@ from jaxtyping import Array, Key
 from tqdm.auto import tqdm
 
 from oscsim._arrays import as_count, interactive, require_key, require_positive
-from oscsim.cycle import Cycle, Effort, Plan, State, Watched, advance_watching, begin, check_drive, divergence
+from oscsim.cycle import (
+    Cycle,
+    Effort,
+    Plan,
+    State,
+    Watched,
+    advance_watching,
+    begin,
+    check_drive,
+    divergence,
+    first_state,
+)
 from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
+from oscsim.readings import running_mean
 from oscsim.run import Run
 
 
@@ -146,7 +158,7 @@ def simulate(
                 key,
                 plan,
                 watch,
-                record,
+                isinstance(record, PerCycle) and record.every_cycle,
                 mean,
                 np.int32(first + discard),
                 np.int32(min(request, cycles - done)),
@@ -164,8 +176,7 @@ def simulate(
         raise DivergenceError(divergence(net, teaching, state))
     readings, residual, effort, watched = _joined(chunks, record)
     if mean is not None:
-        kept = np.nan if bool(state.diverged) else done - discard
-        readings = jax.tree.map(lambda a: np.asarray(a)[None] / np.asarray(kept, a.real.dtype), mean)
+        readings = jax.tree.map(lambda a: np.asarray(a)[None], mean)
     return Run(
         network=net,
         x=x,
@@ -205,7 +216,7 @@ def _run_chunk(
     key: Key[Array, ""] | None,
     plan: Plan,
     watch: tuple[Any, ...] | None,
-    record: PerCycle | Mean,
+    every_cycle: bool,
     mean: Reading | None,
     mean_from: Any,
     most: Any,
@@ -222,7 +233,6 @@ def _run_chunk(
     def buffer(a, many=True):
         return jnp.zeros((length, *a.shape) if many else a.shape, a.dtype)
 
-    every_cycle = isinstance(record, PerCycle) and record.every_cycle
     _, reading, watched, effort, residual = jax.eval_shape(one, state)
     empty = _Chunk(
         state=state,
@@ -248,9 +258,7 @@ def _run_chunk(
         locked = (residual <= tolerance) & (number > mean_from)
         return _Chunk(
             state=state,
-            mean=None
-            if mean is None
-            else jax.tree.map(lambda m, a: m + jnp.where(number >= mean_from, a, 0), chunk.mean, reading),
+            mean=None if mean is None else running_mean(chunk.mean, reading, number - mean_from),
             readings=None if mean is not None else put(chunk.readings, reading),
             lock_residual=put(chunk.lock_residual, residual),
             effort=put(chunk.effort, effort),
@@ -307,16 +315,13 @@ def _starting_state(
             raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, x, y
     if start == "rest":
-        return _begin(net, inputs, teaching, cycle=plan), x, y
+        return first_state(net, inputs, teaching, cycle=plan), x, y
     if start == "settled":
         level = default_tolerance(net.dtype)
         found = settle_inputs(net, inputs, jnp.zeros(()), level)
         require_settled(net, inputs, found, 0.0, level)
-        return _begin(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
+        return first_state(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
     raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
-
-
-_begin = eqx.filter_jit(begin)
 
 
 def _to_host(chunk: _Chunk, record: PerCycle | Mean) -> tuple:

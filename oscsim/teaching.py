@@ -23,8 +23,8 @@ class AbstractTeaching(eqx.Module):
     period: eqx.AbstractVar[Scalar]
 
     @abc.abstractmethod
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
-        r"""$\beta(t)$ for $0 \le t \le T$."""
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        r"""$\beta(t)$ for $0 \le t \le T$: one number for all samples."""
 
 
 class Rotating(AbstractTeaching):
@@ -162,7 +162,7 @@ class Onset(eqx.Module):
         """The plateaus of the signal itself."""
         return getattr(self.teaching, "points", None)
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
         """The signal at full strength, as in every cycle after the first ones."""
         return self.teaching(t)
 

@@ -75,6 +75,24 @@ def test_hann_suppresses_a_drift_better_than_a_boxcar():
     np.testing.assert_allclose(stream(osc.Hann(4), 8, drifting)[1][0][0, 0], expected, rtol=1e-10)
 
 
+def test_a_window_cut_off_is_not_read():
+    net, x, y = toy()
+    signal, hann = osc.Rotating(0.2, 100.0), osc.Hann(3)
+    with pytest.raises(ValueError, match=r"discard=1: the first 2 readings of Hann\(cycles=3.* use discard=2 or more"):
+        osc.LockIn(signal, demodulator=hann)
+    run = osc.simulate(net, x, y, signal, cycles=4, demodulator=hann)
+    with pytest.raises(ValueError, match=r"discard=0: the first 2 readings of Hann\(cycles=3.* use discard=2 or more"):
+        run.gradient()
+    exact = osc.exact_gradient(net, x, y)
+    for gradient in (
+        run.gradient(discard=2),
+        osc.LockIn(signal, cycles=4, discard=2, demodulator=hann)(net, x, y).gradient,
+    ):
+        assert osc.relative_error(gradient, exact) < 5e-3
+    more = osc.simulate(net, x, y, signal, cycles=1, demodulator=hann, start=run)
+    assert osc.relative_error(more.gradient(), exact) < 5e-3
+
+
 def test_plateaus_keep_the_last_cycle():
     points = stream(osc.Plateaus(), 2)
     for tick in (0, 5, TICKS - 1):

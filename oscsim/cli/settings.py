@@ -36,8 +36,8 @@ SOLVERS = {
 class Network:
     """The neurons."""
 
-    activation: Literal[tuple(ACTIVATIONS)] = "logistic"  # pyright: ignore[reportInvalidTypeForm]
-    """How a potential becomes an activity."""
+    activation: Literal[tuple(ACTIVATIONS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    """How a potential becomes an activity; logistic if not given (relu in a feed-forward network)."""
 
     slope: float | None = None
     """Steepness of the logistic activation; 4 if not given."""
@@ -53,15 +53,18 @@ class Network:
 
     def build(self, sizes: tuple[int, ...], key: jax.Array) -> osc.LayeredNetwork:
         """The network of these sizes, with its initial weights."""
-        activation, cost = self.activation_object(), COSTS[self.cost]()
-        return osc.LayeredNetwork(sizes, activation=activation, cost=cost, scale=self.scale, key=key)
+        return osc.LayeredNetwork(sizes, **self._parts("logistic"), key=key)
 
-    def activation_object(self) -> osc.AbstractActivation:
-        """The activation with its numbers."""
+    def build_feedforward(self, sizes: tuple[int, ...], key: jax.Array) -> osc.FeedForwardNetwork:
+        """The feed-forward network of these sizes, with the same initial weights."""
+        return osc.FeedForwardNetwork(sizes, **self._parts("relu"), key=key)
+
+    def _parts(self, default: str) -> dict[str, Any]:
+        name = self.activation or default
         shape = {name: getattr(self, name) for name in ("slope", "centre") if getattr(self, name) is not None}
-        if shape and self.activation != "logistic":
-            raise ValueError(f"{next(iter(shape))} belongs to the logistic activation, not to {self.activation}")
-        return ACTIVATIONS[self.activation](**shape)
+        if shape and name != "logistic":
+            raise ValueError(f"{next(iter(shape))} belongs to the logistic activation, not to {name}")
+        return {"activation": ACTIVATIONS[name](**shape), "cost": COSTS[self.cost](), "scale": self.scale}
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ class Train:
         with jax.enable_x64(self.precision == "float64"):
             (x, y), validation = self._data()
             key_weights, key = jax.random.split(jax.random.key(self.seed))
-            net = self._network(x, y, key_weights)
+            labels = (y, validation[1])
+            classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
+            net = self._network(x, classes, key_weights)
             steps = self.epochs * (len(x) // self.batch_size)
             if not resume and checkpoint.Folder(out, self.keep).paths():
                 raise ValueError(f"out={out} holds a run already: choose another folder, or --resume {out}")
@@ -178,24 +180,25 @@ class Train:
             raise ValueError(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
         return (x[: self.samples], y[: self.samples]), held_out
 
-    def _network(self, x: Any, y: Any, key: Any) -> Any:
+    def _network(self, x: Any, classes: int, key: Any) -> Any:
         if x.ndim != 2:
             raise ValueError(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
-        classes = int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
         sizes = (x.shape[1], *self.hidden, classes)
-        if self.estimator == "backpropagation":
-            activation = None if self.network.activation == "logistic" else self.network.activation_object()
-            return osc.FeedForwardNetwork(sizes, activation=activation, scale=self.network.scale, key=key)
-        return self.network.build(sizes, key)
+        build = self.network.build_feedforward if self.estimator == "backpropagation" else self.network.build
+        return build(sizes, key)
 
     def _estimator(self) -> Any:
+        """The estimator, where no option is left that it would ignore."""
+        for options, owners in OPTIONS_OF.items():
+            for name in options if self.estimator not in owners else ():
+                part = next(p for p in (self, self.signal, self.integration) if hasattr(p, name))
+                if getattr(part, name) != getattr(next(p for p in _DEFAULTS if type(p) is type(part)), name):
+                    raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
         amplitude = self.signal.amplitude
         if self.estimator == "lock-in":
             arguments = self.integration.arguments()
             lock_in = osc.LockIn(self.signal.build(), cycles=self.cycles, discard=self.discard, **arguments)
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
-        if self.always_on:
-            raise ValueError(f"always_on belongs to the lock-in, not to {self.estimator}")
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
             tolerance = self.tolerance if self.steps is None else None
@@ -219,6 +222,18 @@ class Train:
             if len(self.learning_rate) == 1
             else osc.layerwise(net, self.learning_rate, make)
         )
+
+
+_DEFAULTS = (Train(), Train().signal, Train().integration)
+
+OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("cycles", "discard", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): ("lock-in",),
+    ("amplitude",): ("lock-in", "phases", "classic"),
+    ("points",): ("lock-in", "phases"),
+    ("tolerance", "steps"): ("phases",),
+    ("method",): ("exact",),
+}
+"""Which options belong to which estimators; one that would be ignored is refused."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +266,7 @@ class _Rows:
     def __init__(self):
         self.columns: list[str] = []
 
-    def __call__(self, row: dict[str, float], net: Any) -> None:
+    def __call__(self, row: dict[str, Any], net: Any) -> None:
         names = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "residual", "seconds")
         if not self.columns:
             self.columns = [name for name in names if name in row]

@@ -170,8 +170,8 @@ def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
         return isinstance(part, (AbstractActivation, AbstractCost))
 
     def is_parameter(path, part):
-        named = getattr(path[0], "name", None) in SETTINGS
-        return eqx.is_inexact_array(part) and not named and not is_setting(part)
+        in_setting = any(getattr(entry, "name", None) in SETTINGS for entry in path)
+        return eqx.is_inexact_array(part) and not in_setting and not is_setting(part)
 
     return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
 

@@ -63,7 +63,7 @@ class HopfieldNetwork(AbstractNetwork):
         self.sizes = check_sizes(sizes, 3, "inputs, neurons and outputs")
         self.activation = Logistic() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
-        self.time_constant = as_time_constant(time_constant)
+        self.time_constant = time_constant
         if len(self.sizes) != 3 or (not self.cost.readout and self.sizes[2] > self.sizes[1]):
             raise ValueError(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")
         inputs, neurons, outputs = self.sizes

@@ -95,7 +95,7 @@ class LayeredNetwork(AbstractNetwork):
         self.sizes = check_sizes(sizes, 3, "an input, one layer of neurons or more, and an output")
         self.activation = Logistic() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
-        self.time_constant = as_time_constant(time_constant)
+        self.time_constant = time_constant
         shapes = [(n_out, n_in) for n_in, n_out in pairwise(self.sizes)]
         keys = jax.random.split(key, len(shapes))
         self.weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
