@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+from oscsim.cli import main
 
 
 @pytest.fixture
@@ -83,10 +84,12 @@ def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path):
     ],
     ids=lambda value: str(value[0]).lstrip("-") if isinstance(value, tuple) else "",
 )
-def test_what_the_user_can_mend_is_said_in_one_line(oscsim, tmp_path, arguments, message):
-    done = oscsim("simulate", *(() if "--out" in arguments else ("--out", "out")), *arguments)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_what_the_user_can_mend_is_said_in_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        main(["simulate", *(() if "--out" in arguments else ("--out", "out")), *map(str, arguments)])
+    assert done.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("oscsim: error: ")
     assert message in line
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""`oscsim train` and `oscsim predict` as a user meets them; kills included."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import oscsim as osc
+from oscsim.cli import main
+
+ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+QUICK = ("--period", "60", "--steps-per-cycle", "60", "--hidden", "12", "--probe", "0")
+
+
+def command(*arguments):
+    return [sys.executable, "-W", "error", "-m", "oscsim.cli", *map(str, arguments)]
+
+
+@pytest.fixture
+def oscsim(tmp_path):
+    def run(*arguments):
+        return subprocess.run(command(*arguments), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+
+    return run
+
+
+def weights(folder):
+    return jax.tree.leaves(osc.parameters(osc.load(folder)))
+
+
+def assert_same(a, b):
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_train_resume_and_predict(oscsim, tmp_path):
+    done = oscsim("train", "digits", "--estimator", "lock-in", "--epochs", 2, "--seed", 0, "--out", "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "validation error" in done.stdout
+    rows = metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"loss", "validation_error", "validation_loss", "seconds", "step"} <= set(rows[0])
+    assert (tmp_path / "run" / "step-000000000.osc").exists()
+    saved = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert saved["settings"]["epochs"] == 2
+    assert saved["versions"]["jax"] == jax.__version__
+
+    before = weights(tmp_path / "run")
+    finished = oscsim("train", "--resume", "run")
+    assert finished.returncode == 0, finished.stderr
+    assert_same(weights(tmp_path / "run"), before)
+
+    more = oscsim("train", "--resume", "run", "--epochs", 3)
+    assert more.returncode == 0, more.stderr
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2, 3]
+    at_once = oscsim("train", "digits", "--epochs", 3, "--out", "at_once", *QUICK)
+    assert at_once.returncode == 0, at_once.stderr
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "at_once"))
+
+    x, y = osc.datasets.load("digits", "test")
+    np.save(tmp_path / "x.npy", x[:100])
+    said = oscsim("predict", "run", "x.npy", "--scores", "scores.npy")
+    assert said.returncode == 0, said.stderr
+    labels = np.array(list(map(int, said.stdout.split())))
+    assert np.mean(labels != y[:100]) < 0.3
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy").argmax(axis=1), labels)
+
+
+def test_a_file_of_options(oscsim, tmp_path, capsys):
+    (tmp_path / "options.toml").write_text(
+        'data = "digits"\nestimator = "exact"\nhidden = [8, 6]\nlearning_rate = [0.1, 0.2, 0.3]\nepochs = 5\n'
+        "samples = 200\n"
+    )
+    done = oscsim("train", "--config", "options.toml", "--epochs", 1, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]
+    assert (settings["hidden"], settings["epochs"], settings["samples"]) == ([8, 6], 1, 200)
+    assert osc.load(tmp_path / "run").sizes == (64, 8, 6, 10)
+    (tmp_path / "bad.toml").write_text("hiden = [8]\n")
+    with pytest.raises(SystemExit) as unknown:
+        main(["train", "--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "other")])
+    assert unknown.value.code == 2
+    assert "hiden" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "out is None: give a folder"),
+        (("--out", "run", "--estimator", "exact", "--cycles", 5), "cycles belongs to lock-in, not to exact"),
+        (("--out", "run", "--learning-rate", -1), "learning_rate=(-1.0,): use positive"),
+        (("--out", "run", "--samples", 9999), "samples=9999: digits holds 1437"),
+        (("--out", "run", "--momentum", 0.9, "--optimizer", "adam"), "momentum=0.9 belongs to sgd"),
+        (("--out", f"{sys.executable}/run"), "cannot be written"),
+        (("--resume", "nothing"), "resume=nothing: no settings.json there"),
+        (("--resume", "nothing", "--seed", 3), "seed cannot change in a resumed run"),
+        (("--out", "run", "--period", 5), "period=5 is shorter than 2 pi tau"),
+    ],
+    ids=lambda value: "-".join(map(str, value)).replace("/", "") if isinstance(value, tuple) else "",
+)
+def test_what_the_user_can_mend_is_said_in_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        main(["train", "digits", *map(str, arguments)])
+    assert done.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("oscsim: error: ")
+    assert message in line
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(oscsim, tmp_path):
+    process = subprocess.Popen(
+        command("train", "digits", "--epochs", 10_000, "--out", "run", "--checkpoint-seconds", 0.05, *QUICK),
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: last_step(tmp_path / "run") > 0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.strip() == "Stopped; go on with: oscsim train --resume run"
+    assert last_step(tmp_path / "run") > 0
+
+
+def last_step(folder):
+    return max((int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.osc")), default=-1)
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.01)
+
+
+def survives(tmp_path, kills, seed):
+    """A run killed at random moments and resumed ends with the weights of one that was not."""
+    settings = ("digits", "--epochs", 25, "--checkpoint-seconds", 0.001, "--keep", 2, *QUICK)
+    whole = subprocess.run(command("train", *settings, "--out", "whole"), cwd=tmp_path, env=ENVIRONMENT)
+    assert whole.returncode == 0
+    rng, killed = random.Random(seed), 0
+    arguments = ("train", *settings, "--out", "killed")
+    while True:
+        started_at = last_step(tmp_path / "killed")
+        process = subprocess.Popen(command(*arguments), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        if killed == kills:
+            assert process.wait() == 0
+            break
+        wait_for(lambda p=process, s=started_at: p.poll() is not None or last_step(tmp_path / "killed") > s)
+        time.sleep(rng.uniform(0, 0.15))  # wherever it stands: a checkpoint is being written most of the time
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
+        killed += 1
+        arguments = ("train", "--resume", "killed")
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    strip = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in metrics(tmp_path / name)]
+        for name in ("whole", "killed")
+    ]
+    assert strip[0] == strip[1]
+
+
+def test_killed_and_resumed(tmp_path):
+    survives(tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_and_resumed(tmp_path):
+    survives(tmp_path, kills=10, seed=1)
