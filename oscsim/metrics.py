@@ -1,6 +1,7 @@
 """How close an estimate comes to the exact gradient: metrics on pytrees of parameters."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -50,3 +51,14 @@ def _require_same(estimate: PyTree[Array], exact: PyTree[Array]) -> None:
             f"estimate has shapes {shapes[0]}, exact has {shapes[1]}: compare gradients of the same network (of a "
             "cumulative gradient, one row at a time or under jax.vmap)"
         )
+
+
+@eqx.filter_jit
+def errors_of(gradient: Any, exact: Any) -> tuple[Any, Any]:
+    r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
+
+    def unit(tree):
+        size = norm(tree)
+        return jax.tree.map(lambda a: a / size, tree)
+
+    return relative_error(gradient, exact), relative_error(unit(gradient), unit(exact)) ** 2 / 2

@@ -97,3 +97,39 @@ def test_what_a_run_does_not_hold_is_named(case):
         osc.plot.gradient_error(blind, exact)
     with pytest.raises(ValueError, match="harmonics=0: use a positive integer"):
         osc.plot.spectrum(run, harmonics=0)
+
+
+def history(*errors, seconds=1.0):
+    return [
+        {"epoch": i, "seconds": seconds * i, "loss": e, "validation_error": e, "cosine/weights[0]": 1 - e / 100}
+        for i, e in enumerate(errors, start=1)
+    ]
+
+
+def test_learning_curves_have_a_band_over_seeds():
+    results = {"ours": [history(9.0, 5.0, 3.0), history(7.0, 5.0, 1.0)], "theirs": history(8.0, 6.0)}
+    ax = osc.plot.learning_curves(results)
+    np.testing.assert_allclose(lines(ax)[0], [[1, 8], [2, 5], [3, 2]])
+    (band,) = ax.collections
+    assert band.get_datalim(ax.transData).ymin == 1
+    assert band.get_datalim(ax.transData).ymax == 9
+    assert ax.get_ylabel() == "validation error (%)"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "theirs"]
+    timed = osc.plot.learning_curves(results, against="seconds")
+    np.testing.assert_allclose(lines(timed)[1], [[1, 7], [2, 5], [3, 1]])
+    with pytest.raises(ValueError, match=r"metric='top5'.*choose among these"):
+        osc.plot.learning_curves(results, "top5")
+    with pytest.raises(ValueError, match="a history is empty"):
+        osc.plot.learning_curves({"ours": [[]]})
+
+
+def test_cosines_and_weights(case):
+    run, _ = case
+    ax = osc.plot.gradient_cosines(history(8.0, 2.0))
+    np.testing.assert_allclose(lines(ax)[0], [[1, 0.08], [2, 0.02]])
+    with pytest.raises(ValueError, match="holds no cosines"):
+        osc.plot.gradient_cosines([{"epoch": 1}])
+    image = osc.plot.weights(run.network, neurons=4).images[0].get_array()
+    np.testing.assert_array_equal(image[:8, :8], np.asarray(run.network.weights[0][0]).reshape(8, 8))
+    with pytest.raises(ValueError, match=r"shape=\(7, 7\): an input has 64 numbers"):
+        osc.plot.weights(run.network, shape=(7, 7))

@@ -12,7 +12,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim import plot
-from oscsim.metrics import per_layer, relative_error
+from oscsim.metrics import errors_of, per_layer, relative_error
 
 
 def print_cycles(run: osc.Run, exact: Any, discard: int = 0) -> None:
@@ -39,7 +39,7 @@ def compare(estimators: dict[str, Any], net: Any, x: Any, y: Any, exact: Any) ->
             began = time.perf_counter()
             estimate = jax.block_until_ready(estimator(net, x, y))
             seconds.append(time.perf_counter() - began)
-        error, distance = map(float, plot.errors_of(estimate.gradient, exact))
+        error, distance = map(float, errors_of(estimate.gradient, exact))
         estimates[name] = estimate
         rows.append([name, f"{distance:.2e}", f"{error:.2e}", f"{seconds[0]:.2f}", f"{seconds[1]:.3f}"])
     print_table(["estimator", "1 - cosine", "rel. error", "seconds, first call", "once compiled"], rows)

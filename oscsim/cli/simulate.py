@@ -13,6 +13,7 @@ import oscsim as osc
 from oscsim import checkpoint, plot
 from oscsim.cli.reports import png, print_cycles, require_writable
 from oscsim.cli.settings import Integration, Network, Signal, load_npz
+from oscsim.plot.runs import LOCKED
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Simulate:
             run = osc.simulate(net, x, y, teaching, cycles=self.cycles, **self.integration.arguments())
             print(run, "\n")
             print_cycles(run, exact, self.discard)
-            if run.cycles > 1 and run.lock_residual[-1] > plot.LOCKED:
+            if run.cycles > 1 and run.lock_residual[-1] > LOCKED:
                 warnings.warn(
                     f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",

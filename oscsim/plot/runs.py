@@ -1,9 +1,4 @@
-"""Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one.
-
-Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. No global style
-is touched, and matplotlib is imported when the first figure is made. Colours are those of Okabe and Ito (2008), which
-colour-blind readers tell apart.
-"""
+"""Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,17 +7,23 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from oscsim._arrays import norm
-from oscsim.metrics import per_layer, relative_error
+from oscsim.metrics import errors_of, per_layer, relative_error
+from oscsim.plot.style import (
+    COLOURS,
+    DRIVE,
+    LABEL_SIZE,
+    NOTE_SIZE,
+    axes_or_new,
+    curve_style,
+    finish,
+    legend,
+    whole_ticks,
+)
 from oscsim.run import Run
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
-DRIVE = "black"
-LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
 LOCKED = 1e-2
 """Below this lock residual an orbit is drawn as a closed curve."""
 
@@ -40,7 +41,7 @@ def orbits(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
         ValueError: the run holds no samples.
     """
     neurons = _watched(run, "orbits")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     sampled = "." if run.plan.ticks <= 24 else None
     turn = np.append(np.arange(run.plan.ticks), 0) if run.lock_residual[-1] < LOCKED else np.arange(run.plan.ticks)
     for style, label, samples in neurons:
@@ -53,8 +54,8 @@ def orbits(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
     ax.set_aspect("equal", adjustable="box")
     ax.set(xlabel=r"Re $(s - c_0)$", ylabel=r"Im $(s - c_0)$")
     ax.locator_params(nbins=5)
-    _finish(ax)
-    _legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    finish(ax)
+    legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
     beta = _teaching(run)[-1]
     inset = ax.inset_axes((0.79, 0.79, 0.2, 0.2))
@@ -80,7 +81,7 @@ def traces(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
         ValueError: the run holds no samples.
     """
     neurons = _watched(run, "traces")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ticks, recorded = run.plan.ticks, len(neurons[0][2])
     first = run.first_cycle + run.cycles - recorded
     time = float(run.teaching.period) * (first + (1 + np.arange(recorded * ticks)) / ticks)
@@ -100,10 +101,10 @@ def traces(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
     ax.set_xlim(time[0] - (time[1] - time[0] if len(time) > 1 else 1), time[-1])
     ax.set(xlabel=r"time (units of $\tau$)", ylabel=r"Re $(s - c_0)$")
     right.set_ylabel(r"Re $\beta$ (dotted)")
-    _finish(ax)
-    _finish(right)
+    finish(ax)
+    finish(right)
     right.spines["right"].set_visible(True)
-    _legend(ax, loc="upper left", bbox_to_anchor=(1.22, 1.02))
+    legend(ax, loc="upper left", bbox_to_anchor=(1.22, 1.02))
     return ax
 
 
@@ -126,7 +127,7 @@ def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int 
     if harmonics < 1:
         raise ValueError(f"harmonics={harmonics}: use a positive integer")
     neurons = _watched(run, "spectrum")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ticks = run.plan.ticks
     most = min(harmonics, (ticks - 1) // 2)
     n = np.arange(-most, most + 1)
@@ -150,8 +151,8 @@ def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int 
     ax.set_xticks(n[n % (1 if most <= 3 else 2 if most <= 6 else 4) == 0])
     ax.set_xticks(n, minor=True)
     ax.set(xlabel=r"harmonic $n$", ylabel=r"$|c_n|$")
-    _finish(ax)
-    _legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    finish(ax)
+    legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return ax
 
 
@@ -173,16 +174,16 @@ def gradient_error(
             another network.
     """
     cycle, errors, distances = running_errors(run, exact, discard)
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ax.plot(cycle, errors, marker="o", markersize=4, linewidth=1.2, color=COLOURS[0], label="relative error")
     ax.plot(cycle, distances, marker="s", markersize=4, linewidth=1.2, color=COLOURS[1], label="1 − cosine")
     ax.set_yscale("log")
-    _whole_ticks(ax)
+    whole_ticks(ax)
     first = run.first_cycle + discard + 1
     ax.set(
         xlabel="cycle", ylabel="error of the running gradient" + (f"\n(mean from cycle {first})" if first > 1 else "")
     )
-    _finish(ax)
+    finish(ax)
     ax.legend(fontsize=NOTE_SIZE, frameon=False)
     return ax
 
@@ -227,7 +228,7 @@ def layers(
     """
     named = _named(estimates)
     values = {name: {k: float(v) for k, v in per_layer(metric, g, exact).items()} for name, g in named.items()}
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     arrays = list(next(iter(values.values())))
     height = 0.8 / len(named)
     for i, (name, of_array) in enumerate(values.items()):
@@ -244,7 +245,7 @@ def layers(
     ax.set_yticks(np.arange(len(arrays)), arrays)
     ax.invert_yaxis()
     ax.set(ylabel="parameters", xlabel=getattr(metric, "__name__", "metric").replace("_", " "))
-    _finish(ax)
+    finish(ax)
     if isinstance(estimates, dict):
         ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return ax
@@ -266,7 +267,7 @@ def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = N
     named = _named(estimates)
     for gradient in named.values():
         relative_error(gradient, exact)  # refuses a gradient of another network
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     true = _flat(exact)
     found = [_flat(gradient) for gradient in named.values()]
     reach = 1.08 * max(np.abs(values[np.isfinite(values)]).max(initial=0.0) for values in (true, *found))
@@ -279,7 +280,7 @@ def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = N
     ax.set(xlabel="exact component", ylabel="estimated component")
     ax.set_aspect("equal", adjustable="box")
     ax.locator_params(nbins=5)
-    _finish(ax)
+    finish(ax)
     if isinstance(estimates, dict):
         ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", handletextpad=0.1, markerscale=2)
     return ax
@@ -329,47 +330,9 @@ def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, disca
 
 
 @eqx.filter_jit
-def errors_of(gradient: Any, exact: Any) -> tuple[Any, Any]:
-    r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
-
-    def unit(tree):
-        size = norm(tree)
-        return jax.tree.map(lambda a: a / size, tree)
-
-    return relative_error(gradient, exact), relative_error(unit(gradient), unit(exact)) ** 2 / 2
-
-
-@eqx.filter_jit
 def _errors_of_each(running: Any, exact: Any) -> tuple[Any, Any]:
     """`errors_of` each row."""
     return jax.vmap(lambda row: errors_of(row, exact))(running)
-
-
-def _axes(ax: Any) -> "matplotlib.axes.Axes":
-    """The axes given, or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(4.6, 3.4), layout="constrained")[1]
-
-
-def _finish(ax: Any) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(which="both", labelsize=TICK_SIZE)
-    ax.xaxis.label.set_size(LABEL_SIZE)
-    ax.yaxis.label.set_size(LABEL_SIZE)
-
-
-def _legend(ax: Any, **place: Any) -> None:
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
-
-
-def _whole_ticks(ax: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:
@@ -384,7 +347,7 @@ def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:
     for number, (indices, samples) in enumerate(zip(run.watched_neurons, run.watched.activities, strict=True)):
         for i, neuron in enumerate(indices):
             which = number if many else len(found)
-            style = {"color": COLOURS[which % len(COLOURS)], "linestyle": DASHES[which // len(COLOURS) % len(DASHES)]}
+            style = curve_style(which)
             layer = f"layer {number + 1}"
             names = [layer] * (len(run.watched_neurons) > 1) + [f"neuron {neuron}"] * (not many)
             hidden = many and (i > 0 or not names)  # matplotlib leaves out of legends what begins with an underscore

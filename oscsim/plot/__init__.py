@@ -1,0 +1,22 @@
+"""Figures: of a run (orbits, traces, spectrum, gradient), and of learning.
+
+Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. No global style
+is touched, and matplotlib is imported when the first figure is made.
+"""
+
+from oscsim.plot.learning import gradient_cosines, learning_curves, weights
+from oscsim.plot.runs import components, gradient_error, layers, orbits, running_errors, spectrum, summary, traces
+
+__all__ = [
+    "components",
+    "gradient_cosines",
+    "gradient_error",
+    "layers",
+    "learning_curves",
+    "orbits",
+    "running_errors",
+    "spectrum",
+    "summary",
+    "traces",
+    "weights",
+]

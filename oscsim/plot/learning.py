@@ -1,0 +1,155 @@
+"""Figures of learning: curves over epochs or time, the quality of the gradient, what the first layer looks for."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+UNITS = {"error": " (%)", "seconds": " (s)", "loss": " (nats)"}
+
+
+def learning_curves(
+    results: Any,
+    metric: str = "validation_error",
+    ax: "matplotlib.axes.Axes | None" = None,
+    *,
+    against: str = "epoch",
+) -> "matplotlib.axes.Axes":
+    """A metric over epochs or time: one curve per method, with a band from the lowest to the highest of its seeds.
+
+    Args:
+        results: what `train` returned, or its history; or a dict from names to such, or to lists of such (seeds).
+        metric: which of the metrics of `train` to draw.
+        ax: where to draw; by default a new figure.
+        against: `"epoch"`, or `"seconds"` for wall time (then each seed is a curve of its own).
+
+    Raises:
+        ValueError: nothing to draw, or a metric that was not measured.
+    """
+    named = _histories(results)
+    for name, histories in named.items():
+        for history in histories:
+            if metric not in history[0] or against not in history[0]:
+                raise ValueError(
+                    f"metric={metric!r}, against={against!r}: {name} holds {sorted(history[0])}; choose among these"
+                )
+    ax = axes_or_new(ax)
+    for i, (name, histories) in enumerate(named.items()):
+        style = curve_style(i)
+        mark = "o" if len(histories[0]) <= 20 else None
+        if against == "epoch":
+            epochs = min(map(len, histories))
+            x = [row["epoch"] for row in histories[0][:epochs]]
+            values = np.array([[row[metric] for row in history[:epochs]] for history in histories])
+            ax.plot(x, values.mean(axis=0), label=name, linewidth=1.4, marker=mark, markersize=3.5, **style)
+            if len(histories) > 1:
+                ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.2, linewidth=0)
+            continue
+        for j, history in enumerate(histories):
+            x, y = ([row[key] for row in history] for key in (against, metric))
+            ax.plot(x, y, label=None if j else name, linewidth=1.2, marker=mark, markersize=3.5, **style)
+    if against == "epoch":
+        whole_ticks(ax)
+    ax.set(xlabel="wall time (s)" if against == "seconds" else against, ylabel=_label(metric))
+    finish(ax)
+    if isinstance(results, dict):
+        ax.legend(fontsize=NOTE_SIZE, frameon=False)
+    return ax
+
+
+def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+    """How far the estimate turns away from the exact gradient while the network learns: 1 - cosine per parameter array.
+
+    Args:
+        result: what `train` returned (with `probe` above 0), or its history.
+        ax: where to draw; by default a new figure.
+
+    Raises:
+        ValueError: no cosines were measured.
+    """
+    ((_, (history,)),) = _histories(result).items()
+    names = [name for name in history[0] if name.startswith("cosine/")]
+    if not names:
+        raise ValueError(
+            "the history holds no cosines: train with probe=100, and an estimator other than Backpropagation"
+        )
+    ax = axes_or_new(ax)
+    epochs = [row["epoch"] for row in history]
+    for i, name in enumerate(names):
+        distance = np.maximum([1 - row[name] for row in history], 1e-8)
+        style = curve_style(i)
+        ax.plot(epochs, distance, label=name.removeprefix("cosine/"), marker="o", markersize=3, linewidth=1.2, **style)
+    ax.set_yscale("log")
+    whole_ticks(ax)
+    ax.set(xlabel="epoch", ylabel="1 − cosine to the exact gradient")
+    finish(ax)
+    ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return ax
+
+
+def weights(
+    net: Any, ax: "matplotlib.axes.Axes | None" = None, *, shape: tuple[int, int] | None = None, neurons: int = 32
+) -> "matplotlib.axes.Axes":
+    """The weights onto the first layer as small images, one for each of its first neurons; blue negative, red positive.
+
+    Args:
+        net: with `weights`, such as a `LayeredNetwork`, whose inputs are images.
+        ax: where to draw; by default a new figure.
+        shape: of one image; by default square.
+        neurons: how many.
+
+    Raises:
+        ValueError: inputs that are no image of this shape.
+    """
+    first = np.asarray(net.weights[0])
+    side = math.isqrt(first.shape[1])
+    shape = (side, side) if shape is None else shape
+    if math.prod(shape) != first.shape[1]:
+        raise ValueError(
+            f"shape={shape}: an input has {first.shape[1]} numbers, give the height and width of its image"
+        )
+    count = min(neurons, len(first))
+    columns = math.ceil(math.sqrt(2 * count))
+    rows = math.ceil(count / columns)
+    mosaic = np.full((rows * (shape[0] + 1) - 1, columns * (shape[1] + 1) - 1), np.nan)
+    for i in range(count):
+        top, left = (i // columns) * (shape[0] + 1), (i % columns) * (shape[1] + 1)
+        mosaic[top : top + shape[0], left : left + shape[1]] = first[i].reshape(shape)
+    ax = axes_or_new(ax)
+    reach = np.nanmax(np.abs(mosaic))
+    image = ax.imshow(mosaic, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02)
+    bar.set_label("weight", fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=NOTE_SIZE)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    ax.set_axis_off()
+    return ax
+
+
+def _label(metric: str) -> str:
+    unit = next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
+    return metric.replace("_", " ").replace("/", " of ") + unit
+
+
+def _histories(results: Any) -> dict[str, list[list[dict]]]:
+    """Histories by name: each a list, over seeds, of lists, over epochs, of metrics."""
+
+    def of_one(result: Any) -> list[dict]:
+        history = getattr(result, "history", result)
+        if not history:
+            raise ValueError("a history is empty: no epoch was finished")
+        return history
+
+    def of_seeds(value: Any) -> list[list[dict]]:
+        many = isinstance(value, (list, tuple)) and not (value and isinstance(value[0], dict))
+        return [of_one(v) for v in value] if many else [of_one(value)]
+
+    named = results if isinstance(results, dict) else {"": results}
+    if not named:
+        raise ValueError("results={}: give one run at least")
+    return {name: of_seeds(value) for name, value in named.items()}

@@ -1,0 +1,49 @@
+"""What all figures share: colours, sizes, axes.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
+DRIVE = "black"
+LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
+
+
+def axes_or_new(ax: Any) -> "matplotlib.axes.Axes":
+    """The axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(4.6, 3.4), layout="constrained")[1]
+
+
+def curve_style(number: int) -> dict[str, Any]:
+    """The colour and dashes of the curve of that number: all colours, then the same ones dashed."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS) % len(DASHES)]}
+
+
+def finish(ax: Any) -> None:
+    """No frame above and to the right; sizes of labels and ticks."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(which="both", labelsize=TICK_SIZE)
+    ax.xaxis.label.set_size(LABEL_SIZE)
+    ax.yaxis.label.set_size(LABEL_SIZE)
+
+
+def legend(ax: Any, **place: Any) -> None:
+    """A legend, where there is something to name."""
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
+
+
+def whole_ticks(ax: Any) -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
