@@ -29,7 +29,18 @@ from oscsim.networks import (
     linear,
     parameters,
 )
-from oscsim.noise import StepNoise
+from oscsim.noise import (
+    AbstractForcing,
+    AbstractNoise,
+    AbstractReadoutNoise,
+    AbstractTeachingNoise,
+    Multiplicative,
+    OrnsteinUhlenbeck,
+    ReadoutNoise,
+    StepNoise,
+    TeachingNoise,
+    WhiteNoise,
+)
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
@@ -43,8 +54,12 @@ __all__ = [
     "AbstractCost",
     "AbstractDemodulator",
     "AbstractEstimator",
+    "AbstractForcing",
     "AbstractNetwork",
+    "AbstractNoise",
+    "AbstractReadoutNoise",
     "AbstractTeaching",
+    "AbstractTeachingNoise",
     "Boxcar",
     "Classic",
     "Constant",
@@ -67,9 +82,11 @@ __all__ = [
     "LockIn",
     "Logistic",
     "Mean",
+    "Multiplicative",
     "NotHolomorphicError",
     "NotSettledError",
     "Onset",
+    "OrnsteinUhlenbeck",
     "PerCycle",
     "Phases",
     "Phasors",
@@ -77,6 +94,7 @@ __all__ = [
     "Points",
     "RaisedCosine",
     "ReLU",
+    "ReadoutNoise",
     "Rotating",
     "Run",
     "SiLU",
@@ -86,6 +104,8 @@ __all__ = [
     "StepNoise",
     "Suggestion",
     "Tanh",
+    "TeachingNoise",
+    "WhiteNoise",
     "advance",
     "begin",
     "check_holomorphic",

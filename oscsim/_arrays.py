@@ -101,6 +101,8 @@ def describe(value: Any) -> str:
             f"{name}={describe(v)}" for name, v in vars(value).items() if v is not None and not name.startswith("_")
         )
         return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, tuple) and any(isinstance(v, eqx.Module) for v in value):
+        return f"({', '.join(describe(v) for v in value)})"
     if isinstance(value, (jax.Array, np.ndarray)) and not is_traced(value):
         return f"{value.item():.6g}" if value.size == 1 else f"{value.dtype}{list(value.shape)}"
     if callable(value) and hasattr(value, "__name__"):

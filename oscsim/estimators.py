@@ -38,6 +38,7 @@ from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
+from oscsim.noise.base import as_noises, require_noise_key
 from oscsim.readings import Points, require_turning
 from oscsim.teaching import check_points, teaching_circle
 
@@ -82,6 +83,7 @@ class LockIn(AbstractEstimator):
         cycles: how many cycles to run from rest.
         discard: how many of them to leave out at the start.
         extrapolate: Richardson extrapolation over two periods (at equal step size, where steps are fixed).
+        noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
         cycle: solver, steps, ticks and demodulator, as in `simulate`.
 
     Raises:
@@ -95,6 +97,7 @@ class LockIn(AbstractEstimator):
     cycles: int = eqx.field(static=True)
     discard: int = eqx.field(static=True)
     extrapolate: bool = eqx.field(static=True)
+    noise: Any
     cycle: Cycle
 
     def __init__(
@@ -104,6 +107,7 @@ class LockIn(AbstractEstimator):
         cycles: int = 3,
         discard: int = 1,
         extrapolate: bool = False,
+        noise: Any = None,
         demodulator: AbstractDemodulator | None = None,
         ticks: int | None = None,
         solver: diffrax.AbstractSolver | None = None,
@@ -117,34 +121,43 @@ class LockIn(AbstractEstimator):
             raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
                              "takes half the steps")  # fmt: skip
         self.teaching, self.cycles, self.discard, self.extrapolate = teaching, int(cycles), int(discard), extrapolate
+        as_noises(noise)
+        self.noise = noise
         self.cycle = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
 
     def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         check_drive(net, self.teaching)
+        noises = as_noises(self.noise)
+        require_noise_key(noises, key)
         half = None
         if self.extrapolate:
             half = _at_half_the_period(self.teaching)
             check_drive(net, half)
         inputs = Inputs.of(net, x, y)
-        estimate = self._run(net, inputs, self.teaching, self.cycle, key)
+        cycle = self.cycle
+        if half is not None and noises and cycle.steps_per_cycle is None:  # those of half the period, twice
+            plan = cycle.plan(half, net.dtype, self.noise, net.time_constants)
+            assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
+            cycle = Cycle(cycle.solver, None, 2 * plan.steps_per_cycle, cycle.ticks, cycle.demodulator)
+        estimate = self._run(net, inputs, self.teaching, cycle, key)
         if half is None:
             return estimate
-        steps = self.cycle.steps_per_cycle
-        cycle = self.cycle
+        steps = cycle.steps_per_cycle
         if steps is not None:  # equal step size: half the steps, and ticks that divide them
             ticks = None if cycle.ticks is None else math.gcd(cycle.ticks, steps // 2)
             cycle = Cycle(cycle.solver, None, steps // 2, ticks, cycle.demodulator)
-        short = self._run(net, inputs, half, cycle, key, shorter=2)
+        other = jax.random.fold_in(key, 1) if noises and key is not None else key  # noise of its own
+        short = self._run(net, inputs, half, cycle, other, shorter=2)
         gradient = jax.tree.map(lambda long, short: (4 * long - short) / 3, estimate.gradient, short.gradient)
         return Estimate(gradient, estimate.loss, estimate.activities, estimate.valid & short.valid)
 
     def _run(
         self, net: AbstractNetwork, inputs: Inputs, teaching: Any, cycle: Cycle, key: Any, shorter: int = 1
     ) -> Estimate:
-        plan = cycle.plan(teaching, net.dtype)
+        plan = cycle.plan(teaching, net.dtype, self.noise, net.time_constants)
         kept, discard = self.cycles - self.discard, shorter * self.discard  # the same time, in shorter cycles
         counts = np.int32(discard + kept), np.int32(discard)
-        reading, diverged = mean_reading(net, inputs, teaching, plan, key, *counts)
+        reading, diverged = mean_reading(net, inputs, teaching, plan, key, *counts, self.noise)
         if not is_traced(reading):
             if bool(diverged):
                 raise DivergenceError(
@@ -168,14 +181,21 @@ def _at_half_the_period(teaching: Any) -> Any:
 
 @eqx.filter_jit
 def mean_reading(
-    net: AbstractNetwork, inputs: Inputs, teaching: Any, plan: Plan, key: Any, cycles: Any, discard: Any
+    net: AbstractNetwork,
+    inputs: Inputs,
+    teaching: Any,
+    plan: Plan,
+    key: Any,
+    cycles: Any,
+    discard: Any,
+    noise: Any = None,
 ) -> tuple[Reading, Array]:
     """The reading averaged over the cycles after the first `discard`, from rest; and whether the neurons diverged."""
-    state = begin(net, inputs, teaching, cycle=plan)
+    state = begin(net, inputs, teaching, cycle=plan, noise=noise, key=key)
 
     def one(number, carry):
         state, total = carry
-        state, reading = advance(state, net, inputs, teaching, key, cycle=plan)
+        state, reading = advance(state, net, inputs, teaching, key, cycle=plan, noise=noise)
         return state, jax.tree.map(lambda t, a: t + jnp.where(number >= discard, a, 0), total, reading)
 
     state, total = lax.fori_loop(0, cycles, one, (state, state.reading))
