@@ -3,6 +3,7 @@
 from oscsim import datasets, plot
 from oscsim.cycle import Cycle, State, advance, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
+from oscsim.ensemble import Ensemble, ensemble
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
 from oscsim.errors import DivergenceError, NotHolomorphicError, NotSettledError
 from oscsim.estimators import AbstractEstimator, Classic, Estimate, Exact, LockIn, Phases
@@ -67,6 +68,7 @@ __all__ = [
     "CrossEntropy",
     "Cycle",
     "DivergenceError",
+    "Ensemble",
     "Equilibrium",
     "Estimate",
     "Exact",
@@ -111,6 +113,7 @@ __all__ = [
     "check_holomorphic",
     "cosine",
     "datasets",
+    "ensemble",
     "exact_gradient",
     "linear",
     "norm_ratio",

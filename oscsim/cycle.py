@@ -9,6 +9,7 @@ noise as one more term of the equation.
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -136,12 +137,14 @@ class Cycle(eqx.Module):
                 "time constant that is traced: give steps_per_cycle, two per time constant or more"
             )
         if steps is None and needed is not None:
-            fewest = needed if per_step else max(DEFAULT_TICKS, needed)
+            # a multiple of 8, so that steps divide into blocks (see `_scan_in_blocks`)
+            fewest = needed if per_step else max(DEFAULT_TICKS, 8 * math.ceil(needed / 8))
             steps = fewest if ticks is None else ticks * math.ceil(needed / ticks)
         if ticks is None and steps is not None:  # the fewest that are fine enough; every step where none are
             divisors = (d for d in range(1, steps + 1) if steps % d == 0)
             ticks = steps if needed is None else next((d for d in divisors if d >= max(needed, DEFAULT_TICKS)), steps)
         plan = Cycle(solver, None, steps, ticks, self.demodulator)._filled(teaching, dtype)
+        assert plan.steps_per_cycle is not None  # given, or filled in above
         step = None if is_traced(teaching) else float(teaching.period) / plan.steps_per_cycle
         check_noises(noises, plan.solver, step, time_constants)
         return plan
@@ -343,13 +346,13 @@ def advance_watching(
     length = jnp.asarray(teaching.period / ticks, net.dtype)
     held = getattr(teaching, "points", None) is not None
 
-    def tick(carry, number_and_keys):
-        (u, read, diverged, effort, step, disturbed), (number, keys) = carry, number_and_keys
+    def tick(carry, number_and_random):
+        (u, read, diverged, effort, step, disturbed), (number, random) = carry, number_and_random
         start = number * length
         # A plateau's value is taken at its middle: its ends belong to two plateaus.
         args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None, ())
         if noises:
-            moved, disturbed, args, steps = _integrate_noisily(u, disturbed, args, length, keys, plan, noises)
+            moved, disturbed, args, steps = _integrate_noisily(u, disturbed, args, length, random, plan, noises)
             succeeded = True
         else:
             moved, succeeded, steps = _integrate(u, args, jnp.where(diverged, 0, length), step, plan)
@@ -357,7 +360,7 @@ def advance_watching(
         u = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), moved, u)
         s = net.activities(u)
         beta = _signal(length, args)
-        read = demodulator.update(read, _as_read(s, noises, keys), beta, number, ticks)
+        read = demodulator.update(read, _as_read(s, noises, random), beta, number, ticks)
         effort = jax.tree.map(jnp.add, effort, steps)
         if plan.steps_per_cycle is None:  # an adaptive solver starts each tick with the mean step of the last one
             step = length / jnp.maximum(steps.accepted, 1)
@@ -373,7 +376,11 @@ def advance_watching(
         _first_step(net, length, plan),
         state.noise if noises else None,
     )
-    (u, read, diverged, effort, _, disturbed), watched = lax.scan(tick, carry, (jnp.arange(ticks), keys))
+    if noises:
+        carry, watched = _scan_in_blocks(tick, carry, keys, noises, state.potentials, plan)
+    else:
+        carry, watched = lax.scan(tick, carry, (jnp.arange(ticks), None))
+    u, read, diverged, effort, _, disturbed = carry
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
     return State(u, state.cycle + 1, read, reading, diverged, disturbed), reading, watched, effort
 
@@ -414,22 +421,51 @@ def _noise_keys(noises: tuple[AbstractNoise, ...], state: State, key: Any, plan:
     require_noise_key(noises, key)
     if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
         raise ValueError("noise is not what the state began with: give begin the same noise, and its key")
-    steps = plan.steps_per_cycle
-    assert steps is not None  # a plan for noise has equal steps
 
-    def of_noise(place):
+    def of_noise(place, noise):
         own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)
-        each = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(steps, dtype=jnp.uint32))
-        return each.reshape(plan.ticks, steps // plan.ticks, *each.shape[1:])
+        each = plan.ticks if isinstance(noise, AbstractReadoutNoise) else plan.steps_per_cycle
+        assert each is not None  # a plan for noise has equal steps
+        keys = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(each, dtype=jnp.uint32))
+        return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
 
-    return tuple(of_noise(place) for place in range(len(noises)))
+    return tuple(of_noise(place, noise) for place, noise in enumerate(noises))
 
 
-def _as_read(s: Layers, noises: tuple[AbstractNoise, ...], keys: Any) -> Layers:
+BLOCK_STEPS, BLOCK_NUMBERS = 16, 2**20
+"""How many steps' random numbers are drawn at a time, and how many numbers of each noise at most."""
+
+
+def _scan_in_blocks(
+    tick: Callable, carry: Any, keys: Any, noises: tuple[AbstractNoise, ...], u: Layers, plan: Plan
+) -> tuple[Any, Any]:
+    """`lax.scan` over the ticks, with the random numbers of a block of ticks drawn in one go."""
+    ticks, area = plan.ticks, is_srk(plan.solver)
+    assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
+    affordable = BLOCK_NUMBERS // max(1, sum(layer.size for layer in u))
+    most = max(1, min(BLOCK_STEPS, affordable) * ticks // plan.steps_per_cycle)
+    length = largest_divisor(ticks, most)
+
+    def in_blocks(a):
+        return a.reshape(ticks // length, length, *a.shape[1:])
+
+    def block(carry, numbers_and_keys):
+        numbers, keys = numbers_and_keys
+        random = tuple(
+            jax.vmap(jax.vmap(lambda key, noise=noise: noise.random(key, u, area)))(of_noise)
+            for noise, of_noise in zip(noises, keys, strict=True)
+        )
+        return lax.scan(tick, carry, (numbers, random))
+
+    carry, watched = lax.scan(block, carry, jax.tree.map(in_blocks, (jnp.arange(ticks), keys)))
+    return carry, jax.tree.map(lambda a: a.reshape(ticks, *a.shape[2:]), watched)
+
+
+def _as_read(s: Layers, noises: tuple[AbstractNoise, ...], random: Any) -> Layers:
     """The activities as the demodulator sees them at the end of a tick."""
     for place, noise in enumerate(noises):
         if isinstance(noise, AbstractReadoutNoise):
-            s = noise.reading(keys[place][-1], s)
+            s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
     return s
 
 
@@ -471,7 +507,7 @@ class _Forcing(diffrax.AbstractTerm):
 
 
 def _integrate_noisily(
-    u: Layers, states: Any, args: tuple, length: Array, keys: Any, plan: Plan, noises: tuple[AbstractNoise, ...]
+    u: Layers, states: Any, args: tuple, length: Array, random: Any, plan: Plan, noises: tuple[AbstractNoise, ...]
 ) -> tuple[Layers, Any, tuple, Effort]:
     """The potentials and the noises after one tick, step by step; and the arguments of its last step."""
     net, inputs, teaching, number, start, middle, _ = args
@@ -479,9 +515,9 @@ def _integrate_noisily(
     count = plan.steps_per_cycle // plan.ticks
     step = length / count
 
-    def one(carry, position_and_keys):
-        (packed, states), (position, keys) = carry, position_and_keys
-        states, draws = _drawn(noises, states, keys, step, _unpacked(packed), is_srk(plan.solver))
+    def one(carry, position_and_random):
+        (packed, states), (position, random) = carry, position_and_random
+        states, draws = _drawn(noises, states, random, step, is_srk(plan.solver))
         now = (net, inputs, teaching, number, start + position * step, middle, _jitter(noises, states))
         terms, forcings = diffrax.ODETerm(_velocity), _forcings(net, noises, draws, packed)
         terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
@@ -491,22 +527,23 @@ def _integrate_noisily(
         return (packed, states), None
 
     packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
-    (packed, states), _ = lax.scan(one, (packed, states), (jnp.arange(count), keys), unroll=count == 1)
+    random = tuple(None if isinstance(n, AbstractReadoutNoise) else r for n, r in zip(noises, random, strict=True))
+    (packed, states), _ = lax.scan(one, (packed, states), (jnp.arange(count), random), unroll=count == 1)
     args = (*args[:-1], _jitter(noises, states))
     return _unpacked(packed), states, args, Effort(jnp.asarray(count, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def _drawn(
-    noises: tuple[AbstractNoise, ...], states: Any, keys: Any, step: Array, u: Layers, area: bool
+    noises: tuple[AbstractNoise, ...], states: Any, random: Any, step: Array, area: bool
 ) -> tuple[tuple, dict[int, Draw]]:
     """The states of all noises in the next step, and what the forcings do in it."""
     after, draws = list(states), {}
     for place, noise in enumerate(noises):
         if isinstance(noise, AbstractForcing):
-            draws[place] = noise.draw(states[place], keys[place], step, u, area)
+            draws[place] = noise.draw(states[place], random[place], step, area)
             after[place] = draws[place].state
         elif isinstance(noise, AbstractTeachingNoise):
-            after[place] = noise.draw(states[place], keys[place], step)
+            after[place] = noise.draw(states[place], random[place], step)
     return tuple(after), draws
 
 

@@ -189,9 +189,13 @@ def mean_reading(
     cycles: Any,
     discard: Any,
     noise: Any = None,
+    potentials: Layers | None = None,
 ) -> tuple[Reading, Array]:
-    """The reading averaged over the cycles after the first `discard`, from rest; and whether the neurons diverged."""
-    state = begin(net, inputs, teaching, cycle=plan, noise=noise, key=key)
+    """The reading averaged over the cycles after the first `discard`, from rest unless the `potentials` are given.
+
+    And whether the neurons diverged.
+    """
+    state = begin(net, inputs, teaching, cycle=plan, potentials=potentials, noise=noise, key=key)
 
     def one(number, carry):
         state, total = carry

@@ -81,13 +81,21 @@ class AbstractNoise(eqx.Module):
     def init(self, key: Key[Array, ""], u: Layers) -> Any:
         """The noise's own state at the start, in its stationary distribution; None where it has none."""
 
+    @abc.abstractmethod
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Any:
+        """All random numbers of one step (of one tick, for a readout noise), as a pytree of arrays.
+
+        Those of many steps are drawn in one go, which is several times faster than one by one. `u` shows the shapes;
+        `area` says whether the solver needs space-time Lévy areas.
+        """
+
 
 class AbstractForcing(AbstractNoise):
     r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$."""
 
     @abc.abstractmethod
-    def draw(self, state: Any, key: Key[Array, ""], step: Real[Array, ""], u: Layers, area: bool) -> Draw:
-        """What the noise does in the next step; `u` shows the shapes, `area` asks for the space-time Lévy area."""
+    def draw(self, state: Any, random: Any, step: Real[Array, ""], area: bool) -> Draw:
+        """What the noise does in the next step, from that step's random numbers."""
 
     @abc.abstractmethod
     def amplitude(self, s: Layers) -> Layers | None:
@@ -106,8 +114,8 @@ class AbstractTeachingNoise(AbstractNoise):
     r"""A noise on the teaching signal, the same for all samples."""
 
     @abc.abstractmethod
-    def draw(self, state: Any, key: Key[Array, ""], step: Real[Array, ""]) -> Any:
-        """The state during the next step."""
+    def draw(self, state: Any, random: Any, step: Real[Array, ""]) -> Any:
+        """The state during the next step, from that step's random numbers."""
 
     @abc.abstractmethod
     def signal(self, state: Any, teaching: Any, t: Real[Array, ""], period: Real[Array, ""]) -> Inexact[Array, "..."]:
@@ -118,8 +126,8 @@ class AbstractReadoutNoise(AbstractNoise):
     """A noise on what the demodulator sees; the neurons feel nothing of it."""
 
     @abc.abstractmethod
-    def reading(self, key: Key[Array, ""], s: Layers) -> Layers:
-        """The activities as the demodulator sees them at one tick."""
+    def reading(self, random: Any, s: Layers) -> Layers:
+        """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
 
 
 def as_noises(noise: Any) -> tuple[AbstractNoise, ...]:

@@ -78,12 +78,13 @@ class OrnsteinUhlenbeck(AbstractForcing):
             for layers in normals(key, u, count, self.shared_over_batch)
         )
 
-    def draw(
-        self, state: tuple[Layers, ...], key: Key[Array, ""], step: Real[Array, ""], u: Layers, area: bool
-    ) -> Draw:
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> list[Layers]:
+        count, _ = quadrature_share(self.quadratures)
+        return normals(key, u, 2 * count, self.shared_over_batch)
+
+    def draw(self, state: tuple[Layers, ...], random: list[Layers], step: Real[Array, ""], area: bool) -> Draw:
         count, share = quadrature_share(self.quadratures)
-        numbers = normals(key, u, 2 * count, self.shared_over_batch)
-        dtype = u[0].real.dtype
+        dtype = random[0][0].dtype
         correlation_time, step = self.correlation_time.astype(dtype), step.astype(dtype)
         q = self.intensity.astype(dtype) * jnp.sqrt(jnp.asarray(share, dtype))
         x = step / correlation_time
@@ -93,11 +94,11 @@ class OrnsteinUhlenbeck(AbstractForcing):
         rest = q * jnp.sqrt(correlation_time * _bridge_variance(x))
         after = tuple(
             tuple(decay * eta + kick * a for eta, a in zip(layers, drawn, strict=True))
-            for layers, drawn in zip(state, numbers[:count], strict=True)
+            for layers, drawn in zip(state, random[:count], strict=True)
         )
         integral = [
             tuple(slope * (eta + new) + rest * a for eta, new, a in zip(before, now, drawn, strict=True))
-            for before, now, drawn in zip(state, after, numbers[count:], strict=True)
+            for before, now, drawn in zip(state, after, random[count:], strict=True)
         ]
         return Draw(after, Increment(integral[0], integral[1] if count == 2 else None), None)
 

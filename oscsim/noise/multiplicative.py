@@ -79,9 +79,11 @@ class Multiplicative(AbstractForcing):
     def init(self, key: Key[Array, ""], u: Layers) -> None:
         return None
 
-    def draw(self, state: None, key: Key[Array, ""], step: Real[Array, ""], u: Layers, area: bool) -> Draw:
-        (numbers,) = normals(key, u, 1, self.shared_over_batch)
-        return Draw(None, Increment(scaled(numbers, self.intensity * jnp.sqrt(step)), None), None)
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Layers:
+        return normals(key, u, 1, self.shared_over_batch)[0]
+
+    def draw(self, state: None, random: Layers, step: Real[Array, ""], area: bool) -> Draw:
+        return Draw(None, Increment(scaled(random, self.intensity * jnp.sqrt(step)), None), None)
 
     def amplitude(self, s: Layers) -> Layers:
         return tuple(jnp.asarray(self.function(layer), layer.dtype) for layer in s)

@@ -52,10 +52,14 @@ class ReadoutNoise(AbstractReadoutNoise):
     def init(self, key: Key[Array, ""], u: Layers) -> None:
         return None
 
-    def reading(self, key: Key[Array, ""], s: Layers) -> Layers:
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> list[Layers]:
+        count, _ = quadrature_share(self.quadratures)
+        return normals(key, u, count, self.shared_over_batch)
+
+    def reading(self, random: list[Layers], s: Layers) -> Layers:
         count, share = quadrature_share(self.quadratures)
         deviation = self.standard_deviation * jnp.sqrt(share)
-        drawn = [scaled(layers, deviation) for layers in normals(key, s, count, self.shared_over_batch)]
+        drawn = [scaled(layers, deviation) for layers in random]
         real = [layer.real + a for layer, a in zip(s, drawn[0], strict=True)]
         imag = [layer.imag for layer in s] if count == 1 else [a.imag + b for a, b in zip(s, drawn[1], strict=True)]
         return tuple(lax.complex(a, b) for a, b in zip(real, imag, strict=True))

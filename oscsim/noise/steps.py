@@ -76,10 +76,12 @@ class StepNoise(AbstractForcing):
     def init(self, key: Key[Array, ""], u: Layers) -> None:
         return None
 
-    def draw(self, state: None, key: Key[Array, ""], step: Real[Array, ""], u: Layers, area: bool) -> Draw:
-        (numbers,) = normals(key, u, 1, self.shared_over_batch)
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Layers:
+        return normals(key, u, 1, self.shared_over_batch)[0]
+
+    def draw(self, state: None, random: Layers, step: Real[Array, ""], area: bool) -> Draw:
         # Over a step of one time constant the forcing adds increment / tau.
-        return Draw(None, Increment(scaled(numbers, self.standard_deviation * step), None), None)
+        return Draw(None, Increment(scaled(random, self.standard_deviation * step), None), None)
 
     def amplitude(self, s: Layers) -> None:
         return None

@@ -54,9 +54,12 @@ class TeachingNoise(AbstractTeachingNoise):
         """Two standard normal numbers: amplitude and phase in units of their deviations."""
         return jax.random.normal(key, (2,), u[0].real.dtype)
 
-    def draw(self, state: Array, key: Key[Array, ""], step: Real[Array, ""]) -> Array:
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Array:
+        return jax.random.normal(key, (2,), u[0].real.dtype)
+
+    def draw(self, state: Array, random: Array, step: Real[Array, ""]) -> Array:
         x = (step / self.correlation_time).astype(state.dtype)
-        return jnp.exp(-x) * state + jnp.sqrt(-jnp.expm1(-2 * x)) * jax.random.normal(key, (2,), state.dtype)
+        return jnp.exp(-x) * state + jnp.sqrt(-jnp.expm1(-2 * x)) * random
 
     def signal(self, state: Any, teaching: Any, t: Real[Array, ""], period: Real[Array, ""]) -> Inexact[Array, "..."]:
         grown = 1 + self.amplitude * state[0]

@@ -58,15 +58,18 @@ class WhiteNoise(AbstractForcing):
     def init(self, key: Key[Array, ""], u: Layers) -> None:
         return None
 
-    def draw(self, state: None, key: Key[Array, ""], step: Real[Array, ""], u: Layers, area: bool) -> Draw:
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> list[Layers]:
+        count, _ = quadrature_share(self.quadratures)
+        return normals(key, u, count * (2 if area else 1), self.shared_over_batch)
+
+    def draw(self, state: None, random: list[Layers], step: Real[Array, ""], area: bool) -> Draw:
         count, share = quadrature_share(self.quadratures)
-        numbers = normals(key, u, count * (2 if area else 1), self.shared_over_batch)
         deviation = self.intensity * jnp.sqrt(share * step)
-        increment = Increment(scaled(numbers[0], deviation), scaled(numbers[1], deviation) if count == 2 else None)
+        increment = Increment(scaled(random[0], deviation), scaled(random[1], deviation) if count == 2 else None)
         if not area:
             return Draw(None, increment, None)
         # The area is independent of the increment, with a twelfth of its variance.
-        numbers, deviation = numbers[count:], deviation / math.sqrt(12)
+        numbers, deviation = random[count:], deviation / math.sqrt(12)
         return Draw(
             None,
             increment,
