@@ -128,7 +128,7 @@ class Cycle(eqx.Module):
         steps, ticks = self.steps_per_cycle, self.ticks or getattr(teaching, "points", None)
         needed = None
         if not is_traced(teaching, time_constants):
-            fastest = min(float(jnp.min(tau)) for tau in time_constants)
+            fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
             spans = float(teaching.period) / fastest * (1 if per_step else 2)
             needed = max(1, round(spans) if math.isclose(spans, round(spans), rel_tol=1e-5) else math.ceil(spans))
         elif steps is None:
