@@ -1,6 +1,6 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
-from oscsim import datasets, plot
+from oscsim import datasets, hardware, plot
 from oscsim.cycle import Cycle, State, advance, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
@@ -115,6 +115,7 @@ __all__ = [
     "datasets",
     "ensemble",
     "exact_gradient",
+    "hardware",
     "linear",
     "norm_ratio",
     "parameters",

@@ -25,8 +25,11 @@ from oscsim.networks.costs import AbstractCost
 Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
-SETTINGS = ("activation", "cost", "time_constant")
-"""Fields of a network whose numbers are settings, as those of every activation and cost are: they are never learned."""
+SETTINGS = ("activation", "cost", "time_constant", "imperfection")
+"""Fields whose numbers are settings, as those of every activation and cost are: they are never learned.
+
+Of a network, or of one that it wraps.
+"""
 
 
 def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[Array, " out"]:
@@ -170,7 +173,7 @@ def split_parameters(network: AbstractNetwork) -> tuple[Any, Any]:
         return isinstance(part, (AbstractActivation, AbstractCost))
 
     def is_parameter(path, part):
-        named = getattr(path[0], "name", None) in SETTINGS
+        named = any(getattr(step, "name", None) in SETTINGS for step in path)
         return eqx.is_inexact_array(part) and not named and not is_setting(part)
 
     return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
