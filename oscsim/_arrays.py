@@ -45,7 +45,7 @@ def scalar_named(name: str) -> Callable[[Any], Array]:
 def require_positive(name: str, value: Any) -> None:
     """Refuse what is not one positive, finite number (a traced one cannot be looked at)."""
     value = as_real(name, value)
-    if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and value > 0):
+    if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
         raise ValueError(f"{name}={float(value):g}: use a positive, finite number")
     as_scalar(value, name)
 

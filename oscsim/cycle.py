@@ -640,7 +640,7 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
         return
     require_positive("period", teaching.period)
     period = float(teaching.period)
-    slowest = max(float(jnp.max(tau)) for tau in net.time_constants)
+    slowest = max(float(np.max(np.asarray(tau))) for tau in net.time_constants)
     if not period >= 2 * np.pi * slowest:
         raise ValueError(
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "

@@ -187,7 +187,7 @@ def check_noises(
 def not_negative(value: Any, name: str) -> Array:
     """A finite number of 0 or more, or an error that names it."""
     value = as_scalar(value, name)
-    if not is_traced(value) and not value >= 0:
+    if not is_traced(value) and not np.asarray(value) >= 0:
         raise ValueError(f"{name}={float(value):g}: use a finite number that is not negative")
     return value
 
