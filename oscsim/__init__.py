@@ -1,8 +1,9 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
-from oscsim import datasets, plot
+from oscsim import datasets, hardware, plot
 from oscsim.cycle import Cycle, State, advance, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
+from oscsim.ensemble import Ensemble, ensemble
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
 from oscsim.errors import DivergenceError, NotHolomorphicError, NotSettledError
 from oscsim.estimators import (
@@ -40,7 +41,18 @@ from oscsim.networks import (
     linear,
     parameters,
 )
-from oscsim.noise import StepNoise
+from oscsim.noise import (
+    AbstractForcing,
+    AbstractNoise,
+    AbstractReadoutNoise,
+    AbstractTeachingNoise,
+    Multiplicative,
+    OrnsteinUhlenbeck,
+    ReadoutNoise,
+    StepNoise,
+    TeachingNoise,
+    WhiteNoise,
+)
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
@@ -54,8 +66,12 @@ __all__ = [
     "AbstractCost",
     "AbstractDemodulator",
     "AbstractEstimator",
+    "AbstractForcing",
     "AbstractNetwork",
+    "AbstractNoise",
+    "AbstractReadoutNoise",
     "AbstractTeaching",
+    "AbstractTeachingNoise",
     "AlwaysOn",
     "Backpropagation",
     "Boxcar",
@@ -65,6 +81,7 @@ __all__ = [
     "CrossEntropy",
     "Cycle",
     "DivergenceError",
+    "Ensemble",
     "Equilibrium",
     "Estimate",
     "Exact",
@@ -81,9 +98,11 @@ __all__ = [
     "LockIn",
     "Logistic",
     "Mean",
+    "Multiplicative",
     "NotHolomorphicError",
     "NotSettledError",
     "Onset",
+    "OrnsteinUhlenbeck",
     "PerCycle",
     "Phases",
     "Phasors",
@@ -91,6 +110,7 @@ __all__ = [
     "Points",
     "RaisedCosine",
     "ReLU",
+    "ReadoutNoise",
     "Rotating",
     "Run",
     "SiLU",
@@ -100,14 +120,18 @@ __all__ = [
     "StepNoise",
     "Suggestion",
     "Tanh",
+    "TeachingNoise",
     "Trained",
+    "WhiteNoise",
     "advance",
     "begin",
     "check_holomorphic",
     "cosine",
     "datasets",
+    "ensemble",
     "evaluate",
     "exact_gradient",
+    "hardware",
     "layerwise",
     "linear",
     "load",

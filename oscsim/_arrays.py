@@ -46,7 +46,7 @@ def scalar_named(name: str) -> Callable[[Any], Array]:
 def require_positive(name: str, value: Any) -> None:
     """Refuse what is not one positive, finite number (a traced one cannot be looked at)."""
     value = as_real(name, value)
-    if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and value > 0):
+    if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
         raise ValueError(f"{name}={float(value):g}: use a positive, finite number")
     as_scalar(value, name)
 
@@ -102,6 +102,8 @@ def describe(value: Any) -> str:
             f"{name}={describe(v)}" for name, v in vars(value).items() if v is not None and not name.startswith("_")
         )
         return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, tuple) and any(isinstance(v, eqx.Module) for v in value):
+        return f"({', '.join(describe(v) for v in value)})"
     if isinstance(value, (jax.Array, np.ndarray)) and not is_traced(value):
         return f"{value.item():.6g}" if value.size == 1 else f"{value.dtype}{list(value.shape)}"
     if callable(value) and hasattr(value, "__name__"):

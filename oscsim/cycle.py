@@ -2,10 +2,14 @@ r"""One cycle: how a period is integrated, tick by tick. diffrax lives here and 
 
 The cycle is the unit of time: one period is integrated from $t = 0$ to $T$, and cycles are counted by an integer. The
 tick is the unit of reading: between two ticks diffrax integrates with any explicit solver and any step control; at
-each tick the demodulator is shown the activities.
+each tick the demodulator is shown the activities. Under noise the same solvers take equal steps, one by one, with the
+noise as one more term of the equation.
 """
 
+import functools
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -20,6 +24,19 @@ from oscsim._arrays import as_count, complex_of, describe, is_traced, require_po
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Plateaus, Reading
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
+from oscsim.noise.base import (
+    AbstractForcing,
+    AbstractNoise,
+    AbstractReadoutNoise,
+    AbstractTeachingNoise,
+    Draw,
+    Increment,
+    as_noises,
+    check_noises,
+    is_srk,
+    require_noise_key,
+)
+from oscsim.noise.steps import StepNoise
 from oscsim.teaching import signal_during
 
 DEFAULT_TICKS = 64
@@ -34,12 +51,14 @@ class Cycle(eqx.Module):
     """How one period is integrated and read.
 
     Attributes:
-        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`.
+        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`.
         stepsize_controller: a diffrax controller; by default `PIDController` at relative and absolute tolerance 1e-4 in
-            float32, 1e-8 in float64. Not with `steps_per_cycle`.
-        steps_per_cycle: integrate with so many equal steps instead; a multiple of `ticks`.
+            float32, 1e-8 in float64. Not with `steps_per_cycle`, and not under noise.
+        steps_per_cycle: integrate with so many equal steps instead; a multiple of `ticks`. Under noise steps are always
+            equal, by default of half the fastest time constant or finer.
         ticks: how often per cycle the demodulator reads; by default 64, or the largest divisor of `steps_per_cycle` up
-            to that, or one per plateau of a `Staircase`.
+            to that, or one per plateau of a `Staircase`. Under noise every half time constant or more often, but not
+            more often than there are steps: what fluctuates faster than the ticks is folded into the reading.
         demodulator: by default `Plateaus()` for a signal with plateaus, `Boxcar()` for any other.
 
     Raises:
@@ -58,7 +77,8 @@ class Cycle(eqx.Module):
         if solver is not None and (
             not isinstance(solver, diffrax.AbstractSolver)
             or isinstance(solver, diffrax.AbstractImplicitSolver)
-            or solver.term_structure is not diffrax.AbstractTerm  # solvers of SDEs and of split systems
+            # solvers of split systems, and of SDEs other than those under `noise`
+            or not (solver.term_structure is diffrax.AbstractTerm or isinstance(solver, (diffrax.ShARK, diffrax.SRA1)))
         ):
             raise TypeError(f"solver={solver!r}: use an instance of an explicit ODE solver, such as diffrax.Tsit5()")
         if controller is not None and not isinstance(controller, diffrax.AbstractStepSizeController):
@@ -80,8 +100,56 @@ class Cycle(eqx.Module):
                 f"{self.ticks * max(1, round(self.steps_per_cycle / self.ticks))}, or leave ticks out"
             )
 
-    def plan(self, teaching: Any, dtype: Any) -> "Plan":
-        """The same with every default filled in for this signal and this precision."""
+    def plan(self, teaching: Any, dtype: Any, noise: Any = None, time_constants: Any = (1.0,)) -> "Plan":
+        """The same with every default filled in for this signal, precision, noise, and the neurons' time constants.
+
+        Raises:
+            ValueError: settings that contradict each other, the signal or the noise.
+            TypeError: something in `noise` is no noise.
+        """
+        noises = as_noises(noise)
+        if noises:
+            return self._noisy(teaching, dtype, noises, tuple(jnp.asarray(tau) for tau in time_constants))
+        if is_srk(self.solver):
+            raise ValueError(f"solver={self.solver!r} is for noise, and there is none: use diffrax.Tsit5()")
+        return self._filled(teaching, dtype)
+
+    def _noisy(
+        self, teaching: Any, dtype: Any, noises: tuple[AbstractNoise, ...], time_constants: tuple[Array, ...]
+    ) -> "Plan":
+        """Equal steps, and ticks no coarser than half a time constant."""
+        if self.stepsize_controller is not None:
+            raise ValueError(
+                f"stepsize_controller={type(self.stepsize_controller).__name__}() with noise, whose orders hold for "
+                "equal steps: leave it out, or use steps_per_cycle"
+            )
+        per_step = any(isinstance(noise, StepNoise) for noise in noises)
+        solver = self.solver or (diffrax.Euler() if per_step else diffrax.Heun())
+        steps, ticks = self.steps_per_cycle, self.ticks or getattr(teaching, "points", None)
+        needed = None
+        if not is_traced(teaching, time_constants):
+            fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
+            spans = float(teaching.period) / fastest * (1 if per_step else 2)
+            needed = max(1, round(spans) if math.isclose(spans, round(spans), rel_tol=1e-5) else math.ceil(spans))
+        elif steps is None:
+            raise ValueError(
+                "steps_per_cycle is None, and noise needs equal steps, whose number cannot follow from a period or a "
+                "time constant that is traced: give steps_per_cycle, two per time constant or more"
+            )
+        if steps is None and needed is not None:
+            # a multiple of 8, so that steps divide into blocks (see `_scan_in_blocks`)
+            fewest = needed if per_step else max(DEFAULT_TICKS, 8 * math.ceil(needed / 8))
+            steps = fewest if ticks is None else ticks * math.ceil(needed / ticks)
+        if ticks is None and steps is not None:  # the fewest that are fine enough; every step where none are
+            divisors = (d for d in range(1, steps + 1) if steps % d == 0)
+            ticks = steps if needed is None else next((d for d in divisors if d >= max(needed, DEFAULT_TICKS)), steps)
+        plan = Cycle(solver, None, steps, ticks, self.demodulator)._filled(teaching, dtype)
+        assert plan.steps_per_cycle is not None  # given, or filled in above
+        step = None if is_traced(teaching) else float(teaching.period) / plan.steps_per_cycle
+        check_noises(noises, plan.solver, step, time_constants)
+        return plan
+
+    def _filled(self, teaching: Any, dtype: Any) -> "Plan":
         points = getattr(teaching, "points", None)
         ticks = self.ticks or points or largest_divisor(self.steps_per_cycle, DEFAULT_TICKS)
         if points is not None and ticks % points:
@@ -141,9 +209,9 @@ class Plan(eqx.Module):
     demodulator: AbstractDemodulator
 
 
-def as_plan(cycle: Cycle | Plan, teaching: Any, dtype: Any) -> Plan:
+def as_plan(cycle: Cycle | Plan, teaching: Any, net: AbstractNetwork, noise: Any = None) -> Plan:
     """The plan for a cycle; a plan is one already."""
-    return cycle if isinstance(cycle, Plan) else cycle.plan(teaching, dtype)
+    return cycle if isinstance(cycle, Plan) else cycle.plan(teaching, net.dtype, noise, net.time_constants)
 
 
 def largest_divisor(steps: int | None, most: int) -> int:
@@ -160,6 +228,7 @@ class State(eqx.Module):
         demodulator: the demodulator's own state.
         reading: what was last read.
         diverged: whether the neurons ran away; the potentials are then the last finite ones, the reading is nan.
+        noise: the state of each noise, or None.
     """
 
     potentials: Layers
@@ -167,6 +236,7 @@ class State(eqx.Module):
     demodulator: Any
     reading: Reading
     diverged: Bool[Array, ""]
+    noise: Any = None
 
 
 class Watched(eqx.Module):
@@ -195,9 +265,17 @@ def begin(
     *,
     cycle: Cycle | Plan = Cycle(),  # noqa: B008
     potentials: Layers | None = None,
+    noise: Any = None,
+    key: Key[Array, ""] | None = None,
 ) -> State:
-    """The state before the first cycle: the neurons at rest, or at the `potentials` given."""
-    plan = as_plan(cycle, teaching, net.dtype)
+    """The state before the first cycle: the neurons at rest, or at the `potentials` given.
+
+    Where there is noise it needs its key here too, for states of its own.
+
+    Raises:
+        ValueError: settings that do not fit each other; noise without a key.
+    """
+    plan = as_plan(cycle, teaching, net, noise)
     u = net.rest(inputs.x.shape[0]) if potentials is None else potentials
     u = to_complex(u)
     beta = jnp.zeros((), complex_of(net.dtype))
@@ -208,7 +286,17 @@ def begin(
         demodulator=demodulator,
         reading=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(plan.demodulator.read, demodulator)),
         diverged=jnp.zeros((), bool),
+        noise=begin_noise(as_noises(noise), key, u),
     )
+
+
+def begin_noise(noises: tuple[AbstractNoise, ...], key: Any, u: Layers) -> Any:
+    """The state of each noise at the start, drawn from its stationary distribution."""
+    if not noises:
+        return None
+    require_noise_key(noises, key)
+    start = jax.random.fold_in(key, np.uint32(2**32 - 1))  # no cycle has this index
+    return tuple(noise.init(jax.random.fold_in(start, place), u) for place, noise in enumerate(noises))
 
 
 first_state = eqx.filter_jit(begin)
@@ -223,6 +311,7 @@ def advance(
     key: Key[Array, ""] | None = None,
     *,
     cycle: Cycle | Plan = Cycle(),  # noqa: B008
+    noise: Any = None,
 ) -> tuple[State, Reading]:
     """Integrate one cycle and read it: a pure function that works under jit, vmap and grad.
 
@@ -231,15 +320,16 @@ def advance(
         net: the neurons.
         inputs: `Inputs.of(net, x, y)`.
         teaching: the signal, one period of it.
-        key: for noise; nothing in a cycle is random without it.
+        key: for noise, the same one in every cycle: it is folded with the cycle's index.
         cycle: solver, steps, ticks and demodulator.
+        noise: what disturbs the neurons, one noise or a tuple; the same as `begin` was given.
 
     Returns:
         The state after the cycle, and the reading (`Phasors`, or `Points` from plateaus). Where `state.diverged`, the
         reading is nan and the potentials are the last finite ones; nothing is raised here.
     """
-    plan = as_plan(cycle, teaching, net.dtype)
-    state, reading, _, _ = advance_watching(state, net, inputs, teaching, key, plan, None)
+    plan = as_plan(cycle, teaching, net, noise)
+    state, reading, _, _ = advance_watching(state, net, inputs, teaching, key, plan, None, noise)
     return state, reading
 
 
@@ -251,28 +341,35 @@ def advance_watching(
     key: Key[Array, ""] | None,
     plan: Plan,
     watch: tuple[Any, ...] | None,
+    noise: Any = None,
 ) -> tuple[State, Reading, Watched | None, Effort]:
     """`advance`, with samples of the watched neurons (flat indices into the first sample's layers) and the effort."""
     ticks, demodulator = plan.ticks, plan.demodulator
+    noises = as_noises(noise)
+    keys = _noise_keys(noises, state, key, plan)
     length = jnp.asarray(teaching.period / ticks, net.dtype)
     held = getattr(teaching, "points", None) is not None
 
-    def tick(carry, number):
-        u, read, diverged, effort, step = carry
+    def tick(carry, number_and_random):
+        (u, read, diverged, effort, step, disturbed), (number, random) = carry, number_and_random
         start = number * length
         # A plateau's value is taken at its middle: its ends belong to two plateaus.
-        args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None)
-        moved, succeeded, steps = _integrate(u, args, jnp.where(diverged, 0, length), step, plan)
+        args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None, ())
+        if noises:
+            moved, disturbed, args, steps = _integrate_noisily(u, disturbed, args, length, random, plan, noises)
+            succeeded = True
+        else:
+            moved, succeeded, steps = _integrate(u, args, jnp.where(diverged, 0, length), step, plan)
         diverged |= ~(succeeded & _bounded(moved))
         u = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), moved, u)
         s = net.activities(u)
         beta = _signal(length, args)
-        read = demodulator.update(read, s, beta, number, ticks)
+        read = demodulator.update(read, _as_read(s, noises, random), beta, number, ticks)
         effort = jax.tree.map(jnp.add, effort, steps)
         if plan.steps_per_cycle is None:  # an adaptive solver starts each tick with the mean step of the last one
             step = length / jnp.maximum(steps.accepted, 1)
         watched = None if watch is None else Watched(_pick(s, watch), beta)
-        return (u, read, diverged, effort, step), watched
+        return (u, read, diverged, effort, step, disturbed), watched
 
     none = jnp.zeros((), jnp.int32)
     carry = (
@@ -281,11 +378,16 @@ def advance_watching(
         state.diverged,
         Effort(none, none),
         _first_step(net, length, plan),
+        state.noise if noises else None,
     )
-    (u, read, diverged, effort, _), watched = lax.scan(tick, carry, jnp.arange(ticks))
+    if noises:
+        carry, watched = _scan_in_blocks(tick, carry, keys, noises, state.potentials, plan)
+    else:
+        carry, watched = lax.scan(tick, carry, (jnp.arange(ticks), None))
+    u, read, diverged, effort, _, disturbed = carry
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
     number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
-    return State(u, number, read, reading, diverged), reading, watched, effort
+    return State(u, number, read, reading, diverged, disturbed), reading, watched, effort
 
 
 def _first_step(net: AbstractNetwork, length: Array, plan: Plan) -> Array:
@@ -317,10 +419,182 @@ def _integrate(u: Layers, args: tuple, length: Array, step: Array, plan: Plan) -
     return moved, solution.result == diffrax.RESULTS.successful, effort
 
 
+def _noise_keys(noises: tuple[AbstractNoise, ...], state: State, key: Any, plan: Plan) -> Any:
+    """A key for each noise in each step of this cycle, (ticks, steps in a tick); None without noise."""
+    if not noises:
+        return None
+    require_noise_key(noises, key)
+    if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
+        raise ValueError("noise is not what the state began with: give begin the same noise, and its key")
+
+    def of_noise(place, noise):
+        own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)
+        each = plan.ticks if isinstance(noise, AbstractReadoutNoise) else plan.steps_per_cycle
+        assert each is not None  # a plan for noise has equal steps
+        keys = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(each, dtype=jnp.uint32))
+        return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
+
+    return tuple(of_noise(place, noise) for place, noise in enumerate(noises))
+
+
+BLOCK_STEPS, BLOCK_NUMBERS = 16, 2**20
+"""How many steps' random numbers are drawn at a time, and how many numbers of each noise at most."""
+
+
+def _scan_in_blocks(
+    tick: Callable, carry: Any, keys: Any, noises: tuple[AbstractNoise, ...], u: Layers, plan: Plan
+) -> tuple[Any, Any]:
+    """`lax.scan` over the ticks, with the random numbers of a block of ticks drawn in one go."""
+    ticks, area = plan.ticks, is_srk(plan.solver)
+    assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
+    affordable = BLOCK_NUMBERS // max(1, sum(layer.size for layer in u))
+    most = max(1, min(BLOCK_STEPS, affordable) * ticks // plan.steps_per_cycle)
+    length = largest_divisor(ticks, most)
+
+    def in_blocks(a):
+        return a.reshape(ticks // length, length, *a.shape[1:])
+
+    def block(carry, numbers_and_keys):
+        numbers, keys = numbers_and_keys
+        random = tuple(
+            jax.vmap(jax.vmap(lambda key, noise=noise: noise.random(key, u, area)))(of_noise)
+            for noise, of_noise in zip(noises, keys, strict=True)
+        )
+        return lax.scan(tick, carry, (numbers, random))
+
+    carry, watched = lax.scan(block, carry, jax.tree.map(in_blocks, (jnp.arange(ticks), keys)))
+    return carry, jax.tree.map(lambda a: a.reshape(ticks, *a.shape[2:]), watched)
+
+
+def _as_read(s: Layers, noises: tuple[AbstractNoise, ...], random: Any) -> Layers:
+    """The activities as the demodulator sees them at the end of a tick."""
+    for place, noise in enumerate(noises):
+        if isinstance(noise, AbstractReadoutNoise):
+            s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
+    return s
+
+
+class _Forcing(diffrax.AbstractTerm):
+    r"""The term $g(s)\, dX / \tau$ of one step; the control is drawn already.
+
+    Attributes:
+        net: the neurons.
+        noise: which $g$; None for additive noise.
+        increment, area: of all additive noises together, or of this one.
+    """
+
+    net: AbstractNetwork
+    noise: AbstractForcing | None
+    increment: Increment
+    area: Increment | None
+
+    def vf(self, t: Any, y: tuple[Layers, Layers], args: Any) -> Any:
+        rates = tuple(1 / tau for tau in self.net.time_constants)
+        if self.noise is None:
+            return rates
+        amplitude = self.noise.amplitude(self.net.activities(_unpacked(y)))
+        assert amplitude is not None  # additive noises come without `noise`
+        return tuple(g * rate for g, rate in zip(amplitude, rates, strict=True))
+
+    def contr(self, t0: Any, t1: Any, use_levy: bool = False, **kwargs: Any) -> Any:
+        if not use_levy:
+            return self.increment
+        return diffrax.SpaceTimeLevyArea(dt=t1 - t0, W=self.increment, H=self.area)
+
+    def prod(self, vf: Any, control: Increment) -> tuple[Layers, Layers]:
+        real = control.real
+        imag = tuple(jnp.zeros_like(a) for a in real) if control.imag is None else control.imag
+        if self.noise is None:
+            real, imag = (tuple(a * rate for a, rate in zip(part, vf, strict=True)) for part in (real, imag))
+            return real, imag
+        push = [lax.complex(a, b) * g for a, b, g in zip(real, imag, vf, strict=True)]
+        return tuple(p.real for p in push), tuple(p.imag for p in push)
+
+
+def _integrate_noisily(
+    u: Layers, states: Any, args: tuple, length: Array, random: Any, plan: Plan, noises: tuple[AbstractNoise, ...]
+) -> tuple[Layers, Any, tuple, Effort]:
+    """The potentials and the noises after one tick, step by step; and the arguments of its last step."""
+    net, inputs, teaching, number, start, middle, _ = args
+    assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
+    count = plan.steps_per_cycle // plan.ticks
+    step = length / count
+
+    def one(carry, position_and_random):
+        (packed, states), (position, random) = carry, position_and_random
+        states, draws = _drawn(noises, states, random, step, is_srk(plan.solver))
+        now = (net, inputs, teaching, number, start + position * step, middle, _jitter(noises, states))
+        terms, forcings = diffrax.ODETerm(_velocity), _forcings(net, noises, draws, packed)
+        terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
+        origin = jnp.zeros_like(step)  # time restarts at each step: no digits are lost, and every step is equally long
+        memory = plan.solver.init(terms, origin, step, packed, now)
+        packed = plan.solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
+        return (packed, states), None
+
+    packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
+    random = tuple(None if isinstance(n, AbstractReadoutNoise) else r for n, r in zip(noises, random, strict=True))
+    (packed, states), _ = lax.scan(one, (packed, states), (jnp.arange(count), random), unroll=count == 1)
+    args = (*args[:-1], _jitter(noises, states))
+    return _unpacked(packed), states, args, Effort(jnp.asarray(count, jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def _drawn(
+    noises: tuple[AbstractNoise, ...], states: Any, random: Any, step: Array, area: bool
+) -> tuple[tuple, dict[int, Draw]]:
+    """The states of all noises in the next step, and what the forcings do in it."""
+    after, draws = list(states), {}
+    for place, noise in enumerate(noises):
+        if isinstance(noise, AbstractForcing):
+            draws[place] = noise.draw(states[place], random[place], step, area)
+            after[place] = draws[place].state
+        elif isinstance(noise, AbstractTeachingNoise):
+            after[place] = noise.draw(states[place], random[place], step)
+    return tuple(after), draws
+
+
+def _jitter(noises: tuple[AbstractNoise, ...], states: Any) -> tuple:
+    """What disturbs the teaching signal, each with its present state."""
+    return tuple((n, state) for n, state in zip(noises, states, strict=True) if isinstance(n, AbstractTeachingNoise))
+
+
+def _forcings(net: AbstractNetwork, noises: tuple[AbstractNoise, ...], draws: dict[int, Draw], packed: Any) -> list:
+    """One term for all additive noises together, and one for each whose amplitude depends on the activities."""
+    s = net.activities(_unpacked(packed))
+    additive, terms = [], []
+    for place, draw in draws.items():
+        noise = noises[place]
+        assert isinstance(noise, AbstractForcing)
+        if noise.amplitude(s) is None:
+            additive.append(draw)
+        else:
+            terms.append(_Forcing(net, noise, draw.increment, draw.area))
+    if additive:
+        areas = None if additive[0].area is None else _total([draw.area for draw in additive], packed[0])
+        terms.insert(0, _Forcing(net, None, _total([draw.increment for draw in additive], packed[0]), areas))
+    return terms
+
+
+def _total(increments: list, like: Layers) -> Increment:
+    """The sum of increments, each of the shape of the potentials."""
+
+    def summed(parts):
+        return tuple(functools.reduce(jnp.add, layers) for layers in zip(*parts, strict=True))
+
+    def full(layers):
+        return tuple(jnp.broadcast_to(a, b.shape) for a, b in zip(layers, like, strict=True))
+
+    imag = [full(a.imag) for a in increments if a.imag is not None]
+    return Increment(summed([full(a.real) for a in increments]), summed(imag) if imag else None)
+
+
+def _unpacked(packed: tuple[Layers, Layers]) -> Layers:
+    return tuple(lax.complex(x, y) for x, y in zip(*packed, strict=True))
+
+
 def _velocity(t: Any, packed: tuple[Layers, Layers], args: tuple) -> tuple[Layers, Layers]:
     r"""$\dot u = (-u + \partial\Phi/\partial s) / \tau$ on (real parts, imaginary parts)."""
     net, inputs = args[:2]
-    u = tuple(lax.complex(x, y) for x, y in zip(*packed, strict=True))
+    u = _unpacked(packed)
     force = net.force(inputs.clamped, net.activities(u), inputs.y, _signal(t, args))
     velocity = [(f - v) * (1 / tau) for f, v, tau in zip(force, u, net.time_constants, strict=True)]
     return tuple(v.real for v in velocity), tuple(v.imag for v in velocity)
@@ -328,8 +602,11 @@ def _velocity(t: Any, packed: tuple[Layers, Layers], args: tuple) -> tuple[Layer
 
 def _signal(t: Array, args: tuple) -> Array:
     r"""$\beta$ at time `t` of the present tick, as a complex number of the network's precision."""
-    net, _, teaching, number, start, middle = args
-    beta = signal_during(teaching, number)(start + t if middle is None else middle)
+    net, _, teaching, number, start, middle, jitter = args
+    signal = signal_during(teaching, number)
+    for noise, state in jitter:
+        signal = functools.partial(noise.signal, state, signal, period=teaching.period)
+    beta = signal(start + t if middle is None else middle)
     return jnp.asarray(beta, complex_of(net.dtype))
 
 
@@ -373,7 +650,7 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
         return
     require_positive("period", teaching.period)
     period = float(teaching.period)
-    slowest = max(float(jnp.max(tau)) for tau in net.time_constants)
+    slowest = max(float(np.max(np.asarray(tau))) for tau in net.time_constants)
     if not period >= 2 * np.pi * slowest:
         raise ValueError(
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "

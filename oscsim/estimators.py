@@ -38,6 +38,7 @@ from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, requ
 from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
+from oscsim.noise.base import as_noises, require_noise_key
 from oscsim.readings import Points, require_turning, running_mean
 from oscsim.teaching import check_points, teaching_circle
 
@@ -87,6 +88,7 @@ class LockIn(AbstractEstimator):
         cycles: how many cycles to run from rest.
         discard: how many of them to leave out at the start.
         extrapolate: Richardson extrapolation over two periods (at equal step size, where steps are fixed).
+        noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
         cycle: solver, steps, ticks and demodulator, as in `simulate`.
 
     Raises:
@@ -100,6 +102,7 @@ class LockIn(AbstractEstimator):
     cycles: int = eqx.field(static=True)
     discard: int = eqx.field(static=True)
     extrapolate: bool = eqx.field(static=True)
+    noise: Any
     cycle: Cycle
 
     def __init__(
@@ -109,6 +112,7 @@ class LockIn(AbstractEstimator):
         cycles: int = 3,
         discard: int = 1,
         extrapolate: bool = False,
+        noise: Any = None,
         demodulator: AbstractDemodulator | None = None,
         ticks: int | None = None,
         solver: diffrax.AbstractSolver | None = None,
@@ -127,54 +131,68 @@ class LockIn(AbstractEstimator):
             raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
                              "takes half the steps")  # fmt: skip
         self.teaching, self.cycles, self.discard, self.extrapolate = teaching, int(cycles), int(discard), extrapolate
+        as_noises(noise)
+        self.noise = noise
         self.cycle = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
 
     def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         check_drive(net, self.teaching)
+        require_noise_key(as_noises(self.noise), key)
         inputs = Inputs.of(net, x, y)
         if not self.extrapolate:
-            return self.present(self.begin(net, inputs), net, inputs, key)[1]
-        half = self._at_half_the_period()
+            return self.present(self.begin(net, inputs, key), net, inputs, key)[1]
+        long, half = self._two_periods(net)
         check_drive(net, half.teaching)
-        estimate = self.present(self.begin(net, inputs), net, inputs, key)[1]
-        short = half.present(half.begin(net, inputs), net, inputs, key)[1]
+        estimate = long.present(long.begin(net, inputs, key), net, inputs, key)[1]
+        other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
+        short = half.present(half.begin(net, inputs, other), net, inputs, other)[1]
         gradient = jax.tree.map(lambda long, short: (4 * long - short) / 3, estimate.gradient, short.gradient)
         residual = jnp.maximum(estimate.residual, short.residual)
         return Estimate(gradient, estimate.loss, estimate.activities, residual, estimate.valid & short.valid)
 
-    def begin(self, net: AbstractNetwork, inputs: Inputs) -> State:
+    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest."""
-        return first_state(net, inputs, self.teaching, cycle=self.cycle)
+        plan = self.cycle.plan(self.teaching, net.dtype, self.noise, net.time_constants)
+        return first_state(net, inputs, self.teaching, cycle=plan, noise=self.noise, key=key)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
     ) -> tuple[State, Estimate]:
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
-        plan = self.cycle.plan(self.teaching, net.dtype)
+        plan = self.cycle.plan(self.teaching, net.dtype, self.noise, net.time_constants)
         counts = np.int32(self.cycles), np.int32(self.discard)
-        state, reading, estimate = _presented(state, net, inputs, self.teaching, plan, key, *counts)
+        state, reading, estimate = _presented(state, net, inputs, self.teaching, plan, key, *counts, self.noise)
         if not is_traced(reading):
             if bool(state.diverged):
                 raise DivergenceError(divergence(net, self.teaching, state))
             require_turning(self.teaching, reading)
         return state, estimate
 
-    def _at_half_the_period(self) -> "LockIn":
-        """The same with a signal twice as fast: the same time to forget the start, the same step size."""
-        steps, ticks = self.cycle.steps_per_cycle, self.cycle.ticks
-        if steps is not None:
-            steps //= 2
-            ticks = None if ticks is None else math.gcd(ticks, steps)
-        return LockIn(
-            _twice_as_fast(self.teaching),
-            cycles=2 * self.discard + self.cycles - self.discard,
-            discard=2 * self.discard,
-            demodulator=self.cycle.demodulator,
-            ticks=ticks,
-            solver=self.cycle.solver,
-            stepsize_controller=self.cycle.stepsize_controller,
-            steps_per_cycle=steps,
+    def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
+        """This one, and one with a signal twice as fast: the same time to forget the start, at the same step size."""
+        teaching, steps, ticks = _twice_as_fast(self.teaching), self.cycle.steps_per_cycle, self.cycle.ticks
+        if steps is None and as_noises(self.noise):  # under noise steps are equal: those of half the period, twice
+            steps = self.cycle.plan(teaching, net.dtype, self.noise, net.time_constants).steps_per_cycle
+            steps = None if steps is None else 2 * steps
+
+        def lock_in(teaching, cycles, discard, steps, ticks):
+            return LockIn(
+                teaching,
+                cycles=cycles,
+                discard=discard,
+                noise=self.noise,
+                demodulator=self.cycle.demodulator,
+                ticks=ticks,
+                solver=self.cycle.solver,
+                stepsize_controller=self.cycle.stepsize_controller,
+                steps_per_cycle=steps,
+            )
+
+        half, fewer = (
+            (None, ticks) if steps is None else (steps // 2, None if ticks is None else math.gcd(ticks, steps // 2))
         )
+        long = lock_in(self.teaching, self.cycles, self.discard, steps, ticks)
+        return long, lock_in(teaching, self.cycles + self.discard, 2 * self.discard, half, fewer)
 
 
 class AlwaysOn(eqx.Module):
@@ -201,10 +219,10 @@ class AlwaysOn(eqx.Module):
         if self.lock_in.extrapolate:
             raise ValueError("lock_in.extrapolate=True needs a second run, and a stream has none: leave it out")
 
-    def begin(self, net: AbstractNetwork, inputs: Inputs) -> State:
+    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state before the first input: rest."""
         check_drive(net, self.lock_in.teaching)
-        return self.lock_in.begin(net, inputs)
+        return self.lock_in.begin(net, inputs, key)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
@@ -226,19 +244,42 @@ def _twice_as_fast(teaching: Any) -> Any:
 
 @eqx.filter_jit
 def _presented(
-    state: State, net: AbstractNetwork, inputs: Inputs, teaching: Any, plan: Plan, key: Any, cycles: Any, discard: Any
+    state: State,
+    net: AbstractNetwork,
+    inputs: Inputs,
+    teaching: Any,
+    plan: Plan,
+    key: Any,
+    cycles: Any,
+    discard: Any,
+    noise: Any,
 ) -> tuple[State, Reading, Estimate]:
     """The state after some cycles, the mean reading of those after the first `discard`, and the estimate in it."""
+    state, reading, residual = mean_reading(state, net, inputs, teaching, plan, key, cycles, discard, noise)
+    gradient = reading.gradient(net, inputs)
+    return state, reading, _estimate(net, inputs, gradient, reading.mean, residual, ~state.diverged)
+
+
+def mean_reading(
+    state: State,
+    net: AbstractNetwork,
+    inputs: Inputs,
+    teaching: Any,
+    plan: Plan,
+    key: Any,
+    cycles: Any,
+    discard: Any,
+    noise: Any,
+) -> tuple[State, Reading, Array]:
+    """The state after some cycles, the mean reading of those after the first `discard`, and the last lock residual."""
 
     def one(number, carry):
         state, mean, _ = carry
-        new, reading = advance(state, net, inputs, teaching, key, cycle=plan)
+        new, reading = advance(state, net, inputs, teaching, key, cycle=plan, noise=noise)
         return new, running_mean(mean, reading, number - discard), reading.change(state.reading)
 
     nothing = jax.tree.map(jnp.zeros_like, state.reading), jnp.zeros((), net.dtype)
-    state, reading, residual = lax.fori_loop(0, cycles, one, (state, *nothing))
-    gradient = reading.gradient(net, inputs)
-    return state, reading, _estimate(net, inputs, gradient, reading.mean, residual, ~state.diverged)
+    return lax.fori_loop(0, cycles, one, (state, *nothing))
 
 
 class Phases(AbstractEstimator):

@@ -207,7 +207,8 @@ def train(
         "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
     }
     folder = None if out is None else checkpoint.Folder(out, keep)
-    learner = _start(net, estimator, optimizer, (x[:batch_size], y[:batch_size]), identity, folder, resume)
+    sample = x[:batch_size], y[:batch_size]
+    learner = _start(net, estimator, optimizer, sample, key, identity, folder, resume)
     _rewrite_metrics(folder, learner)
     session = _Session(estimator, optimizer, (x, y), held_out, augment, key, batch_size, probe)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
@@ -669,7 +670,14 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _start(
-    net: Any, estimator: Any, optimizer: Any, sample: tuple, identity: dict[str, str], folder: Any, resume: bool
+    net: Any,
+    estimator: Any,
+    optimizer: Any,
+    sample: tuple,
+    key: Any,
+    identity: dict[str, str],
+    folder: Any,
+    resume: bool,
 ) -> Learner:
     """The learner to begin with: a fresh one, already saved, or the one in the newest checkpoint."""
     if resume:
@@ -680,7 +688,7 @@ def _start(
         )
     if folder is not None:
         folder.clean()
-    stream = estimator.begin(net, Inputs.of(net, *sample)) if isinstance(estimator, AlwaysOn) else None
+    stream = estimator.begin(net, Inputs.of(net, *sample), key) if isinstance(estimator, AlwaysOn) else None
     state = jax.tree.leaves(optimizer.init(parameters(net)))
     learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
     if folder is not None:

@@ -23,7 +23,7 @@ class Run(eqx.Module):
     """What `simulate` returns.
 
     Attributes:
-        network, x, y, teaching: what was run.
+        network, x, y, teaching, noise: what was run.
         plan: how it was integrated and read, with every default filled in.
         first_cycle: number of the first cycle in `phasors`; above 0 where an earlier run was continued.
         phasors: the readings, with a leading axis over cycles: `run.phasors[1]` is $c_1$, (cycles, batch, neurons) per
@@ -40,6 +40,7 @@ class Run(eqx.Module):
     x: Any
     y: Any
     teaching: Any
+    noise: Any
     plan: Plan
     first_cycle: int = eqx.field(static=True)
     phasors: Reading
@@ -154,6 +155,7 @@ class Run(eqx.Module):
             attrs={
                 "network": describe(self.network),
                 "teaching": describe(self.teaching),
+                "noise": describe(self.noise),
                 "plan": describe(self.plan),
                 "period": float(self.teaching.period),
                 "time_unit": "tau",
@@ -191,6 +193,7 @@ class Run(eqx.Module):
             f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
             f"  inputs    {batch} samples, mean loss {float(self.loss):.4g}",
             f"  teaching  {describe(self.teaching)}",
+            *([] if self.noise is None else [f"  noise     {describe(self.noise)}"]),
             f"  effort    {how}, {rejected} rejected, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
             f"  lock      residual {lock:.2g} in the last cycle" + (", DIVERGED" if self.diverged else ""),
             f"  mean      a free equilibrium to {self.equilibrium_residual:.2g}",

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Key
 from tqdm.auto import tqdm
 
-from oscsim._arrays import as_count, interactive, require_key, require_positive
+from oscsim._arrays import as_count, interactive, require_positive
 from oscsim.cycle import (
     Cycle,
     Effort,
@@ -23,6 +23,7 @@ from oscsim.cycle import (
     Watched,
     advance_watching,
     begin,
+    begin_noise,
     check_drive,
     divergence,
     first_state,
@@ -32,6 +33,7 @@ from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
+from oscsim.noise.base import as_noises, require_noise_key
 from oscsim.readings import running_mean
 from oscsim.run import Run
 
@@ -77,6 +79,7 @@ def simulate(
     teaching: Any,
     *,
     cycles: int,
+    noise: Any = None,
     demodulator: AbstractDemodulator | None = None,
     ticks: int | None = None,
     solver: diffrax.AbstractSolver | None = None,
@@ -100,18 +103,19 @@ def simulate(
         y: targets, (batch,) labels or (batch, classes), or a function of the cycle's index.
         teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
         cycles: how many periods to integrate.
+        noise: what disturbs the neurons, such as `WhiteNoise(0.1)`, or a tuple of noises; needs a key.
         demodulator: how coefficients are read; by default `Plateaus()` for a `Staircase`, `Boxcar()` for others.
         ticks: how often per cycle they are read (see `Cycle`).
-        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`.
+        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`.
         stepsize_controller: a diffrax controller for adaptive steps (see `Cycle`).
-        steps_per_cycle: so many equal steps instead.
+        steps_per_cycle: so many equal steps instead; under noise always, by default of half a time constant or finer.
         record: `PerCycle(...)`, or `Mean(discard)` for long runs in constant memory.
         start: `"rest"`, `"settled"` (the free equilibrium), or an earlier `Run` or its `state` to go on from.
         tolerance: stop early once the lock residual (relative change of the reading from cycle to cycle) is below.
         progress: show a progress bar; by default at a terminal and in notebooks.
         check: raise where the neurons diverge; without it `run.diverged` says so, and the readings of that cycle are
         nan.
-        key: for whatever is random.
+        key: for the noise. The same key on going on from an earlier run continues its noise as if it had not stopped.
 
     Raises:
         DivergenceError: the neurons ran away; names the cycle, the layer and the amplitude.
@@ -127,8 +131,7 @@ def simulate(
         raise TypeError(f"record={record!r}: use PerCycle() or Mean()")
     if tolerance is not None:
         require_positive("tolerance", tolerance)
-    if key is not None:
-        require_key(key)
+    require_noise_key(as_noises(noise), key)
     if isinstance(record, Mean) and record.discard >= cycles:
         raise ValueError(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
     if isinstance(record, Mean) and (callable(x) or callable(y)):
@@ -136,8 +139,9 @@ def simulate(
             "record=Mean() averages readings, which inputs that change with the cycle forbid: use PerCycle()"
         )
     check_drive(net, teaching)
-    plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator).plan(teaching, net.dtype)
-    state, x, y = _starting_state(net, x, y, teaching, plan, start)
+    plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
+    plan = plan.plan(teaching, net.dtype, noise, net.time_constants)
+    state, x, y = _starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
     watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
 
@@ -155,6 +159,7 @@ def simulate(
                 net,
                 (x, y),
                 teaching,
+                noise,
                 key,
                 plan,
                 watch,
@@ -182,6 +187,7 @@ def simulate(
         x=x,
         y=y,
         teaching=teaching,
+        noise=noise,
         plan=plan,
         first_cycle=first,
         phasors=readings,
@@ -213,6 +219,7 @@ def _run_chunk(
     net: AbstractNetwork,
     data: tuple[Any, Any],
     teaching: Any,
+    noise: Any,
     key: Key[Array, ""] | None,
     plan: Plan,
     watch: tuple[Any, ...] | None,
@@ -227,7 +234,8 @@ def _run_chunk(
     present = _presenter(net, data)
 
     def one(state):
-        new, reading, watched, effort = advance_watching(state, net, present(state.cycle), teaching, key, plan, watch)
+        inputs = present(state.cycle)
+        new, reading, watched, effort = advance_watching(state, net, inputs, teaching, key, plan, watch, noise)
         return new, reading, watched, effort, reading.change(state.reading)
 
     def buffer(a, many=True):
@@ -296,7 +304,7 @@ def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array],
 
 
 def _starting_state(
-    net: AbstractNetwork, x: Any, y: Any, teaching: Any, plan: Plan, start: Any
+    net: AbstractNetwork, x: Any, y: Any, teaching: Any, plan: Plan, start: Any, noise: Any, key: Any
 ) -> tuple[State, Any, Any]:
     """The first state, and the data in the network's precision (functions of the cycle stay functions)."""
     earlier = start.state if isinstance(start, Run) else start if isinstance(start, State) else None
@@ -304,9 +312,11 @@ def _starting_state(
     inputs = Inputs.of(net, x(number) if callable(x) else x, y(number) if callable(y) else y)
     x, y = x if callable(x) else inputs.x, y if callable(y) else inputs.y
     if earlier is not None:
-        fresh = jax.eval_shape(lambda: begin(net, inputs, teaching, cycle=plan))
-        layouts = [(jax.tree.structure(s), [(a.shape, a.dtype) for a in jax.tree.leaves(s)]) for s in (earlier, fresh)]
-        if layouts[0] != layouts[1]:
+        fresh = jax.eval_shape(lambda: begin(net, inputs, teaching, cycle=plan, noise=noise, key=key))
+        if _layout(earlier.noise) != _layout(fresh.noise):  # another noise than before starts afresh
+            disturbed = begin_noise(as_noises(noise), key, earlier.potentials)
+            earlier = eqx.tree_at(lambda s: s.noise, earlier, disturbed, is_leaf=lambda a: a is None)
+        if _layout(earlier) != _layout(fresh):
             raise ValueError(
                 "start is a state of another network, batch or demodulator: continue with the same ones, or start from "
                 "'rest' or 'settled'"
@@ -315,13 +325,19 @@ def _starting_state(
             raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, x, y
     if start == "rest":
-        return first_state(net, inputs, teaching, cycle=plan), x, y
+        return first_state(net, inputs, teaching, cycle=plan, noise=noise, key=key), x, y
     if start == "settled":
         level = default_tolerance(net.dtype)
         found = settle_inputs(net, inputs, jnp.zeros(()), level)
         require_settled(net, inputs, found, 0.0, level)
-        return first_state(net, inputs, teaching, cycle=plan, potentials=found.potentials), x, y
+        state = first_state(net, inputs, teaching, cycle=plan, potentials=found.potentials, noise=noise, key=key)
+        return state, x, y
     raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
+
+
+def _layout(tree: Any) -> tuple:
+    """Structure, shapes and types of a pytree."""
+    return jax.tree.structure(tree), [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
 
 
 def _to_host(chunk: _Chunk, record: PerCycle | Mean) -> tuple:

@@ -25,8 +25,11 @@ from oscsim.networks.costs import AbstractCost
 Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
-SETTINGS = ("activation", "cost", "time_constant")
-"""Fields of a network whose numbers are settings, as those of every activation and cost are: they are never learned."""
+SETTINGS = ("activation", "cost", "time_constant", "imperfection")
+"""Fields whose numbers are settings, as those of every activation and cost are: they are never learned.
+
+Of a network, or of one that it wraps.
+"""
 
 
 def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[Array, " out"]:

@@ -222,6 +222,57 @@ def test_settled_gradient(net, batch, table):
     )
 
 
+@pytest.mark.parametrize("ticks", [200, 50])
+def test_noise(table, ticks):
+    """(h) 64 noisy realisations of 64 neurons against an Euler-Maruyama loop by hand, in steps of half a time constant.
+
+    The loop reads nothing; ours demodulates at every step (200 ticks a cycle, the default), or at every fourth.
+    """
+    count, steps, cycles, q = 64, 200, 2, jnp.asarray(0.1)
+    net = osc.LayeredNetwork((16, 32, 32, 4), key=jax.random.key(0))
+    x, y = np.full((1, 16), 0.5, np.float32), np.array([1])
+    teaching, key = osc.Rotating(0.3, 100.0), jax.random.key(1)
+    inputs = Inputs.of(net, np.repeat(x, count, axis=0), np.repeat(y, count))
+
+    @eqx.filter_jit
+    def by_hand(net, inputs, teaching, q, key):
+        dt = teaching.period / steps
+
+        def step(carry, k):
+            u, key = carry
+            key, *own = jax.random.split(key, len(u) + 1)
+            f = net.force(inputs.clamped, net.activities(u), inputs.y, teaching((k % steps) * dt))
+            kick = [q * jnp.sqrt(dt) * jax.random.normal(k, a.shape) for k, a in zip(own, u, strict=True)]
+            u = tuple(a + (dt * (b - a) + c) / tau for a, b, c, tau in zip(u, f, kick, net.time_constants, strict=True))
+            return (u, key), None
+
+        rest = tuple(a.astype(jnp.complex64) for a in net.rest(count))
+        return lax.scan(step, (rest, key), jnp.arange(cycles * steps))[0][0]
+
+    def ensemble():
+        return osc.ensemble(
+            net,
+            x,
+            y,
+            teaching,
+            realisations=count,
+            cycles=cycles,
+            noise=osc.WhiteNoise(q),
+            key=key,
+            solver=diffrax.Euler(),
+            steps_per_cycle=steps,
+            ticks=ticks,
+        ).readings[1]
+
+    times = paired({"ensemble": ensemble, "hand": lambda: by_hand(net, inputs, teaching, q, key)}, rounds=31)
+    table(
+        f"(h) throughput of 64 noisy realisations of 64 neurons, {ticks} ticks in 200 Euler steps / a loop by hand",
+        times.ratio("hand", "ensemble"),
+        least=0.9,
+        detail=f"{times.median('ensemble') * 1e3:.0f} ms / {times.median('hand') * 1e3:.0f} ms",
+    )
+
+
 @pytest.fixture
 def fresh(batch, tmp_path):
     """`fresh(period, cycles, *options)` runs `fresh.py` in a process of its own."""
