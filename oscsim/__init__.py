@@ -1,7 +1,7 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
 from oscsim import datasets, plot
-from oscsim.cycle import Cycle, State, advance, begin
+from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
 from oscsim.errors import DivergenceError, NotHolomorphicError, NotSettledError
@@ -41,6 +41,7 @@ from oscsim.networks import (
     parameters,
 )
 from oscsim.noise import StepNoise
+from oscsim.plasticity import Learned, TimeScales, check_time_scales, learn
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
@@ -78,6 +79,7 @@ __all__ = [
     "Inputs",
     "LayeredNetwork",
     "Layers",
+    "Learned",
     "LockIn",
     "Logistic",
     "Mean",
@@ -100,15 +102,19 @@ __all__ = [
     "StepNoise",
     "Suggestion",
     "Tanh",
+    "TimeScales",
     "Trained",
     "advance",
+    "advance_plastic",
     "begin",
     "check_holomorphic",
+    "check_time_scales",
     "cosine",
     "datasets",
     "evaluate",
     "exact_gradient",
     "layerwise",
+    "learn",
     "linear",
     "load",
     "norm_ratio",

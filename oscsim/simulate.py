@@ -125,7 +125,7 @@ def simulate(
         )
     check_drive(net, teaching)
     plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator).plan(teaching, net.dtype)
-    state, x, y = _starting_state(net, x, y, teaching, plan, start)
+    state, x, y = starting_state(net, x, y, teaching, plan, start)
     first = int(state.cycle)
     watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
 
@@ -213,7 +213,7 @@ def _run_chunk(
 ) -> _Chunk:
     """Up to `most` cycles, fewer if the neurons lock or diverge; one compilation serves every number of cycles."""
     length = _buffer_length(state.reading) if mean is None else MEAN_BUFFER
-    present = _presenter(net, data)
+    present = presenter(net, data)
 
     def one(state):
         new, reading, watched, effort = advance_watching(state, net, present(state.cycle), teaching, key, plan, watch)
@@ -272,7 +272,7 @@ def _buffer_length(reading: Reading) -> int:
     return max(1, min(64, 2**24 // max(size, 1)))
 
 
-def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:
+def presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:
     """From the cycle's index to its inputs; what does not change in time is clamped once."""
     x, y = data
     if not callable(x) and not callable(y):
@@ -287,7 +287,7 @@ def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array],
     return present
 
 
-def _starting_state(
+def starting_state(
     net: AbstractNetwork, x: Any, y: Any, teaching: Any, plan: Plan, start: Any
 ) -> tuple[State, Any, Any]:
     """The first state, and the data in the network's precision (functions of the cycle stay functions)."""
