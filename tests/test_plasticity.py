@@ -26,10 +26,6 @@ def toy(cost=None, **kwargs):
     return net, jax.random.uniform(jax.random.key(3), (3, 6)), jnp.array([0, 2, 3])
 
 
-def hopfield():
-    return osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(8), scale=0.3, cost=osc.SquaredError()), *toy()[1:]
-
-
 def norm(tree):
     return osc.metrics.norm(tree)
 
@@ -93,19 +89,20 @@ def test_what_the_warning_is_about_does_happen():
 # What a cycle does to the weights.
 
 
-def locked(net, x, y, teaching, settings):
+@eqx.filter_jit
+def locked(net, inputs, teaching):
     """The state after three cycles, and the gradient that lock-in reads in the last two."""
-    lock_in, inputs = osc.LockIn(teaching, cycles=3, discard=1, **settings), osc.Inputs.of(net, x, y)
+    lock_in = osc.LockIn(teaching, cycles=3, discard=1, **EQUAL_STEPS)
     state, estimate = lock_in.present(lock_in.begin(net, inputs), net, inputs, None)
     return state, estimate.gradient
 
 
-def drifts(case, teaching, rates, settings=EQUAL_STEPS):
+def drifts(case, teaching, rates):
     """Minus the drift per rate and time, of a cycle that starts locked, at each rate; and what lock-in reads."""
-    state, gradient = locked(*case, teaching, settings)
-    inputs, found = osc.Inputs.of(*case), []
+    net, inputs, found = case[0], osc.Inputs.of(*case), []
+    state, gradient = locked(net, inputs, teaching)
     for rate in rates:
-        _, moved, _ = advance_plastic(state, case[0], inputs, teaching, jnp.asarray(rate), cycle=osc.Cycle(**settings))
+        _, moved, _ = advance_plastic(state, net, inputs, teaching, jnp.asarray(rate), cycle=osc.Cycle(**EQUAL_STEPS))
         found.append(jax.tree.map(lambda a, rate=rate: -a / (rate * teaching.period), moved))
     return found, gradient
 
@@ -116,10 +113,10 @@ def order(errors, scales):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("case", "phase"), [(toy, 0.0), (toy, 1.0), (hopfield, 0.0)])
-def test_drift_is_minus_rate_times_gradient_to_second_order_in_the_rate(case, phase):
+@pytest.mark.parametrize("phase", [0.0, 1.0])
+def test_drift_is_minus_rate_times_gradient_to_second_order_in_the_rate(phase):
     rates = np.array([1e-6, 3e-6, 1e-5])
-    (limit, *found), lock_in = drifts(case(), osc.Rotating(0.2, 100.0, phase), [1e-10, *rates])
+    (limit, *found), lock_in = drifts(toy(), osc.Rotating(0.2, 100.0, phase), [1e-10, *rates])
     assert 0.97 < order([osc.relative_error(g, lock_in) for g in found], rates) < 1.03
     assert osc.relative_error(limit, lock_in) < 1e-6
 
@@ -174,19 +171,19 @@ def test_most_of_the_second_order_is_the_neurons_answer_to_the_swing():
 @pytest.mark.usefixtures("x64")
 def test_the_kick_of_a_new_input_and_the_quarter_turn_that_takes_it_away():
     net, x, y = toy()
-    old, new = (osc.Inputs.of(net, x[i : i + 1], y[i : i + 1]) for i in (0, 1))
+    old, new = osc.Inputs.of(net, jax.random.uniform(jax.random.key(9), x.shape), y), osc.Inputs.of(net, x, y)
     before, after = (osc.settle(net, i.x, i.y).activities for i in (old, new))
     products = [net.plasticity(new.x, s, new.y, 0.0) for s in (before, after)]
     change = float(norm(jax.tree.map(jnp.subtract, *products)))
     rate, period, kicks = jnp.asarray(1e-10), 200.0, {}
     for phase in (0.0, math.pi / 2):
         teaching = osc.Rotating(0.01, period, phase)
-        state, _ = locked(net, old.x, old.y, teaching, EQUAL_STEPS)
-        _, gradient = locked(net, new.x, new.y, teaching, EQUAL_STEPS)
+        (state, _), (_, gradient) = locked(net, old, teaching), locked(net, new, teaching)
         _, moved, _ = advance_plastic(state, net, new, teaching, rate, cycle=osc.Cycle(**EQUAL_STEPS))
         kicks[phase] = float(norm(jax.tree.map(lambda a, g: a / rate + period * g, moved, gradient)))
     slowest = osc.check_time_scales(net, old.x, old.y, osc.Rotating(0.4, period), 2).neurons
     assert 0.5 < kicks[0.0] / (change / 0.01) < slowest
+    assert kicks[math.pi / 2] < 0.2 * kicks[0.0]
     assert kicks[math.pi / 2] < 2 * math.pi / period * slowest * kicks[0.0] + 1.0  # beside what does not go with 1 / A
 
 
@@ -299,6 +296,7 @@ def test_a_locked_response_teaches_from_its_first_cycle_on():
     assert distance("rest") > 3 * distance(run)
 
 
+@pytest.mark.slow  # tracing the reverse mode through diffrax takes longer than any other test
 @pytest.mark.usefixtures("x64")
 def test_a_cycle_passes_through_vmap_and_grad():
     net, x, y = toy()
@@ -312,9 +310,9 @@ def test_a_cycle_passes_through_vmap_and_grad():
     def length(rate):
         return norm(osc.advance_plastic(state, net, inputs, teaching, rate, cycle=cycle)[1])
 
-    rates = jnp.array([1e-3, 1e-3 + 1e-6, 1e-3 - 1e-6])
-    lengths, slopes = jax.jit(jax.vmap(jax.value_and_grad(length)))(rates)
-    assert float(slopes[0]) == pytest.approx(float(lengths[1] - lengths[2]) / 2e-6, rel=1e-5)
+    lengths = jax.jit(jax.vmap(length))(jnp.array([1e-3 + 1e-6, 1e-3 - 1e-6]))
+    slope = jax.jit(jax.grad(length))(jnp.asarray(1e-3))
+    assert float(slope) == pytest.approx(float(lengths[0] - lengths[1]) / 2e-6, rel=1e-5)
 
 
 # Time scales.
@@ -443,27 +441,21 @@ def test_a_complex_signal_needs_a_holomorphic_network():
 
 
 def test_divergence_names_cycle_layer_and_rate():
-    net, x, y = toy(activation=osc.RaisedCosine(0.5))
-    wild = osc.Rotating(60.0, 100.0)
-    with pytest.raises(osc.DivergenceError, match=r"in cycle 1: layer \d of 2.*amplitude=60.*rate=0.0001"):
-        osc.learn(net, x, y, wild, rate=1e-4, cycles=3, **COARSE)
-    flagged = osc.learn(net, x, y, wild, rate=1e-4, cycles=3, check=False, **COARSE)
+    net, x, y = toy()
+    settings = {"teaching": osc.Rotating(0.2, 50.0), "rate": 1e7, "cycles": 3, **COARSE}
+    with (
+        pytest.warns(UserWarning, match=r"weights / period.*in a cycle; use a rate|swing / period"),
+        pytest.raises(osc.DivergenceError, match=r"in cycle 1: layer \d of 2.*amplitude=0.2.*or lower rate=1e\+07"),
+    ):
+        osc.learn(net, x, y, **settings)
+    flagged = osc.learn(net, x, y, check=False, **settings)
     assert flagged.diverged
     assert "DIVERGED" in str(flagged)
     assert flagged.cycles == 1
     assert np.isnan(flagged.loss[-1])
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(osc.parameters(flagged.network)))
-
-
-def test_weights_that_run_away_on_their_own_are_seen():
-    net, x, y = toy()
-    teaching = osc.Rotating(0.2, 50.0)
-    assert osc.learn(net, x, y, teaching, rate=1e7, cycles=2, check=False, **COARSE).diverged
-    with (
-        pytest.warns(UserWarning, match=r"weights / period.*in a cycle; use a rate|swing / period"),
-        pytest.raises(osc.DivergenceError, match=r"or lower rate=1e\+07"),
-    ):
-        osc.learn(net, x, y, teaching, rate=1e7, cycles=2, **COARSE)
+    with pytest.raises(ValueError, match="start is a state that diverged"):
+        osc.learn(net, x, y, start=flagged, **settings | {"rate": 1e-4})
 
 
 def test_printing():
