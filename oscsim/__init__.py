@@ -1,7 +1,7 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
 from oscsim import datasets, hardware, plot
-from oscsim.cycle import Cycle, State, advance, begin
+from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
@@ -53,6 +53,7 @@ from oscsim.noise import (
     TeachingNoise,
     WhiteNoise,
 )
+from oscsim.plasticity import Learned, TimeScales, check_time_scales, learn
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
@@ -95,6 +96,7 @@ __all__ = [
     "Inputs",
     "LayeredNetwork",
     "Layers",
+    "Learned",
     "LockIn",
     "Logistic",
     "Mean",
@@ -121,11 +123,14 @@ __all__ = [
     "Suggestion",
     "Tanh",
     "TeachingNoise",
+    "TimeScales",
     "Trained",
     "WhiteNoise",
     "advance",
+    "advance_plastic",
     "begin",
     "check_holomorphic",
+    "check_time_scales",
     "cosine",
     "datasets",
     "ensemble",
@@ -133,6 +138,7 @@ __all__ = [
     "exact_gradient",
     "hardware",
     "layerwise",
+    "learn",
     "linear",
     "load",
     "norm_ratio",

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Inexact, Int, Key
 
 from oscsim._arrays import as_count, complex_of, describe, is_traced, require_positive, to_complex
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Plateaus, Reading
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.noise.base import (
     AbstractForcing,
@@ -37,7 +37,7 @@ from oscsim.noise.base import (
     require_noise_key,
 )
 from oscsim.noise.steps import StepNoise
-from oscsim.teaching import signal_during
+from oscsim.teaching import fourier_coefficient, signal_during
 
 DEFAULT_TICKS = 64
 MAX_STEPS = 4096
@@ -401,8 +401,15 @@ def _first_step(net: AbstractNetwork, length: Array, plan: Plan) -> Array:
 def _integrate(u: Layers, args: tuple, length: Array, step: Array, plan: Plan) -> tuple[Layers, Array, Effort]:
     """The potentials after one tick. The solver sees real arrays: (real parts, imaginary parts)."""
     packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
+    (real, imag), succeeded, effort = _solve(diffrax.ODETerm(_velocity), packed, args, length, step, plan)
+    moved = tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True))
+    return moved, succeeded, effort
+
+
+def _solve(terms: Any, packed: Any, args: Any, length: Array, step: Array, plan: Plan) -> tuple[Any, Array, Effort]:
+    """The solution of any equation after one tick, whether it succeeded, and what it cost."""
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_velocity),
+        terms,
         plan.solver,
         t0=jnp.zeros_like(length),  # time restarts at each tick: no digits are lost to a long past
         t1=length,
@@ -413,10 +420,8 @@ def _integrate(u: Layers, args: tuple, length: Array, step: Array, plan: Plan) -
         max_steps=MAX_STEPS if plan.steps_per_cycle is None else plan.steps_per_cycle // plan.ticks + 1,
         throw=False,
     )
-    real, imag = jax.tree.map(lambda a: a[-1], solution.ys)
-    moved = tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True))
     effort = Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"])
-    return moved, solution.result == diffrax.RESULTS.successful, effort
+    return jax.tree.map(lambda a: a[-1], solution.ys), solution.result == diffrax.RESULTS.successful, effort
 
 
 def _noise_keys(noises: tuple[AbstractNoise, ...], state: State, key: Any, plan: Plan) -> Any:
@@ -673,3 +678,96 @@ def divergence(net: AbstractNetwork, teaching: Any, state: State) -> str:
         f"{peaks[layer]:.3g}, under {describe(teaching)}; lower the amplitude (it may be past the convergence radius: "
         "see suggest), or take smaller steps"
     )
+
+
+# Plastic networks: the weights are part of the equation.
+
+
+def advance_plastic(
+    state: State,
+    net: AbstractNetwork,
+    inputs: Inputs,
+    teaching: Any,
+    rate: Any,
+    *,
+    cycle: Cycle | Plan = Cycle(),  # noqa: B008
+) -> tuple[State, Any, Reading]:
+    r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
+
+    $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}
+    \frac{\partial\Phi}{\partial\theta}(t) / a_1\big]$, the mean over the batch, with $a_1$ the teaching signal's own
+    first Fourier coefficient. What is integrated is $(\theta - \theta_0) / \eta$, so that a slow rate loses no digits.
+
+    Args:
+        state: from `begin`, or from the cycle before.
+        net: the neurons, with the weights $\theta_0$ that the cycle starts from.
+        inputs: `Inputs.of(net, x, y)`; the clamped part is computed anew as the weights move.
+        teaching: the signal, one period of it.
+        rate: $\eta$, in units of weight per gradient and time.
+        cycle: solver, steps, ticks and demodulator.
+
+    Returns:
+        The state after the cycle; how far the parameters moved, a pytree like `parameters(net)` for
+        `eqx.apply_updates(net, moved)`; and the reading, which serves whoever watches: no synapse sees it. Where
+        `state.diverged`, potentials and parameters are the last finite ones; nothing is raised here.
+
+    Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+    """
+    plan = as_plan(cycle, teaching, net)
+    ticks, demodulator = plan.ticks, plan.demodulator
+    rate = jnp.asarray(rate, net.dtype)
+    length = jnp.asarray(teaching.period / ticks, net.dtype)
+    held = getattr(teaching, "points", None) is not None
+    first = fourier_coefficient(teaching, 1, net.dtype)
+    reference = (1 / first).real, (1 / first).imag  # real: the solver sees no complex number
+
+    def tick(carry, number):
+        u, moved, read, diverged, step = carry
+        start = number * length
+        args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None, ())
+        packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u), moved
+        term = diffrax.ODETerm(_plastic_velocity)
+        solution, succeeded, steps = _solve(
+            term, packed, (args, rate, reference), jnp.where(diverged, 0, length), step, plan
+        )
+        real, imag, new = solution
+        new_u = tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True))
+        weights = tuple(jax.tree.leaves(parameters(_moved(net, new, rate))))
+        diverged |= ~(succeeded & _bounded(new_u) & _bounded(weights))
+        u, moved = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), (new_u, new), (u, moved))
+        read = demodulator.update(read, net.activities(u), _signal(length, args), number, ticks)
+        if plan.steps_per_cycle is None:
+            step = length / jnp.maximum(steps.accepted, 1)
+        return (u, moved, read, diverged, step), None
+
+    carry = (
+        state.potentials,
+        jax.tree.map(jnp.zeros_like, parameters(net)),
+        demodulator.begin(state.demodulator, state.cycle),
+        state.diverged,
+        _first_step(net, length, plan),
+    )
+    (u, moved, read, diverged, _), _ = lax.scan(tick, carry, jnp.arange(ticks))
+    reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
+    number = jnp.where(state.diverged, state.cycle, state.cycle + 1)
+    after = State(u, number, read, reading, diverged, state.noise)
+    return after, jax.tree.map(lambda a: rate * a, moved), reading
+
+
+def _plastic_velocity(t: Any, packed: tuple[Layers, Layers, Any], args: tuple) -> tuple[Layers, Layers, Any]:
+    r"""$\dot u$ as in `_velocity`, and $\dot\theta / \eta$: each synapse turns its own product back and follows it."""
+    (net, inputs, teaching, _, start, *_), rate, reference = args
+    real, imag, moved = packed
+    net = _moved(net, moved, rate)
+    inputs = Inputs(inputs.x, inputs.y, jax.vmap(net.clamp)(inputs.x))
+    now = (net, inputs, *args[0][2:])
+    s = net.activities(tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True)))
+    turn = jnp.asarray((start + t) / teaching.period, net.dtype)
+    turned_back = lax.complex(*reference) * jnp.exp(-2j * jnp.pi * turn)
+    descent = net.plasticity(inputs.x, s, inputs.y, _signal(t, now), turned_back)
+    return *_velocity(t, (real, imag), now), descent
+
+
+def _moved(net: AbstractNetwork, moved: Any, rate: Array) -> AbstractNetwork:
+    r"""The network at $\theta_0 + \eta \cdot$ `moved`."""
+    return eqx.apply_updates(net, jax.tree.map(lambda a: rate * a, moved))

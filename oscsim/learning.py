@@ -34,6 +34,7 @@ from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import FeedForwardNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
 
 CHUNK = 64
@@ -177,6 +178,8 @@ def train(
             what broke, and the last good checkpoint.
         ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
         OSError: the folder cannot be written; said before training starts.
+
+    With `AlwaysOn`, time scales that are too close for learning give a warning (see `check_time_scales`).
     """
     require_key(key)
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
@@ -618,7 +621,7 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
     lock_in = estimator.lock_in if isinstance(estimator, AlwaysOn) else estimator
     if isinstance(lock_in, LockIn):  # while steps are traced, nothing can be looked at
         check_drive(net, lock_in.teaching)  # pyright: ignore[reportArgumentType]
-        require_turning(lock_in.teaching, signal_phasors(lock_in.teaching))
+        require_turning(lock_in.teaching, signal_phasors(lock_in.teaching, net.dtype))
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 
@@ -688,7 +691,10 @@ def _start(
         )
     if folder is not None:
         folder.clean()
-    stream = estimator.begin(net, Inputs.of(net, *sample), key) if isinstance(estimator, AlwaysOn) else None
+    stream = None
+    if isinstance(estimator, AlwaysOn):
+        check_time_scales(net, *sample, estimator.lock_in.teaching, estimator.lock_in.cycles, demodulated=True)
+        stream = estimator.begin(net, Inputs.of(net, *sample), key)
     state = jax.tree.leaves(optimizer.init(parameters(net)))
     learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
     if folder is not None:

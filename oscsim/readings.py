@@ -14,6 +14,7 @@ from jaxtyping import Array, Inexact
 from oscsim._arrays import describe, norm
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
+from oscsim.teaching import fourier_coefficient
 
 
 class Phasors(eqx.Module):
@@ -139,11 +140,10 @@ def running_mean(mean: Any, new: Any, before: Any) -> Any:
     return jax.tree.map(lambda m, a: m + jnp.where(before >= 0, (a - m) / jnp.maximum(before + 1, 1), 0), mean, new)
 
 
-def signal_phasors(teaching: Any, ticks: int = 64) -> Phasors:
-    """Coefficients 0 and 1 of the teaching signal alone, from samples over one cycle; no neurons."""
-    turns = (jnp.arange(ticks) + 0.5) / ticks  # between the edges of a staircase
-    beta = jnp.stack([jnp.asarray(teaching(turn * teaching.period)) + 0j for turn in turns])
-    return Phasors(((), ()), (jnp.mean(beta), jnp.mean(beta * jnp.exp(-2j * jnp.pi * turns))), (0, 1))
+@eqx.filter_jit
+def signal_phasors(teaching: Any, dtype: Any) -> Phasors:
+    """Coefficients 0 and 1 of the teaching signal itself; there are no neurons in them."""
+    return Phasors(((), ()), tuple(fourier_coefficient(teaching, n, dtype) for n in (0, 1)), (0, 1))
 
 
 def require_turning(teaching: Any, reading: "Phasors | Points") -> None:

@@ -141,7 +141,7 @@ def simulate(
     check_drive(net, teaching)
     plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
     plan = plan.plan(teaching, net.dtype, noise, net.time_constants)
-    state, x, y = _starting_state(net, x, y, teaching, plan, start, noise, key)
+    state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
     watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
 
@@ -231,7 +231,7 @@ def _run_chunk(
 ) -> _Chunk:
     """Up to `most` cycles, fewer if the neurons lock or diverge; one compilation serves every number of cycles."""
     length = _buffer_length(state.reading) if mean is None else MEAN_BUFFER
-    present = _presenter(net, data)
+    present = presenter(net, data)
 
     def one(state):
         inputs = present(state.cycle)
@@ -288,7 +288,7 @@ def _buffer_length(reading: Reading) -> int:
     return max(1, min(64, 2**24 // max(size, 1)))
 
 
-def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:
+def presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:
     """From the cycle's index to its inputs; what does not change in time is clamped once."""
     x, y = data
     if not callable(x) and not callable(y):
@@ -303,8 +303,15 @@ def _presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array],
     return present
 
 
-def _starting_state(
-    net: AbstractNetwork, x: Any, y: Any, teaching: Any, plan: Plan, start: Any, noise: Any, key: Any
+def starting_state(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    teaching: Any,
+    plan: Plan,
+    start: Any,
+    noise: Any = None,
+    key: Any = None,
 ) -> tuple[State, Any, Any]:
     """The first state, and the data in the network's precision (functions of the cycle stay functions)."""
     earlier = start.state if isinstance(start, Run) else start if isinstance(start, State) else None

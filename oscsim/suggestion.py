@@ -75,14 +75,24 @@ def suggest(net: AbstractNetwork, x: Any, y: Any, *, bias: float = 0.01) -> Sugg
     tolerance = default_tolerance(net.dtype)
     free = settle_inputs(net, inputs, jnp.zeros(()), tolerance)
     require_settled(net, inputs, free, 0.0, tolerance)
-    gain = float(jnp.max(_slowest_gain(net, inputs, free.potentials)))
-    tau = max(float(jnp.max(t)) for t in net.time_constants)
-    slowest = tau / max(1 - gain, 1e-3)
+    tau = slowest_neuron(net)
+    slowest = slowest_time(net, inputs, free.potentials)
     radius = _radius(net, inputs, free.potentials, tolerance)
     amplitude = _two_digits(min(0.4 * radius, 1.0))
     period = max(50 * tau, math.ceil(2 * math.pi * slowest / math.sqrt(bias) / 10) * 10)
     discard = max(1, math.ceil(slowest * math.log(1e4) / period))
     return Suggestion(amplitude, float(period), discard, slowest, radius)
+
+
+def slowest_neuron(net: AbstractNetwork) -> float:
+    """The largest of the neurons' own time constants."""
+    return max(float(jnp.max(t)) for t in net.time_constants)
+
+
+def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
+    """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
+    gain = float(jnp.max(_slowest_gain(net, inputs, u)))
+    return slowest_neuron(net) / max(1 - gain, 1e-3)
 
 
 def _two_digits(value: float) -> float:

@@ -342,6 +342,14 @@ def test_bad_kinds(digits):
         train(digits[0])
 
 
+def test_always_on_warns_where_inputs_come_too_fast(digits):
+    lock_in = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=1, discard=0, **STEPS)
+    with pytest.warns(
+        UserWarning, match=r"presentation / period .* is below 2: .*show each input for 2 cycles or more"
+    ):
+        train(digits, osc.AlwaysOn(lock_in), epochs=1)
+
+
 def test_a_learner_is_saved_whole(digits, tmp_path):
     train(digits, osc.AlwaysOn(LOCK_IN), epochs=1, out=tmp_path)
     learner = checkpoint.Folder(tmp_path).newest(Learner)
