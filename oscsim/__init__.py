@@ -1,6 +1,6 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
-from oscsim import datasets, hardware, plot
+from oscsim import datasets, hardware, plot, response
 from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
@@ -147,6 +147,7 @@ __all__ = [
     "plot",
     "predict",
     "relative_error",
+    "response",
     "settle",
     "simulate",
     "suggest",

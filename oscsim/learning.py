@@ -693,8 +693,9 @@ def _start(
         folder.clean()
     stream = None
     if isinstance(estimator, AlwaysOn):
-        check_time_scales(net, *sample, estimator.lock_in.teaching, estimator.lock_in.cycles, demodulated=True)
-        stream = estimator.begin(net, Inputs.of(net, *sample), key)
+        (x, y), lock_in = sample, estimator.lock_in
+        check_time_scales(net, x, y, lock_in.teaching, lock_in.cycles, demodulated=True)
+        stream = estimator.begin(net, Inputs.of(net, x, y), key)
     state = jax.tree.leaves(optimizer.init(parameters(net)))
     learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
     if folder is not None:

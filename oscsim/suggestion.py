@@ -77,7 +77,7 @@ def suggest(net: AbstractNetwork, x: Any, y: Any, *, bias: float = 0.01) -> Sugg
     require_settled(net, inputs, free, 0.0, tolerance)
     tau = slowest_neuron(net)
     slowest = slowest_time(net, inputs, free.potentials)
-    radius = _radius(net, inputs, free.potentials, tolerance)
+    radius = fitted_radius(net, inputs, free.potentials, tolerance)
     amplitude = _two_digits(min(0.4 * radius, 1.0))
     period = max(50 * tau, math.ceil(2 * math.pi * slowest / math.sqrt(bias) / 10) * 10)
     discard = max(1, math.ceil(slowest * math.log(1e4) / period))
@@ -157,7 +157,7 @@ def _coefficients(
     return sizes, jnp.all(found.residual <= 10 * tolerance)
 
 
-def _radius(net: AbstractNetwork, inputs: Inputs, u: Any, tolerance: float) -> float:
+def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Any, tolerance: float) -> float:
     r"""From $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root branch point where two equilibria meet.
 
     Fitted at growing amplitudes, to the coefficients clear of rounding, until the points no longer settle on one sheet.
