@@ -283,9 +283,9 @@ MEAN_BUFFER = 256
 
 
 def _buffer_length(reading: Reading) -> int:
-    """How many cycles a chunk holds: readings of 16 MB in all, 64 cycles at most."""
+    """How many cycles a chunk holds: readings of 2 MB in all (larger buffers take time to fill), 64 cycles at most."""
     size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(reading))
-    return max(1, min(64, 2**24 // max(size, 1)))
+    return max(1, min(64, 2**21 // max(size, 1)))
 
 
 def presenter(net: AbstractNetwork, data: tuple[Any, Any]) -> Callable[[Array], Inputs]:

@@ -230,7 +230,7 @@ REFUSED = {
     "sim(teaching=Signal(jnp.cos, inf))": (ValueError, "period=inf", "positive, finite"),
     "sim(teaching=Signal(jnp.cos, 'long'))": (TypeError, "period='long'", "real numbers"),
     "sim(teaching=Signal(np.cos))": (TypeError, "teaching=Signal()", "write it with jax.numpy"),
-    "sim(teaching=Signal(lambda t: jnp.ones(7)))": (ValueError, "beta has shape (7,)", "one number, or one per sample"),
+    "sim(teaching=Signal(lambda t: jnp.ones(7)))": (ValueError, "an array of shape (7,)", "return one number"),
     # counts
     "sim(cycles=0)": (ValueError, "cycles=0", "use a positive integer"),
     "sim(cycles=1.5)": (ValueError, "cycles=1.5", "use a positive integer"),
@@ -394,7 +394,7 @@ REFUSED = {
     "osc.Run.load('missing.osc')": (FileNotFoundError, "missing.osc"),
 }
 
-COMPILED = {"_run_chunk", "mean_reading", "settle_inputs", "_settled_phases", "_stepped_phases", "implicit_gradient"}
+COMPILED = {"_run_chunk", "_presented", "settle_inputs", "_settled_phases", "_stepped_phases", "implicit_gradient"}
 COMPILED |= {"_bptt_gradient", "_gradient", "_one_sided", "_slowest_gain", "_coefficients"}
 
 

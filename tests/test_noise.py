@@ -11,7 +11,6 @@ import pytest
 import scipy.linalg
 
 import oscsim as osc
-from oscsim.estimators import mean_reading
 from oscsim.noise.base import Draw, Increment
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -562,11 +561,13 @@ def test_teaching_noise_has_its_deviations():
 def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
     seen, (net, x, y) = [], toy()
 
-    def watching(net, inputs, teaching, plan, key, *rest):
-        seen.append((float(teaching.period) / plan.steps_per_cycle, key is KEY))
-        return mean_reading(net, inputs, teaching, plan, key, *rest)
+    presented = osc.estimators._presented
 
-    monkeypatch.setattr(osc.estimators, "mean_reading", watching)
+    def watching(state, net, inputs, teaching, plan, key, *rest):
+        seen.append((float(teaching.period) / plan.steps_per_cycle, key is KEY))
+        return presented(state, net, inputs, teaching, plan, key, *rest)
+
+    monkeypatch.setattr(osc.estimators, "_presented", watching)
     estimator = osc.LockIn(osc.Rotating(0.2, 129.0), noise=osc.WhiteNoise(0.01), extrapolate=True)
     estimate = estimator(net, x, y, key=KEY)
     assert osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)) > 0.99

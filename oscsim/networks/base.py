@@ -153,7 +153,9 @@ class AbstractNetwork(eqx.Module):
     @property
     def dtype(self) -> np.dtype:
         """The real type that the network computes in: that of its parameters."""
-        leaves = jax.tree.leaves(parameters(self))
+        # As `parameters` has it, but without paths: asked for many times in every call, it has to be quick.
+        parts = [part for name, part in vars(self).items() if name not in SETTINGS and not is_setting(part)]
+        leaves = [leaf for leaf in jax.tree.leaves(parts, is_leaf=is_setting) if eqx.is_inexact_array(leaf)]
         return np.dtype(jnp.result_type(*leaves)) if leaves else np.dtype(jnp.asarray(0.0).dtype)
 
     @property
@@ -166,11 +168,13 @@ class AbstractNetwork(eqx.Module):
         return tuple(t[None] if t.ndim else t for t in per_layer)
 
 
+def is_setting(part: Any) -> bool:
+    """Whether all numbers in a part of a network are settings."""
+    return isinstance(part, (AbstractActivation, AbstractCost))
+
+
 def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
     """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
-
-    def is_setting(part):
-        return isinstance(part, (AbstractActivation, AbstractCost))
 
     def is_parameter(path, part):
         in_setting = any(getattr(entry, "name", None) in SETTINGS for entry in path)
