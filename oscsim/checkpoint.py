@@ -13,6 +13,7 @@ import secrets
 import tempfile
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Folder:
 
     def clean(self) -> None:
         """Remove what a process that was killed while it wrote has left behind."""
-        for leftover in self.path.glob("step-*.osc.*.part"):
+        for leftover in self.path.glob("*.*.part"):
             leftover.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
@@ -114,6 +115,17 @@ class Folder:
         for old in earlier[: max(0, len(earlier) - self.keep + 1)]:
             old.unlink(missing_ok=True)
         return path
+
+    def rewind(self, step: int, value: Any) -> None:
+        """Make the checkpoint of a step the newest one: later ones are removed.
+
+        Raises:
+            OSError: it cannot be written; then the later ones stay.
+        """
+        path = self.save(step, value)
+        for later in self.paths():
+            if later.name > path.name:
+                later.unlink(missing_ok=True)
 
     def newest(self, expect: type | None = None) -> Any:
         """What the newest intact checkpoint holds; damaged or foreign ones are named in a warning and passed over.
@@ -150,7 +162,7 @@ def load(path: str | Path, expect: type | None = None) -> Any:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file["structure"]))
             arrays = {name: file[name] for name in file.files if name != "structure"}
-    except (zipfile.BadZipFile, TypeError, ValueError, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, TypeError, ValueError, KeyError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(

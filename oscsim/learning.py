@@ -7,7 +7,6 @@ from its last checkpoint ends with the same weights, bit for bit.
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -100,7 +99,7 @@ class Trained(eqx.Module):
         return pandas.DataFrame(self.history).set_index("epoch")
 
     def to_xarray(self) -> xarray.Dataset:
-        """The history as an `xarray.Dataset` over `epoch`; the cosines of the parameter arrays over `parameter`."""
+        """The history as an `xarray.Dataset` over `epoch`, one variable for each metric."""
         return xarray.Dataset.from_dataframe(self.to_pandas())
 
     def __str__(self) -> str:
@@ -203,16 +202,18 @@ def train(
     steps_per_epoch = len(x) // batch_size
 
     identity = {
-        "estimator": describe(estimator),
+        "estimator": describe(estimator) if isinstance(estimator, eqx.Module) else type(estimator).__qualname__,
         "batch_size": str(batch_size),
         "key": str(jax.random.key_data(key).tolist()),
         "data": _digest(x, y),
+        "validation data": "none" if held_out is None else _digest(*held_out),
         "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
+        "activation or cost": str([describe(getattr(net, name, None)) for name in ("activation", "cost")]),
     }
     folder = None if out is None else checkpoint.Folder(out, keep)
     sample = x[:batch_size], y[:batch_size]
     learner = _start(net, estimator, optimizer, sample, key, identity, folder, resume)
-    _rewrite_metrics(folder, learner)
+    _write_metrics(folder, learner)
     session = _Session(estimator, optimizer, (x, y), held_out, augment, key, batch_size, probe)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
     began = time.perf_counter() - learner.seconds
@@ -221,24 +222,20 @@ def train(
         total=epochs * steps_per_epoch, initial=learner.step, unit="step",
         disable=not (interactive() if progress is None else progress),
     )  # fmt: skip
-    pace = 1
+    pace, epoch_start = 1, learner
     try:
         while learner.step < epochs * steps_per_epoch and not stopped:
-            chunk_began = time.perf_counter()
+            chunk_began, ended = time.perf_counter(), False
             try:
                 new, done = session.advance(learner, pace)
                 ended = new.step % steps_per_epoch == 0
                 # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
                 learner = session.finish_epoch(new, time.perf_counter() - began) if ended else new
-                if ended:
-                    _append_metrics(folder, learner)
-                    stopped = _reason_to_stop(learner, patience)
-                    if any([callback(learner.history[-1], learner.network) for callback in callbacks]):
-                        stopped = stopped or "a callback asked for it"
-                    bar.set_postfix(
-                        {k: f"{learner.history[-1][k]:.4g}" for k in ("loss", *_scores(learner.history[-1]))}
-                    )
             except DivergenceError as error:
+                if (
+                    ended and folder is not None
+                ):  # seen after an epoch, it came about within: what was saved since is lost
+                    folder.rewind(epoch_start.step, epoch_start)
                 if rollback is None or folder is None or rollbacks == MOST_ROLLBACKS:
                     where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
                     raise DivergenceError(f"{error}{where}") from error
@@ -248,20 +245,27 @@ def train(
                     f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
                 )
                 learner = _with(_loaded(folder, net, optimizer, identity), rate_scale=scale)
-                _rewrite_metrics(folder, learner)
+                _write_metrics(folder, learner)
+                session.epoch_steps, epoch_start = 0, learner
                 bar.reset()
                 bar.update(learner.step)
                 continue
             bar.update(done)
             now = time.perf_counter()
             pace = max(1, math.ceil(done * 0.5 / (now - chunk_began)))  # a call of half a second
-            if folder is not None and (ended or now - saved > checkpoint_seconds):
+            if ended or now - saved > checkpoint_seconds:
                 learner = _with(learner, seconds=now - began)
                 _save(folder, learner)
                 saved = now
+            if ended:
+                epoch_start, row = learner, learner.history[-1]
+                _write_metrics(folder, learner)
+                bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
+                stopped = _reason_to_stop(learner, patience)
+                if any([callback(row, learner.network) for callback in callbacks]):
+                    stopped = stopped or "a callback asked for it"
     except KeyboardInterrupt:
-        if folder is not None:
-            folder.save(learner.step, learner)
+        _save(folder, _with(learner, seconds=time.perf_counter() - began))
         raise
     finally:
         bar.close()
@@ -374,7 +378,7 @@ class _Session:
         bytes_per_step = self.x[:batch_size].nbytes
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
         self.order: tuple[int, Any] = (-1, None)
-        self.epoch_began = time.perf_counter()
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
 
     def batches(self, step: int, count: int) -> tuple[Any, Any]:
         """The inputs and targets of some steps of one epoch, in buffers of fixed length."""
@@ -397,19 +401,18 @@ class _Session:
             self.step_key, jnp.asarray(learner.rate_scale, jnp.float32), x, y, np.int32(learner.step), np.int32(count),
         )  # fmt: skip
         done = int(tally.count)
-        loss, error, residual = (np.asarray(a[:done], float) for a in (tally.loss, tally.error, tally.residual))
-        totals = learner.totals
+        self.epoch_steps += done
+        total_loss, total_error, largest = learner.totals
+        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual))
+        for loss, error, residual in zip(*measured, strict=True):  # one by one: the same sum however steps are grouped
+            total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
         learner = _with(
             learner,
             network=network,
             optimizer_state=optimizer_state,
             stream=stream,
             step=learner.step + done,
-            totals=(
-                totals[0] + float(loss.sum()),
-                totals[1] + float(error.sum()),
-                max(totals[2], float(residual.max(initial=0.0))),
-            ),
+            totals=(total_loss, total_error, largest),
         )
         if bool(tally.failed):
             raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
@@ -426,8 +429,10 @@ class _Session:
         except (DivergenceError, NotSettledError) as error:
             return f"{place}: {error}; or lower the learning rate"
         broken = [jax.tree_util.keystr(p).lstrip(".") for p, a in _named(estimate.gradient) if not all_finite(a)]
-        what = f"the gradient of {broken[0]} is not finite" if broken else f"the loss is {float(estimate.loss):.3g}"
-        return f"{place}: {what}; lower the learning rate"
+        what = f"the gradient of {broken[0]}" if broken else "the updated network"
+        if not math.isfinite(float(estimate.loss)):
+            what = "the loss"
+        return f"{place}: {what} is not finite; lower the learning rate"
 
     def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
         """The estimate for one batch, as the learner stands."""
@@ -453,8 +458,8 @@ class _Session:
         row["rate_scale"] = learner.rate_scale
         row["seconds"] = seconds
         now = time.perf_counter()
-        row["samples_per_second"] = steps * self.batch_size / max(now - self.epoch_began, 1e-9)
-        self.epoch_began = now
+        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(now - self.epoch_began, 1e-9)
+        self.epoch_began, self.epoch_steps = now, 0
         score = row[_score_name(row)]
         better = score < learner.best_score
         learner = _with(
@@ -466,8 +471,8 @@ class _Session:
         )
         if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
             raise DivergenceError(
-                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to {score:.3g} %, "
-                f"which is chance, from {learner.history[-2][_score_name(row)]:.3g} %; lower the learning rate"
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
+                "less than half of that; lower the learning rate"
             )
         return learner
 
@@ -480,7 +485,8 @@ class _Session:
             gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
         except (NotSettledError, DivergenceError) as error:
             warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
-            return {"cosine": math.nan}
+            names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in _named(parameters(learner.network))]
+            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name in names}
         each = per_layer(cosine, gradient, exact)
         return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
 
@@ -628,8 +634,8 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
 
 def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
     """Whether the last error is that of guessing, after the one before was less than half of it."""
-    name = _score_name(history[-1])
-    if classes is None or not name.endswith("error"):
+    name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
+    if classes is None or name is None:
         return False
     chance = 100 * (1 - 1 / classes)
     return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
@@ -683,14 +689,14 @@ def _start(
     resume: bool,
 ) -> Learner:
     """The learner to begin with: a fresh one, already saved, or the one in the newest checkpoint."""
+    if folder is not None:
+        folder.clean()
     if resume:
         return _loaded(folder, net, optimizer, identity)
     if folder is not None and folder.paths():
         raise ValueError(
             f"out={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
         )
-    if folder is not None:
-        folder.clean()
     stream = None
     if isinstance(estimator, AlwaysOn):
         (x, y), lock_in = sample, estimator.lock_in
@@ -719,7 +725,9 @@ def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> 
 
 
 def _save(folder: Any, learner: Learner) -> None:
-    """A checkpoint; one that cannot be written is said, and training goes on."""
+    """A checkpoint, where there is a folder; one that cannot be written is said, and training goes on."""
+    if folder is None:
+        return
     try:
         folder.save(learner.step, learner)
     except OSError as error:
@@ -729,23 +737,12 @@ def _save(folder: Any, learner: Learner) -> None:
         )
 
 
-def _line(row: Metrics) -> str:
-    return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"
-
-
-def _rewrite_metrics(folder: Any, learner: Learner) -> None:
-    """`metrics.jsonl` as of this state: rows after the checkpoint are measured again."""
-    if folder is not None:
-        checkpoint.write(folder.path / "metrics.jsonl", "".join(map(_line, learner.history)).encode())
-
-
-def _append_metrics(folder: Any, learner: Learner) -> None:
+def _write_metrics(folder: Any, learner: Learner) -> None:
+    """`metrics.jsonl` as of this state, whole or as it was: rows after a checkpoint that is gone back to go with it."""
     if folder is None:
         return
+    rows = ({k: v if math.isfinite(v) else None for k, v in row.items()} for row in learner.history)
     try:
-        with (folder.path / "metrics.jsonl").open("a") as file:
-            file.write(_line(learner.history[-1]))
-            file.flush()
-            os.fsync(file.fileno())
+        checkpoint.write(folder.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
         warnings.warn(f"the metrics of step {learner.step} are not in metrics.jsonl: {error}", stacklevel=3)

@@ -69,6 +69,12 @@ def test_train_resume_and_predict(oscsim, tmp_path):
     assert at_once.returncode == 0, at_once.stderr
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "at_once"))
 
+    (tmp_path / "early").mkdir()  # killed before its first checkpoint
+    (tmp_path / "early" / "settings.json").write_bytes((tmp_path / "at_once" / "settings.json").read_bytes())
+    early = oscsim("train", "--resume", "early")
+    assert early.returncode == 0, early.stderr
+    assert_same(weights(tmp_path / "early"), weights(tmp_path / "at_once"))
+
     x, y = osc.datasets.load("digits", "test")
     np.save(tmp_path / "x.npy", x[:100])
     said = oscsim("predict", "run", "x.npy", "--scores", "scores.npy")

@@ -231,6 +231,20 @@ def test_a_jump_to_chance_is_a_divergence():
     assert not jumped_to_chance(history(5.0, 90.0), None)
 
 
+def test_a_jump_goes_back_to_the_epoch_before(digits, held_out, tmp_path, monkeypatch):
+    """Checkpoints of every call lie in the folder; the good one is that of the last epoch, not the newest."""
+    jumped = iter([False, True])
+    monkeypatch.setattr(osc.learning, "jumped_to_chance", lambda *_: next(jumped, False))
+    settings = {"validation": held_out, "epochs": 3, "out": tmp_path, "checkpoint_seconds": 1e-6}
+    with pytest.raises(
+        osc.DivergenceError, match=r"epoch 3 .*jumped to chance.*last good checkpoint is .*step-000000030"
+    ):
+        train(digits, **settings)
+    assert checkpoint.Folder(tmp_path).newest(Learner).step == 30
+    result = train(digits, **settings, resume=True)
+    assert_same_weights(result.network, train(digits, epochs=3).network)
+
+
 def test_another_run_in_the_folder_is_refused(digits, tmp_path):
     train(digits, epochs=1, out=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -241,6 +255,8 @@ def test_another_run_in_the_folder_is_refused(digits, tmp_path):
         ({"key": jax.random.key(1)}, "key"),
         ({"estimator": osc.Classic(0.1)}, "estimator"),
         ({"net": network(sizes=(64, 8, 10))}, "network"),
+        ({"net": network(activation=osc.Tanh())}, "activation or cost"),
+        ({"validation": digits}, "validation data"),
         ({"data": (digits[0][1:], digits[1][1:])}, "data"),
     ):
         with pytest.raises(ValueError, match=f"holds a run with another {name}"):
@@ -263,10 +279,8 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(digits, tmp_path):
         checkpoint.save(network(), path)
     with pytest.raises(ValueError, match=r"no checkpoint that can be read.*holds a LayeredNetwork, not a Learner"):
         train(digits, epochs=3, out=tmp_path, resume=True)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        osc.load(tmp_path / "nothing" / "there") if (tmp_path / "nothing").is_dir() else checkpoint.Folder(
-            tmp_path / "nothing", make=False
-        )
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        osc.load(tmp_path / "nothing")
 
 
 def test_checkpoints_kept(tmp_path):
@@ -275,6 +289,8 @@ def test_checkpoints_kept(tmp_path):
         folder.save(step, {"step": step})
     assert [path.name for path in folder.paths()] == ["step-000000005.osc", "step-000000007.osc", "step-000000010.osc"]
     assert folder.newest(dict) == {"step": 10}
+    folder.rewind(5, {"step": 5})
+    assert [path.name for path in folder.paths()] == ["step-000000005.osc"]
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_training(digits, tmp_path):

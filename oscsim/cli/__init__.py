@@ -31,6 +31,9 @@ def main(args: Sequence[str] | None = None) -> None:
             arguments = with_config(list(sys.argv[1:] if args is None else args))
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
             tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments).run()
+        except KeyboardInterrupt:
+            print("oscsim: stopped", file=sys.stderr)
+            sys.exit(130)
         except FAILURES as error:
             print(f"oscsim: error: {_line(error)}", file=sys.stderr)
             sys.exit(2)
@@ -54,7 +57,7 @@ def with_config(args: list[str]) -> list[str]:
         raise ValueError(f"config={path}: no such file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config={path} is no TOML file: {error}") from error
-    given = {arg.split("=")[0] for arg in rest if arg.startswith("--")}
+    given = {arg.split("=")[0].replace("_", "-") for arg in rest if arg.startswith("--")}
     found, positional = [], []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")

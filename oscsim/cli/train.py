@@ -16,6 +16,7 @@ import tyro
 
 import oscsim as osc
 from oscsim import checkpoint
+from oscsim._arrays import as_count
 from oscsim.cli.reports import require_writable
 from oscsim.cli.settings import Integration, Network, Signal, load_npz
 
@@ -42,8 +43,8 @@ class Train:
     estimator: Literal["lock-in", "phases", "classic", "exact", "backpropagation"] = "lock-in"
     """How gradients are obtained; backpropagation trains a feed-forward network of the same sizes."""
 
-    epochs: int = 10
-    """How often to go through the data, in all."""
+    epochs: int | None = None
+    """How often to go through the data, in all; 10 if not given."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the data and all noise."""
@@ -120,11 +121,13 @@ class Train:
     def run(self) -> None:
         """Run it."""
         if self.resume is not None:
-            return self._saved_settings()._train(self.resume, resume=True)
+            return self._saved_settings()._train(self.resume)
         if self.out is None:
             raise ValueError("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
         require_writable(self.out)
-        self._train(self.out, resume=False)
+        if checkpoint.Folder(self.out, self.keep).paths():
+            raise ValueError(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
+        dataclasses.replace(self, epochs=10 if self.epochs is None else self.epochs)._train(self.out)
 
     def _saved_settings(self) -> "Train":
         """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
@@ -139,24 +142,29 @@ class Train:
             raise ValueError(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} was not written by oscsim train, or is damaged ({error})") from error
-        return dataclasses.replace(saved, epochs=self.epochs) if "epochs" in changed else saved
+        if self.epochs not in (None, saved.epochs) and saved.schedule != "constant":
+            raise ValueError(
+                f"epochs={self.epochs} cannot change where schedule={saved.schedule} ends with the last of "
+                f"{saved.epochs}: start anew with --out"
+            )
+        return saved if self.epochs is None else dataclasses.replace(saved, epochs=self.epochs)
 
-    def _train(self, out: Path, resume: bool) -> None:
+    def _train(self, out: Path) -> None:
+        epochs = as_count("epochs", self.epochs)
+        resume = bool(checkpoint.Folder(out, self.keep).paths())  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
             (x, y), validation = self._data()
             key_weights, key = jax.random.split(jax.random.key(self.seed))
             labels = (y, validation[1])
             classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
             net = self._network(x, classes, key_weights)
-            steps = self.epochs * (len(x) // self.batch_size)
-            if not resume and checkpoint.Folder(out, self.keep).paths():
-                raise ValueError(f"out={out} holds a run already: choose another folder, or --resume {out}")
-            if not resume:
-                settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
-                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
+            steps = epochs * (len(x) // self.batch_size)
+            estimator, optimizer = self._estimator(), self._optimizer(net, steps)
+            settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
+            checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
             try:
                 result = osc.train(
-                    net, (x, y), self._estimator(), self._optimizer(net, steps), epochs=self.epochs, key=key,
+                    net, (x, y), estimator, optimizer, epochs=epochs, key=key,
                     batch_size=self.batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
                     checkpoint_seconds=self.checkpoint_seconds, patience=self.patience, rollback=self.rollback,
                     probe=self.probe, callbacks=[_Rows()],
@@ -169,6 +177,9 @@ class Train:
     def _data(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """Samples to train on and held-out ones."""
         if self.data.endswith(".npz"):
+            for name in ("standardise", "data_dir"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
             x, y = load_npz(Path(self.data))
             held_out: Any = load_npz(Path(self.data), "x_test", "y_test")
         else:
@@ -201,6 +212,8 @@ class Train:
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
+            if self.steps is not None and self.tolerance != Train().tolerance:
+                raise ValueError(f"tolerance={self.tolerance:g} and steps={self.steps} exclude each other: give one")
             tolerance = self.tolerance if self.steps is None else None
             return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps)
         if self.estimator == "classic":
@@ -244,16 +257,19 @@ class Predict:
     """Folder of a training run, or one of its checkpoints."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """An .npy file with inputs, (n, inputs), or an .npz file with an array x of such."""
+    """An .npy file with inputs, (n, inputs), or an .npz file with an array x of such; scaled as in training."""
 
     scores: Path | None = None
     """Write the score of each class, (n, classes), to this .npy file as well."""
 
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point numbers to compute in: those of the training run."""
+
     def run(self) -> None:
         """Run it."""
-        net = osc.load(self.network)
         x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
-        scores = osc.predict(net, x)
+        with jax.enable_x64(self.precision == "float64"):
+            scores = osc.predict(osc.load(self.network), x)
         if self.scores is not None:
             with self.scores.open("wb") as file:
                 np.save(file, scores)

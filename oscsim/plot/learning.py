@@ -10,7 +10,7 @@ from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, f
 if TYPE_CHECKING:
     import matplotlib.axes
 
-UNITS = {"error": " (%)", "seconds": " (s)", "loss": " (nats)"}
+UNITS = {"error": " (%)", "seconds": " (s)"}
 
 
 def learning_curves(
