@@ -90,7 +90,7 @@ MAPS = Path("/proc/self/maps")
 
 @pytest.fixture(autouse=True)
 def _room_for_compiled_code():
-    """Each compiled function takes memory maps, of which Linux allows a process 65,530; beyond, the compiler crashes."""
+    """Compiled functions take memory maps, of which Linux allows a process 65,530; beyond, the compiler crashes."""
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
