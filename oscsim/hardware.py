@@ -42,22 +42,19 @@ def rounded(a: Array, resolution: Array) -> Array:
 # Neurons that are not all alike.
 
 
-class UnequalGains(AbstractNetwork):
-    r"""A network whose neurons differ in gain: $\Phi'(s) = \Phi(g \odot s)$.
-
-    Each neuron emits $g_j \sigma(u_j)$ and weighs what it receives by $g_j$, as a transconductance does in both
-    directions; the coupling stays symmetric, and the gradient exact for the network as it is. Made by `spread`.
+class AbstractImperfectNetwork(AbstractNetwork):
+    r"""A network around another one, of which it is all but $\Phi$.
 
     Attributes:
         network: the ideal one. Gradients are pytrees like `parameters(self)`, with those of its parameters in
             `gradient.network`.
-        imperfection: $g$, one array per layer.
+        imperfection: what is not ideal, as arrays; never learned.
     """
 
-    network: AbstractNetwork
-    imperfection: tuple[Real[Array, "..."], ...]
+    network: Any
+    imperfection: tuple[Array, ...]
 
-    def __init__(self, network: AbstractNetwork, imperfection: tuple[Array, ...]):
+    def __init__(self, network: Any, imperfection: tuple[Array, ...]):
         self.network, self.imperfection = network, imperfection
 
     @property
@@ -87,6 +84,19 @@ class UnequalGains(AbstractNetwork):
 
     def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
         return self.network.clamp(x)
+
+
+class UnequalGains(AbstractImperfectNetwork):
+    r"""A network whose neurons differ in gain: $\Phi'(s) = \Phi(g \odot s)$.
+
+    Each neuron emits $g_j \sigma(u_j)$ and weighs what it receives by $g_j$, as a transconductance does in both
+    directions; the coupling stays symmetric, and the gradient exact for the network as it is. Made by `spread`.
+
+    Attributes:
+        network: the ideal one. Gradients are pytrees like `parameters(self)`, with those of its parameters in
+            `gradient.network`.
+        imperfection: $g$, one array per layer.
+    """
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         return self.network.phi(clamped, tuple(g * a for g, a in zip(self.imperfection, s, strict=True)), y, beta)
@@ -132,7 +142,7 @@ def spread(net: Any, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any
     return net
 
 
-class MismatchedNetwork(AbstractNetwork):
+class MismatchedNetwork(AbstractImperfectNetwork):
     r"""A layered network whose backward path is another than its forward path: $B_l = W_l + \delta_l$.
 
     Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
@@ -145,40 +155,6 @@ class MismatchedNetwork(AbstractNetwork):
             `gradient.network`.
         imperfection: $\delta$, one (out, in) array per weight array but the first, which has no way back.
     """
-
-    network: LayeredNetwork
-    imperfection: tuple[Real[Array, "out in"], ...]
-
-    def __init__(self, network: LayeredNetwork, imperfection: tuple[Array, ...]):
-        self.network, self.imperfection = network, imperfection
-
-    @property
-    def activation(self) -> Callable:
-        """That of the forward path, as all that follows."""
-        return self.network.activation
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The layers of neurons."""
-        return self.network.shapes
-
-    @property
-    def time_constant(self) -> Any:
-        """Of each layer or neuron."""
-        return self.network.time_constant
-
-    @property
-    def input_shape(self) -> Any:
-        """The shape of one input."""
-        return self.network.input_shape
-
-    @property
-    def outputs(self) -> Any:
-        """The number of classes."""
-        return self.network.outputs
-
-    def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
-        return self.network.clamp(x)
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         """The forward path's; what is added has the value 0, and of its derivatives only that by the layer below."""

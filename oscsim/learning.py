@@ -232,9 +232,7 @@ def train(
                 # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
                 learner = session.finish_epoch(new, time.perf_counter() - began) if ended else new
             except DivergenceError as error:
-                if (
-                    ended and folder is not None
-                ):  # seen after an epoch, it came about within: what was saved since is lost
+                if ended and folder is not None:  # it came about within the epoch: what was saved since is lost
                     folder.rewind(epoch_start.step, epoch_start)
                 if rollback is None or folder is None or rollbacks == MOST_ROLLBACKS:
                     where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
