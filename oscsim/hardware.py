@@ -138,7 +138,8 @@ def spread(net: Any, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any
             )
         net = eqx.tree_at(lambda n: n.time_constant, net, spread_out)
     if is_traced(of_gain) or float(of_gain) > 0:
-        net = UnequalGains(net, tuple(factors(of_gain, keys[1::2])))
+        # pyright takes the dataclass's __init__ for the one that the class inherits, here and below
+        net = UnequalGains(net, tuple(factors(of_gain, keys[1::2])))  # pyright: ignore[reportCallIssue]
     return net
 
 
@@ -192,7 +193,7 @@ def mismatch(net: Any, key: Key[Array, ""], *, deviation: Any) -> MismatchedNetw
     deviation = not_negative(deviation, "deviation")
     returning = net.weights[1:]
     keys = jax.random.split(key, len(returning))
-    return MismatchedNetwork(
+    return MismatchedNetwork(  # pyright: ignore[reportCallIssue]
         net,
         tuple(
             deviation.astype(w.dtype) * jnp.sqrt(jnp.mean(w**2)) * jax.random.normal(k, w.shape, w.dtype)
