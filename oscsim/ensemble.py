@@ -14,7 +14,7 @@ from oscsim._arrays import all_finite, as_count, describe
 from oscsim.cycle import Cycle, Plan, begin, check_drive
 from oscsim.demodulation import AbstractDemodulator, Reading
 from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
-from oscsim.estimators import mean_reading
+from oscsim.estimators.lock_in import mean_reading
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise.base import as_noises, require_noise_key

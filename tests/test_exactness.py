@@ -153,7 +153,9 @@ def test_classic_is_one_sided_and_phases_with_two_points_symmetric():
     amplitudes = np.array([0.01, 0.02, 0.04])
     one_sided = [osc.relative_error(osc.Classic(a)(net, x, y).gradient, exact) for a in amplitudes]
     symmetric = [osc.relative_error(osc.Phases(a, 2)(net, x, y).gradient, exact) for a in amplitudes]
+    stepped = [osc.relative_error(osc.Classic(a, steps=(200, 200))(net, x, y).gradient, exact) for a in amplitudes]
     assert 0.9 < order(one_sided, amplitudes) < 1.1
+    np.testing.assert_allclose(stepped, one_sided, rtol=1e-7)
     assert 1.9 < order(symmetric, amplitudes) < 2.1
     mirrored = jax.tree.map(
         lambda a, b: (a + b) / 2,

@@ -527,6 +527,17 @@ def test_step_noise_is_the_papers_iteration():
     within(power.mean(), expected, power.std() / np.sqrt(power.size))
 
 
+@pytest.mark.parametrize(("quiet_free", "phases"), [(True, 1), (False, 2)])
+def test_step_noise_in_the_two_phases_of_classic(quiet_free, phases):
+    """Of lone neurons: the bias's gradient is the difference of the phases' last noises over A."""
+    x, y = np.ones((1, 2)), np.zeros(1, int)
+    classic = osc.Classic(0.5, steps=(3, 3), noise=osc.StepNoise(0.3), quiet_free=quiet_free)
+    keys = jax.random.split(KEY, 1_000)
+    gradients = np.asarray(jax.vmap(lambda key: classic(alone(), x, y, key).gradient.biases[0])(keys))
+    expected = phases * (0.3 / 0.5) ** 2
+    within(np.var(gradients), expected, expected * np.sqrt(2 / gradients.size))
+
+
 def test_readout_noise_reaches_the_reading_and_not_the_neurons():
     still = noisy(osc.ReadoutNoise(0.0), cycles=2)
     run = noisy(osc.ReadoutNoise(0.1), cycles=2)

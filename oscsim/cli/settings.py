@@ -92,12 +92,67 @@ class Signal:
         return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.amplitude, self.period)
 
 
+NOISES: dict[str, tuple[str, ...]] = {
+    "white": ("intensity", "shared_over_batch"),
+    "ornsteinuhlenbeck": ("intensity", "correlation_time", "shared_over_batch"),
+    "step": ("standard_deviation", "shared_over_batch"),
+    "readout": ("standard_deviation",),
+}
+"""The noises, and which options belong to each."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What disturbs the neurons, or their reading."""
+
+    noise: Literal[tuple(NOISES)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    """White or coloured noise on the potentials, the paper's noise at every step of one time constant, or noise on the
+    reading alone; none if not given."""
+
+    intensity: float | None = None
+    """Of white and Ornstein-Uhlenbeck noise, in units of the potentials times the square root of time."""
+
+    correlation_time: float | None = None
+    """Of Ornstein-Uhlenbeck noise, in units of the neurons' time constant."""
+
+    standard_deviation: float | None = None
+    """Of step noise, in units of the potentials; of readout noise, in units of the activities."""
+
+    shared_over_batch: bool = False
+    """One noise for all samples of a batch, as in the paper; else independent ones."""
+
+    def build(self) -> Any:
+        """The noise, or None."""
+        own = NOISES[self.noise] if self.noise else ()
+        given = {
+            name: value
+            for name in ("intensity", "correlation_time", "standard_deviation", "shared_over_batch")
+            if (value := getattr(self, name)) not in (None, False)
+        }
+        for name, value in given.items():
+            if name not in own:
+                owners = " and ".join(f"--noise {kind}" for kind, options in NOISES.items() if name in options)
+                raise ValueError(f"{name}={value} belongs to {owners}, not to {self.noise or 'a run without noise'}")
+        if self.noise is None:
+            return None
+        missing = [name for name in own if name not in given and name != "shared_over_batch"]
+        if missing:
+            raise ValueError(f"noise={self.noise} needs {' and '.join(missing)}: give --{missing[0].replace('_', '-')}")
+        kind = {
+            "white": osc.WhiteNoise,
+            "ornsteinuhlenbeck": osc.OrnsteinUhlenbeck,
+            "step": osc.StepNoise,
+            "readout": osc.ReadoutNoise,
+        }[self.noise]
+        return kind(**given)
+
+
 @dataclass(frozen=True)
 class Integration:
     """How a cycle is integrated."""
 
-    solver: Literal[tuple(SOLVERS)] = "tsit5"  # pyright: ignore[reportInvalidTypeForm]
-    """The integration scheme."""
+    solver: Literal[tuple(SOLVERS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    """The integration scheme; tsit5 if not given, under noise heun, under step noise euler."""
 
     steps_per_cycle: int | None = None
     """So many equal steps per cycle; adaptive steps if not given."""
@@ -107,7 +162,8 @@ class Integration:
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `simulate` and `LockIn`."""
-        return {"solver": SOLVERS[self.solver](), "steps_per_cycle": self.steps_per_cycle, "ticks": self.ticks}
+        solver = None if self.solver is None else SOLVERS[self.solver]()
+        return {"solver": solver, "steps_per_cycle": self.steps_per_cycle, "ticks": self.ticks}
 
 
 def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:

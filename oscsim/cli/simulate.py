@@ -12,7 +12,7 @@ import tyro
 import oscsim as osc
 from oscsim import checkpoint, plot
 from oscsim.cli.reports import png, print_cycles, require_writable
-from oscsim.cli.settings import Integration, Network, Signal, load_npz
+from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
 from oscsim.plot.runs import LOCKED
 
 
@@ -43,7 +43,7 @@ class Simulate:
     """How many cycles at the start to leave out of the gradient."""
 
     seed: int = 0
-    """Seed of the initial weights."""
+    """Seed of the initial weights and of the noise."""
 
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point numbers to compute in."""
@@ -54,6 +54,7 @@ class Simulate:
     network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
     signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=Signal)
     integration: Annotated[Integration, tyro.conf.arg(name="")] = field(default_factory=Integration)
+    noise: Annotated[Noise, tyro.conf.arg(name="")] = field(default_factory=Noise)
 
     def run(self) -> None:
         """Run it."""
@@ -67,12 +68,15 @@ class Simulate:
         with jax.enable_x64(self.precision == "float64"):
             x, y = self._samples()
             net = self.network.build(self.sizes, jax.random.key(self.seed))
-            teaching = self.signal.build()
+            teaching, noise = self.signal.build(), self.noise.build()
+            key = None if noise is None else jax.random.key(self.seed)
             exact = osc.exact_gradient(net, x, y)
-            run = osc.simulate(net, x, y, teaching, cycles=self.cycles, **self.integration.arguments())
+            run = osc.simulate(
+                net, x, y, teaching, cycles=self.cycles, noise=noise, key=key, **self.integration.arguments()
+            )
             print(run, "\n")
             print_cycles(run, exact, self.discard)
-            if run.cycles > 1 and run.lock_residual[-1] > LOCKED:
+            if noise is None and run.cycles > 1 and run.lock_residual[-1] > LOCKED:
                 warnings.warn(
                     f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",

@@ -18,7 +18,7 @@ import oscsim as osc
 from oscsim import checkpoint
 from oscsim._arrays import as_count
 from oscsim.cli.reports import require_writable
-from oscsim.cli.settings import Integration, Network, Signal, load_npz
+from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
 
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 
@@ -80,7 +80,10 @@ class Train:
     """Residual that the phases are settled to."""
 
     steps: tuple[int, int] | None = None
-    """Of the phases: so many plain steps free, and at each point, instead of settling to the tolerance."""
+    """Of phases and classic: so many plain steps free, and at each point, instead of settling."""
+
+    quiet_free: bool = False
+    """Of classic: no noise in the free phase, as in the authors' training runs."""
 
     method: Literal["implicit", "bptt"] = "implicit"
     """Of the exact gradient: implicit differentiation, or backpropagation through the settling."""
@@ -117,6 +120,7 @@ class Train:
     integration: Annotated[Integration, tyro.conf.arg(name="")] = field(
         default_factory=lambda: Integration(solver="euler", steps_per_cycle=100)
     )
+    noise: Annotated[Noise, tyro.conf.arg(name="")] = field(default_factory=Noise)
 
     def run(self) -> None:
         """Run it."""
@@ -205,19 +209,21 @@ class Train:
                 part = next(p for p in (self, self.signal, self.integration) if hasattr(p, name))
                 if getattr(part, name) != getattr(next(p for p in _DEFAULTS if type(p) is type(part)), name):
                     raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
-        amplitude = self.signal.amplitude
+        amplitude, noise = self.signal.amplitude, self.noise.build()
         if self.estimator == "lock-in":
             arguments = self.integration.arguments()
-            lock_in = osc.LockIn(self.signal.build(), cycles=self.cycles, discard=self.discard, **arguments)
+            lock_in = osc.LockIn(
+                self.signal.build(), cycles=self.cycles, discard=self.discard, noise=noise, **arguments
+            )
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
             if self.steps is not None and self.tolerance != Train().tolerance:
                 raise ValueError(f"tolerance={self.tolerance:g} and steps={self.steps} exclude each other: give one")
             tolerance = self.tolerance if self.steps is None else None
-            return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps)
+            return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps, noise=noise)
         if self.estimator == "classic":
-            return osc.Classic(amplitude)
+            return osc.Classic(amplitude, steps=self.steps, noise=noise, quiet_free=self.quiet_free)
         return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
 
     def _optimizer(self, net: Any, steps: int) -> Any:
@@ -243,7 +249,10 @@ OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cycles", "discard", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): ("lock-in",),
     ("amplitude",): ("lock-in", "phases", "classic"),
     ("points",): ("lock-in", "phases"),
-    ("tolerance", "steps"): ("phases",),
+    ("noise",): ("lock-in", "phases", "classic"),
+    ("steps",): ("phases", "classic"),
+    ("tolerance",): ("phases",),
+    ("quiet_free",): ("classic",),
     ("method",): ("exact",),
 }
 """Which options belong to which estimators; one that would be ignored is refused."""
@@ -307,11 +316,11 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(cls: Any, values: dict[str, Any]) -> Any:
     """A dataclass from what `_to_json` made of it."""
-    nested = {"network": Network, "signal": Signal, "integration": Integration}
+    nested = {"network": Network, "signal": Signal, "integration": Integration, "noise": Noise}
     paths = ("out", "resume", "data_dir")
     arguments = {}
     for name, value in values.items():
-        if name in nested:
+        if name in nested and isinstance(value, dict):  # the group `noise` holds an option `noise`
             value = _from_json(nested[name], value)
         elif name in paths and value is not None:
             value = Path(value)

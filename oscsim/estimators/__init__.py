@@ -1,0 +1,12 @@
+"""Estimators: from a network, inputs and targets to the gradient of the mean loss, each by its own physics.
+
+Every estimator is called the same way, `estimator(net, x, y, key=None)`, and returns an `Estimate`.
+"""
+
+from oscsim.estimators.base import AbstractEstimator, Estimate
+from oscsim.estimators.classic import Classic
+from oscsim.estimators.exact import Backpropagation, Exact
+from oscsim.estimators.lock_in import AlwaysOn, LockIn
+from oscsim.estimators.phases import Phases
+
+__all__ = ["AbstractEstimator", "AlwaysOn", "Backpropagation", "Classic", "Estimate", "Exact", "LockIn", "Phases"]

@@ -1,0 +1,127 @@
+"""Classic one-sided equilibrium propagation."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from oscsim._arrays import (
+    all_finite,
+    as_scalar,
+    describe,
+    is_traced,
+)
+from oscsim.equilibrium import (
+    Equilibrium,
+    default_tolerance,
+    require_settled,
+    settle_inputs,
+)
+from oscsim.errors import DivergenceError
+from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
+from oscsim.networks.inputs import Inputs
+from oscsim.noise import StepNoise
+from oscsim.noise.base import as_noises, require_noise_key
+
+
+class Classic(AbstractEstimator):
+    r"""Classic one-sided equilibrium propagation.
+
+    $g = -\left(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)\right) / A$:
+    a free and a nudged equilibrium, both real; biased by $O(A)$.
+
+    Attributes:
+        amplitude: $A$, the nudge; its sign is free.
+        steps: `(T1, T2)` runs the plain iteration instead of settling: T1 steps free, then T2 steps nudged.
+        noise: `StepNoise(...)` at every step; needs `steps`, and a key when called.
+        quiet_free: leave the free phase without noise, as the authors' training runs do.
+
+    Raises:
+        ValueError: an amplitude of zero, or not finite; steps that are not positive; noise without steps or without a
+            key; `quiet_free` without noise.
+        TypeError: another noise than `StepNoise`.
+        NotSettledError: one of the two does not settle.
+        DivergenceError: the steps run away.
+
+    Source: Scellier & Bengio (2017).
+    """
+
+    amplitude: Float[Array, ""]
+    steps: tuple[int, int] | None = eqx.field(static=True)
+    noise: StepNoise | None
+    quiet_free: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        amplitude: Any,
+        *,
+        steps: tuple[int, int] | None = None,
+        noise: StepNoise | None = None,
+        quiet_free: bool = False,
+    ):
+        self.amplitude = as_scalar(amplitude, "amplitude")
+        if not is_traced(self.amplitude) and self.amplitude == 0:
+            raise ValueError(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
+        self.steps = None if steps is None else as_steps(steps)
+        check_step_noise(noise, steps)
+        if quiet_free and noise is None:
+            raise ValueError("quiet_free=True without noise: all is quiet, leave it out")
+        self.noise, self.quiet_free = noise, bool(quiet_free)
+
+    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+        check_parameters(net)
+        inputs = Inputs.of(net, x, y)
+        if self.steps is not None:
+            require_noise_key(as_noises(self.noise), key)
+            steps = np.int32(self.steps[0]), np.int32(self.steps[1])
+            estimate = _stepped(net, inputs, self.amplitude, steps, self.noise, key, self.quiet_free)
+            if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
+                raise DivergenceError(f"the neurons diverged under {describe(self)}: lower the amplitude")
+            return estimate
+        level = default_tolerance(net.dtype)
+        free = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(level))
+        nudged = settle_inputs(net, inputs, self.amplitude, np.asarray(level), start=free.potentials)
+        if not is_traced(nudged):
+            require_settled(net, inputs, free, 0.0, level)
+            require_settled(net, inputs, nudged, self.amplitude, level)
+        return _settled(net, inputs, self.amplitude, free, nudged)
+
+
+@eqx.filter_jit
+def _settled(
+    net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Equilibrium, nudged: Equilibrium
+) -> Estimate:
+    residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
+    gradient = _one_sided(net, inputs, amplitude, free.activities, nudged.activities)
+    return estimate_at(net, inputs, gradient, free.activities, residual, residual <= default_tolerance(net.dtype))
+
+
+@eqx.filter_jit
+def _stepped(
+    net: AbstractNetwork,
+    inputs: Inputs,
+    amplitude: Array,
+    steps: tuple[Any, Any],
+    noise: StepNoise | None,
+    key: Key[Array, ""] | None,
+    quiet_free: bool,
+) -> Estimate:
+    key_free, key_nudged = (None, None) if key is None else jax.random.split(key)
+    rest = net.rest(inputs.x.shape[0])
+    free = iterate(net, inputs, rest, jnp.zeros((), net.dtype), steps[0], None if quiet_free else noise, key_free)
+    nudged = iterate(net, inputs, free, amplitude.astype(net.dtype), steps[1], noise, key_nudged)
+    before, after = net.activities(free), net.activities(nudged)
+    gradient = _one_sided(net, inputs, amplitude, before, after)
+    return estimate_at(net, inputs, gradient, before, movement(net, inputs, free), all_finite((free, nudged)))
+
+
+def _one_sided(net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Layers, nudged: Layers) -> Any:
+    """The gradient from the activities of both phases."""
+    before = net.plasticity(inputs.x, free, inputs.y, jnp.zeros(()))
+    after = net.plasticity(inputs.x, nudged, inputs.y, amplitude)
+    return jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)

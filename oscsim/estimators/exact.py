@@ -1,0 +1,72 @@
+"""The exact gradients that others are measured against."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from oscsim._arrays import (
+    all_finite,
+)
+from oscsim.equilibrium import (
+    default_tolerance,
+    exact_solution,
+)
+from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
+from oscsim.networks.feedforward import FeedForwardNetwork
+from oscsim.networks.inputs import Inputs
+
+
+class Exact(AbstractEstimator):
+    """The exact gradient at the free equilibrium, as `exact_gradient` computes it.
+
+    Attributes:
+        method: `"implicit"` or `"bptt"`.
+
+    Raises:
+        ValueError: an unknown method.
+        NotSettledError: the free network does not settle.
+    """
+
+    method: Literal["implicit", "bptt"] = eqx.field(static=True, default="implicit")
+
+    def __check_init__(self):
+        if self.method not in ("implicit", "bptt"):
+            raise ValueError(f"method={self.method!r}: use 'implicit' or 'bptt'")
+
+    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+        check_parameters(net)
+        inputs = Inputs.of(net, x, y)
+        gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
+        return estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
+
+
+class Backpropagation(AbstractEstimator):
+    """The gradient of a `FeedForwardNetwork` by ordinary backpropagation: the baseline that learns without dynamics."""
+
+    def __call__(self, net: Any, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+        """The gradient for one batch.
+
+        Raises:
+            TypeError: a network with dynamics, which has other estimators.
+        """
+        if not isinstance(net, FeedForwardNetwork):
+            raise TypeError(f"net is a {type(net).__name__}: use a FeedForwardNetwork, or Exact('bptt') for a network "
+                            "with dynamics")  # fmt: skip
+        inputs = Inputs.of(net, x, y)
+        return _backpropagated(net, inputs)
+
+
+@eqx.filter_jit
+def _backpropagated(net: FeedForwardNetwork, inputs: Inputs) -> Estimate:
+    learned, fixed = split_parameters(net)
+
+    def loss(learned):
+        net = eqx.combine(learned, fixed)
+        return jnp.mean(jax.vmap(lambda x, y: net.cost(net(x), y))(inputs.x, inputs.y))
+
+    value, gradient = jax.value_and_grad(loss)(learned)
+    return Estimate(gradient, value, (), jnp.zeros_like(value), all_finite((value, gradient)))

@@ -1,0 +1,66 @@
+r"""The plain iteration $u \leftarrow \partial\Phi/\partial s$, a fixed number of steps, with noise at each of them.
+
+What the paper's code does in place of settling to a tolerance; `Phases` and `Classic` offer it as `steps=(T1, T2)`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Key
+
+from oscsim._arrays import as_count, describe
+from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.inputs import Inputs
+from oscsim.noise import StepNoise
+
+
+def as_steps(steps: Any) -> tuple[int, int]:
+    """`(T1, T2)`: steps of the free phase, and of each nudged one.
+
+    Raises:
+        ValueError: not two positive integers.
+    """
+    remedy = "use two positive integers, free steps and steps per point"
+    if not isinstance(steps, (tuple, list)) or len(steps) != 2:
+        raise ValueError(f"steps={steps!r}: {remedy}")
+    free, nudged = (as_count(f"steps={steps}: entry {i}", n, remedy=remedy) for i, n in enumerate(steps))
+    return free, nudged
+
+
+def check_step_noise(noise: Any, steps: Any) -> None:
+    """Refuse a noise that is not one per step, or has no steps to disturb.
+
+    Raises:
+        ValueError: noise without steps.
+        TypeError: another noise than `StepNoise`.
+    """
+    if noise is not None and steps is None:
+        raise ValueError("noise needs steps=(T1, T2): a noisy network settles nowhere")
+    if noise is not None and not isinstance(noise, StepNoise):
+        raise TypeError(f"noise={describe(noise)}: use StepNoise(standard_deviation), which acts at every step")
+
+
+def iterate(
+    net: AbstractNetwork,
+    inputs: Inputs,
+    u: Layers,
+    beta: Any,
+    count: Any,
+    noise: StepNoise | None,
+    key: Key[Array, ""] | None,
+) -> Layers:
+    """The potentials after `count` steps from `u` under a constant `beta`."""
+
+    def step(number, u):
+        u = net.force(inputs.clamped, net.activities(u), inputs.y, beta)
+        return u if noise is None or key is None else noise(u, jax.random.fold_in(key, number))
+
+    return lax.fori_loop(0, count, step, u)
+
+
+def movement(net: AbstractNetwork, inputs: Inputs, free: Layers) -> Array:
+    """How far one more step without noise would move a free state, at most: its residual."""
+    moved = net.force(inputs.clamped, net.activities(free), inputs.y, jnp.zeros((), net.dtype))
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(a - b)) for a, b in zip(moved, free, strict=True)]))
