@@ -1,6 +1,6 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
-from oscsim import datasets, hardware, plot, response
+from oscsim import datasets, hardware, plot, response, studies
 from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
@@ -57,7 +57,9 @@ from oscsim.plasticity import Learned, TimeScales, check_time_scales, learn
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
+from oscsim.store import load_sweep
 from oscsim.suggestion import Suggestion, suggest
+from oscsim.sweep import sweep
 from oscsim.teaching import AbstractTeaching, Constant, Cosine, Onset, Rotating, Staircase
 
 __version__ = "0.1.0"
@@ -141,6 +143,7 @@ __all__ = [
     "learn",
     "linear",
     "load",
+    "load_sweep",
     "norm_ratio",
     "parameters",
     "per_layer",
@@ -150,6 +153,8 @@ __all__ = [
     "response",
     "settle",
     "simulate",
+    "studies",
     "suggest",
+    "sweep",
     "train",
 ]

@@ -23,7 +23,10 @@ def as_real(name: str, value: Any) -> Array:
     try:
         if isinstance(value, str) or np.iscomplexobj(value):
             raise TypeError("not real")
-        return jnp.asarray(value, dtype=float)
+        if is_traced(value):
+            return jnp.asarray(value, dtype=float)
+        with jax.ensure_compile_time_eval():  # inside a compiled function too: a plain number can be looked at there
+            return jnp.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}={value!r}: use real numbers") from error
 

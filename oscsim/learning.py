@@ -394,7 +394,7 @@ class _Session:
         left = self.steps_per_epoch - learner.step % self.steps_per_epoch
         count = min(self.chunk, left, pace)
         x, y = self.batches(learner.step, count)
-        network, optimizer_state, stream, tally = _steps(
+        network, optimizer_state, stream, tally = updates(
             self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
             self.step_key, jnp.asarray(learner.rate_scale, jnp.float32), x, y, np.int32(learner.step), np.int32(count),
         )  # fmt: skip
@@ -500,7 +500,7 @@ class _Tally(eqx.Module):
 
 
 @eqx.filter_jit
-def _steps(
+def updates(
     estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
     key: Any, rate_scale: Array, x: Any, y: Any, first: Any, count: Any,
 ) -> tuple[Any, Any, Any, _Tally]:  # fmt: skip
@@ -574,6 +574,23 @@ def _judge(net: Any, x: Any, y: Any) -> tuple[Array, Array, Array]:
     free = settle_inputs(net, inputs, jnp.zeros(()), default_tolerance(net.dtype))
     scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
     return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
+
+
+EVALUATED = 500
+"""Samples that `mean_loss_and_error` settles at a time."""
+
+
+def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array, Array]:
+    """Mean loss and error in percent at the free equilibrium, as `evaluate`, but traceable: nothing is copied to host.
+
+    Samples are settled in batches; what fills the last one up is not counted.
+    """
+    size = min(EVALUATED, len(x))
+    filled = np.resize(np.arange(len(x)), (math.ceil(len(x) / size), size))
+    losses, scores, _ = lax.map(lambda rows: _judge(net, x[rows], y[rows]), jnp.asarray(filled))
+    losses, scores = losses.reshape(-1)[: len(x)], scores.reshape(-1, scores.shape[-1])[: len(x)]
+    wrong = jnp.argmax(scores, axis=1) != _labels(y)
+    return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
 
 
 def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:

@@ -65,7 +65,7 @@ class Classic(AbstractEstimator):
         quiet_free: bool = False,
     ):
         self.amplitude = as_scalar(amplitude, "amplitude")
-        if not is_traced(self.amplitude) and self.amplitude == 0:
+        if not is_traced(self.amplitude) and float(self.amplitude) == 0:
             raise ValueError(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
         self.steps = None if steps is None else as_steps(steps)
         check_step_noise(noise, steps)

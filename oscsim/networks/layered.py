@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Key, Real
 
-from oscsim._arrays import as_count, as_real, as_scalar, require_key
+from oscsim._arrays import as_count, as_real, as_scalar, is_traced, require_key
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -28,7 +28,7 @@ def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float |
     As in jax's and the paper's initialisers, `scale` is meant before the cut; what is left has 0.88 of it.
     """
     deviation = shape[-1] ** -0.5 if scale is None else scale
-    if as_scalar(deviation, "scale") < 0:
+    if not is_traced(deviation) and float(as_scalar(deviation, "scale")) < 0:
         raise ValueError(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 

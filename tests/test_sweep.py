@@ -1,0 +1,329 @@
+"""Sweeps: what is computed, where it is kept, and that nothing is lost however a sweep is stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import oscsim as osc
+from oscsim.studies import FunctionStudy, Quantity
+
+KEY = jax.random.key(3)
+
+
+def noise(key, scale, shift, power=1, name="none"):
+    """A study without a network."""
+    z = scale * jax.random.normal(key, (3,)) ** power + shift
+    return {"mean": z.mean(), "values": z + 1j * shift, "large": jnp.any(z > 1)}
+
+
+AXES = {"scale": [0.5, 1.0, 2.0], "power": [1, 2], "shift": [0.0, 1.0, 2.0, 3.0, 4.0]}
+
+
+def test_every_realisation_is_the_study_with_its_own_key():
+    found = osc.sweep(noise, AXES, seeds=4, key=KEY, block=3)
+    assert found["values"].dims == ("scale", "power", "shift", "seed", "values_0")
+    assert found["values"].dtype == np.complex64
+    assert found["large"].dtype == bool
+    for p, (i, j, k) in enumerate(np.ndindex(3, 2, 5)):
+        settings = {name: AXES[name][n] for name, n in zip(AXES, (i, j, k), strict=True)}
+        for seed in range(4):
+            key = jax.random.fold_in(jax.random.fold_in(KEY, p), seed)
+            expected = noise(key, **settings)
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name].values[i, j, k, seed], value, rtol=1e-6, err_msg=name)
+
+
+def test_blocks_of_any_size_give_the_same():
+    whole = osc.sweep(noise, AXES, seeds=4, key=KEY)
+    for block in (1, 4, 100):
+        again = osc.sweep(noise, AXES, seeds=4, key=KEY, block=block)
+        np.testing.assert_allclose(again["mean"], whole["mean"], rtol=1e-6)
+
+
+def test_a_changed_number_does_not_recompile():
+    traces = []
+
+    def study(key, a, n):
+        traces.append(n)
+        return {"product": a * n + 0 * jax.random.uniform(key)}
+
+    found = osc.sweep(study, {"a": [0.5, 1.5, 2.5, 3.5], "n": [1, 2]}, seeds=3, key=KEY, block=2)
+    np.testing.assert_array_equal(found.product.mean("seed"), np.outer([0.5, 1.5, 2.5, 3.5], [1, 2]))
+    assert sorted(traces[1:]) == [1, 2]  # after the look at the shapes
+
+
+def test_labels_units_and_fixed_settings(tmp_path):
+    study = FunctionStudy(
+        noise, known={"scale": Quantity("spread", "mV"), "values": Quantity("values", "mV", ("sample",))}
+    )
+    axes = {"scale": np.array([0.5, 1.0]), "name": ["one", "other"], "shift": 0.5}
+    found = osc.sweep(study, axes, seeds=2, key=KEY, store=tmp_path / "store")
+    assert found["values"].dims == ("scale", "name", "seed", "sample")
+    assert found.scale.attrs == {"long_name": "spread", "units": "mV"}
+    assert found["values"].attrs["units"] == "mV"
+    assert list(found.name.values) == ["one", "other"]
+    assert float(found["shift"]) == 0.5
+    np.testing.assert_array_equal(osc.load_sweep(tmp_path / "store")["mean"], found["mean"])
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+CALLS: list[float] = []
+
+
+def test_a_stopped_sweep_goes_on_and_repeats_nothing(tmp_path):
+    CALLS.clear()
+
+    class Stop(Exception):
+        pass
+
+    def study(key, scale, shift):
+        def note(scale):
+            CALLS.append(float(scale))
+            if len(CALLS) == 5:
+                raise Stop
+            return np.zeros((), np.float32)
+
+        scale = scale + jax.pure_callback(note, jax.ShapeDtypeStruct((), jnp.float32), scale, vmap_method="sequential")
+        return noise(key, scale, shift)
+
+    scales = [0.1 * n for n in range(1, 9)]
+    axes = {"scale": scales, "shift": 1.0}
+    with pytest.raises(Exception, match="Stop"):
+        osc.sweep(study, axes, seeds=1, key=KEY, store=tmp_path / "stopped", block=1)
+    done = osc.load_sweep(tmp_path / "stopped")["mean"]
+    assert np.isfinite(done[:4]).all()
+    assert np.isnan(done[4:]).all()
+    osc.sweep(study, axes, seeds=1, key=KEY, store=tmp_path / "stopped", block=1)
+    np.testing.assert_allclose(CALLS, [*scales[:5], *scales[4:]], rtol=1e-6)
+    osc.sweep(study, axes, seeds=1, key=KEY, store=tmp_path / "whole", block=1)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_gradient_quality_is_the_estimator_and_its_prediction():
+    net = osc.LayeredNetwork((4, 5, 4, 3), key=jax.random.key(1))
+    x, y = np.array([[0.2, 0.9, 0.4, 0.6], [0.8, 0.1, 0.5, 0.3]]), np.array([0, 2])
+    axes = {"amplitude": [0.1, 0.2], "intensity": [0.1], "period": 64.0, "cycles": 3}
+    found = osc.sweep(osc.studies.gradient_quality(net, x, y), axes, seeds=3, key=KEY)
+    exact = osc.exact_gradient(net, x, y)
+    lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=3, noise=osc.WhiteNoise(0.1))
+    gradient = lock_in(net, x, y, key=jax.random.fold_in(jax.random.fold_in(KEY, 1), 2)).gradient
+    np.testing.assert_allclose(found.cosine[1, 0, 2], osc.cosine(gradient, exact), rtol=1e-4)
+    flat = np.concatenate([np.ravel(a) for a in jax.tree.leaves(gradient)])
+    np.testing.assert_allclose(found.gradient[1, 0, 2], flat, rtol=1e-3, atol=1e-6)
+    size = np.linalg.norm([np.linalg.norm(a) for a in jax.tree.leaves(exact)])
+    spread = osc.response.predict_spread(net, x, y, osc.Rotating(0.2, 64.0), osc.WhiteNoise(0.1), 2)
+    spread = np.linalg.norm([np.linalg.norm(a) for a in jax.tree.leaves(spread)]) / size
+    np.testing.assert_allclose(found.predicted_spread[1, 0], spread, rtol=1e-5)
+
+
+def test_training_is_train():
+    x, y = osc.datasets.load("digits")
+    held_out = osc.datasets.load("digits", split="test")
+
+    def network(key):
+        return osc.LayeredNetwork((64, 8, 10), key=key)
+
+    study = osc.studies.training(
+        network, (x[:200], y[:200]), lambda amplitude: osc.Phases(amplitude, 2), optax.sgd, epochs=3,
+        validation=held_out,
+    )  # fmt: skip
+    found = osc.sweep(study, {"amplitude": [0.1, 0.2], "learning_rate": [0.1, 0.3]}, seeds=2, key=KEY)
+    assert found.validation_error.dims == ("amplitude", "learning_rate", "seed", "epoch")
+    assert found.survived.all()
+    np.testing.assert_array_equal(found.final_error, found.validation_error[..., -1])
+    np.testing.assert_array_equal(found.best_error, found.validation_error.min("epoch"))
+    assert (found.final_error.mean("seed")[:, 1] < found.final_error.mean("seed")[:, 0]).all()
+    # one of them by hand, through the public `train`, which shuffles by keys of its own: it must learn as well
+    one = osc.train(
+        network(jax.random.key(0)), (x[:200], y[:200]), osc.Phases(0.2, 2), optax.sgd(0.3), epochs=3, key=KEY,
+        validation=held_out, probe=0,
+    )  # fmt: skip
+    assert abs(one.history[-1]["validation_error"] - float(found.final_error[1, 1].mean())) < 15
+
+
+BAD = {
+    "result named as a setting": (
+        lambda: osc.sweep(lambda key, a: {"a": a}, {"a": [1.0]}, seeds=1, key=KEY), "a is both a setting and a result",
+    ),
+    "no axes": (lambda: osc.sweep(noise, {}, seeds=1, key=KEY), "axes={}: give a dict"),
+    "empty axis": (lambda: osc.sweep(noise, {"scale": []}, seeds=1, key=KEY), "axes['scale'] is empty"),
+    "value twice": (lambda: osc.sweep(noise, {"scale": [1.0, 1.0]}, seeds=1, key=KEY), "a value stands there twice"),
+    "two dimensions": (lambda: osc.sweep(noise, {"scale": np.ones((2, 2))}, seeds=1, key=KEY), "has shape (2, 2)"),
+    "reserved name": (lambda: osc.sweep(noise, {"seed": [1]}, seeds=1, key=KEY), "axes names 'seed' or 'key'"),
+    "no seeds": (lambda: osc.sweep(noise, AXES, seeds=0, key=KEY), "seeds=0"),
+    "unknown setting": (lambda: osc.sweep(noise, {"scal": [1.0]}, seeds=1, key=KEY), "at scal=1.0"),
+    "no dict": (lambda: osc.sweep(lambda key, a: a, {"a": [1.0]}, seeds=1, key=KEY), "return a dict from names"),
+    "no array": (lambda: osc.sweep(lambda key, a: {"b": "x"}, {"a": [1.0]}, seeds=1, key=KEY), "returns b='x'"),
+    "cannot be traced": (
+        lambda: osc.sweep(lambda key, a: {"b": 1.0 if a > 0 else 0.0}, {"a": [1.0]}, seeds=1, key=KEY),
+        "cannot be traced in a",
+    ),
+    "workers without a store": (lambda: osc.sweep(noise, AXES, seeds=1, key=KEY, workers=2), "store is None"),
+    "too large for memory": (
+        lambda: osc.sweep(lambda key, a: {"b": jnp.zeros(10**9)}, {"a": [1.0]}, seeds=10**6, key=KEY),
+        "4e+06 GB of results",
+    ),
+    "setting that is refused": (
+        lambda: osc.sweep(lambda key, period: {"c": osc.Rotating(0.1, -period).period}, {"period": [1]}, seeds=1,
+                          key=KEY),
+        "at period=1: period=-1: use a positive",
+    ),
+    "setting that nobody takes": (
+        lambda: osc.sweep(quick_training(), {"rate": [0.1]}, seeds=1, key=KEY),
+        "rate is a setting of neither the estimator, which takes ['amplitude'], nor the optimizer",
+    ),
+}  # fmt: skip
+
+
+def quick_training():
+    data = np.zeros((20, 4)), np.arange(20) % 2
+    return osc.studies.training(
+        lambda key: osc.LayeredNetwork((4, 3, 2), key=key), data, lambda amplitude: osc.Classic(amplitude), optax.sgd,
+        epochs=1, validation=data,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case):
+    call, message = BAD[case]
+    with pytest.raises((ValueError, TypeError)) as error:
+        call()
+    assert message in str(error.value)
+
+
+def test_stores_and_schedulers_that_cannot_be_used(tmp_path, monkeypatch):
+    sweep = {"axes": {"scale": [0.5, 1.0], "shift": 0.0}, "seeds": 2, "key": KEY}
+    store = tmp_path / "store"
+    osc.sweep(noise, **sweep, store=store)
+    before = contents(store)
+    others = [
+        ("study", lambda key, scale, shift: {"mean": scale}, {}),
+        ("axes", noise, {"axes": {"scale": [0.5], "shift": 0.0}}),
+        ("settings", noise, {"axes": {"scale": [0.5, 1.0], "shift": 1.0}}),
+        ("seeds", noise, {"seeds": 3}),
+        ("key", noise, {"key": jax.random.key(4)}),
+    ]
+    for name, study, changes in others:
+        with pytest.raises(ValueError, match=f"holds another sweep: its {name} is .*nothing was changed"):
+            osc.sweep(study, **(sweep | changes), store=store)
+    with jax.enable_x64(True), pytest.raises(ValueError, match=r"its (key|precision) is"):
+        osc.sweep(noise, **sweep, store=store)
+    assert contents(store) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds something that is no sweep.*nothing was changed"):
+        osc.sweep(noise, **sweep, store=tmp_path / "other")
+    with pytest.raises(ValueError, match="is no sweep"):
+        osc.load_sweep(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"GB of results.*free on the disk"):
+        osc.sweep(lambda key, a: {"b": jnp.zeros(10**9)}, {"a": [1.0]}, seeds=10**6, key=KEY, store=tmp_path / "large")
+    assert not (tmp_path / "large").exists()
+    pytest.importorskip("distributed", reason="needs the extra `sweep`")
+    monkeypatch.setattr("oscsim.cluster.SECONDS_TO_CONNECT", 1)
+    with pytest.raises(ValueError, match=r"scheduler=tcp://127.0.0.1:9: nobody answers there"):
+        osc.sweep(noise, **sweep, store=tmp_path / "nobody", client="tcp://127.0.0.1:9")
+    assert not (tmp_path / "nobody").exists()
+
+
+# Real processes, really killed.
+
+SCRIPT = """
+import sys
+import jax
+import numpy as np
+import oscsim as osc
+
+store, workers, amplitudes, intensities, seeds = sys.argv[1], *map(int, sys.argv[2:])
+if __name__ == "__main__":
+    net = osc.LayeredNetwork((6, 4, 4), key=jax.random.key(0))
+    study = osc.studies.gradient_quality(net, np.full((1, 6), 0.5), [1], steps_per_cycle=128, predict=False)
+    axes = {
+        "amplitude": np.linspace(0.05, 0.5, amplitudes), "intensity": np.geomspace(0.01, 0.3, intensities),
+        "period": 64.0, "cycles": 2,
+    }
+    osc.sweep(study, axes, seeds=seeds, key=jax.random.key(1), store=store, workers=workers or None)
+"""
+
+
+class Sweep:
+    """A sweep in a process of its own."""
+
+    def __init__(self, folder, store, *size, workers):
+        script = folder / "script.py"
+        script.write_text(SCRIPT)
+        self.store = store
+        command = [sys.executable, str(script), str(store), str(workers), *map(str, size)]
+        environment = os.environ | {"NPROC": "1", "JAX_PLATFORMS": "cpu"}
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def blocks_done(self):
+        """Finished blocks, by the files that say so."""
+        return len(list(self.store.glob("block_done/c/**/*"))) if self.store.exists() else 0
+
+    def wait_for(self, blocks):
+        deadline = time.monotonic() + 240
+        while self.blocks_done() < blocks:
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, "the sweep does not move"
+            time.sleep(0.01)
+        return True
+
+    def finish(self):
+        _, errors = self.process.communicate(timeout=600)
+        assert self.process.returncode == 0, errors
+
+
+def killed_and_resumed(tmp_path, size, kills, workers):
+    """Kill a driver, or one of its workers, after some more blocks each time, and let it go on to the end."""
+    import psutil
+
+    draw = random.Random(0)
+    whole = Sweep(tmp_path, tmp_path / "whole", *size, workers=workers)
+    whole.finish()
+    store = tmp_path / "killed"
+    running, deaths = Sweep(tmp_path, store, *size, workers=workers), []
+    total = whole.blocks_done()
+    while len(deaths) < kills:
+        aim = min(running.blocks_done() + draw.randint(1, max(1, total // (2 * kills))), total - 1)
+        alive = running.wait_for(aim)
+        assert alive, f"ended after {len(deaths)} kills: {running.process.stderr.read()}"
+        offspring = psutil.Process(running.process.pid).children(recursive=True)
+        spawned = [p for p in offspring if "spawn_main" in " ".join(p.cmdline())]
+        if spawned and len(deaths) % 2:
+            draw.choice(spawned).send_signal(signal.SIGKILL)
+            deaths.append("worker")
+        else:
+            running.process.send_signal(signal.SIGKILL)
+            running.process.communicate()
+            psutil.wait_procs(offspring, timeout=60)
+            deaths.append("driver")
+            running = Sweep(tmp_path, store, *size, workers=workers)
+    running.finish()
+    assert running.blocks_done() == total
+    assert contents(store) == contents(tmp_path / "whole")
+    return deaths
+
+
+def test_killed_in_one_process(tmp_path):
+    assert killed_and_resumed(tmp_path, (8, 8, 4), 1, workers=0) == ["driver"]
+
+
+@pytest.mark.slow
+def test_a_thousand_points_killed_five_times_on_workers(tmp_path):
+    pytest.importorskip("distributed", reason="needs the extra `sweep`")
+    deaths = killed_and_resumed(tmp_path, (40, 25, 64), 5, workers=2)
+    assert set(deaths) == {"driver", "worker"}
