@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finis
 
     ahead = IN_FLIGHT * max(1, sum(client.nthreads().values()))
     lost: list[str] = []
-    running = as_completed([submit(number) for number, _ in zip(waiting, range(ahead), strict=False)])
+    running = as_completed([submit(number) for number in itertools.islice(waiting, ahead)])
     for future in running:
         try:
             future.result()

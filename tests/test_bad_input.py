@@ -315,7 +315,7 @@ REFUSED = {
     "osc.Classic(0)": (ValueError, "amplitude=0", "a finite number other than 0"),
     "osc.Classic(0.1, noise=osc.StepNoise(0.1))": (ValueError, "noise needs steps=(T1, T2)"),
     "osc.Classic(0.1, steps=(5, 5), noise=osc.WhiteNoise(0.1))": (TypeError, "WhiteNoise(", "use StepNoise"),
-    "osc.Classic(0.1, steps=(5, 5), quiet_free=True)": (ValueError, "quiet_free=True without noise", "leave it out"),
+    "osc.Classic(0.1, steps=(5, 5), readings=3)": (ValueError, "readings=3 without noise", "leave it out"),
     "osc.Classic(0.1, steps=(5, 5), noise=osc.StepNoise(0.1))(network(), X, Y)": (ValueError, "key is None"),
     "osc.Classic(1j)": (TypeError, "amplitude=1j", "real numbers"),
     "osc.Exact('adjoint')": (ValueError, "method='adjoint'", "use 'implicit' or 'bptt'"),

@@ -527,14 +527,14 @@ def test_step_noise_is_the_papers_iteration():
     within(power.mean(), expected, power.std() / np.sqrt(power.size))
 
 
-@pytest.mark.parametrize(("quiet_free", "phases"), [(True, 1), (False, 2)])
-def test_step_noise_in_the_two_phases_of_classic(quiet_free, phases):
-    """Of lone neurons: the bias's gradient is the difference of the phases' last noises over A."""
+@pytest.mark.parametrize("readings", [1, 4])
+def test_step_noise_in_the_two_phases_of_classic(readings):
+    """Of lone neurons: the bias's gradient is the difference of two noises over A, each the mean of its readings."""
     x, y = np.ones((1, 2)), np.zeros(1, int)
-    classic = osc.Classic(0.5, steps=(3, 3), noise=osc.StepNoise(0.3), quiet_free=quiet_free)
+    classic = osc.Classic(0.5, steps=(3, 3), noise=osc.StepNoise(0.3), readings=readings)
     keys = jax.random.split(KEY, 1_000)
     gradients = np.asarray(jax.vmap(lambda key: classic(alone(), x, y, key).gradient.biases[0])(keys))
-    expected = phases * (0.3 / 0.5) ** 2
+    expected = 2 * (0.3 / 0.5) ** 2 / readings
     within(np.var(gradients), expected, expected * np.sqrt(2 / gradients.size))
 
 

@@ -82,8 +82,8 @@ class Train:
     steps: tuple[int, int] | None = None
     """Of phases and classic: so many plain steps free, and at each point, instead of settling."""
 
-    quiet_free: bool = False
-    """Of classic: no noise in the free phase, as in the authors' training runs."""
+    readings: int = 1
+    """Of classic under noise: each phase is read so often, and the readings are averaged; 5 in the authors' runs."""
 
     method: Literal["implicit", "bptt"] = "implicit"
     """Of the exact gradient: implicit differentiation, or backpropagation through the settling."""
@@ -223,7 +223,7 @@ class Train:
             tolerance = self.tolerance if self.steps is None else None
             return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps, noise=noise)
         if self.estimator == "classic":
-            return osc.Classic(amplitude, steps=self.steps, noise=noise, quiet_free=self.quiet_free)
+            return osc.Classic(amplitude, steps=self.steps, noise=noise, readings=self.readings)
         return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
 
     def _optimizer(self, net: Any, steps: int) -> Any:
@@ -252,7 +252,7 @@ OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
     ("noise",): ("lock-in", "phases", "classic"),
     ("steps",): ("phases", "classic"),
     ("tolerance",): ("phases",),
-    ("quiet_free",): ("classic",),
+    ("readings",): ("classic",),
     ("method",): ("exact",),
 }
 """Which options belong to which estimators; one that would be ignored is refused."""

@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from oscsim._arrays import (
     all_finite,
+    as_count,
     as_scalar,
     describe,
     is_traced,
@@ -23,7 +25,7 @@ from oscsim.equilibrium import (
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
+from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.noise.base import as_noises, require_noise_key
@@ -39,11 +41,12 @@ class Classic(AbstractEstimator):
         amplitude: $A$, the nudge; its sign is free.
         steps: `(T1, T2)` runs the plain iteration instead of settling: T1 steps free, then T2 steps nudged.
         noise: `StepNoise(...)` at every step; needs `steps`, and a key when called.
-        quiet_free: leave the free phase without noise, as the authors' training runs do.
+        readings: each phase is read so often, one step apart, and the readings of $\partial\Phi/\partial\theta$ are
+            averaged: 5 in the authors' noisy runs.
 
     Raises:
-        ValueError: an amplitude of zero, or not finite; steps that are not positive; noise without steps or without a
-            key; `quiet_free` without noise.
+        ValueError: an amplitude of zero, or not finite; counts that are not positive; noise without steps or without a
+            key; several readings without noise.
         TypeError: another noise than `StepNoise`.
         NotSettledError: one of the two does not settle.
         DivergenceError: the steps run away.
@@ -54,7 +57,7 @@ class Classic(AbstractEstimator):
     amplitude: Float[Array, ""]
     steps: tuple[int, int] | None = eqx.field(static=True)
     noise: StepNoise | None
-    quiet_free: bool = eqx.field(static=True)
+    readings: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -62,16 +65,16 @@ class Classic(AbstractEstimator):
         *,
         steps: tuple[int, int] | None = None,
         noise: StepNoise | None = None,
-        quiet_free: bool = False,
+        readings: int = 1,
     ):
         self.amplitude = as_scalar(amplitude, "amplitude")
         if not is_traced(self.amplitude) and float(self.amplitude) == 0:
             raise ValueError(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
         self.steps = None if steps is None else as_steps(steps)
         check_step_noise(noise, steps)
-        if quiet_free and noise is None:
-            raise ValueError("quiet_free=True without noise: all is quiet, leave it out")
-        self.noise, self.quiet_free = noise, bool(quiet_free)
+        self.noise, self.readings = noise, as_count("readings", readings)
+        if self.readings > 1 and noise is None:
+            raise ValueError(f"readings={readings} without noise would all be equal: leave it out")
 
     def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         check_parameters(net)
@@ -79,7 +82,7 @@ class Classic(AbstractEstimator):
         if self.steps is not None:
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
-            estimate = _stepped(net, inputs, self.amplitude, steps, self.noise, key, self.quiet_free)
+            estimate = _stepped(net, inputs, self.amplitude, steps, self.noise, key, self.readings)
             if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
                 raise DivergenceError(f"the neurons diverged under {describe(self)}: lower the amplitude")
             return estimate
@@ -97,7 +100,9 @@ def _settled(
     net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Equilibrium, nudged: Equilibrium
 ) -> Estimate:
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
-    gradient = _one_sided(net, inputs, amplitude, free.activities, nudged.activities)
+    before = net.plasticity(inputs.x, free.activities, inputs.y, jnp.zeros(()))
+    after = net.plasticity(inputs.x, nudged.activities, inputs.y, amplitude)
+    gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
     return estimate_at(net, inputs, gradient, free.activities, residual, residual <= default_tolerance(net.dtype))
 
 
@@ -109,19 +114,28 @@ def _stepped(
     steps: tuple[Any, Any],
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
-    quiet_free: bool,
+    readings: int,
 ) -> Estimate:
+    zero = jnp.zeros((), net.dtype)
+
+    def phase(u, beta, count, key):
+        """The potentials at the last reading, and the mean of all."""
+        key, key_readings = (None, None) if key is None else tuple(jax.random.split(key))
+
+        def read(number, carry):
+            u, total = carry
+            own = None if key_readings is None else jax.random.fold_in(key_readings, number)
+            u = iterate(net, inputs, u, beta, 1, noise, own)
+            return u, jax.tree.map(jnp.add, total, net.plasticity(inputs.x, net.activities(u), inputs.y, beta))
+
+        u = iterate(net, inputs, u, beta, count, noise, key)
+        first = net.plasticity(inputs.x, net.activities(u), inputs.y, beta)
+        u, total = lax.fori_loop(1, readings, read, (u, first))
+        return u, jax.tree.map(lambda a: a / readings, total)
+
     key_free, key_nudged = (None, None) if key is None else jax.random.split(key)
-    rest = net.rest(inputs.x.shape[0])
-    free = iterate(net, inputs, rest, jnp.zeros((), net.dtype), steps[0], None if quiet_free else noise, key_free)
-    nudged = iterate(net, inputs, free, amplitude.astype(net.dtype), steps[1], noise, key_nudged)
-    before, after = net.activities(free), net.activities(nudged)
-    gradient = _one_sided(net, inputs, amplitude, before, after)
-    return estimate_at(net, inputs, gradient, before, movement(net, inputs, free), all_finite((free, nudged)))
-
-
-def _one_sided(net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Layers, nudged: Layers) -> Any:
-    """The gradient from the activities of both phases."""
-    before = net.plasticity(inputs.x, free, inputs.y, jnp.zeros(()))
-    after = net.plasticity(inputs.x, nudged, inputs.y, amplitude)
-    return jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
+    free, before = phase(net.rest(inputs.x.shape[0]), zero, steps[0], key_free)
+    nudged, after = phase(free, amplitude.astype(net.dtype), steps[1], key_nudged)
+    gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
+    valid = all_finite((free, nudged))
+    return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), valid)
