@@ -59,6 +59,7 @@ from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
 from oscsim.store import load_sweep
 from oscsim.suggestion import Suggestion, suggest
+from oscsim.summary import summarise
 from oscsim.sweep import sweep
 from oscsim.teaching import AbstractTeaching, Constant, Cosine, Onset, Rotating, Staircase
 
@@ -155,6 +156,7 @@ __all__ = [
     "simulate",
     "studies",
     "suggest",
+    "summarise",
     "sweep",
     "train",
 ]

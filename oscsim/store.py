@@ -205,7 +205,7 @@ class Store:
             labels = opened[name].attrs.pop("labels", None)
             if labels is not None:
                 opened = opened.assign_coords({name: (name, np.asarray(labels, object), opened[name].attrs)})
-        opened = opened.assign_coords({name: value for name, value in about["settings"].items()})
+        opened = opened.assign_coords(about["settings"])[about["results"]]
         opened.attrs = {"seeds": about["seeds"], "precision": about["precision"], "key": str(about["key"])}
         return opened
 
@@ -253,7 +253,7 @@ def _filled(
         DONE, shape=layout.blocks, chunks=(1,) * len(layout.blocks), dtype=bool, fill_value=False,
         dimension_names=tuple(f"block_{name}" for name in layout.names),
     )  # fmt: skip
-    group.attrs["oscsim"] = {"format": FORMAT, "block": list(layout.block), **identity}
+    group.attrs["oscsim"] = {"format": FORMAT, "block": list(layout.block), "results": list(variables), **identity}
     return group
 
 

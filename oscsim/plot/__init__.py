@@ -1,4 +1,4 @@
-"""Figures: of a run (orbits, traces, spectrum, gradient), and of learning.
+"""Figures: of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
 Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. No global style
 is touched, and matplotlib is imported when the first figure is made.
@@ -6,6 +6,7 @@ is touched, and matplotlib is imported when the first figure is made.
 
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights
 from oscsim.plot.runs import components, gradient_error, layers, orbits, running_errors, spectrum, summary, traces
+from oscsim.plot.sweeps import sweep_curves, sweep_map
 
 __all__ = [
     "components",
@@ -17,6 +18,8 @@ __all__ = [
     "running_errors",
     "spectrum",
     "summary",
+    "sweep_curves",
+    "sweep_map",
     "traces",
     "weights",
 ]

@@ -5,6 +5,8 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import matplotlib.axes
 
@@ -40,6 +42,18 @@ def legend(ax: Any, **place: Any) -> None:
     """A legend, where there is something to name."""
     if ax.get_legend_handles_labels()[1]:
         ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
+
+
+def log_axis(ax: Any, axis: Any) -> None:
+    """A logarithmic axis (a matplotlib one: `ax.xaxis`), with plain numbers at 1, 2 and 5 where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(ax, f"set_{axis.axis_name}scale")("log")
+    low, high = np.sort(axis.get_view_interval())
+    subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def whole_ticks(ax: Any) -> None:

@@ -1,0 +1,235 @@
+"""`oscsim sweep`."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import diffrax
+import jax
+import numpy as np
+import optax
+import tyro
+
+import oscsim as osc
+from oscsim import checkpoint, plot
+from oscsim.cli.reports import png, require_writable
+from oscsim.cli.settings import Network, load_npz
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run a study on a grid of settings, under many seeds, into a Zarr store; the same command again goes on with it.
+
+    The study is a TOML file, see docs/sweeps.md. oscsim.load_sweep(DIR) gives the results as an xarray.Dataset.
+    """
+
+    study: Annotated[Path, tyro.conf.Positional]
+    """TOML file with the study, its data and its axes."""
+
+    store: Path
+    """Folder of the results; made if it does not exist."""
+
+    scheduler: str | None = None
+    """Address of a dask scheduler to run on; all its workers must reach the store."""
+
+    workers: int | None = None
+    """Start so many worker processes here instead, of one thread each."""
+
+    block: int | None = None
+    """Points per task; chosen if not given."""
+
+    figure: Path | None = None
+    """Draw a result over the axes (one or two of them) into this PNG file."""
+
+    result: str | None = None
+    """Which result to draw; relative_error or final_error if not given."""
+
+    def run(self) -> None:
+        """Run it."""
+        file = _File.read(self.study)
+        require_writable(self.store.parent)
+        if self.result is not None and self.figure is None:
+            raise ValueError(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
+        with jax.enable_x64(file.precision == "float64"):
+            data = osc.sweep(
+                file.build(), file.grid(), seeds=file.seeds, key=jax.random.key(file.seed), store=self.store,
+                client=self.scheduler, workers=self.workers, block=self.block,
+            )  # fmt: skip
+        print(data)
+        result = self.result or ("final_error" if file.study == "training" else "relative_error")
+        if self.figure is not None:
+            varied = [str(name) for name in data[result].dims if name in file.axes] if result in data else []
+            draw = plot.sweep_map if len(varied) == 2 and _numbers(data, varied) else plot.sweep_curves
+            checkpoint.write(self.figure, png(np.array([draw(data, result)])))
+            print(f"\nFigure: {self.figure}")
+        print(f"\nStore: {self.store}  (oscsim.load_sweep reads it)")
+
+
+def _numbers(data: Any, names: list[str]) -> bool:
+    return all(data[name].dtype.kind in "if" and data.sizes[name] > 1 for name in names)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A study as a file describes it: the fields are its keys."""
+
+    axes: dict[str, Any]
+    study: Literal["gradient_quality", "training"] = "gradient_quality"
+    estimator: Literal["lock-in", "phases", "classic"] = "lock-in"
+    data: str = "digits"
+    data_dir: str | None = None
+    batch: int = 20
+    samples: int | None = None
+    hidden: tuple[int, ...] = (32,)
+    epochs: int = 10
+    points: int = 10
+    steps: tuple[int, ...] | None = None
+    readings: int = 1
+    steps_per_cycle: int | None = None
+    shared_over_batch: bool = False
+    predict: bool = True
+    seeds: int = 16
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    network: Network = field(default_factory=Network)
+
+    @staticmethod
+    def read(path: Path) -> "_File":
+        """The study in this file.
+
+        Raises:
+            ValueError: no such file, no TOML, unknown keys, or values of another kind.
+        """
+        try:
+            content = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"study={path}: no such file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"study={path} is no TOML file: {error}") from error
+        if not isinstance(content.get("axes"), dict):
+            raise ValueError(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
+        network = _checked(path, Network, content.pop("network", {}), "network.")
+        return _File(**_checked(path, _File, content), network=Network(**network))
+
+    def grid(self) -> dict[str, Any]:
+        """The axes: lists as they are, ranges written out."""
+        return {name: _values(name, value) for name, value in self.axes.items()}
+
+    def build(self) -> osc.studies.AbstractStudy:
+        """The study."""
+        x, y = self._samples("train")
+        classes = int(np.max(y)) + 1
+        sizes = (x.shape[1], *self.hidden, classes)
+
+        def network(key):
+            return self.network.build(sizes, key)
+
+        if self.study == "gradient_quality":
+            if self.batch > len(x):
+                raise ValueError(f"batch={self.batch}: {self.data} holds {len(x)} samples, use fewer")
+            x, y = x[: self.batch], y[: self.batch]
+            net = network(jax.random.key(self.seed))
+            estimator = None if self.estimator == "lock-in" else self._estimator()
+            return osc.studies.gradient_quality(
+                net, x, y, estimator, steps_per_cycle=self.steps_per_cycle, predict=self.predict
+            )
+        return osc.studies.training(
+            network, (x[: self.samples], y[: self.samples]), self._estimator(), optax.sgd, epochs=self.epochs,
+            validation=self._samples("test"), batch_size=self.batch,
+        )  # fmt: skip
+
+    def _samples(self, split: Literal["train", "test"]) -> tuple[Any, Any]:
+        if self.data.endswith(".npz"):
+            names = ("x", "y") if split == "train" else ("x_test", "y_test")
+            x, y = load_npz(Path(self.data), *names)
+            return x, y
+        return osc.datasets.load(self.data, split, self.data_dir)
+
+    def _estimator(self) -> Any:
+        """From settings to an estimator; its parameters are the settings that can be varied."""
+        steps: Any = self.steps
+
+        def noise(standard_deviation):
+            quiet = isinstance(standard_deviation, float) and standard_deviation == 0
+            return None if quiet else osc.StepNoise(standard_deviation, shared_over_batch=self.shared_over_batch)
+
+        def phases(amplitude, points=self.points, standard_deviation=0.0):
+            return osc.Phases(amplitude, points, steps=steps, noise=noise(standard_deviation))
+
+        def classic(amplitude, standard_deviation=0.0):
+            forcing = noise(standard_deviation)
+            readings = 1 if forcing is None else self.readings
+            return osc.Classic(amplitude, steps=steps, noise=forcing, readings=readings)
+
+        def lock_in(amplitude, period, intensity=0.0, cycles=2, discard=1):
+            quiet = isinstance(intensity, float) and intensity == 0
+            forcing = None if quiet else osc.WhiteNoise(intensity, shared_over_batch=self.shared_over_batch)
+            return osc.LockIn(
+                osc.Rotating(amplitude, period), cycles=cycles, discard=discard, noise=forcing, solver=diffrax.Heun(),
+                steps_per_cycle=self.steps_per_cycle or 128,
+            )  # fmt: skip
+
+        return {"phases": phases, "classic": classic, "lock-in": lock_in}[self.estimator]
+
+
+def _checked(path: Path, cls: Any, content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The content of a table, of the kinds that the fields of a dataclass have."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "network"}
+    found = {}
+    for name, value in content.items():
+        if name not in known:
+            raise ValueError(f"study={path}: unknown key {prefix}{name}; it takes {', '.join(sorted(known))}")
+        value = tuple(value) if isinstance(value, list) else float(value) if _wants_float(known[name], value) else value
+        if not _is(value, known[name]):
+            raise ValueError(f"study={path}: {prefix}{name}={value!r} is not {_said(known[name])}")
+        found[name] = value
+    return found
+
+
+def _wants_float(kind: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and _is(0.5, kind) and not _is(value, kind)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, one) for one in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(one, arguments[0]) for one in value)
+    if origin is dict or kind is Any:
+        return kind is Any or isinstance(value, dict)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _said(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    return " or ".join(getattr(one, "__name__", str(one)) for one in (arguments or (kind,)) if one is not type(None))
+
+
+RANGE = ("from", "to", "count", "scale")
+
+
+def _values(name: str, value: Any) -> Any:
+    """The values of an axis: a list, one value, or `{from, to, count, scale}`."""
+    if not isinstance(value, dict):
+        return value
+    if set(value) - set(RANGE) or not {"from", "to", "count"} <= set(value):
+        raise ValueError(f"axes.{name}={value}: a range has from, to, count, and scale if it is log")
+    scale = value.get("scale", "linear")
+    if scale not in ("linear", "log"):
+        raise ValueError(f"axes.{name}.scale={scale!r}: use linear or log")
+    if scale == "log" and not (value["from"] > 0 and value["to"] > 0):
+        raise ValueError(f"axes.{name} from {value['from']} to {value['to']} on a log scale: use positive numbers")
+    if not isinstance(value["count"], int) or value["count"] < 1:
+        raise ValueError(f"axes.{name}.count={value['count']}: use a positive integer")
+    spaced = np.geomspace if scale == "log" else np.linspace
+    return [float(f"{v:.12g}") for v in spaced(value["from"], value["to"], value["count"])]

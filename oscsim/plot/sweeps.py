@@ -1,0 +1,175 @@
+"""Figures of sweeps: curves with bands over one setting, heat maps over two, predictions drawn over measurements."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, TICK_SIZE, axes_or_new, curve_style, finish, legend, log_axis
+from oscsim.summary import summarise
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+
+def sweep_curves(
+    data: Any,
+    name: str,
+    ax: "matplotlib.axes.Axes | None" = None,
+    *,
+    x: str | None = None,
+    by: str | None = None,
+    log: str | None = None,
+) -> "matplotlib.axes.Axes":
+    """A result against a setting: the average over seeds with its bootstrap band, one curve for each value of another.
+
+    A result that theory predicts (`predicted_<name>` is there) is averaged as a root mean square, and the prediction is
+    drawn over it in black.
+
+    Args:
+        data: what `sweep` returned, with one axis, or two; select from more by `data.sel(...)`.
+        name: of a result.
+        ax: where to draw; by default a new figure.
+        x: the setting along the axis; by default the first that varies.
+        by: the setting that tells the curves apart; by default the second one, if there is one.
+        log: `"x"`, `"y"` or `"xy"` for logarithmic axes; by default those whose values span more than a factor of 20.
+
+    Raises:
+        ValueError: no such result or setting, or settings left over.
+    """
+    summary, predicted, settings = _summary(data, name)
+    x = x or (settings[0] if settings else "")
+    by = by or next((s for s in settings if s != x), None)
+    if x not in settings or (by is not None and by not in settings) or set(settings) - {x, by}:
+        raise ValueError(
+            f"x={x!r}, by={by!r}: {name} varies with {settings}; choose two of these, and fix the others by data.sel"
+        )
+    ax = axes_or_new(ax)
+    for i, value in enumerate([None] if by is None else summary[by].values):
+        part = summary if by is None else summary.sel({by: value})
+        style = curve_style(i)
+        label = None if by is None else f"{_title(summary[by], by)} {_number(value)}"
+        values = {s: part.sel(statistic=s).values for s in ("average", "low", "high")}
+        places = part[x].values
+        ax.plot(places, values["average"], label=label, marker="o", markersize=3.5, linewidth=1.4, **style)
+        ax.fill_between(places, values["low"], values["high"], color=style["color"], alpha=0.25, linewidth=0)
+        if predicted is not None:
+            theory = predicted if by is None else predicted.sel({by: value})
+            ax.plot(places, theory.values, color="black", linewidth=0.9, linestyle=(0, (4, 2)), zorder=5)
+    if predicted is not None:
+        ax.plot([], [], color="black", linewidth=0.9, linestyle=(0, (4, 2)), label="prediction")
+    average = summary.sel(statistic="average").values
+    wide = {"x": _wide(summary[x].values), "y": _wide(average)}
+    for axis in "xy":
+        if axis in log if log is not None else wide[axis]:
+            log_axis(ax, getattr(ax, f"{axis}axis"))
+    ax.set(xlabel=_axis_label(summary[x], x), ylabel=_axis_label(summary, name))
+    finish(ax)
+    legend(ax)
+    return ax
+
+
+def sweep_map(
+    data: Any,
+    name: str,
+    ax: "matplotlib.axes.Axes | None" = None,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    levels: Any = None,
+    log: bool | None = None,
+) -> "matplotlib.axes.Axes":
+    """A result over two settings: the average over seeds in colour, and the prediction as contour lines over it.
+
+    Points where no seed is finite are hatched.
+
+    Args:
+        data: what `sweep` returned, with two axes of numbers; select from more by `data.sel(...)`.
+        name: of a result.
+        ax: where to draw; by default a new figure.
+        x: the setting along the horizontal axis; by default the second.
+        y: the setting along the vertical axis; by default the first.
+        levels: where to draw lines of equal prediction, and the measured ones beside them; by default a few.
+        log: colours on a logarithmic scale; by default where values span more than a factor of 20.
+
+    Raises:
+        ValueError: no such result or setting, settings left over, or none left.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
+
+    summary, predicted, settings = _summary(data, name)
+    y = y or next((s for s in settings if s != x), "")
+    x = x or next((s for s in settings if s != y), "")
+    if {x, y} != set(settings) or len(settings) != 2:
+        raise ValueError(
+            f"x={x!r}, y={y!r}: {name} varies with {settings}; a map needs two, fix the others by data.sel"
+        )
+    ax = axes_or_new(ax)
+    average = summary.sel(statistic="average").transpose(y, x)
+    values = average.values
+    places = average[x].values, average[y].values
+    finite = values[np.isfinite(values)]
+    log = _wide(values) if log is None else log
+    norm = LogNorm(finite.min(), finite.max()) if log and finite.size else None
+    mesh = ax.pcolormesh(*map(_edges, places), np.ma.masked_invalid(values), cmap="viridis", norm=norm, rasterized=True)
+    if not np.all(np.isfinite(values)):
+        ax.patch.set(hatch="////", edgecolor="0.6", facecolor="white")
+    for axis, numbers in zip("xy", places, strict=True):
+        if _wide(numbers):
+            log_axis(ax, getattr(ax, f"{axis}axis"))
+    if predicted is not None and min(values.shape) > 1:
+        if levels is None and finite.size:
+            levels = LogLocator(subs=(1, 2, 5)).tick_values(finite.min(), finite.max()) if log else 5
+        shown = ax.contour(*places, predicted.transpose(y, x).values, levels=levels, colors="white", linewidths=1.2)
+        ax.clabel(shown, fontsize=NOTE_SIZE, fmt="%g")
+        ax.plot([], [], color="0.5", linewidth=1.2, label="lines: prediction")
+        legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
+    bar.set_label(_axis_label(summary, name), fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
+    ax.set(xlabel=_axis_label(summary[x], x), ylabel=_axis_label(summary[y], y))
+    finish(ax)
+    return ax
+
+
+def _summary(data: Any, name: str) -> tuple[Any, Any, list[str]]:
+    """The summary of one result, its prediction or None, and the settings that it varies with."""
+    if name not in data.data_vars or "seed" not in data[name].dims:
+        names = sorted(str(n) for n, a in data.data_vars.items() if "seed" in a.dims)
+        raise ValueError(f"name={name!r}: the sweep measured {names}; choose among these")
+    theory = f"predicted_{name}"
+    predicted = data[theory] if theory in data.data_vars else None
+    summary = summarise(data[[name]], average="mean" if predicted is None else "rms")[name]
+    return summary, predicted, [str(d) for d in summary.dims if d != "statistic"]
+
+
+def _wide(values: Any) -> bool:
+    """Whether positive numbers span more than a factor of 20."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "fi":
+        return False
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 20 * values.min())
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Borders of cells around these centres; on a logarithmic axis, half-way there."""
+    if len(centres) == 1:
+        return np.array([0.9, 1.1]) * centres[0] if centres[0] else np.array([-0.5, 0.5])
+    scaled = np.log(centres) if _wide(centres) else np.asarray(centres, float)
+    middle = (scaled[1:] + scaled[:-1]) / 2
+    edges = np.concatenate([[2 * scaled[0] - middle[0]], middle, [2 * scaled[-1] - middle[-1]]])
+    return np.exp(edges) if _wide(centres) else edges
+
+
+def _title(array: Any, name: str) -> str:
+    return str(array.attrs.get("long_name", name.replace("_", " ")))
+
+
+def _axis_label(array: Any, name: str) -> str:
+    unit = array.attrs.get("units", "1")
+    return _title(array, name) + ("" if unit == "1" else f" ({unit.replace('tau', 'τ')})")
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
