@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from oscsim._arrays import as_count, as_scalar, complex_of, describe, is_traced, norm, require_positive, to_complex
-from oscsim.cycle import check_drive
+from oscsim.cycle import Cycle, check_drive
 from oscsim.demodulation import FEWEST_TICKS
 from oscsim.equilibrium import (
     Equilibrium,
@@ -39,7 +39,7 @@ from oscsim.networks.base import (
     require_holomorphic,
 )
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import StepNoise
+from oscsim.noise import StepNoise, WhiteNoise
 from oscsim.readings import Phasors, require_turning, signal_phasors
 from oscsim.suggestion import fitted_radius
 from oscsim.teaching import Rotating
@@ -125,7 +125,7 @@ def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
 
 
 def predict_spread(
-    net: AbstractNetwork, x: Any, y: Any, teaching: Any, noise: Any, cycles: int, *, ticks: int = 64
+    net: AbstractNetwork, x: Any, y: Any, teaching: Any, noise: Any, cycles: int, *, ticks: int | None = None
 ) -> Any:
     r"""The standard deviation of each parameter's estimate under weak additive noise on the potentials.
 
@@ -162,7 +162,7 @@ def predict_spread(
             frequency, and `shared_over_batch`: whether all samples see one noise, which adds up, or each its own,
             which averages; and `quadratures`, unless it is real.
         cycles: $M$, how many are averaged.
-        ticks: $K$, how often the demodulator reads in each.
+        ticks: $K$, how often the demodulator reads in each; by default as often as `simulate` has it read under noise.
 
     Returns:
         A pytree like `parameters(net)` of standard deviations.
@@ -175,7 +175,7 @@ def predict_spread(
             read as points, or whose period the neurons cannot follow.
     """
     check_drive(net, teaching)
-    cycles, ticks = as_count("cycles", cycles), as_count("ticks", ticks, FEWEST_TICKS)
+    cycles, ticks = as_count("cycles", cycles), _ticks(net, teaching.period, ticks)
     amplitude = _first_coefficient(net, teaching)
     spectra = _Spectra.of(net, noise, float(teaching.period), ticks)
     inputs, free = _free_equilibrium(net, x, y)
@@ -222,7 +222,15 @@ class OptimalAmplitude(eqx.Module):
 
 
 def optimal_amplitude(
-    net: AbstractNetwork, x: Any, y: Any, period: Any, noise: Any, cycles: int, *, points: Any = None, ticks: int = 64
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    period: Any,
+    noise: Any,
+    cycles: int,
+    *,
+    points: Any = None,
+    ticks: int | None = None,
 ) -> OptimalAmplitude:
     r"""The amplitude of a rotating signal that makes the predicted error of the gradient least.
 
@@ -238,7 +246,7 @@ def optimal_amplitude(
         noise: as in `predict_spread`.
         cycles: how many are averaged.
         points: amplitudes to choose among, an array; by default any.
-        ticks: how often the demodulator reads in each cycle.
+        ticks: how often the demodulator reads in each cycle, as in `predict_spread`.
 
     Raises:
         NotSettledError: the free network has no stable state.
@@ -247,8 +255,8 @@ def optimal_amplitude(
         ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum.
     """
     check_drive(net, Rotating(1.0, period))
-    cycles, ticks = as_count("cycles", cycles), as_count("ticks", ticks, FEWEST_TICKS)
     period = float(as_scalar(period, "period"))
+    cycles, ticks = as_count("cycles", cycles), _ticks(net, period, ticks)
     spectra = _Spectra.of(net, noise, period, ticks)
     inputs, free = _free_equilibrium(net, x, y)
     radius = fitted_radius(net, inputs, free.potentials, default_tolerance(net.dtype))
@@ -472,6 +480,13 @@ def _first_coefficient(net: AbstractNetwork, teaching: Any) -> float:
     phasors = signal_phasors(teaching, net.dtype)
     require_turning(teaching, phasors)
     return float(jnp.abs(phasors.teaching[1]))
+
+
+def _ticks(net: AbstractNetwork, period: Any, ticks: int | None) -> int:
+    """The ticks given, or those of a run under noise."""
+    if ticks is not None:
+        return as_count("ticks", ticks, FEWEST_TICKS)
+    return Cycle().plan(Rotating(1.0, period), net.dtype, WhiteNoise(1.0), net.time_constants).ticks
 
 
 class _Spectra(eqx.Module):

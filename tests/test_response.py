@@ -435,3 +435,50 @@ def test_networks_without_an_answer_are_refused():
             ask(hard)
         with pytest.raises(osc.NotSettledError, match="did not settle at beta=0"):
             ask(wild)
+
+
+# The prediction against measurement, over a grid.
+
+
+def paper_toy():
+    """The network of the paper's Fig. 2: 6-4-4-4, one sample."""
+    net = osc.LayeredNetwork(
+        (6, 4, 4, 4), activation=osc.Logistic(slope=4.0, centre=0.5), scale=0.5, key=jax.random.key(2)
+    )
+    x = jax.random.normal(jax.random.key(2), (1, 6))
+    return net, x / jnp.max(x), [1]
+
+
+def digits():
+    x, y = osc.datasets.load("digits")
+    return osc.LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x[:4], y[:4]
+
+
+GRID = {"amplitude": [0.03, 0.06, 0.12], "intensity": [0.01, 0.02, 0.04], "period": [64.0, 128.0], "cycles": [3, 5, 9]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "seeds"), [(paper_toy, 2048), (digits, 256)])
+def test_bias_spread_and_scaling_over_a_grid(network, seeds):
+    net, x, y = network()
+    key = jax.random.key(0)
+    study = osc.studies.gradient_quality(net, x, y)
+    quiet = osc.sweep(study, {"amplitude": [0.03, 0.12], "period": GRID["period"], "cycles": 4, "discard": 3},
+                      seeds=1, key=key)  # fmt: skip
+    bias = osc.summarise(quiet).relative_error.sel(statistic="average")
+    np.testing.assert_allclose(bias, quiet.predicted_bias, rtol=1e-3)
+
+    noisy = osc.sweep(study, GRID, seeds=seeds, key=key, block=9)
+    still = osc.sweep(study, GRID | {"intensity": [0.0]}, seeds=1, key=key)  # the bias at the same, coarser steps
+    square = osc.summarise(noisy, average="rms").relative_error.sel(statistic="average") ** 2
+    spread = np.sqrt(square - still.relative_error.sel(seed=0, intensity=0.0) ** 2)
+    ratio = spread / noisy.predicted_spread
+    least, most = float(ratio.min()), float(ratio.max())
+    print(f"spread over prediction: {least:.3f} to {most:.3f}, mean {float(ratio.mean()):.3f}")
+    assert 0.9 < least < most < 1.1
+    for name, power in {"amplitude": -1.0, "intensity": 1.0, "cycles": -0.5}.items():
+        place = noisy.cycles - 1 if name == "cycles" else noisy[name]
+        values = np.log(spread).transpose(name, ...).values.reshape(3, -1)
+        slope = np.polyfit(np.log(place.values), values, 1)[0].mean()
+        print(f"scaling exponent of {name}: {slope:.3f}")
+        assert abs(slope / power - 1) < 0.05

@@ -328,3 +328,85 @@ def test_a_thousand_points_killed_five_times_on_workers(tmp_path):
     pytest.importorskip("distributed", reason="needs the extra `sweep`")
     deaths = killed_and_resumed(tmp_path, (40, 25, 64), 5, workers=2)
     assert set(deaths) == {"driver", "worker"}
+
+
+# Summaries, figures, the command.
+
+
+def known(seeds=200):
+    """A sweep whose statistics are known."""
+
+    def study(key, mean, spread):
+        return {"value": mean + spread * jax.random.normal(key), "broken": jnp.where(mean > 1.5, jnp.nan, 1.0)}
+
+    return osc.sweep(study, {"mean": [1.0, 2.0, 3.0], "spread": [0.1, 0.2]}, seeds=seeds, key=KEY)
+
+
+def test_summary_of_known_statistics():
+    found = osc.summarise(known())
+    value = found.value.sel(statistic=["average", "spread", "low", "high"]).values
+    mean, spread = np.meshgrid([1.0, 2.0, 3.0], [0.1, 0.2], indexing="ij")
+    error = spread / np.sqrt(200)
+    assert np.max(abs(value[..., 0] - mean) / error) < 3.5
+    np.testing.assert_allclose(value[..., 1], spread, rtol=0.2)
+    np.testing.assert_allclose((value[..., 3] - value[..., 2]) / (2 * 1.96 * error), 1, atol=0.25)
+    np.testing.assert_array_equal(found.broken.sel(statistic="count"), [[200, 200], [0, 0], [0, 0]])
+    assert np.isnan(found.broken.sel(statistic="average")[1:]).all()
+    rms = osc.summarise(known(), average="rms").value.sel(statistic="average")
+    np.testing.assert_allclose(rms, np.sqrt(np.mean(known().value.values ** 2, axis=-1)), rtol=1e-5)
+
+
+def test_figures_show_what_was_measured():
+    data = known()
+    average = osc.summarise(data).value.sel(statistic="average")
+    curves = osc.plot.sweep_curves(data, "value", by="spread")
+    drawn = [line.get_ydata() for line in curves.lines]
+    np.testing.assert_allclose(drawn, average.transpose("spread", "mean"))
+    assert (curves.get_xlabel(), curves.get_ylabel()) == ("mean", "value")
+    mesh = osc.plot.sweep_map(data, "value").collections[0]
+    np.testing.assert_allclose(mesh.get_array().reshape(3, 2), average)
+    with pytest.raises(ValueError, match="the sweep measured"):
+        osc.plot.sweep_map(data, "nothing")
+    with pytest.raises(ValueError, match="a map needs two"):
+        osc.plot.sweep_map(data.sel(mean=1.0), "value")
+
+
+STUDY = """
+seeds = 4
+batch = 2
+hidden = [6]
+estimator = "phases"
+points = 4
+
+[axes]
+amplitude = {from = 0.1, to = 0.4, count = 3, scale = "log"}
+"""
+
+
+def test_the_command(tmp_path, capsys):
+    from oscsim.cli import main
+
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY)
+    arguments = ["sweep", str(file), "--store", str(tmp_path / "store"), "--figure", str(tmp_path / "figure.png")]
+    main(arguments)
+    assert "relative_error" in capsys.readouterr().out
+    found = osc.load_sweep(tmp_path / "store")
+    np.testing.assert_allclose(found.amplitude, [0.1, 0.2, 0.4])
+    assert found.relative_error.shape == (3, 4)
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    for text, message in {
+        STUDY.replace("batch", "bach"): "unknown key bach",
+        STUDY.replace('"phases"', '"phase"'): "estimator='phase' is not one of lock-in, phases, classic",
+        STUDY.replace("seeds = 4", 'seeds = "4"'): "seeds='4' is not int",
+        STUDY.replace("[axes]", "[axis]"): "has no table [axes]",
+        STUDY.replace("from = 0.1", "from = -0.1"): "on a log scale: use positive numbers",
+        STUDY.replace("amplitude =", "amplitud ="): "amplitud",
+        STUDY + "amplitude = 3": "is no TOML file",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments[:2], "--store", str(tmp_path / "other")])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
