@@ -1,4 +1,7 @@
-"""Fig. 2d and Fig. 3a of Laborieux & Zenke (2022): the same shape, from other random numbers."""
+"""Figs. 2d, 3a and 3c of Laborieux & Zenke (2022): the same shape, from other random numbers."""
+
+import importlib.util
+from pathlib import Path
 
 import diffrax
 import jax
@@ -6,6 +9,8 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_fig_2d_cosine_against_amplitude(paper):
@@ -62,3 +67,19 @@ def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
     cosine = np.asarray(jax.vmap(osc.cosine, in_axes=(0, None))(running, exact))
     assert np.all(np.diff(cosine) > -1e-5)
     assert 1 - cosine[-1] < 3 * (1 - reference["cosine_after_period"][-1]) + 1e-6
+
+
+@pytest.mark.slow
+def test_fig3c_noise(paper, mnist):
+    """Finite amplitudes survive noise: the script that draws the figure, against both of the authors' runs."""
+    spec = importlib.util.spec_from_file_location("fig3c", ROOT / "docs" / "results" / "fig3c.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    amplitudes = [0.42, 1.03, 1.44, 2.05, 2.86, 3.88]
+    images, labels = (a[:2000] for a in mnist.train)
+    found = script.fig3c(images, labels, amplitudes, seeds=8).cosine.mean("seed")
+    for run in paper["fig3c"]["runs"]:
+        theirs = {n: np.interp(amplitudes, run["beta"], run["cosine"][f"N={n}"]) for n in (1, 15)}
+        assert np.max(abs(found.sel(points=15) - theirs[15])) < 0.03
+        assert np.max(abs(found.sel(points=1) - theirs[1])[1:]) < 0.06
+    assert (found.sel(points=15) > found.sel(points=1)).all()

@@ -10,20 +10,24 @@ class Row(NamedTuple):
     claim: str
     bar: str
     measured: str
-    met: bool
+    met: bool | None
 
 
 ROWS: list[Row] = []
+VERDICT = {True: "met", False: "**missed**", None: ""}
 
 
 @pytest.fixture
 def table():
     """`table(claim, value, bar, unit, detail)` adds a row; nothing fails where a bar is missed, timing is no test.
 
-    A bar of `(most, goal)` is an upper one, `(None, least, goal)` a lower one.
+    A bar of `(most, goal)` is an upper one, `(None, least, goal)` a lower one; without any the number is only reported.
     """
 
     def add(claim, value, *, most=None, least=None, goal=None, unit="x", detail=""):
+        if most is None and least is None:
+            ROWS.append(Row(claim, "", f"{value:.2f}{unit}" + (f" ({detail})" if detail else ""), None))
+            return
         bar = f"at most {most:g}{unit}" if least is None else f"at least {least:g}{unit}"
         bar += f", goal {goal:g}{unit}" if goal is not None else ""
         met = value <= most if least is None else value >= least
@@ -39,7 +43,7 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("benchmarks")
     write("| what | bar | measured | |\n|---|---|---|---|")
     for row in ROWS:
-        write(f"| {row.claim} | {row.bar} | {row.measured} | {'met' if row.met else '**missed**'} |")
+        write(f"| {row.claim} | {row.bar} | {row.measured} | {VERDICT[row.met]} |")
 
 
 @pytest.fixture(scope="session")

@@ -160,3 +160,34 @@ def phases(data, amplitude, points, tolerance, iterate=_iterate):
 def phases_compiled(data, amplitude, points, tolerance):
     """`phases` with each settling as one compiled loop."""
     return phases(data, amplitude, points, tolerance, _iterate_compiled)
+
+
+def noisy_network(net, inputs, teaching, q, steps):
+    """Euler-Maruyama steps of a `LayeredNetwork` under white noise, in numpy: a function of the cycles."""
+    weights = [np.asarray(w, np.float32) for w in net.weights]
+    biases = [np.asarray(b, np.float32) for b in net.biases]
+    x, y = np.asarray(inputs.x), np.eye(len(biases[-1]), dtype=np.float32)[np.asarray(inputs.y)]
+    dt = float(teaching.period) / steps
+    beta = np.asarray(jax.vmap(teaching)(jnp.arange(steps) * dt))
+    generator = np.random.default_rng(0)
+    drive = x @ weights[0].T + biases[0]
+
+    def run(cycles):
+        u = [np.zeros((len(x), len(b)), np.complex64) for b in biases[:-1]]
+        for number in range(cycles * steps):
+            s = [activation_in_numpy(a) for a in u]
+            logits = s[-1] @ weights[-1].T + biases[-1]
+            share = np.exp(logits)
+            teach = beta[number % steps] * (y - share / share.sum(axis=1, keepdims=True))
+            above = [*(s[i + 1] @ weights[i + 1] for i in range(len(u) - 1)), teach @ weights[-1]]
+            below = [drive, *(s[i] @ weights[i + 1].T + biases[i + 1] for i in range(len(u) - 1))]
+            for i, a in enumerate(u):
+                kick = np.float32(q * dt**0.5) * generator.standard_normal(a.shape, np.float32)
+                u[i] = a + np.float32(dt) * (below[i] + above[i] - a) + kick
+        return u
+
+    return run
+
+
+def activation_in_numpy(u):
+    return 1 / (1 + np.exp(-4 * (u - np.float32(0.5))))

@@ -264,12 +264,59 @@ def test_noise(table, ticks):
             ticks=ticks,
         ).readings[1]
 
-    times = paired({"ensemble": ensemble, "hand": lambda: by_hand(net, inputs, teaching, q, key)}, rounds=31)
+    in_numpy = naive.noisy_network(net, inputs, teaching, float(q), steps)
+    times = paired(
+        {
+            "ensemble": ensemble,
+            "hand": lambda: by_hand(net, inputs, teaching, q, key),
+            "numpy": lambda: in_numpy(cycles),
+        },
+        rounds=31,
+    )
     table(
         f"(h) throughput of 64 noisy realisations of 64 neurons, {ticks} ticks in 200 Euler steps / a loop by hand",
         times.ratio("hand", "ensemble"),
         least=0.9,
         detail=f"{times.median('ensemble') * 1e3:.0f} ms / {times.median('hand') * 1e3:.0f} ms",
+    )
+    table(
+        f"(h) the same, {ticks} ticks / the model in numpy, complex64, which reads nothing",
+        times.ratio("numpy", "ensemble"),
+        detail=f"{times.median('ensemble') * 1e3:.0f} ms / {times.median('numpy') * 1e3:.0f} ms",
+    )
+
+
+def test_sweep(table, tmp_path):
+    """(i) A sweep on two workers against the same one in one process of one thread; and a task that does nothing.
+
+    Both are warm: what is compiled was compiled before.
+    """
+    pytest.importorskip("distributed", reason="needs the extra `sweep`")
+
+    def seconds(*arguments):
+        command = [sys.executable, str(Path(__file__).with_name("sweeping.py")), str(tmp_path / str(len(ran)))]
+        ran.append(arguments)
+        environment = os.environ | {"NPROC": "1", "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [*command, *map(str, arguments)], env=environment, check=True, capture_output=True, text=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])["seconds"]
+
+    ran: list[tuple] = []
+    blocks = 48
+    pairs = [(seconds(0, blocks, 64, 6), seconds(2, blocks, 64, 6)) for _ in range(3)]
+    table(
+        "(i) a sweep in one process of one thread / on two workers",
+        statistics.median(a / b for a, b in pairs),
+        least=1.7,
+        detail=" / ".join(f"{statistics.median(p[i] for p in pairs):.1f} s" for i in range(2)),
+    )
+    tasks = 500
+    table(
+        "(i) a task that does nothing, on one worker, its results written",
+        statistics.median(seconds(1, tasks, 4, 0) for _ in range(3)) / tasks * 1e3,
+        most=20,
+        unit=" ms",
     )
 
 
