@@ -4,6 +4,7 @@ Prints the tables of collapse.md and draws its figure:
 
     python docs/results/collapse.py            # all of it: a quarter of an hour on one core
     python docs/results/collapse.py --quick    # seconds: three seeds, two epochs, two conditions
+    python docs/results/collapse.py --spread   # how the noise compares with that on MNIST
 """
 
 import argparse
@@ -70,6 +71,10 @@ CONDITIONS = {
     "amplitude 0.8": Condition(amplitude=0.8),
     "20 points": Condition(points=20),
 }
+
+
+NAMES = {"as it is": "unprotected"}
+"""How conditions are called in the figure, where not as above."""
 
 
 def train(condition, seeds, epochs, plateau):
@@ -145,6 +150,18 @@ def slow_modes(network, seeds):
                 continue
             found[:, i, j] = advice.slowest_time, advice.radius
     return found
+
+
+def spread(name, sizes, sigma, data_dir=None):
+    """How far the noise scatters the estimate at the initial weights: its norm over that of the mean, two batches."""
+    x, y = (a[: 2 * BATCH] for a in osc.datasets.load(name, "train", data_dir))
+    net = osc.LayeredNetwork(sizes, key=jax.random.key(0))
+    estimator, ratios = Condition(sigma=sigma).estimator(plateau=30), []
+    for batch in zip(np.split(x, 2), np.split(y, 2), strict=True):
+        estimates = [estimator(net, *batch, key=jax.random.key(i)).gradient for i in range(8)]
+        flat = np.array([np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)]) for tree in estimates])
+        ratios.append(np.sqrt(flat.var(axis=0, ddof=1).sum()) / np.linalg.norm(flat.mean(axis=0)))
+    print(f"{name} {sizes}, sigma {sigma:.3f}: relative spread {ratios[0]:.2f}, {ratios[1]:.2f}")
 
 
 def table(results):
@@ -228,30 +245,31 @@ def draw_runs(error, alive, results):
         means = np.array([logs["alive"][a - 1 : b - 1].mean(axis=0) for a, b in pairwise(edges)])
         for j in range(seeds):
             style = {"color": colour, "linewidth": 0.9, "alpha": 0.8}
-            style["label"] = None if j else {"as it is": "unprotected"}.get(name, name)
+            style["label"] = None if j else NAMES.get(name, name)
             error.plot(np.arange(1, epochs + 1), errors[1:, j], **style)
             alive.plot(np.sqrt(edges[:-1] * edges[1:]) * epochs / updates, means[:, j], **style)
     error.axhline(90, color="black", linewidth=0.8, linestyle=DASHES[2])
-    error.set(xlabel="epoch", ylabel="test error (%)", xscale="log", ylim=(0, 97))
-    error.text(0.99, 90.5, "chance", fontsize=NOTE_SIZE, ha="right", transform=error.get_yaxis_transform())
+    error.set(xlabel="epoch", ylabel="test error (%)", xscale="log", ylim=(0, 103))
+    error.text(0.99, 95, "chance", fontsize=NOTE_SIZE, ha="right", transform=error.get_yaxis_transform())
     alive.set(xlabel="epoch (an update is 1/71)", ylabel="living neurons in the last layer (%)", xscale="log")
     alive.set_ylim(0, 103)
     for ax in (error, alive):
         ax.xaxis.set_major_formatter("{x:g}")
-    legend(error, loc="lower left")
+    legend(error, loc="center right", bbox_to_anchor=(1.0, 0.68))
 
 
 def draw_modes(ax, modes):
-    """Slowest mode and radius in the first epoch: median and range over the seeds."""
+    """Slowest mode and radius in the first epoch: medians over the seeds."""
     at = np.arange(len(PROBED))
-    for values, colour, label in zip(modes, COLOURS[2:4], ("slowest mode (τ)", "convergence radius"), strict=True):
-        ax.plot(at, np.nanmedian(values, axis=1), color=colour, marker="o", markersize=3.5, label=label)
-        ax.fill_between(at, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color=colour, alpha=0.2, linewidth=0)
+    for (name, both), colour in zip(modes.items(), COLOURS[1::-1], strict=True):
+        for values, dash, what in zip(both, DASHES, ("slowest mode (τ)", "radius (units of β)"), strict=False):
+            style = {"color": colour, "linestyle": dash, "marker": "o", "markersize": 3, "linewidth": 1.2}
+            ax.plot(at, np.nanmedian(values, axis=1), label=f"{what}, {NAMES.get(name, name)}", **style)
     ax.axhline(0.4, color="black", linewidth=0.8, linestyle=DASHES[2])
-    ax.text(at[-1], 0.42, "amplitude", fontsize=NOTE_SIZE, va="bottom", ha="right")
-    ax.set(xlabel="updates made, unprotected", ylabel="slowest mode (τ); radius (units of β)", yscale="log")
+    ax.text(0.99, 0.43, "amplitude", fontsize=NOTE_SIZE, ha="right", va="bottom", transform=ax.get_yaxis_transform())
+    ax.set(xlabel="updates made", ylabel="slowest mode (τ); radius (units of β)", yscale="log", ylim=(1e-2, 5e5))
     ax.set_xticks(at, map(str, PROBED))
-    legend(ax, loc="upper right")
+    legend(ax, loc="upper left")
 
 
 def draw_tail(ax, results):
@@ -263,9 +281,7 @@ def draw_tail(ax, results):
         excess = np.sort(logs["excess"][len(logs["excess"]) // 5 :, errors[-1] <= COLLAPSED].ravel())[::-1]
         seen = excess > 1e-2
         share = np.arange(1, len(excess) + 1) / max(len(excess), 1)
-        ax.plot(
-            excess[seen], share[seen], color=colour, linewidth=1.3, label={"as it is": "unprotected"}.get(name, name)
-        )
+        ax.plot(excess[seen], share[seen], color=colour, linewidth=1.3, label=NAMES.get(name, name))
     line = np.array([2e-2, 5.0])
     ax.plot(line, 3e-3 / line, color="black", linewidth=0.8, linestyle=DASHES[1], label="slope −1")
     ax.set(xlabel="mean activity outside [0, 1] by more than x", ylabel="share of updates", xscale="log", yscale="log")
@@ -280,8 +296,13 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--plateau", type=int, default=10, help="Euler steps per plateau; 30 in the paper")
     parser.add_argument("--only", nargs="*", choices=list(CONDITIONS), help="these conditions alone, and no figure")
+    parser.add_argument("--spread", action="store_true", help="compare the noise with that on MNIST, and stop")
+    parser.add_argument("--data-dir", type=Path, help="folder with MNIST's files; downloaded if not given")
     parser.add_argument("--figure", type=Path, default=Path(__file__).parents[1] / "images" / "collapse.png")
     options = parser.parse_args(arguments)
+    if options.spread:
+        spread("mnist", (784, 256, 256, 10), 0.04, options.data_dir)
+        return spread("digits", SIZES, SIGMA)
     if options.quick:
         options.seeds, options.epochs = 3, 2
     names = options.only or (list(CONDITIONS)[:2] if options.quick else list(CONDITIONS))
@@ -291,10 +312,10 @@ def main(arguments=None):
         results[name] = train(CONDITIONS[name], seeds, options.epochs, options.plateau)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     table(results)
-    modes = None if options.only else slow_modes(results["as it is"][2], seeds)
+    modes = {} if options.only else {name: slow_modes(results[name][2], seeds) for name in names[:2]}
     for name, (logs, errors, _) in results.items():
-        details(name, logs, errors, modes if name == "as it is" else None)
-    if modes is not None:
+        details(name, logs, errors, modes.get(name))
+    if modes:
         figure(results, modes, options.figure)
         counts = (128,) if options.quick else (64, 128, 192, 224, 256)
         print("\nloss of a readout on stuck neurons, MNIST:", {n: round(float(silent_loss(n)), 2) for n in counts})
