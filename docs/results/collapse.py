@@ -47,6 +47,7 @@ class Condition:
     amplitude: float = 0.4
     points: int = 10
     clip: float | None = None
+    rate: float = RATE
 
     def estimator(self, plateau):
         """Three periods from rest, each plateau read at its end, as in the paper."""
@@ -57,9 +58,8 @@ class Condition:
 
     def optimizer(self):
         """Gradient descent; `clip` as in `oscsim train --clip`."""
-        return (
-            optax.sgd(RATE) if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), optax.sgd(RATE))
-        )
+        descent = optax.sgd(self.rate)
+        return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
 CONDITIONS = {
@@ -70,6 +70,7 @@ CONDITIONS = {
     "amplitude 0.2": Condition(amplitude=0.2),
     "amplitude 0.8": Condition(amplitude=0.8),
     "20 points": Condition(points=20),
+    "rate 1": Condition(rate=1.0),
 }
 
 
@@ -192,14 +193,17 @@ def details(name, logs, errors, modes=None):
         norm, alive = (logs[k][when] for k in ("norm", "alive"))
         print(f"  update {when + 1:3}: norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}; "
               f"neurons alive in the last layer {np.median(alive):.0f} %, at least {alive.min():.0f} %")  # fmt: skip
+    print(f"  in the first 12 updates: norm at most {logs['norm'][:12].max():.1f}, "
+          f"mean activity outside [0, 1] by at most {max(logs['excess'][:12].max(), 0):.3f}")  # fmt: skip
     if lost.any():
         print(f"  at the end, collapsed: {np.mean(logs['alive'][-71:, lost]):.1f} % alive")
     if not lost.all():
         print(f"  at the end, others: {np.mean(logs['alive'][-71:, ~lost]):.1f} % alive")
         excess, norm = (logs[k][len(logs[k]) // 5 :, ~lost] for k in ("excess", "norm"))
         beyond = {x: int((excess > x).sum()) for x in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)}
-        print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} "
-              f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}")  # fmt: skip
+        print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} updates, "
+              f"{beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity then "
+              f"outside by {max(excess.flat[norm.argmax()], 0):.2f}")  # fmt: skip
     if modes is not None:
         for update, slowest, radius in zip(PROBED, *modes, strict=True):
             print(f"  after {update:2} updates: slowest mode {np.nanmedian(slowest):.3g}, radius "
