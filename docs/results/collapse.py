@@ -201,8 +201,8 @@ def details(name, logs, errors, modes=None):
         print(f"  at the end, others: {np.mean(logs['alive'][-71:, ~lost]):.1f} % alive")
         excess, norm = (logs[k][len(logs[k]) // 5 :, ~lost] for k in ("excess", "norm"))
         beyond = {x: int((excess > x).sum()) for x in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)}
-        print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} updates, "
-              f"{beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity then "
+        print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} "
+              f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity then "
               f"outside by {max(excess.flat[norm.argmax()], 0):.2f}")  # fmt: skip
     if modes is not None:
         for update, slowest, radius in zip(PROBED, *modes, strict=True):
