@@ -95,7 +95,7 @@ def train(condition, seeds, epochs, plateau):
         learned = osc.parameters(net)
         steps, _ = optimizer.update(estimate.gradient, optimizer.init(learned), learned)
         log = {
-            "norm": optax.global_norm(estimate.gradient),
+            "norm": jnp.sqrt(sum(jnp.sum(a**2) for a in jax.tree.leaves(estimate.gradient))),
             "alive": 100 * jnp.mean(jnp.std(estimate.activities[-1], axis=0) > ALIVE),
             # A mean activity outside [0, 1] is none of a settled logistic neuron: its orbit passed close to a pole.
             "excess": jnp.max(jnp.stack([jnp.max(jnp.maximum(s - 1, -s)) for s in estimate.activities])),
@@ -202,8 +202,8 @@ def details(name, logs, errors, modes=None):
         excess, norm = (logs[k][len(logs[k]) // 5 :, ~lost] for k in ("excess", "norm"))
         beyond = {x: int((excess > x).sum()) for x in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)}
         print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} "
-              f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity then "
-              f"outside by {max(excess.flat[norm.argmax()], 0):.2f}")  # fmt: skip
+              f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity "
+              f"then outside by {max(excess.flat[norm.argmax()], 0):.2f}")  # fmt: skip
     if modes is not None:
         for update, slowest, radius in zip(PROBED, *modes, strict=True):
             print(f"  after {update:2} updates: slowest mode {np.nanmedian(slowest):.3g}, radius "
