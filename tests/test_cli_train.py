@@ -107,6 +107,7 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
         ((), "out is None: give a folder"),
         (("--out", "run", "--estimator", "exact", "--cycles", 5), "cycles belongs to lock-in, not to exact"),
         (("--out", "run", "--learning-rate", -1), "learning_rate=(-1.0,): use positive"),
+        (("--out", "run", "--clip", 0), "clip=0: use a positive norm"),
         (("--out", "run", "--samples", 9999), "samples=9999: digits holds 1437"),
         (("--out", "run", "--momentum", 0.9, "--optimizer", "adam"), "momentum=0.9 belongs to sgd"),
         (("--out", f"{sys.executable}/run"), "cannot be written"),

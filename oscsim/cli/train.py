@@ -67,6 +67,9 @@ class Train:
     momentum: float = 0.0
     """Momentum of sgd."""
 
+    clip: float | None = None
+    """Scale gradients whose norm, over all parameters, is larger than this down to it; not if not given."""
+
     cycles: int = 2
     """Cycles per update of the lock-in."""
 
@@ -236,11 +239,14 @@ class Train:
         bad = [rate for rate in self.learning_rate if not (math.isfinite(rate) and rate > 0)]
         if bad or not self.learning_rate:
             raise ValueError(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
-        return (
+        if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
+            raise ValueError(f"clip={self.clip:g}: use a positive norm, such as 1, or leave it out")
+        descent = (
             make(self.learning_rate[0])
             if len(self.learning_rate) == 1
             else osc.layerwise(net, self.learning_rate, make)
         )
+        return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
 _DEFAULTS = (Train(), Train().signal, Train().integration)
