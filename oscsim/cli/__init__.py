@@ -14,13 +14,14 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.demo import Demo
+from oscsim.cli.lab import Lab
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.train import Predict, Train
 
 FAILURES = (ValueError, TypeError, OSError, osc.DivergenceError, osc.NotSettledError)
 """What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
 
-COMMANDS = Demo | Simulate | Train | Predict
+COMMANDS = Demo | Simulate | Train | Predict | Lab
 
 
 def main(args: Sequence[str] | None = None) -> None:
