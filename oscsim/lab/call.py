@@ -48,7 +48,7 @@ result = osc.ensemble(
     {reading},
 )
 for r in range({count}):
-    gradient = jax.tree.map(lambda a: a[r], result.gradients)
+    gradient = jax.tree.map(lambda a: jax.numpy.asarray(a[r]), result.gradients)
     print(r, float(osc.cosine(gradient, exact)), float(osc.relative_error(gradient, exact)))
 """
     return f"""import diffrax

@@ -58,6 +58,7 @@ class Pictures:
         self.tested: deque[tuple[int, float]] = deque(maxlen=500)
         self.sources: dict[str, ColumnDataSource] = {}
         self._map: Map | None = None
+        self._turn = 0
         self.figures = {
             "plane": self._plane(),
             "orbits": self._orbits(),
@@ -76,8 +77,8 @@ class Pictures:
         return self.sources[name]
 
     def _plane(self) -> Any:
-        plot = _figure("plane", "Teaching signal β", "Re β", "Im β")
-        image = self._source("map", image=[np.zeros((1, 1))], x=[-1.0], y=[-1.0], size=[2.0])
+        plot = _figure("plane", "β on the stability map", "Re β", "Im β")
+        image = self._source("map", image=[np.full((2, 2), np.nan)], x=[-1.0], y=[-1.0], size=[2.0])
         mapper = LinearColorMapper(palette=[LOST, SETTLED], low=0, high=1, nan_color="white")
         plot.image("image", x="x", y="y", dw="size", dh="size", source=image, color_mapper=mapper, level="image")
         circle = self._source("radius", x=[], y=[])
@@ -133,7 +134,7 @@ class Pictures:
         floor = self._source("floor", xs=[], ys=[], colour=[])
         dashes = plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)
         plot.x_range, plot.y_range = Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), Range1d(1e-6, 1)
-        plot.xaxis.ticker = FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
+        plot.xaxis.ticker = plot.xgrid.ticker = FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
         _legend(plot, [("measured", [lines]), ("harmonic", [dots]), ("predicted floor", [dashes])], "top_left")
         return plot
 
@@ -166,8 +167,8 @@ class Pictures:
         self.beyond = BoxAnnotation(left=1e9, fill_color=LOST, fill_alpha=0.6, level="underlay")
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
-        plot.x_range, plot.y_range = Range1d(0.01, 3), Range1d(0.1, 1e3)
-        _legend(plot, [("predicted", [line]), ("optimal", [star]), ("now", [dot])], "bottom_right")
+        plot.x_range, plot.y_range = Range1d(0.001, 5.1), Range1d(0.1, 1e3)
+        _legend(plot, [("predicted", [line]), ("optimal", [star]), ("now", [dot])], "top_left")
         return plot
 
     def _learning(self) -> Any:
@@ -183,7 +184,7 @@ class Pictures:
         test = self._source("test_accuracy", x=[], y=[])
         held_out = plot.scatter("x", "y", source=test, color=COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = Range1d(0, 20), Range1d(0, 2.5)
-        _legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "top_right")
+        _legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "bottom_left")
         return plot
 
     # What streams into them.
@@ -201,23 +202,41 @@ class Pictures:
             if self.past and frame.number <= self.past[-1].number:
                 self.forget()
             self.past.append(frame)
-            self.expected.append(None if frame.settings.learning else forecast)
+            self.expected.append(None)
             self.learned.append((frame.number, frame.loss, frame.accuracy))
             error = test.get("error")
             if frame.settings.learning and error is not None and (not self.tested or self.tested[-1][1] != 100 - error):
                 self.tested.append((frame.number, 100 - error))
+        for place in range(len(self.past) - 1, -1, -1):  # a prediction comes later than the first cycles that it is for
+            if forecast is None or self.expected[place] is not None or not forecast.fits(self.past[place].settings):
+                break
+            self.expected[place] = forecast if forecast.note is not None else None
 
-    def draw(self, forecast: Forecast | None, found: Map | None) -> None:
-        """Bring all figures up to the last frame."""
+    def draw(self, forecast: Forecast | None, found: Map | None, all_of_them: bool = True) -> None:
+        """Bring the figures up to the last frame.
+
+        Without `all_of_them` those of the cycle itself, and one of the others in turn: a browser has much to do to
+        draw eight, and what shows many cycles changes little from one to the next.
+        """
         if not self.past:
             return
         frame = self.past[-1]
         self._draw_plane(frame, forecast, found)
-        if frame.samples.shape[1]:
-            self._draw_neurons(frame, forecast)
-        self._draw_past()
-        self._draw_snr(frame, forecast)
-        self._draw_learning()
+        if not frame.samples.shape[1]:
+            return
+        places = [self.names.index(name) for name in self.chosen if name in self.names]
+        self._draw_neurons(frame, places)
+        others = (
+            lambda: self._draw_spectrum(frame, forecast, places),
+            lambda: self._draw_past("cosine"),
+            lambda: self._draw_past("error"),
+            lambda: self._draw_snr(frame, forecast),
+            self._draw_learning,
+        )
+        self._turn = (self._turn + 1) % len(others)
+        for place, draw in enumerate(others):
+            if all_of_them or place == self._turn:
+                draw()
 
     def _draw_plane(self, frame: Frame, forecast: Forecast | None, found: Map | None) -> None:
         amplitude = frame.settings.amplitude
@@ -244,9 +263,8 @@ class Pictures:
         if self.plane_note.text != where:
             self.plane_note.text = where
 
-    def _draw_neurons(self, frame: Frame, forecast: Forecast | None) -> None:
-        places = [self.names.index(name) for name in self.chosen if name in self.names]
-        colours = [COLOURS[i % len(COLOURS)] for i in range(len(places))]
+    def _draw_neurons(self, frame: Frame, places: list[int]) -> None:
+        colours = _colours(places)
         dashes = [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(places))]
         names = [self.names[i] for i in places]
         cycle = frame.window.shape[2]
@@ -277,6 +295,8 @@ class Pictures:
         drive = 1.3 * max(frame.settings.amplitude, 1e-6)
         _limits(plot.extra_y_ranges["drive"], -drive, drive)
 
+    def _draw_spectrum(self, frame: Frame, forecast: Forecast | None, places: list[int]) -> None:
+        colours = _colours(places)
         cycles = len(frame.window)
         joined = frame.window[:, places].transpose(1, 0, 2).reshape(len(places), -1)
         spectrum = np.abs(np.fft.fft(joined, axis=1)) / joined.shape[1]
@@ -285,7 +305,7 @@ class Pictures:
         at = number / cycles
         whole = number % cycles == 0
         self.sources["spectrum"].data = {
-            "xs": [at] * len(places), "ys": list(seen), "colour": colours, "name": names,
+            "xs": [at] * len(places), "ys": list(seen), "colour": colours, "name": [self.names[i] for i in places],
         }  # fmt: skip
         self.sources["harmonics"].data = {
             "x": np.tile(at[whole], len(places)), "y": seen[:, whole].ravel(),
@@ -299,37 +319,31 @@ class Pictures:
         top = 10 ** math.ceil(math.log10(max(float(seen.max(initial=SMALLEST)), 1e-3) * 1.5))
         _limits(self.figures["spectrum"].y_range, SMALLEST, top)
 
-    def _draw_past(self) -> None:
+    def _draw_past(self, kind: str) -> None:
         number = np.array([frame.number for frame in self.past], float)
-        first, last = number[0], max(number[-1], number[0] + 20)
-        for kind in ("cosine", "error"):
-            table = np.array(
-                [
-                    [_mean((frame.cosines if kind == "cosine" else frame.errors).get(name)) for name in self.arrays]
-                    for frame in self.past
-                ]
-            )
-            for place, name in enumerate(self.arrays):
-                self.sources[f"{kind}/{name}"].data = _xy(number, table[:, place])
-            _limits(self.figures[kind].x_range, first, last)
-        pairs = list(zip(self.past, self.expected, strict=True))
-        bands = np.array([_band(frame, expected) for frame, expected in pairs])
-        self.sources["cosine_predicted"].data = _xy(number, bands[:, 3])
+        rows = [frame.cosines if kind == "cosine" else frame.errors for frame in self.past]
+        table = np.array([[_mean(row.get(name)) for name in self.arrays] for row in rows])
+        for place, name in enumerate(self.arrays):
+            self.sources[f"{kind}/{name}"].data = _xy(number, table[:, place])
+        plot = self.figures[kind]
+        _limits(plot.x_range, number[0], max(number[-1], number[0] + 20))
+        bands = np.array([_band(*pair) for pair in zip(self.past, self.expected, strict=True)])
+        if kind == "cosine":
+            self.sources["cosine_predicted"].data = _xy(number, bands[:, 3])
+            lowest = float(np.nanmin(table)) if np.isfinite(table).any() else 0.0
+            _limits(plot.y_range, -1.05 if lowest < -0.05 else -0.05 if lowest < 0.8 else 0.78, 1.02)
+            return
         known = np.isfinite(bands[:, 2])
         self.sources["error_band"].data = {
             "x": number[known], "low": np.maximum(bands[known, 0], SMALLEST), "high": bands[known, 2],
         }  # fmt: skip
         self.sources["error_predicted"].data = _xy(number, bands[:, 1])
         self.sources["error_bias"].data = _xy(number, bands[:, 0])
-        seen = [self.sources[f"error/{name}"].data["y"] for name in self.arrays]
-        values = np.concatenate([*map(np.asarray, seen), bands[:, 0], bands[:, 2]])
+        values = np.concatenate([table.ravel(), bands[:, 0], bands[:, 2]])
         values = values[np.isfinite(values) & (values > 0)]
         if len(values):
             low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
-            _limits(self.figures["error"].y_range, 10.0 ** max(low, -7), 10.0 ** min(max(high, low + 2), 4))
-        cosines = np.concatenate([np.asarray(self.sources[f"cosine/{name}"].data["y"]) for name in self.arrays])
-        lowest = float(np.nanmin(cosines)) if np.isfinite(cosines).any() else 0.0
-        _limits(self.figures["cosine"].y_range, -1.05 if lowest < -0.05 else -0.05 if lowest < 0.8 else 0.78, 1.02)
+            _limits(plot.y_range, 10.0 ** max(low, -7), 10.0 ** min(max(high, low + 2), 4))
 
     def _draw_snr(self, frame: Frame, forecast: Forecast | None) -> None:
         amplitude = frame.settings.amplitude
@@ -344,7 +358,7 @@ class Pictures:
         quiet = forecast is None or frame.settings.learning
         radius = math.inf if forecast is None else forecast.radius
         self.beyond.left = radius if math.isfinite(radius) else 1e9
-        axis = np.geomspace(0.01, min(3.0, radius), 80)
+        axis = np.geomspace(0.001, min(5.1, radius), 80)
         curve = None if quiet or forecast is None else forecast.error(axis, frame.averaged)
         ratio = np.zeros(0) if curve is None else 1 / np.maximum(curve, SMALLEST)
         self.sources["snr_curve"].data = _xy(axis[: len(ratio)], ratio)
@@ -412,6 +426,11 @@ def _figure(name: str, title: str, x: str, y: str, **kwargs: Any) -> Any:
     plot.grid.grid_line_color = GRID
     for axis in plot.axis:
         _style_axis(axis)
+    for axis, kind in ((plot.xaxis[0], "x_axis_type"), (plot.yaxis[0], "y_axis_type")):
+        if kwargs.get(kind) == "log":
+            axis.ticker = FixedTicker(ticks=[10.0**k for k in range(-9, 6)])
+    for grid, axis in zip(plot.grid, (plot.xaxis[0], plot.yaxis[0]), strict=True):
+        grid.ticker = axis.ticker
     return plot
 
 
@@ -442,12 +461,13 @@ def _past_lines(pictures: Pictures, plot: Any, kind: str, more: list | None = No
         whole = name == "all"
         colour = DRIVE if whole else COLOURS[place % len(COLOURS)]
         line = plot.line("x", "y", source=source, color=colour, line_width=2.2 if whole else 1.4)
-        items.append((name, [line]))
+        if kind == "cosine":  # the colours are the same in both
+            items.append((name, [line]))
     predicted = pictures._source(f"{kind}_predicted", x=[], y=[])
     dashed = plot.line("x", "y", source=predicted, color=DRIVE, line_dash=[6, 4], line_width=1.6)
     items += [("predicted", [dashed]), *(more or [])]
     plot.x_range = Range1d(0, 20)
-    _legend(plot, items, "bottom_right" if kind == "cosine" else "bottom_left")
+    _legend(plot, items, "bottom_right" if kind == "cosine" else "top_right")
 
 
 def _square(plot: Any) -> None:
@@ -493,12 +513,16 @@ def _xy(x: Any, y: Any) -> dict[str, Any]:
     return {"x": np.asarray(x, float), "y": np.asarray(y, float)}
 
 
+def _colours(places: list[int]) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(len(places))]
+
+
 def _mean(values: np.ndarray | None) -> float:
     return float("nan") if values is None or not np.isfinite(values).any() else float(np.nanmean(values))
 
 
 def _band(frame: Frame, expected: Forecast | None) -> tuple[float, float, float, float]:
-    if expected is None or frame.averaged == 0:
+    if expected is None or frame.averaged == 0 or not expected.holds:
         return (math.nan,) * 4
     bias, error, high = expected.band("all", frame.averaged)
     return bias, error, high, expected.cosine("all", frame.averaged)

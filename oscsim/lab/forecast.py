@@ -5,6 +5,7 @@ the spectrum from the resolvent of the free equilibrium.
 """
 
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,22 +49,24 @@ class Forecast:
     """What to expect. Errors are relative to the norm of the exact gradient (of the array, or of `all`).
 
     Attributes:
+        settings: what it is for.
         radius: estimate of the convergence radius; inf where none was found.
         bias: of the gradient, by parameter array and for `all`, whatever the averaging.
         spread: standard deviation of the gradient of one cycle; empty where it is not predicted.
         variance: a, b, c of `all`: the squared spread at amplitude $A$ is $a/A^2 + b + c A^2$; or None.
         optimum: the amplitude of least error for an average of ten cycles; or None.
         floor: (watched, frequencies) predicted size of the noise in a spectrum over `WINDOW` cycles; or None.
-        note: in words, what is not predicted, and why; empty where all is.
+        note: in words, what is not predicted, and why; None while the answer is not complete.
     """
 
+    settings: Settings
     radius: float
     bias: dict[str, float]
     spread: dict[str, float]
     variance: tuple[float, float, float] | None
     optimum: OptimalAmplitude | None
     floor: np.ndarray | None
-    note: str
+    note: str | None
 
     def error(self, amplitude: Any, averaged: int) -> np.ndarray | None:
         """The total relative error at an amplitude, after so many cycles; None where the spread is not predicted."""
@@ -72,6 +75,15 @@ class Forecast:
         a, b, c = self.variance
         size = np.asarray(amplitude, float)
         return np.sqrt(self.bias["all"] ** 2 + np.maximum(a / size**2 + b + c * size**2, 0) / max(averaged, 1))
+
+    def fits(self, settings: Settings) -> bool:
+        """Whether it is for these settings, up to those that it does not depend on."""
+        return _relevant(self.settings) == _relevant(settings) and not settings.learning
+
+    @property
+    def holds(self) -> bool:
+        """Whether the amplitude is below the radius, where the theory is at home."""
+        return self.settings.signal == "two-phase" or self.settings.amplitude < self.radius
 
     def band(self, name: str, averaged: int) -> tuple[float, float, float]:
         """Of one array: the bias, the root mean square error, and the error with two deviations of the noise."""
@@ -84,21 +96,30 @@ class Forecast:
         return 1 / math.sqrt(1 + error**2)
 
 
+def _relevant(settings: Settings) -> Settings:
+    return settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
+
+
 def frequencies() -> np.ndarray:
     """Where the spectrum is taken, in units of the drive's frequency."""
     return np.arange(-HARMONICS * WINDOW, HARMONICS * WINDOW + 1) / WINDOW
 
 
-def forecast(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Forecast:
-    """What the theory expects of these settings, for the sample given.
+def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Iterator[Forecast]:
+    """What the theory expects of these settings, for the sample given: a first answer soon, the whole one last.
 
     Raises:
         NotSettledError: the free network has no stable state.
         NotHolomorphicError: the network declares itself non-holomorphic.
     """
+    # the lab says so itself, and a warning from a thread reaches nobody
+    warnings.filterwarnings("ignore", message="period=.* is below 50 tau")
     noise, notes = settings.disturbance, []
     radius = convergence_radius(net, x, y)
     radius = math.inf if radius >= 100 else radius
+    yield Forecast(settings, radius, {}, {}, None, None, None, None)
+    floor = noise_floor(net, x, y, settings)
+    yield Forecast(settings, radius, {}, {}, None, None, floor, None)
     exact = exact_gradient(net, x, y)
     if settings.signal == "two-phase":
         estimate = Classic(settings.amplitude)(net, x, y).gradient
@@ -106,9 +127,10 @@ def forecast(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Foreca
     else:
         difference = predict_bias(net, x, y, settings.period)
     bias = _relative(difference, exact)
+    yield Forecast(settings, radius, bias, {}, None, None, floor, None)
     spread, variance, optimum = {}, None, None
     if settings.signal == "two-phase":
-        notes.append("the scatter of two phases is not predicted")
+        notes.append("the scatter of two phases is not predicted, only their bias")
     elif noise is not None and not isinstance(noise, (WhiteNoise, OrnsteinUhlenbeck)):
         notes.append(f"the scatter under {settings.noise} noise is not predicted: it is not additive on the potentials")
     elif noise is not None and settings.intensity > 0:
@@ -117,10 +139,17 @@ def forecast(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Foreca
         optimum = optimal_amplitude(net, x, y, settings.period, noise, AVERAGED, ticks=TICKS)
         if settings.demodulator != "boxcar":
             notes.append("the band is that of the boxcar")
-    elif settings.signal == "turning":
-        spread = dict.fromkeys(bias, 0.0)
-        variance = (0.0, 0.0, 0.0)
-    return Forecast(radius, bias, spread, variance, optimum, _floor(net, x, y, settings, noise), "; ".join(notes))
+    else:
+        spread, variance = dict.fromkeys(bias, 0.0), (0.0, 0.0, 0.0)
+    if settings.amplitude > radius and settings.signal == "turning":
+        notes.append("predictions hold below the convergence radius")
+    yield Forecast(settings, radius, bias, spread, variance, optimum, floor, "; ".join(notes))
+
+
+def forecast(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Forecast:
+    """The whole answer of `forecasts`."""
+    *_, last = forecasts(net, x, y, settings)
+    return last
 
 
 def _relative(difference: Any, exact: Any) -> dict[str, float]:
@@ -145,10 +174,14 @@ def _variance(
     return float(a), float(b), float(c)
 
 
-def _floor(
-    net: AbstractNetwork, x: Any, y: Any, settings: Settings, noise: AbstractNoise | None
-) -> np.ndarray | None:
-    r"""$\sqrt{S_j(\nu) / (W T)}$ of each watched activity, $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$, folded."""
+def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.ndarray | None:
+    r"""The size of the noise in a spectrum over `WINDOW` cycles of each watched activity, at all `frequencies()`.
+
+    $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent $R(\nu) = (i\nu\tau +
+    1 - \partial F/\partial u)^{-1}$ of the free equilibrium; None where the noise is not additive on the potentials, or
+    there are too many neurons.
+    """
+    noise = settings.disturbance
     count = sum(math.prod(shape) for shape in net.shapes)
     watched = np.concatenate(
         [start + np.arange(min(WATCHED, size)) for start, size in _places(net)]
@@ -223,7 +256,7 @@ class Map:
         return not bool(np.isnan(self.settled).any())
 
 
-MAP_POINTS, MAP_STEPS = 49, 32
+MAP_POINTS, MAP_STEPS = 61, 40
 
 
 def maps(net: AbstractNetwork, x: Any, y: Any, radius: float) -> Iterator[Map]:
@@ -236,6 +269,20 @@ def maps(net: AbstractNetwork, x: Any, y: Any, radius: float) -> Iterator[Map]:
         found = stability_map(net, x, y, axis + 1j * axis[middle + row], steps=MAP_STEPS)
         settled[middle + row] = settled[middle - row] = np.asarray(found.settled)
         yield Map(reach, settled.copy())
+
+
+class Replay:
+    """An iterator that remembers its last value: whoever asks again gets that first, and what is left."""
+
+    def __init__(self, source: Iterator[Any]):
+        self.source, self.last = source, []
+
+    def __iter__(self) -> Iterator[Any]:
+        """The last value seen, then the rest."""
+        yield from self.last
+        for value in self.source:
+            self.last = [value]
+            yield value
 
 
 class Memory:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oscsim.lab.engine import Engine, Frame
-from oscsim.lab.forecast import Forecast, Map, Memory, forecast, maps
+from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps
 from oscsim.lab.settings import Settings
 from oscsim.learning import evaluate
 
@@ -28,14 +28,20 @@ _numbers = itertools.count(1)
 class Runner:
     """Runs an engine in a thread of its own; every method returns at once.
 
+    Args:
+        engine: what to run; it belongs to the thread from then on.
+        pace: seconds from one cycle to the next, at least.
+        predict: whether to compute what theory expects.
+
     Attributes:
         running: whether cycle follows cycle.
         problem: why the last request was refused, or what went wrong; empty while all is well.
     """
 
-    def __init__(self, engine: Engine, pace: float = FASTEST):
-        self.engine, self.pace = engine, pace
-        self.running, self.problem, self.busy = False, "", ""
+    def __init__(self, engine: Engine, pace: float = FASTEST, predict: bool = True):
+        self.engine, self.pace, self.predict = engine, pace, predict
+        self.running, self.problem = False, ""
+        self._began: float | None = None
         self._changes: dict[str, Any] = {}
         self._once, self._reset, self._closed = 0, False, False
         self._frames: deque[Frame] = deque(maxlen=HISTORY)
@@ -86,6 +92,12 @@ class Runner:
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     @property
+    def compiling(self) -> bool:
+        """Whether the present cycle takes so long that it is being compiled."""
+        began = self._began
+        return began is not None and time.monotonic() - began > 0.4
+
+    @property
     def alive(self) -> bool:
         """Whether the thread is still there."""
         return self._thread.is_alive()
@@ -124,7 +136,9 @@ class Runner:
                     self.engine.reset()
                 if advance:
                     due = time.monotonic() + self.pace
+                    self._began = time.monotonic()
                     frame = self.engine.advance()
+                    self._began = None
                     if frame.settings.learning and frame.updates % 20 == 0 and frame.averaged:
                         self.forecaster.judge(self.engine)
                     with self._wake:
@@ -132,7 +146,7 @@ class Runner:
                         self._rate.append(time.monotonic())
                     if frame.diverged:
                         self.running = False
-                if changes or reset or not asked:  # after the cycle: no knob waits for a prediction
+                if self.predict and (changes or reset or not asked):  # after the cycle: no knob waits for a prediction
                     asked = True
                     self.forecaster.ask(self.engine, self.engine.settings)
 
@@ -144,7 +158,7 @@ class Runner:
             self.problem = ""
         except Exception as error:
             self.problem = " ".join(str(error).split()) or type(error).__name__
-            self.running = False
+            self.running, self._began = False, None
 
 
 class Forecaster:
@@ -214,11 +228,16 @@ class Forecaster:
     def _answer(self, net: Any, x: Any, y: Any, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
         alike = settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
-        self.forecast = self._memory.get((which, alike), lambda: forecast(net, x, y, settings))
-        _, rows = self._map_memory.get(which, lambda: ([None], maps(net, x, y, self.forecast.radius)))
-        last = self._map_memory.kept[which][0]
+        for answer in self._memory.get((which, alike), lambda: Replay(forecasts(net, x, y, settings))):
+            known = self.forecast is not None and self.forecast.settings.network == settings.network
+            if not known or answer.note is not None:  # half an answer is better than none, and worse than the last
+                self.forecast = answer
+            if self._closed or self._question is not None:  # something newer to do
+                return
+        radius = self.forecast.radius if self.forecast is not None else 1.0
+        last, rows = self._map_memory.get(which, lambda: ([None], maps(net, x, y, radius)))
         self.map = last[0]
         for last[0] in rows:
             self.map = last[0]
-            if self._closed or self._question is not None:  # something newer to do: the map is taken up afterwards
+            if self._closed or self._question is not None:  # the map is taken up where it was left
                 return

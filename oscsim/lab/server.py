@@ -1,14 +1,22 @@
 """Serves the lab to visitors: each one has a network of their own, and takes it along when they leave."""
 
+import asyncio
 import logging
 import socket
+import threading
 import warnings
 import webbrowser
 from collections.abc import Callable
 from typing import Any
 
 import panel as pn
+from panel.io.resources import LOCAL_DIST
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
+from oscsim.lab.engine import Engine
+from oscsim.lab.forecast import forecast, maps
+from oscsim.lab.settings import PRESETS, Settings
 from oscsim.lab.view import NoiseLab
 
 LEFT, CHECKED = 3000, 1000
@@ -27,6 +35,8 @@ def page(**options: Any) -> Callable[[], Any]:
     def make() -> Any:
         lab = NoiseLab(**options)
         pn.state.on_session_destroyed(lambda _: lab.close())
+        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
+            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
         return lab
 
     return make
@@ -74,7 +84,8 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
         OSError: the port is taken.
         ValueError: bad options.
     """
-    logging.getLogger("bokeh").setLevel(logging.ERROR)
+    for name in ("bokeh", "panel", "tornado.access"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     NoiseLab(running=False, **options).close()  # says what is wrong with the options now, not to the first visitor
     try:
         server = make_server(port, address, **options)
@@ -84,6 +95,8 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
     url = f"http://{host}:{server.port}/"
     print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
     server.start()
+    server.io_loop.add_callback(_ignore_departures)
+    threading.Thread(target=_warm_up, name="oscsim-lab-warm-up", daemon=True).start()
     if browser:
         server.io_loop.add_callback(webbrowser.open, url)
     try:
@@ -92,3 +105,27 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
         print("\nStopped.")
     finally:
         server.stop()
+
+
+def _ignore_departures() -> None:
+    """A visitor who leaves while something is being sent to them is no error."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: Any, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), (WebSocketClosedError, StreamClosedError)):
+            return
+        (before or type(loop).default_exception_handler.__get__(loop))(*([loop] if before else []), context)
+
+    loop.set_exception_handler(handle)
+
+
+def _warm_up() -> None:
+    """Compile what the presets need before anybody asks for it; what is asked for meanwhile goes first."""
+    engine = Engine(Settings())
+    for preset in PRESETS.values():
+        engine.change(**preset.changes)
+        engine.advance()
+        net, x, y = engine.predicted_from()
+        for _ in maps(net, x, y, forecast(net, x, y, engine.settings).radius):
+            break

@@ -15,6 +15,7 @@ from oscsim.cycle import Cycle, Plan
 from oscsim.datasets import load as load_data
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
 from oscsim.lab.classic import PhaseMeans, TwoPhase
+from oscsim.networks.activations import RaisedCosine
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.noise import (
@@ -73,16 +74,16 @@ class Settings:
     """
 
     network: str = "6-4-4-4"
-    sample: int = 0
-    signal: Signal = "turning"
+    sample: Any = 0
+    signal: str = "turning"
     amplitude: float = 0.39
     period: float = 100.0
-    noise: Noise = "white"
-    intensity: float = 0.02
+    noise: str = "white"
+    intensity: float = 0.05
     correlation_time: float = 5.0
-    demodulator: Demodulator = "boxcar"
+    demodulator: str = "boxcar"
     discard: int = 1
-    realisations: int = 1
+    realisations: int = 4
     seed: int = 0
     learning: bool = False
     learning_rate: float = 0.3
@@ -166,7 +167,7 @@ class Settings:
 
 
 @functools.cache
-def _plan(signal: Signal, demodulator: Demodulator) -> Plan:
+def _plan(signal: str, demodulator: str) -> Plan:
     settings = Settings(signal=signal, demodulator=demodulator)
     cycle = Cycle(diffrax.Heun(), None, STEPS, TICKS, settings.reader)
     return cycle.plan(settings.teaching, np.float32)
@@ -188,15 +189,16 @@ class Example(NamedTuple):
     y_test: Any
 
 
-EXAMPLES = ("6-4-4-4", "digits")
+EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
 """What `example` knows."""
 
 
 def example(name: str) -> tuple[AbstractNetwork, Any, Any]:
     """A network of the lab and its training data: `net, x, y = example("6-4-4-4")`.
 
-    `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"digits"` has 32 neurons
-    and the handwritten digits of scikit-learn.
+    `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
+    the raised cosine as its activation, which grows exponentially off the real axis, so that it runs away past the
+    convergence radius; `"digits"` has 32 neurons and the handwritten digits of scikit-learn.
 
     Raises:
         ValueError: an unknown name.
@@ -211,12 +213,17 @@ def examples(name: str) -> Example:
     if name == "digits":
         (x, y), (x_test, y_test) = (load_data("digits", split) for split in ("train", "test"))
         return Example(LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
-    if name == "6-4-4-4":
+    if name in ("6-4-4-4", "6-4-4-4 cosine"):
         rng = np.random.default_rng(0)
         centres = rng.uniform(size=(4, 6))
         y = (np.arange(240) % 4).astype(np.int32)
         x = np.clip(centres[y] + 0.15 * rng.normal(size=(240, 6)), 0, 1).astype(np.float32)
-        return Example(LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1)), x[:160], y[:160], x[160:], y[160:])
+        net = (
+            LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
+            if name == "6-4-4-4"
+            else LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
+        )
+        return Example(net, x[:160], y[:160], x[160:], y[160:])
     raise ValueError(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
 
 
@@ -229,33 +236,39 @@ class Preset(NamedTuple):
 
 
 _TOY = {
-    "network": "6-4-4-4", "sample": 0, "noise": "white", "intensity": 0.02, "period": 100.0, "demodulator": "boxcar",
-    "discard": 1, "realisations": 8, "learning": False,
+    "network": "6-4-4-4", "sample": 0, "signal": "turning", "amplitude": 0.39, "period": 100.0, "noise": "white",
+    "intensity": 0.05, "demodulator": "boxcar", "discard": 1, "realisations": 8, "learning": False,
 }  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
     "classic": Preset(
         "Classic EP drowns in noise",
-        "A small nudge, as classic equilibrium propagation needs it: the answer of the neurons is lost in the noise, "
-        "and the cosine to the exact gradient scatters about.",
+        "Classic equilibrium propagation needs a small nudge, A = 0.01, since its bias grows with it. The answer of the "
+        "neurons is then lost in the noise, and the direction of the gradient scatters between realisations.",
         {**_TOY, "signal": "two-phase", "amplitude": 0.01},
     ),
     "finite": Preset(
         "Finite amplitude survives",
-        "The same noise, a turning signal forty times as large: the estimate is still exact in the amplitude, and the "
-        "noise counts for a fortieth.",
-        {**_TOY, "signal": "turning", "amplitude": 0.39},
+        "The same noise, but a signal that turns, 39 times as large. The gradient is exact at any amplitude below the "
+        "convergence radius, so the signal may be large and the noise hardly counts.",
+        _TOY,
     ),
     "too-large": Preset(
         "Too large: past the radius",
-        "Past the convergence radius the neurons leave the sheet of the free equilibrium: the mean is no equilibrium "
-        "any more, and the first coefficient no gradient.",
-        {**_TOY, "signal": "turning", "amplitude": 1.6},
+        "Past the convergence radius (dashed circle) the response leaves the sheet of the free equilibrium: negative "
+        "harmonics rise out of the noise, and an error remains that no averaging removes.",
+        {**_TOY, "amplitude": 3.0, "intensity": 0.02},
     ),
     "lag": Preset(
         "Period too short: lag",
-        "The neurons lag behind a fast signal: a bias that no averaging removes, and that the linear response predicts.",
-        {**_TOY, "signal": "turning", "amplitude": 0.39, "period": 12.0},
+        "The neurons lag behind a signal of 12 time constants: a bias of O((τ/T)²), the same at every amplitude, that "
+        "no averaging removes and that the linear response predicts (dotted).",
+        {**_TOY, "period": 12.0, "intensity": 0.02},
+    ),
+    "diverges": Preset(
+        "It runs away",
+        "Neurons with a raised cosine as activation have nothing to hold them past the convergence radius.",
+        {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
     ),
 }
 """The paper's points, each at one click."""

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource
+from bokeh.models import ColumnDataSource, CustomJS
 
 from oscsim import checkpoint
 from oscsim.lab.call import python_call
@@ -22,8 +23,11 @@ from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, S
 from oscsim.learning import load
 from oscsim.networks.base import AbstractNetwork
 
-DRAWN_EVERY = 30
+DRAWN_EVERY = 20
 """Milliseconds between two looks at what is new."""
+
+PATIENCE, SAID_EVERY = 1.0, 0.25
+"""Seconds after which a browser that does not answer is sent the next frame, and between two changes of the words."""
 
 E24 = (1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.3, 4.7, 5.1, 5.6, 6.2, 6.8, 7.5,
        8.2, 9.1)  # fmt: skip
@@ -48,6 +52,7 @@ class NoiseLab(pn.viewable.Viewer):
         data: `(x, y)` for a network of your own; not with an example.
         held_out: `(x, y)` that it is judged on while it learns; by default the data themselves.
         running: whether it runs at once.
+        predict: whether to compute, beside the cycles, what theory expects of them.
         **settings: see `Settings`, such as `amplitude=0.4, noise="white", intensity=0.1`.
 
     Raises:
@@ -57,13 +62,20 @@ class NoiseLab(pn.viewable.Viewer):
     """
 
     def __init__(
-        self, network: Any = "6-4-4-4", data: Any = None, *, held_out: Any = None, running: bool = True, **settings: Any
+        self,
+        network: Any = "6-4-4-4",
+        data: Any = None,
+        *,
+        held_out: Any = None,
+        running: bool = True,
+        predict: bool = True,
+        **settings: Any,
     ):
         super().__init__()
         own, self._origin = _own(network, data, held_out)
         name = next(iter(own)) if own else network
         self.engine = Engine(Settings(network=name, **settings), own)
-        self.runner = Runner(self.engine)
+        self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
         self._frame: Frame | None = None
         self._pictures: Pictures | None = None
@@ -71,8 +83,11 @@ class NoiseLab(pn.viewable.Viewer):
         self._syncing = False
         self._saying = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
         self._status = ColumnDataSource(
-            {"number": [0], "amplitude": [0.0], "period": [0.0], "intensity": [0.0], "updates": [0]}, name="status"
-        )
+            {"number": [0], "amplitude": [0.0], "period": [0.0], "intensity": [0.0], "updates": [0],
+             "drawing": [0]},
+            name="status",
+        )  # fmt: skip
+        self._drawing_number, self._sent, self._said = 0, 0.0, 0.0
         self._build()
         self.runner.run(running)
 
@@ -135,7 +150,8 @@ class NoiseLab(pn.viewable.Viewer):
         self._sheet = pn.Column(
             self._code, hide, visible=False, css_classes=["sheet"], stylesheets=[STYLE], sizing_mode="stretch_width"
         )
-        status = pn.pane.Bokeh(_carrier(self._status), width=1, height=1, margin=0, css_classes=["hidden"])
+        self._carrier = _carrier(self._status)
+        status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
         self._page = pn.Row(
             self._sidebar(),
             pn.Column(
@@ -164,7 +180,7 @@ class NoiseLab(pn.viewable.Viewer):
         reset = _button("Reset", lambda _: self._on_reset(), width=64)
         reseed = _button("Reseed", lambda _: self.change(seed=self.settings.seed + 1), width=68)
         presets = [
-            _button(preset.title, lambda _, name=name: self.preset(name), "primary", width=190, outline=True)
+            _button(preset.title, lambda _, name=name: self.preset(name), "primary", width=184, outline=True)
             for name, preset in PRESETS.items()
         ]
         copy = _button("Copy call", lambda _: self._on_copy(), width=82)
@@ -203,7 +219,7 @@ class NoiseLab(pn.viewable.Viewer):
                 value=settings.signal,
                 **slider,
             ),
-            "amplitude": _logarithmic("Amplitude A", settings.amplitude, 0.01, 3.0, **slider),
+            "amplitude": _logarithmic("Amplitude A", settings.amplitude, 0.001, 5.1, **slider),
             "period": pn.widgets.FloatSlider(
                 name="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0, value=settings.period, **slider
             ),
@@ -350,14 +366,18 @@ class NoiseLab(pn.viewable.Viewer):
     # What it shows.
 
     def _tick(self) -> None:
-        """Take up what is new, and draw it."""
+        """Take up what is new, and draw it, unless the browser is still busy with what was drawn before."""
+        now = time.monotonic()
+        if self._carrier.tags != [self._drawing_number] and now - self._sent < PATIENCE:
+            return
         frames = self.runner.frames()
-        if frames:
-            self._take(frames)
         with pn.io.hold():
-            self._say()
             if frames:
-                self._draw()
+                self._take(frames)
+                self._draw(False)
+            if not frames or now - self._said > SAID_EVERY:
+                self._said = now
+                self._say()
 
     def _take(self, frames: list[Frame]) -> None:
         frame = self._frame = frames[-1]
@@ -369,20 +389,19 @@ class NoiseLab(pn.viewable.Viewer):
             self._syncing = False
         current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
         assert self._pictures is not None
-        self._pictures.add(current, self._expected(frame.settings), self.runner.forecaster.test)
+        self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
 
-    def _expected(self, settings: Settings) -> Any:
-        return self.runner.forecaster.forecast
-
-    def _draw(self) -> None:
+    def _draw(self, all_of_them: bool = True) -> None:
         frame, forecaster = self._frame, self.runner.forecaster
         if frame is None or self._pictures is None:
             return
-        self._pictures.draw(forecaster.forecast, forecaster.map)
+        turned = self._status.data["amplitude"] != [frame.settings.amplitude]
+        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or turned or not self.runner.running)
+        self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         s = frame.settings
         self._status.data = {
             "number": [frame.number], "amplitude": [s.amplitude], "period": [s.period], "intensity": [s.intensity],
-            "updates": [frame.updates],
+            "updates": [frame.updates], "drawing": [self._drawing_number],
         }  # fmt: skip
         push = getattr(pn.io, "push_notebook", None)
         if push is not None and pn.state.curdoc is None:
@@ -405,13 +424,17 @@ class NoiseLab(pn.viewable.Viewer):
             return _box("problem", f"<b>Refused:</b> {_escaped(runner.problem)}")
         if frame is not None and frame.diverged and frame.settings.amplitude == self.settings.amplitude:
             radius = runner.forecaster.forecast.radius if runner.forecaster.forecast else float("nan")
-            turn = f"Turn the amplitude back below {radius:.2g}" if radius == radius else "Turn the amplitude back"
-            return _box("problem", f"<b>Diverged.</b> {turn}, and it starts again from rest. {_escaped(frame.diverged)}.")
-        if frame is None:
-            return _box("busy", "Compiling the network; the first cycle takes a few seconds …")
-        if runner.busy:
-            return _box("busy", _escaped(runner.busy))
-        note = runner.forecaster.problem or (runner.forecaster.forecast.note if runner.forecaster.forecast else "")
+            turn = f"below {radius:.2g}, the convergence radius" if radius == radius else "or the intensity"
+            what = frame.diverged.split(", under")[0]
+            return _box(
+                "problem",
+                f"<b>Diverged.</b> {_escaped(what[0].upper() + what[1:])}. Turn the amplitude back {turn}: it starts "
+                "again from rest.",
+            )
+        if frame is None or runner.compiling:
+            return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
+        found = runner.forecaster.forecast
+        note = runner.forecaster.problem or (found.note if found and found.fits(self.settings) else "")
         return _box("saying", _escaped(self._saying) + (f" <i>Note: {_escaped(note)}.</i>" if note else ""))
 
     def _numbers_now(self, frame: Frame | None) -> str:
@@ -422,7 +445,7 @@ class NoiseLab(pn.viewable.Viewer):
             f"cycle <b>{frame.number}</b>",
             f"{self.runner.rate:.0f} cycles/s" if self.runner.running else "paused",
             f"averaged over {frame.averaged}",
-            f"loss {frame.loss:.3f}",
+            f"loss {frame.loss:.3f}" if np.isfinite(frame.loss) else "no loss",
             f"|∇L| {frame.norm:.3g}",
         ]
         error = frame.errors.get("all")
@@ -510,6 +533,10 @@ def _carrier(source: ColumnDataSource) -> Any:
     plot = figure(width=1, height=1, toolbar_location=None, x_range=(0, 1), y_range=(0, 1))
     plot.axis.visible = plot.grid.visible = False
     plot.scatter("number", "number", source=source, size=0)
+    plot.tags = [0]
+    # the page says what it has drawn: no frame is sent to a browser that still draws the one before
+    code = "requestAnimationFrame(() => requestAnimationFrame(() => { plot.tags = [source.data.drawing[0]]; }));"
+    source.js_on_change("data", CustomJS(args={"plot": plot, "source": source}, code=code))
     return plot
 
 
