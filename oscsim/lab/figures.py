@@ -316,7 +316,7 @@ class Pictures:
         self.sources["floor"].data = {
             "xs": [frequencies()] * len(full), "ys": list(np.maximum(full, SMALLEST)), "colour": colours[: len(full)],
         }  # fmt: skip
-        top = 10 ** math.ceil(math.log10(max(float(seen.max(initial=SMALLEST)), 1e-3) * 1.5))
+        top = 10.0 ** math.ceil(math.log10(max(float(seen.max(initial=SMALLEST)), 1e-3) * 1.5))
         _limits(self.figures["spectrum"].y_range, SMALLEST, top)
 
     def _draw_past(self, kind: str) -> None:
@@ -413,7 +413,7 @@ class Pictures:
 
 def _figure(name: str, title: str, x: str, y: str, **kwargs: Any) -> Any:
     plot = figure(
-        name=name, title=title, x_axis_label=x, y_axis_label=y, tools="pan,wheel_zoom,reset,save",
+        name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, tools="pan,wheel_zoom,reset,save",
         sizing_mode="stretch_both", min_width=200, min_height=200, min_border_right=12, output_backend="canvas",
         toolbar_location="above", **kwargs,
     )  # fmt: skip
@@ -485,7 +485,7 @@ def _square(plot: Any) -> None:
         plot.js_on_change(change, callback)
 
 
-def _reach(plot: Any, reach: float, steady: bool = False) -> None:
+def _reach(plot: Any, reach: Any, steady: bool = False) -> None:
     """Let a square figure span so much; `steady` keeps what it spans while it fits."""
     now = plot.tags[0]
     if (steady and 0.5 * now < reach <= now) or reach == now:
@@ -493,12 +493,12 @@ def _reach(plot: Any, reach: float, steady: bool = False) -> None:
     plot.tags = [1.15 * reach if steady else reach]
 
 
-def _hysteresis(span: Any, reach: float) -> dict[str, float]:
+def _hysteresis(span: Any, reach: Any) -> dict[str, Any]:
     now = span.end
     return {} if 0.5 * now < reach <= now else {"start": -1.15 * reach, "end": 1.15 * reach}
 
 
-def _limits(span: Any, low: float, high: float) -> None:
+def _limits(span: Any, low: Any, high: Any) -> None:
     if (span.start, span.end) != (low, high):
         span.update(start=low, end=high)
 
@@ -521,7 +521,7 @@ def _mean(values: np.ndarray | None) -> float:
     return float("nan") if values is None or not np.isfinite(values).any() else float(np.nanmean(values))
 
 
-def _band(frame: Frame, expected: Forecast | None) -> tuple[float, float, float, float]:
+def _band(frame: Frame, expected: Forecast | None) -> tuple[float, ...]:
     if expected is None or frame.averaged == 0 or not expected.holds:
         return (math.nan,) * 4
     bias, error, high = expected.band("all", frame.averaged)

@@ -143,7 +143,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._numbers = pn.pane.HTML("", css_classes=["numbers"], stylesheets=[STYLE], sizing_mode="stretch_width")
         self._grid = pn.Column(sizing_mode="stretch_both", margin=0)
         self._code = pn.widgets.TextAreaInput(
-            name="Python call that repeats these settings from rest (copied)", value="", height=330,
+            label="Python call that repeats these settings from rest (copied)", value="", height=330,
             sizing_mode="stretch_width", stylesheets=[STYLE], css_classes=["code"], max_length=20_000,
         )  # fmt: skip
         hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
@@ -193,7 +193,7 @@ class NoiseLab(pn.viewable.Viewer):
             """,
         )
         save = pn.widgets.FileDownload(
-            callback=self._archive, filename="oscsim-lab.zip", label="Save data", button_type="default",
+            callback=self._archive, filename="oscsim-lab.zip", label="Save data",
             embed=False, auto=True, icon=None, width=92, height=30, margin=(0, 3),
             stylesheets=[STYLE],
         )  # fmt: skip
@@ -214,17 +214,17 @@ class NoiseLab(pn.viewable.Viewer):
         slider: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (1, 6), "stylesheets": [STYLE]}
         knobs = {
             "signal": pn.widgets.Select(
-                name="Signal",
+                label="Signal",
                 options={"turning (holomorphic EP)": "turning", "two phases (classic EP)": "two-phase"},
                 value=settings.signal,
                 **slider,
             ),
             "amplitude": _logarithmic("Amplitude A", settings.amplitude, 0.001, 5.1, **slider),
             "period": pn.widgets.FloatSlider(
-                name="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0, value=settings.period, **slider
+                label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0, value=settings.period, **slider
             ),
             "noise": pn.widgets.Select(
-                name="Noise",
+                label="Noise",
                 options={
                     "none": "none",
                     "white, on the potentials": "white",
@@ -239,7 +239,7 @@ class NoiseLab(pn.viewable.Viewer):
             "intensity": _logarithmic("Intensity q", settings.intensity, 0.001, 1.0, zero=True, **slider),
             "correlation_time": _logarithmic("Correlation time (τ)", settings.correlation_time, 0.5, 51.0, **slider),
             "demodulator": pn.widgets.Select(
-                name="Demodulator",
+                label="Demodulator",
                 options={
                     "boxcar, one cycle": "boxcar",
                     "exponential, 5 cycles": "exponential",
@@ -248,21 +248,22 @@ class NoiseLab(pn.viewable.Viewer):
                 value=settings.demodulator,
                 **slider,
             ),
-            "discard": pn.widgets.IntSlider(name="Discarded cycles", start=0, end=20, value=settings.discard, **slider),
+            "discard": pn.widgets.IntSlider(label="Discarded cycles", start=0, end=20, value=settings.discard, **slider),
             "realisations": pn.widgets.IntSlider(
-                name="Realisations", start=1, end=MOST_REALISATIONS, value=settings.realisations, **slider
+                label="Realisations", start=1, end=MOST_REALISATIONS, value=settings.realisations, **slider
             ),
-            "network": pn.widgets.Select(name="Network", options=names, value=settings.network, **slider),
+            "network": pn.widgets.Select(label="Network", options=names, value=settings.network, **slider),
             "sample": pn.widgets.IntSlider(
-                name="Input sample", start=0, end=self.engine.samples - 1, value=settings.sample, **slider
+                label="Input sample", start=0, end=self.engine.samples - 1, value=settings.sample, **slider
             ),
-            "learning": pn.widgets.Checkbox(name="Weights learn", value=settings.learning, **slider),
+            "learning": pn.widgets.Checkbox(label="Weights learn", value=settings.learning, **slider),
             "learning_rate": _logarithmic("Learning rate", settings.learning_rate, 0.01, 3.0, **slider),
         }
         for name, knob in knobs.items():
+            knob.css_classes = [f"knob-{name}"]
             knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
         self._neurons = pn.widgets.MultiSelect(
-            name="Neurons shown (layer.neuron)", options=[], value=[], size=5, **slider
+            label="Neurons shown (layer.neuron)", options=[], value=[], size=5, **slider
         )
         self._neurons.param.watch(lambda event: self._on_neurons(event.new), "value")
         return knobs
@@ -306,6 +307,7 @@ class NoiseLab(pn.viewable.Viewer):
     def _on_knob(self, name: str, value: Any) -> None:
         if self._syncing or getattr(self.settings, name) == value:
             return
+        value = type(getattr(self.settings, name))(value)  # a slider at 100 says 100, not 100.0
         changes = {name: value}
         if name == "network":
             changes.update(sample=0, learning=False)
@@ -410,7 +412,7 @@ class NoiseLab(pn.viewable.Viewer):
     def _say(self) -> None:
         frame, runner = self._frame, self.runner
         running = runner.running
-        self._run.name, self._run.button_type = ("Pause", "warning") if running else ("Run", "primary")
+        self._run.label, self._run.color = ("Pause", "warning") if running else ("Run", "primary")
         words = self._words_now(frame)
         if self._words.object != words:
             self._words.object = words
@@ -508,7 +510,7 @@ _LOGARITHMIC = ("amplitude", "intensity", "correlation_time", "learning_rate")
 def _logarithmic(name: str, value: float, low: float, high: float, zero: bool = False, **kwargs: Any) -> Any:
     grid = [float(f"{m * 10.0**e:.3g}") for e in range(-4, 3) for m in E24]
     values = [v for v in grid if low <= v <= high] + ([0.0] if zero else []) + [value]
-    return pn.widgets.DiscreteSlider(name=name, options=_named(values), value=value, **kwargs)
+    return pn.widgets.DiscreteSlider(label=name, options=_named(values), value=value, **kwargs)
 
 
 def _named(values: list[float]) -> dict[str, float]:
@@ -519,7 +521,7 @@ def _button(
     label: str, action: Callable[[Any], None], kind: Any = "default", width: int = 90, outline: bool = False
 ) -> Any:
     button = pn.widgets.Button(
-        name=label, button_type=kind, button_style="outline" if outline else "solid", width=width, height=30,
+        label=label, color=kind, variant="outline" if outline else "solid", width=width, height=30,
         margin=(0, 3), stylesheets=[STYLE],
     )  # fmt: skip
     button.on_click(action)
