@@ -287,7 +287,7 @@ def test_a_runner_runs_pauses_and_leaves_nothing_behind():
 
 @pytest.mark.slow
 def test_the_error_stays_where_the_forecast_has_it(engine):
-    engine.change(**PRESETS["finite"].changes, realisations=16, intensity=0.02)
+    engine.change(**{**PRESETS["finite"].changes, "realisations": 16, "intensity": 0.02})
     engine.reset()
     expected = forecast(*engine.predicted_from(), engine.settings)
     frame = cycles(engine, 21)

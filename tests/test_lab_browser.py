@@ -38,7 +38,7 @@ SOURCE = """(name) => {
     for (const document of Bokeh.documents) {
         const source = document.get_model_by_name(name);
         if (source != null) return Object.fromEntries(Object.entries(source.data).map(
-            ([key, value]) => [key, Array.from(value, (a) => typeof a === "object" && a !== null ? Array.from(a) : a)]));
+            ([key, all]) => [key, Array.from(all, (a) => typeof a === "object" && a !== null ? Array.from(a) : a)]));
     }
     return null;
 }"""
@@ -261,14 +261,22 @@ def test_presets_kinds_learning_and_a_divergence_and_back(browser):
     page = visitor.page
     for title, check in (
         ("Classic EP drowns in noise", "get('status').amplitude[0] === 0.01 && Math.max(...get('error/all').y) > 0.3"),
-        ("Finite amplitude survives", "get('status').amplitude[0] === 0.39 && Math.min(...get('cosine/all').y.slice(-2)) > 0.99"),
-        ("Too large: past the radius", "get('status').amplitude[0] === 3 && Math.min(...get('error/all').y.slice(-2)) > 0.3"),
+        (
+            "Finite amplitude survives",
+            "get('status').amplitude[0] === 0.39 && Math.min(...get('cosine/all').y.slice(-2)) > 0.99",
+        ),
+        (
+            "Too large: past the radius",
+            "get('status').amplitude[0] === 3 && Math.min(...get('error/all').y.slice(-2)) > 0.3",
+        ),
         ("Period too short: lag", "get('status').period[0] === 12 && Math.min(...get('error/all').y.slice(-2)) > 0.2"),
     ):
         visitor.click(title)
         visitor.until(f"get('error/all').y.length > 8 && {check}")
     # what theory expects: the bias of the lag, a map with its circle, the optimal amplitude
-    visitor.until("get('error_bias').y.slice(-1)[0] > 0.2 && get('radius').x.length > 0 && get('snr_best').x.length === 1")
+    visitor.until(
+        "get('error_bias').y.slice(-1)[0] > 0.2 && get('radius').x.length > 0 && get('snr_best').x.length === 1"
+    )
     visitor.until("get('error_predicted').y.slice(-1)[0] > 0.2 && get('floor').ys.length > 0")
 
     for label, options in (

@@ -40,11 +40,11 @@ class Lab:
             raise ValueError(str(error)) from error
         if self.checkpoint is None:
             if self.data != "digits":
-                raise ValueError(f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out")
+                raise ValueError(
+                    f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out"
+                )
             serve(self.port, self.address, browser=self.browser, network=self.network)
             return
         data = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
         held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
-        serve(
-            self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out
-        )
+        serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)

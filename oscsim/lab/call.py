@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from oscsim._arrays import describe
+import jax
+import numpy as np
+
 from oscsim.lab.settings import EXAMPLES, STEPS, TICKS, Settings
 
 
@@ -102,5 +104,8 @@ def _reader(settings: Settings) -> str:
 
 
 def _exact(noise: Any) -> str:
-    """The noise as code."""
-    return describe(noise)
+    """The noise as code; what is no number is the default of its class."""
+    numbers = {name: float(value) for name, value in vars(noise).items() if isinstance(value, jax.Array)}
+    # float32 as short as it can be said without becoming another number
+    arguments = ", ".join(f"{name}={np.float32(value)!s}" for name, value in numbers.items())
+    return f"{type(noise).__name__}({arguments})"

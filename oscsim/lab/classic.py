@@ -74,7 +74,7 @@ class PhaseMeans(AbstractDemodulator):
 
 
 def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
-    r"""$-\left(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)\right) / A$."""
+    r"""$-(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)) / A$."""
     free, nudged = (
         net.plasticity(inputs.x, tuple(a[k] for a in points.activities), inputs.y, points.teaching[k]) for k in (0, 1)
     )

@@ -173,7 +173,9 @@ class Engine:
     def _find(self, settings: Settings) -> Example:
         found = self.own[settings.network] if settings.network in self.own else examples(settings.network)
         if settings.sample >= len(found.x):
-            raise ValueError(f"sample={settings.sample}: {settings.network} has {len(found.x)}; use 0 to {len(found.x) - 1}")
+            raise ValueError(
+                f"sample={settings.sample}: {settings.network} has {len(found.x)}; use 0 to {len(found.x) - 1}"
+            )
         return found
 
     def _load(self) -> None:
@@ -224,7 +226,9 @@ class Engine:
 
     def _update(self) -> None:
         """Weights move, the next batch arrives; the neurons run on."""
-        self.net = _learned(self.net, self._means, self._inputs, np.asarray(self.settings.learning_rate, self.net.dtype))
+        self.net = _learned(
+            self.net, self._means, self._inputs, np.asarray(self.settings.learning_rate, self.net.dtype)
+        )
         self.updates += 1
         self._version += 1
         self._next_batch()

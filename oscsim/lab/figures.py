@@ -1,11 +1,16 @@
 """The pictures of the lab: Bokeh figures, and the columns that stream into them."""
 
+# Bokeh's models have properties that take more than their annotations say: a range a number, a font size a string.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportPrivateImportUsage=false
+# pyright: reportOptionalMemberAccess=false
+
 import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from bokeh.core.properties import value
 from bokeh.models import (
     BoxAnnotation,
     ColumnDataSource,
@@ -41,17 +46,24 @@ SMALLEST = 1e-7
 DASHES = ("solid", [6, 3], [2, 2])
 
 
-class Pictures:
-    """Eight figures of one network.
+SLOTS = 6
+"""Curves for parameter arrays at most, besides that for all of them together."""
 
-    Args:
+
+class Pictures:
+    """Eight figures, for any network: another one brings other names, not other figures.
+
+    Attributes:
         names: of the watched neurons.
-        arrays: names of the parameter arrays whose gradients are compared, `all` among them.
+        arrays: of the parameter arrays whose gradients are compared, in the order of their curves; `all` has its own.
+        chosen: which of the watched neurons are drawn.
     """
 
-    def __init__(self, names: tuple[str, ...], arrays: tuple[str, ...]):
-        self.names, self.arrays = names, arrays
-        self.chosen: tuple[str, ...] = names
+    def __init__(self):
+        self.names: tuple[str, ...] = ()
+        self.arrays: tuple[str, ...] = ()
+        self.chosen: tuple[str, ...] = ()
+        self._labels: list[LegendItem] = []
         self.past: deque[Frame] = deque(maxlen=PAST)
         self.expected: deque[Forecast | None] = deque(maxlen=PAST)
         self.learned: deque[tuple[int, float, float]] = deque(maxlen=2000)
@@ -189,6 +201,18 @@ class Pictures:
 
     # What streams into them.
 
+    def name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
+        """Show another network: of these neurons, with these parameter arrays."""
+        self.forget()
+        self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
+        for slot, item in enumerate(self._labels):
+            item.visible = slot < len(self.arrays)
+            if item.visible:
+                item.label = value(self.arrays[slot])
+        for kind in ("cosine", "error"):
+            for slot in range(SLOTS):
+                self.sources[f"{kind}/{slot}"].data = _xy([], [])
+
     def forget(self) -> None:
         """Start all curves over cycles anew."""
         self.past.clear()
@@ -284,7 +308,8 @@ class Pictures:
         period = frame.settings.period
         time = period * ((1 + keep) / cycle + frame.number - both.shape[1] // cycle)
         self.sources["traces"].data = {
-            "xs": [time] * len(places), "ys": list(both.real[:, keep]), "colour": colours, "name": names, "dash": dashes,
+            "xs": [time] * len(places), "ys": list(both.real[:, keep]), "colour": colours, "name": names,
+            "dash": dashes,
         }  # fmt: skip
         beta = frame.teaching[keep].real
         self.sources["traces_teaching"].data = _xy(time, beta)
@@ -322,9 +347,9 @@ class Pictures:
     def _draw_past(self, kind: str) -> None:
         number = np.array([frame.number for frame in self.past], float)
         rows = [frame.cosines if kind == "cosine" else frame.errors for frame in self.past]
-        table = np.array([[_mean(row.get(name)) for name in self.arrays] for row in rows])
-        for place, name in enumerate(self.arrays):
-            self.sources[f"{kind}/{name}"].data = _xy(number, table[:, place])
+        table = np.array([[_mean(row.get(name)) for name in (*self.arrays, "all")] for row in rows])
+        for slot, column in zip((*range(len(self.arrays)), "all"), table.T, strict=True):
+            self.sources[f"{kind}/{slot}"].data = _xy(number, column)
         plot = self.figures[kind]
         _limits(plot.x_range, number[0], max(number[-1], number[0] + 20))
         bands = np.array([_band(*pair) for pair in zip(self.past, self.expected, strict=True)])
@@ -406,7 +431,12 @@ class Pictures:
                 re, im = np.meshgrid(axis, axis)
                 rows = {"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()}
             else:
-                rows = {key: np.asarray(value) for key, value in columns.items() if key != "colour"}
+                rows = {key: np.asarray(a) for key, a in columns.items() if key != "colour"}
+            kind, _, slot = name.partition("/")
+            if slot.isdigit():
+                if int(slot) >= len(self.arrays):
+                    continue
+                name = f"{kind} {self.arrays[int(slot)]}"
             found[name.replace("/", " ")] = rows
         return found
 
@@ -444,30 +474,32 @@ def _style_axis(axis: Any) -> None:
     axis.axis_line_color = axis.major_tick_line_color = "#9aa5b1"
 
 
-def _legend(plot: Any, items: list[tuple[str, list[Any]]], place: str) -> None:
+def _legend(plot: Any, items: list[tuple[str, list[Any]]], place: str) -> list[Any]:
     legend = Legend(
         items=[LegendItem(label=label, renderers=renderers) for label, renderers in items], location=place,
         label_text_font_size="11px", label_text_color=INK, glyph_width=16, glyph_height=12, spacing=0, padding=4,
         margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14, label_standoff=4,
     )  # fmt: skip
     plot.add_layout(legend)
+    return legend.items
 
 
 def _past_lines(pictures: Pictures, plot: Any, kind: str, more: list | None = None) -> None:
     """One curve over cycles for each parameter array, and what is predicted of all together."""
     items = []
-    for place, name in enumerate(pictures.arrays):
-        source = pictures._source(f"{kind}/{name}", x=[], y=[])
-        whole = name == "all"
-        colour = DRIVE if whole else COLOURS[place % len(COLOURS)]
-        line = plot.line("x", "y", source=source, color=colour, line_width=2.2 if whole else 1.4)
+    for slot in (*range(SLOTS), "all"):
+        source = pictures._source(f"{kind}/{slot}", x=[], y=[])
+        colour = DRIVE if slot == "all" else COLOURS[int(slot) % len(COLOURS)]
+        line = plot.line("x", "y", source=source, color=colour, line_width=2.2 if slot == "all" else 1.4)
         if kind == "cosine":  # the colours are the same in both
-            items.append((name, [line]))
+            items.append(("all" if slot == "all" else f"array {slot}", [line]))
     predicted = pictures._source(f"{kind}_predicted", x=[], y=[])
     dashed = plot.line("x", "y", source=predicted, color=DRIVE, line_dash=[6, 4], line_width=1.6)
     items += [("predicted", [dashed]), *(more or [])]
     plot.x_range = Range1d(0, 20)
-    _legend(plot, items, "bottom_right" if kind == "cosine" else "top_right")
+    labels = _legend(plot, items, "bottom_right" if kind == "cosine" else "top_right")
+    if kind == "cosine":
+        pictures._labels = labels[:SLOTS]
 
 
 def _square(plot: Any) -> None:
@@ -526,4 +558,3 @@ def _band(frame: Frame, expected: Forecast | None) -> tuple[float, ...]:
         return (math.nan,) * 4
     bias, error, high = expected.band("all", frame.averaged)
     return bias, error, high, expected.cosine("all", frame.averaged)
-

@@ -177,9 +177,10 @@ def _variance(
 def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.ndarray | None:
     r"""The size of the noise in a spectrum over `WINDOW` cycles of each watched activity, at all `frequencies()`.
 
-    $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent $R(\nu) = (i\nu\tau +
-    1 - \partial F/\partial u)^{-1}$ of the free equilibrium; None where the noise is not additive on the potentials, or
-    there are too many neurons.
+    $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent
+    $R(\nu) = (i\nu\tau + 1 - \partial F/\partial u)^{-1}$ of the free equilibrium.
+
+    None where the noise is not additive on the potentials, or there are too many neurons.
     """
     noise = settings.disturbance
     count = sum(math.prod(shape) for shape in net.shapes)

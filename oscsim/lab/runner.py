@@ -209,15 +209,14 @@ class Forecaster:
                 question, self._question = self._question, None
                 judged, self._judged = self._judged, None
             if judged is not None:
-                net, x, y, updates = judged
-                self._safely(lambda: self._judge(net, x, y, updates))
+                self._safely(self._judge, *judged)
             if question is not None:
-                self._safely(lambda: self._answer(*question))
+                self._safely(self._answer, *question)
 
-    def _safely(self, compute: Callable[[], None]) -> None:
+    def _safely(self, compute: Callable[..., None], *arguments: Any) -> None:
         try:
             self.problem = ""
-            compute()
+            compute(*arguments)
         except Exception as error:
             self.forecast, self.problem = None, " ".join(str(error).split()) or type(error).__name__
 

@@ -42,7 +42,9 @@ def page(**options: Any) -> Callable[[], Any]:
     return make
 
 
-def make_server(port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: Any = None, **options: Any) -> Any:
+def make_server(
+    port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: Any = None, **options: Any
+) -> Any:
     """The server, bound to its port, not yet serving.
 
     Args:
@@ -90,7 +92,9 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
     try:
         server = make_server(port, address, **options)
     except OSError as error:
-        raise OSError(f"port={port} at {address} cannot be opened ({error}): use another, or 0 for a free one") from error
+        raise OSError(
+            f"port={port} at {address} cannot be opened ({error}): use another, or 0 for a free one"
+        ) from error
     host = socket.gethostname() if address in ("0.0.0.0", "::") else address
     url = f"http://{host}:{server.port}/"
     print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
@@ -112,10 +116,13 @@ def _ignore_departures() -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
 
-    def handle(loop: Any, context: dict[str, Any]) -> None:
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), (WebSocketClosedError, StreamClosedError)):
             return
-        (before or type(loop).default_exception_handler.__get__(loop))(*([loop] if before else []), context)
+        if before is None:
+            loop.default_exception_handler(context)
+        else:
+            before(loop, context)
 
     loop.set_exception_handler(handle)
 

@@ -91,7 +91,9 @@ class Settings:
     def __post_init__(self):
         for name, choices in (("signal", Signal), ("noise", Noise), ("demodulator", Demodulator)):
             if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}"
+                )
         for name in ("amplitude", "correlation_time", "learning_rate"):
             _require(name, getattr(self, name), lambda v: v > 0, "use a positive, finite number")
         _require("intensity", self.intensity, lambda v: v >= 0, "use a finite number that is not negative")
@@ -138,19 +140,20 @@ class Settings:
     @property
     def teaching(self) -> Rotating | TwoPhase:
         """The teaching signal."""
-        kind = Rotating if self.signal == "turning" else TwoPhase
+        kind: Any = Rotating if self.signal == "turning" else TwoPhase
         return kind(self.amplitude, self.period)
 
     @property
     def disturbance(self) -> AbstractNoise | None:
         """The noise."""
         q = self.intensity
+        jitter: Any = TeachingNoise  # its fields convert numbers
         kinds: dict[str, Callable[[], AbstractNoise | None]] = {
             "none": lambda: None,
             "white": lambda: WhiteNoise(q),
             "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, self.correlation_time),
             "multiplicative": lambda: Multiplicative(q),
-            "teaching": lambda: TeachingNoise(q, q, self.correlation_time),
+            "teaching": lambda: jitter(q, q, self.correlation_time),
             "readout": lambda: ReadoutNoise(q),
         }
         return kinds[self.noise]()
@@ -194,7 +197,7 @@ EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
 
 
 def example(name: str) -> tuple[AbstractNetwork, Any, Any]:
-    """A network of the lab and its training data: `net, x, y = example("6-4-4-4")`.
+    """A network of the lab and its training data, (network, x, y).
 
     `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
     the raised cosine as its activation, which grows exponentially off the real axis, so that it runs away past the
@@ -243,8 +246,8 @@ _TOY = {
 PRESETS: dict[str, Preset] = {
     "classic": Preset(
         "Classic EP drowns in noise",
-        "Classic equilibrium propagation needs a small nudge, A = 0.01, since its bias grows with it. The answer of the "
-        "neurons is then lost in the noise, and the direction of the gradient scatters between realisations.",
+        "Classic equilibrium propagation needs a small nudge, A = 0.01, since its bias grows with it. The answer of "
+        "the neurons is then lost in the noise, and the direction of the gradient scatters between realisations.",
         {**_TOY, "signal": "two-phase", "amplitude": 0.01},
     ),
     "finite": Preset(

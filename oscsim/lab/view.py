@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
 from oscsim import checkpoint
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
-from oscsim.lab.figures import Pictures
+from oscsim.lab.figures import SLOTS, Pictures
 from oscsim.lab.runner import Runner
 from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, SHORTEST, Example, Settings
 from oscsim.learning import load
@@ -78,7 +78,7 @@ class NoiseLab(pn.viewable.Viewer):
         self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
         self._frame: Frame | None = None
-        self._pictures: Pictures | None = None
+        self._pictures = Pictures()
         self._drawing: Any = None
         self._syncing = False
         self._saying = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
@@ -171,7 +171,14 @@ class NoiseLab(pn.viewable.Viewer):
             css_classes=["lab"],
             stylesheets=[STYLE],
         )
-        self._pictures_for(("",), ("all",))
+        panes = self._panes = [
+            pn.pane.Bokeh(figure, sizing_mode="stretch_both", margin=0, min_height=220)
+            for figure in self._pictures.figures.values()
+        ]
+        self._grid[:] = [
+            pn.Row(*panes[:4], sizing_mode="stretch_both", margin=0),
+            pn.Row(*panes[4:], sizing_mode="stretch_both", margin=0),
+        ]
         self._say()
 
     def _bar(self) -> Any:
@@ -187,7 +194,8 @@ class NoiseLab(pn.viewable.Viewer):
         copy.js_on_click(
             args={"code": self._code},
             code="""
-            const copied = () => { if (navigator.clipboard) navigator.clipboard.writeText(code.value).catch(() => {}); };
+            const clipboard = navigator.clipboard;
+            const copied = () => { if (clipboard) clipboard.writeText(code.value).catch(() => {}); };
             const once = () => { code.properties.value.change.disconnect(once); copied(); };
             code.properties.value.change.connect(once); copied();
             """,
@@ -201,10 +209,12 @@ class NoiseLab(pn.viewable.Viewer):
             callback=self._saved_network, filename="network.osc", label="Save network", embed=False, auto=True,
             icon=None, width=108, height=30, margin=(0, 3), stylesheets=[STYLE],
         )  # fmt: skip
-        line = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
+        gap = pn.Spacer(sizing_mode="stretch_width")
+        lead = pn.pane.HTML("Show me:", css_classes=["lead"], stylesheets=[STYLE], margin=(0, 4))
+        line: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
         return pn.Column(
-            pn.Row(self._run, single, reset, reseed, pn.Spacer(sizing_mode="stretch_width"), copy, save, network, **line),
-            pn.Row(pn.pane.HTML("Show me:", css_classes=["lead"], stylesheets=[STYLE], margin=(0, 4)), *presets, **line),
+            pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **line),
+            pn.Row(lead, *presets, **line),
             sizing_mode="stretch_width", margin=(8, 8, 2, 8), styles={"gap": "6px"},
         )  # fmt: skip
 
@@ -248,7 +258,9 @@ class NoiseLab(pn.viewable.Viewer):
                 value=settings.demodulator,
                 **slider,
             ),
-            "discard": pn.widgets.IntSlider(label="Discarded cycles", start=0, end=20, value=settings.discard, **slider),
+            "discard": pn.widgets.IntSlider(
+                label="Discarded cycles", start=0, end=20, value=settings.discard, **slider
+            ),
             "realisations": pn.widgets.IntSlider(
                 label="Realisations", start=1, end=MOST_REALISATIONS, value=settings.realisations, **slider
             ),
@@ -283,24 +295,16 @@ class NoiseLab(pn.viewable.Viewer):
             width=236, sizing_mode="stretch_height", margin=0, css_classes=["side"], stylesheets=[STYLE], scroll=True,
         )  # fmt: skip
 
-    def _pictures_for(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
-        """Figures for a network: the number of curves is that of its parameter arrays."""
-        self._pictures = Pictures(names, arrays)
-        layers = [name.split(".")[0] for name in names]
-        count = max(1, SHOWN // max(1, len(set(layers))))
-        shown = [name for name in names if int(name.split(".")[-1] or 1) <= count][: 2 * SHOWN]
-        self._syncing = True
-        self._neurons.options, self._neurons.value = list(names), shown
-        self._syncing = False
+    def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
+        """Show another network."""
+        self._pictures.name(names, arrays)
+        count = max(1, SHOWN // len({name.split(".")[0] for name in names}))
+        shown = [name for name in names if int(name.split(".")[-1]) <= count][: 2 * SHOWN]
         self._pictures.chosen = tuple(shown)
-        panes = [
-            pn.pane.Bokeh(figure, sizing_mode="stretch_both", margin=0, min_height=220)
-            for figure in self._pictures.figures.values()
-        ]
-        self._grid[:] = [
-            pn.Row(*panes[:4], sizing_mode="stretch_both", margin=0),
-            pn.Row(*panes[4:], sizing_mode="stretch_both", margin=0),
-        ]
+        self._syncing = True
+        self._neurons.param.update(options=list(names), value=shown)
+        self._knobs["sample"].param.update(end=self.engine.samples - 1, value=self.settings.sample)
+        self._syncing = False
 
     # What the visitor does.
 
@@ -323,7 +327,7 @@ class NoiseLab(pn.viewable.Viewer):
             self.runner.run()
 
     def _on_neurons(self, names: list[str]) -> None:
-        if not self._syncing and self._pictures is not None:
+        if not self._syncing:
             self._pictures.chosen = tuple(names)
             self._draw()
 
@@ -335,8 +339,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _on_reset(self) -> None:
         self.runner.reset()
-        if self._pictures is not None:
-            self._pictures.forget()
+        self._pictures.forget()
         if self._frame is not None and self._frame.diverged:
             self.runner.single()
 
@@ -383,21 +386,17 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _take(self, frames: list[Frame]) -> None:
         frame = self._frame = frames[-1]
-        arrays = (*(name for name in frame.cosines if name != "all"), "all")
-        if self._pictures is None or (frame.names, arrays) != (self._pictures.names, self._pictures.arrays):
-            self._pictures_for(frame.names, arrays)
-            self._syncing = True
-            self._knobs["sample"].param.update(end=self.engine.samples - 1, value=self.settings.sample)
-            self._syncing = False
+        arrays = tuple(name for name in frame.cosines if name != "all")[:SLOTS]
+        if (frame.names, arrays) != (self._pictures.names, self._pictures.arrays):
+            self._name(frame.names, arrays)
         current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
-        assert self._pictures is not None
         self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
 
     def _draw(self, all_of_them: bool = True) -> None:
         frame, forecaster = self._frame, self.runner.forecaster
-        if frame is None or self._pictures is None:
+        if frame is None:
             return
-        turned = self._status.data["amplitude"] != [frame.settings.amplitude]
+        turned = list(self._status.data["amplitude"]) != [frame.settings.amplitude]
         self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or turned or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         s = frame.settings
@@ -407,7 +406,7 @@ class NoiseLab(pn.viewable.Viewer):
         }  # fmt: skip
         push = getattr(pn.io, "push_notebook", None)
         if push is not None and pn.state.curdoc is None:
-            push(*[pane for row in self._grid for pane in row])
+            push(*self._panes)
 
     def _say(self) -> None:
         frame, runner = self._frame, self.runner
@@ -469,7 +468,7 @@ class NoiseLab(pn.viewable.Viewer):
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("settings.json", json.dumps(asdict(self.settings), indent=2) + "\n")
             archive.writestr("call.py", self.call)
-            for name, columns in (self._pictures.tables() if self._pictures else {}).items():
+            for name, columns in self._pictures.tables().items():
                 archive.writestr(f"{name}.csv", _csv(columns))
         buffer.seek(0)
         return buffer
@@ -532,7 +531,9 @@ def _carrier(source: ColumnDataSource) -> Any:
     """An empty figure that carries a source to the page."""
     from bokeh.plotting import figure
 
-    plot = figure(width=1, height=1, toolbar_location=None, x_range=(0, 1), y_range=(0, 1))
+    plot = figure(
+        width=1, height=1, toolbar_location=None, x_range=Range1d(start=0, end=1), y_range=Range1d(start=0, end=1)
+    )
     plot.axis.visible = plot.grid.visible = False
     plot.scatter("number", "number", source=source, size=0)
     plot.tags = [0]
