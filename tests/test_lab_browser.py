@@ -102,6 +102,14 @@ def served():
     server.stop()
 
 
+@pytest.fixture
+def serving():
+    """A lab with everything, for one test."""
+    server = Served()
+    yield server
+    server.stop()
+
+
 class Visitor:
     """One page, and what a hand does there. Leaving checks that nothing went wrong and nobody else was asked."""
 
@@ -228,14 +236,13 @@ def drawn_after(visitor, name, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["Classic EP drowns in noise", "Finite amplitude survives",
                                     "Too large: past the radius", "Period too short: lag"])  # fmt: skip
-def test_a_knob_changes_the_picture_at_once(browser, preset, record_property):
-    served = Served()
-    visitor = Visitor(browser, served.url)
+def test_a_knob_changes_the_picture_at_once(browser, serving, preset, record_property):
+    visitor = Visitor(browser, serving.url)
     visitor.until("get('status') !== null && get('status').number[0] > 0")
     visitor.click(preset)
     visitor.cycles(5)
     visitor.until("get('map').image[0].length > 4")
-    forecaster = served.labs[-1].runner.forecaster
+    forecaster = serving.labs[-1].runner.forecaster
     while not (forecaster.map is not None and forecaster.map.complete):
         visitor.cycles(1)
     times = [
@@ -248,16 +255,14 @@ def test_a_knob_changes_the_picture_at_once(browser, preset, record_property):
     record_property("median_ms", median)
     print(f"\n{preset}: median {median:.0f} ms, 90 % {np.percentile(times, 90):.0f} ms, {len(times)} turns")
     visitor.leave()
-    served.stop()
     assert median < 150
 
 
 @pytest.mark.slow
-def test_presets_kinds_learning_and_a_divergence_and_back(browser):
-    served = Served()
-    visitor = Visitor(browser, served.url)
+def test_presets_kinds_learning_and_a_divergence_and_back(browser, serving):
+    visitor = Visitor(browser, serving.url)
     visitor.until("get('status') !== null && get('status').number[0] > 0")
-    lab = served.labs[-1]
+    lab = serving.labs[-1]
     page = visitor.page
     for title, check in (
         ("Classic EP drowns in noise", "get('status').amplitude[0] === 0.01 && Math.max(...get('error/all').y) > 0.3"),
@@ -308,17 +313,15 @@ def test_presets_kinds_learning_and_a_divergence_and_back(browser):
     visitor.until("get('status').amplitude[0] < 0.5 && get('error/all').y.slice(-1)[0] < 0.1")
     playwright.expect(page.get_by_text("Diverged.")).to_have_count(0)
     visitor.leave()
-    served.stop()
 
 
 @pytest.mark.slow
-def test_two_visitors_do_not_disturb_each_other_and_one_who_leaves_takes_the_work_along(browser):
-    served = Served()
-    first = Visitor(browser, served.url)
+def test_two_visitors_do_not_disturb_each_other_and_one_who_leaves_takes_the_work_along(browser, serving):
+    first = Visitor(browser, serving.url)
     first.until("get('status') !== null && get('status').number[0] > 2")
-    second = Visitor(browser, served.url)
+    second = Visitor(browser, serving.url)
     second.until("get('status') !== null && get('status').number[0] > 2")
-    mine, other = served.labs
+    mine, other = serving.labs
     first.slider("Amplitude A")
     first.cycles(2)
     assert mine.settings.amplitude != other.settings.amplitude
@@ -334,4 +337,3 @@ def test_two_visitors_do_not_disturb_each_other_and_one_who_leaves_takes_the_wor
     assert mine.runner.alive
     first.cycles(5)
     first.leave()
-    served.stop()

@@ -74,7 +74,8 @@ class Forecast:
             return None
         a, b, c = self.variance
         size = np.asarray(amplitude, float)
-        return np.sqrt(self.bias["all"] ** 2 + np.maximum(a / size**2 + b + c * size**2, 0) / max(averaged, 1))
+        variance = np.maximum(a / size**2 + b + c * size**2, 0) / max(averaged, 1)
+        return np.asarray(np.sqrt(self.bias["all"] ** 2 + variance))
 
     def fits(self, settings: Settings) -> bool:
         """Whether it is for these settings, up to those that it does not depend on."""
