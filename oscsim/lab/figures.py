@@ -398,7 +398,7 @@ class Pictures:
         values = np.concatenate([ratio, np.asarray(self.sources["snr_now"].data["y"], float)])
         values = values[np.isfinite(values) & (values > 0)]
         if len(values):
-            low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()) + 1e-9)
+            low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(1.3 * values.max()))
             _limits(plot.y_range, 10.0**low, 10.0 ** max(high, low + 1))
 
     def _draw_learning(self) -> None:
