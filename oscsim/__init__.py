@@ -1,5 +1,7 @@
 """oscsim: networks of coupled ODE neurons that learn by oscillating."""
 
+from typing import TYPE_CHECKING, Any
+
 from oscsim import datasets, hardware, plot, response, studies
 from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
@@ -62,6 +64,9 @@ from oscsim.suggestion import Suggestion, suggest
 from oscsim.summary import summarise
 from oscsim.sweep import sweep
 from oscsim.teaching import AbstractTeaching, Constant, Cosine, Onset, Rotating, Staircase
+
+if TYPE_CHECKING:
+    from oscsim import lab
 
 __version__ = "0.1.0"
 
@@ -140,6 +145,7 @@ __all__ = [
     "evaluate",
     "exact_gradient",
     "hardware",
+    "lab",
     "layerwise",
     "learn",
     "linear",
@@ -160,3 +166,12 @@ __all__ = [
     "sweep",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The lab is imported when it is first asked for."""
+    if name != "lab":
+        raise AttributeError(f"module 'oscsim' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module("oscsim.lab")

@@ -1,0 +1,50 @@
+"""`oscsim lab`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import oscsim as osc
+from oscsim.cli.settings import load_npz
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Open the lab: a network that oscillates live in the browser, with knobs to disturb it.
+
+    Prints its address. It needs the extra `lab`: pip install 'oscsim[lab]'.
+    """
+
+    port: int = 5006
+    """Where to listen; 0 takes a free port."""
+
+    browser: bool = True
+    """Open a browser."""
+
+    address: str = "127.0.0.1"
+    """Whom to listen to: by default this machine alone. Another address opens the lab to others, without a password."""
+
+    network: str = "6-4-4-4"
+    """What to start with: 6-4-4-4, or digits."""
+
+    checkpoint: Path | None = None
+    """A network of yours, as oscsim train wrote it (folder or file). Read only files that you trust."""
+
+    data: str = "digits"
+    """For the checkpoint: digits, or an .npz file with arrays x and y."""
+
+    def run(self) -> None:
+        """Run it."""
+        try:
+            serve = osc.lab.serve
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from error
+        if self.checkpoint is None:
+            if self.data != "digits":
+                raise ValueError(
+                    f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out"
+                )
+            serve(self.port, self.address, browser=self.browser, network=self.network)
+            return
+        data = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
+        held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
+        serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)

@@ -1,0 +1,107 @@
+"""Classic equilibrium propagation in time: a free phase, then a nudged one, for comparison with a turning signal."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact, Int, Real
+
+from oscsim._arrays import Scalar, require_positive, scalar_named
+from oscsim.demodulation import AbstractDemodulator
+from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.inputs import Inputs
+from oscsim.readings import Points
+from oscsim.run import Run
+from oscsim.teaching import AbstractTeaching
+
+
+class TwoPhase(AbstractTeaching):
+    r"""The signal of classic equilibrium propagation: $\beta = 0$ for half a period, then $\beta = A$.
+
+    Attributes:
+        amplitude: $A > 0$, the nudge, dimensionless.
+        period: $T$, both phases together, in units of the neurons' time constant.
+
+    Raises:
+        ValueError: amplitude or period are not positive.
+
+    Source: Scellier & Bengio (2017).
+    """
+
+    amplitude: Scalar = eqx.field(converter=scalar_named("amplitude"))
+    period: Scalar = eqx.field(converter=scalar_named("period"))
+
+    def __check_init__(self):
+        require_positive("amplitude", self.amplitude)
+        require_positive("period", self.period)
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        # the tick at the very end of the free phase still belongs to it, whatever the rounding
+        return jnp.where(2 * t < self.period * (1 + 1e-6), 0.0, self.amplitude)
+
+
+class PhaseMeans(AbstractDemodulator):
+    """The mean activities over the second half of either phase of a `TwoPhase`, once the neurons have settled.
+
+    Read as two `Points`, the free one first; `classic_gradient` makes a gradient of them. A mean over a quarter of the
+    period, not one instant: under noise the comparison with a lock-in is then a fair one.
+    """
+
+    fewest_ticks = 8
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Points:
+        return Points(
+            activities=tuple(jnp.zeros((2, *layer.shape), layer.dtype) for layer in s),
+            teaching=jnp.zeros((2, *beta.shape), beta.dtype),
+        )
+
+    def begin(self, state: Points, cycle: Int[Array, ""]) -> Points:
+        return jax.tree.map(jnp.zeros_like, state)
+
+    def update(self, state: Points, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Points:
+        half = ticks // 2
+        phase, within = tick // half, tick % half
+        count = half - half // 2
+        share = jnp.where((within >= half // 2) & (phase < 2), 1 / count, 0.0)
+        return jax.tree.map(
+            lambda old, a: old.at[jnp.minimum(phase, 1)].add(share.astype(a.real.dtype) * a), state, Points(s, beta)
+        )
+
+    def read(self, state: Points) -> Points:
+        return state
+
+
+def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
+    r"""$-(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)) / A$."""
+    free, nudged = (
+        net.plasticity(inputs.x, tuple(a[k] for a in points.activities), inputs.y, points.teaching[k]) for k in (0, 1)
+    )
+    amplitude = (points.teaching[1] - points.teaching[0]).real
+    return jax.tree.map(lambda a, b: (a - b) / amplitude, free, nudged)
+
+
+def classic_gradient(run: Run, discard: int = 0) -> Any:
+    """The classic one-sided gradient in a run under `TwoPhase`, read by `PhaseMeans`.
+
+    Args:
+        run: from `simulate(net, x, y, TwoPhase(...), demodulator=PhaseMeans(), ...)`.
+        discard: how many cycles at the start to leave out.
+
+    Returns:
+        A pytree like the network's parameters; biased by $O(A)$.
+
+    Raises:
+        TypeError: a run that was read in another way.
+        ValueError: `discard` is negative or leaves no cycle.
+    """
+    if not isinstance(run.phasors, Points) or np.shape(run.phasors.teaching)[1:] != (2,):
+        raise TypeError("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")
+    if not 0 <= discard < run.cycles:
+        raise ValueError(f"discard={discard}: {run.cycles} cycle(s) were run, use 0 to {run.cycles - 1}")
+    mean = jax.tree.map(lambda a: jnp.mean(jnp.asarray(a[discard:]), axis=0), run.phasors)
+    return _one_sided(mean, run.network, run.inputs)
+
+
+_one_sided = eqx.filter_jit(one_sided)

@@ -1,0 +1,242 @@
+"""Two threads beside the page: one runs the cycles, one computes what to expect. The page never waits for either."""
+
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from oscsim.lab.engine import Engine, Frame
+from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps
+from oscsim.lab.settings import Settings
+from oscsim.learning import evaluate
+
+FASTEST = 0.05
+"""Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""
+
+ABANDONED = 30.0
+"""Seconds without anybody looking after which a runner pauses: no work goes on for visitors who are gone."""
+
+HISTORY = 512
+"""Frames that are kept for a page that was not looking."""
+
+_numbers = itertools.count(1)
+
+
+class Runner:
+    """Runs an engine in a thread of its own; every method returns at once.
+
+    Args:
+        engine: what to run; it belongs to the thread from then on.
+        pace: seconds from one cycle to the next, at least.
+        predict: whether to compute what theory expects.
+
+    Attributes:
+        running: whether cycle follows cycle.
+        problem: why the last request was refused, or what went wrong; empty while all is well.
+    """
+
+    def __init__(self, engine: Engine, pace: float = FASTEST, predict: bool = True):
+        self.engine, self.pace, self.predict = engine, pace, predict
+        self.running, self.problem = False, ""
+        self._began: float | None = None
+        self._changes: dict[str, Any] = {}
+        self._once, self._reset, self._closed = 0, False, False
+        self._frames: deque[Frame] = deque(maxlen=HISTORY)
+        self._looked = time.monotonic()
+        self._wake = threading.Condition()
+        self._rate: deque[float] = deque(maxlen=20)
+        self.forecaster = Forecaster()
+        self._thread = threading.Thread(target=self._work, name=f"oscsim-lab-{next(_numbers)}", daemon=True)
+        self._thread.start()
+
+    def change(self, **changes: Any) -> None:
+        """Turn knobs before the next cycle."""
+        with self._wake:
+            self._changes.update(changes)
+            self._wake.notify_all()
+
+    def run(self, running: bool = True) -> None:
+        """Let cycles follow one another, or pause."""
+        with self._wake:
+            self.running, self._looked = running, time.monotonic()
+            self._rate.clear()
+            self._wake.notify_all()
+
+    def single(self) -> None:
+        """One cycle, then pause."""
+        with self._wake:
+            self.running, self._once = False, self._once + 1
+            self._wake.notify_all()
+
+    def reset(self) -> None:
+        """Neurons at rest, weights as they were at the start."""
+        with self._wake:
+            self._reset = True
+            self._wake.notify_all()
+
+    def frames(self) -> list[Frame]:
+        """The frames since the last call."""
+        with self._wake:
+            self._looked = time.monotonic()
+            new = list(self._frames)
+            self._frames.clear()
+        return new
+
+    @property
+    def rate(self) -> float:
+        """Cycles per second, of late."""
+        times = list(self._rate)
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    @property
+    def compiling(self) -> bool:
+        """Whether the present cycle takes so long that it is being compiled."""
+        began = self._began
+        return began is not None and time.monotonic() - began > 0.4
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is still there."""
+        return self._thread.is_alive()
+
+    def close(self, wait: bool = False) -> None:
+        """Stop all work for good."""
+        with self._wake:
+            self._closed, self.running = True, False
+            self._wake.notify_all()
+        self.forecaster.close(wait)
+        if wait:
+            self._thread.join()
+
+    def _work(self) -> None:
+        due = 0.0
+        asked = False
+        while True:
+            with self._wake:
+                while not (self._closed or self._changes or self._reset or self._once):
+                    if self.running and time.monotonic() - self._looked > ABANDONED:
+                        self.running = False
+                    left = due - time.monotonic()
+                    if self.running and left <= 0:
+                        break
+                    self._wake.wait(left if self.running else None)
+                if self._closed:
+                    return
+                changes, self._changes = self._changes, {}
+                reset, self._reset = self._reset, False
+                advance = self.running or self._once > 0
+                self._once = max(0, self._once - 1) if not self.running else 0
+            with self._reporting():
+                if changes:
+                    self.engine.change(**changes)
+                if reset:
+                    self.engine.reset()
+                if advance:
+                    due = time.monotonic() + self.pace
+                    self._began = time.monotonic()
+                    frame = self.engine.advance()
+                    self._began = None
+                    if frame.settings.learning and frame.updates % 20 == 0 and frame.averaged:
+                        self.forecaster.judge(self.engine)
+                    with self._wake:
+                        self._frames.append(frame)
+                        self._rate.append(time.monotonic())
+                    if frame.diverged:
+                        self.running = False
+                if self.predict and (changes or reset or not asked):  # after the cycle: no knob waits for a prediction
+                    asked = True
+                    self.forecaster.ask(self.engine, self.engine.settings)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Any:
+        """A failure is shown to the visitor in words; the thread lives on."""
+        try:
+            yield
+            self.problem = ""
+        except Exception as error:
+            self.problem = " ".join(str(error).split()) or type(error).__name__
+            self.running, self._began = False, None
+
+
+class Forecaster:
+    """Computes what to expect in a thread of its own; of several questions the newest counts."""
+
+    def __init__(self):
+        self.forecast: Forecast | None = None
+        self.map: Map | None = None
+        self.problem = ""
+        self.test: dict[str, float] = {}
+        self._memory, self._map_memory = Memory(), Memory(8)
+        self._question: Any = None
+        self._judged: Any = None
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="oscsim-lab-forecast", daemon=True)
+        self._thread.start()
+
+    def ask(self, engine: Engine, settings: Settings) -> None:
+        """What to expect of these settings; the answer appears in `forecast` and `map`."""
+        if settings.learning:  # the weights move faster than predictions can follow
+            return
+        with self._wake:
+            self._question = (*engine.predicted_from(), settings, engine.version)
+            self._wake.notify_all()
+
+    def judge(self, engine: Engine) -> None:
+        """Loss and error on held-out data; the answer appears in `test`."""
+        with self._wake:
+            self._judged = (engine.net, *engine.held_out(), engine.updates)
+            self._wake.notify_all()
+
+    def close(self, wait: bool = False) -> None:
+        """Stop all work for good."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        if wait:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._closed or self._question or self._judged):
+                    self._wake.wait()
+                if self._closed:
+                    return
+                question, self._question = self._question, None
+                judged, self._judged = self._judged, None
+            if judged is not None:
+                self._safely(self._judge, *judged)
+            if question is not None:
+                self._safely(self._answer, *question)
+
+    def _safely(self, compute: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self.problem = ""
+            compute(*arguments)
+        except Exception as error:
+            self.forecast, self.problem = None, " ".join(str(error).split()) or type(error).__name__
+
+    def _judge(self, net: Any, x: Any, y: Any, updates: int) -> None:
+        if x is not None:
+            self.test = {**evaluate(net, x, y), "updates": updates}
+
+    def _answer(self, net: Any, x: Any, y: Any, settings: Settings, version: int) -> None:
+        which = (settings.network, settings.sample, version)
+        alike = settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
+        for answer in self._memory.get((which, alike), lambda: Replay(forecasts(net, x, y, settings))):
+            known = self.forecast is not None and self.forecast.settings.network == settings.network
+            if not known or answer.note is not None:  # half an answer is better than none, and worse than the last
+                self.forecast = answer
+            if self._closed or self._question is not None:  # something newer to do
+                return
+        radius = self.forecast.radius if self.forecast is not None else 1.0
+        last, rows = self._map_memory.get(which, lambda: ([None], maps(net, x, y, radius)))
+        self.map = last[0]
+        for last[0] in rows:
+            self.map = last[0]
+            if self._closed or self._question is not None:  # the map is taken up where it was left
+                return

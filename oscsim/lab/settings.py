@@ -1,0 +1,277 @@
+"""What can be set in the lab: knobs, examples to run, and presets that each show one point of the paper."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import diffrax
+import jax
+import numpy as np
+
+from oscsim.cycle import Cycle, Plan
+from oscsim.datasets import load as load_data
+from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
+from oscsim.lab.classic import PhaseMeans, TwoPhase
+from oscsim.networks.activations import RaisedCosine
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.layered import LayeredNetwork
+from oscsim.noise import (
+    AbstractNoise,
+    Multiplicative,
+    OrnsteinUhlenbeck,
+    ReadoutNoise,
+    TeachingNoise,
+    WhiteNoise,
+)
+from oscsim.teaching import Rotating
+
+STEPS, TICKS = 640, 320
+"""Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""
+
+SHORTEST, LONGEST = 10.0, 320.0
+"""Periods that so many steps serve: at the longest a step is half a time constant."""
+
+MOST_REALISATIONS = 16
+"""All of them are always computed, which costs little; the knob says how many are shown."""
+
+Signal = Literal["turning", "two-phase"]
+Noise = Literal["none", "white", "ornstein-uhlenbeck", "multiplicative", "teaching", "readout"]
+Demodulator = Literal["boxcar", "exponential", "hann"]
+
+DEMODULATORS: dict[str, Callable[[], AbstractDemodulator]] = {
+    "boxcar": Boxcar,
+    "exponential": Exponential,
+    "hann": Hann,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the lab can be told, as plain values. Times are in units of the neurons' time constant.
+
+    Attributes:
+        network: which of the lab's networks: an example's name, or that of the user's own.
+        sample: which of its inputs is shown.
+        signal: `"turning"` (holomorphic equilibrium propagation) or `"two-phase"` (the classic one).
+        amplitude: of the teaching signal, dimensionless.
+        period: of the teaching signal, in time constants; 10 to 320.
+        noise: what kind of noise there is.
+        intensity: its strength: $q$ of noise on the potentials, the relative amplitude and the phase in radians of
+            noise on the teaching signal, the standard deviation of one reading of noise in the readout.
+        correlation_time: of Ornstein-Uhlenbeck and teaching noise, in time constants.
+        demodulator: how the turning signal is read; two phases are always read as means over their second halves.
+        discard: cycles left out after each change, until the network has locked again.
+        realisations: how many independent runs of the noise are shown, 1 to 16.
+        seed: of the noise, and of the order of samples in learning.
+        learning: whether the weights move.
+        learning_rate: by how much, per gradient of a batch of 20.
+
+    Raises:
+        ValueError: a value out of its range; names it and says what to use.
+    """
+
+    network: str = "6-4-4-4"
+    sample: Any = 0
+    signal: str = "turning"
+    amplitude: float = 0.39
+    period: float = 100.0
+    noise: str = "white"
+    intensity: float = 0.05
+    correlation_time: float = 5.0
+    demodulator: str = "boxcar"
+    discard: int = 1
+    realisations: int = 4
+    seed: int = 0
+    learning: bool = False
+    learning_rate: float = 0.3
+
+    def __post_init__(self):
+        for name, choices in (("signal", Signal), ("noise", Noise), ("demodulator", Demodulator)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}"
+                )
+        for name in ("amplitude", "correlation_time", "learning_rate"):
+            _require(name, getattr(self, name), lambda v: v > 0, "use a positive, finite number")
+        _require("intensity", self.intensity, lambda v: v >= 0, "use a finite number that is not negative")
+        _require(
+            "period",
+            self.period,
+            lambda v: SHORTEST <= v <= LONGEST,
+            f"use {SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any",
+        )
+        _require(
+            "correlation_time",
+            self.correlation_time,
+            lambda v: v >= LONGEST / STEPS,
+            f"use {LONGEST / STEPS:g} or more, the longest step; below that use white noise",
+        )
+        for name, least, most in (
+            ("sample", 0, None),
+            ("discard", 0, None),
+            ("realisations", 1, MOST_REALISATIONS),
+            ("seed", 0, None),
+        ):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or value < least or (most is not None and value > most):
+                limits = f"from {least}" + (f" to {most}" if most is not None else " on")
+                raise ValueError(f"{name}={value!r}: use an integer {limits}")
+
+    def changed(self, **changes: Any) -> "Settings":
+        """The same with some values changed.
+
+        Raises:
+            ValueError: a value out of its range, or a name that is none of the settings.
+        """
+        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        if unknown:
+            raise ValueError(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def discarded(self) -> int:
+        """The cycles that are left out in fact: some demodulators need more of them than were asked for."""
+        return max(self.discard, self.reader.warm_up)
+
+    @property
+    def teaching(self) -> Rotating | TwoPhase:
+        """The teaching signal."""
+        kind: Any = Rotating if self.signal == "turning" else TwoPhase
+        return kind(self.amplitude, self.period)
+
+    @property
+    def disturbance(self) -> AbstractNoise | None:
+        """The noise."""
+        q = self.intensity
+        jitter: Any = TeachingNoise  # its fields convert numbers
+        kinds: dict[str, Callable[[], AbstractNoise | None]] = {
+            "none": lambda: None,
+            "white": lambda: WhiteNoise(q),
+            "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, self.correlation_time),
+            "multiplicative": lambda: Multiplicative(q),
+            "teaching": lambda: jitter(q, q, self.correlation_time),
+            "readout": lambda: ReadoutNoise(q),
+        }
+        return kinds[self.noise]()
+
+    @property
+    def reader(self) -> AbstractDemodulator:
+        """The demodulator."""
+        return PhaseMeans() if self.signal == "two-phase" else DEMODULATORS[self.demodulator]()
+
+    @property
+    def plan(self) -> Plan:
+        """How a cycle is integrated: equal steps of Heun's method, so that noise can be switched on at any time."""
+        return _plan(self.signal, self.demodulator)
+
+
+@functools.cache
+def _plan(signal: str, demodulator: str) -> Plan:
+    settings = Settings(signal=signal, demodulator=demodulator)
+    cycle = Cycle(diffrax.Heun(), None, STEPS, TICKS, settings.reader)
+    return cycle.plan(settings.teaching, np.float32)
+
+
+def _require(name: str, value: Any, holds: Callable[[Any], bool], remedy: str) -> None:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not holds(value):
+        raise ValueError(f"{name}={value!r}: {remedy}")
+
+
+class Example(NamedTuple):
+    """A network of the lab, with data to show it."""
+
+    network: AbstractNetwork
+    x: Any
+    y: Any
+    x_test: Any
+    y_test: Any
+
+
+EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
+"""What `example` knows."""
+
+
+def example(name: str) -> tuple[AbstractNetwork, Any, Any]:
+    """A network of the lab and its training data, (network, x, y).
+
+    `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
+    the raised cosine as its activation, which grows exponentially off the real axis, so that it runs away past the
+    convergence radius; `"digits"` has 32 neurons and the handwritten digits of scikit-learn.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = examples(name)
+    return found.network, found.x, found.y
+
+
+@functools.cache
+def examples(name: str) -> Example:
+    """The example of that name, with held-out data."""
+    if name == "digits":
+        (x, y), (x_test, y_test) = (load_data("digits", split) for split in ("train", "test"))
+        return Example(LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
+    if name in ("6-4-4-4", "6-4-4-4 cosine"):
+        rng = np.random.default_rng(0)
+        centres = rng.uniform(size=(4, 6))
+        y = (np.arange(240) % 4).astype(np.int32)
+        x = np.clip(centres[y] + 0.15 * rng.normal(size=(240, 6)), 0, 1).astype(np.float32)
+        net = (
+            LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
+            if name == "6-4-4-4"
+            else LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
+        )
+        return Example(net, x[:160], y[:160], x[160:], y[160:])
+    raise ValueError(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
+
+
+class Preset(NamedTuple):
+    """Settings that show one point, and the words that go with them."""
+
+    title: str
+    explanation: str
+    changes: dict[str, Any]
+
+
+_TOY = {
+    "network": "6-4-4-4", "sample": 0, "signal": "turning", "amplitude": 0.39, "period": 100.0, "noise": "white",
+    "intensity": 0.05, "demodulator": "boxcar", "discard": 1, "realisations": 8, "learning": False,
+}  # fmt: skip
+
+PRESETS: dict[str, Preset] = {
+    "classic": Preset(
+        "Classic EP drowns in noise",
+        "Classic equilibrium propagation needs a small nudge, A = 0.01, since its bias grows with it. The answer of "
+        "the neurons is then lost in the noise, and the direction of the gradient scatters between realisations.",
+        {**_TOY, "signal": "two-phase", "amplitude": 0.01},
+    ),
+    "finite": Preset(
+        "Finite amplitude survives",
+        "The same noise, but a signal that turns, 39 times as large. The gradient is exact at any amplitude below the "
+        "convergence radius, so the signal may be large and the noise hardly counts.",
+        _TOY,
+    ),
+    "too-large": Preset(
+        "Too large: past the radius",
+        "Past the convergence radius (dashed circle) the response leaves the sheet of the free equilibrium: negative "
+        "harmonics rise out of the noise, and an error remains that no averaging removes.",
+        {**_TOY, "amplitude": 3.0, "intensity": 0.02},
+    ),
+    "lag": Preset(
+        "Period too short: lag",
+        "The neurons lag behind a signal of 12 time constants: a bias of O((τ/T)²), the same at every amplitude, that "
+        "no averaging removes and that the linear response predicts (dotted).",
+        {**_TOY, "period": 12.0, "intensity": 0.02},
+    ),
+    "diverges": Preset(
+        "It runs away",
+        "Neurons with a raised cosine as activation have nothing to hold them past the convergence radius.",
+        {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
+    ),
+}
+"""The paper's points, each at one click."""

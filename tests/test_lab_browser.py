@@ -1,0 +1,341 @@
+"""The lab in a real browser, without sleeps: what is clicked there is looked for in the data that reach the page."""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+pytest.importorskip("panel", reason="the lab needs the extra `lab`")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+CHROMIUM = os.environ.get("OSCSIM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, or its path in OSCSIM_CHROMIUM"),
+    # what Panel, Bokeh and tornado warn about is not for users of oscsim to mend
+    pytest.mark.filterwarnings("default"),
+]
+
+logging.getLogger("panel").setLevel(logging.ERROR)  # it tells of every tick
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--no-first-run",
+]
+PATIENCE = 120_000
+"""Milliseconds that a first compilation may take on a busy machine."""
+
+SOURCE = """(name) => {
+    for (const document of Bokeh.documents) {
+        const source = document.get_model_by_name(name);
+        if (source != null) return Object.fromEntries(Object.entries(source.data).map(
+            ([key, all]) => [key, Array.from(all, (a) => typeof a === "object" && a !== null ? Array.from(a) : a)]));
+    }
+    return null;
+}"""
+
+
+class Served:
+    """A lab that is served from a thread of this process; `labs` are those of its visitors."""
+
+    def __init__(self, **options):
+        import tornado.ioloop
+
+        from oscsim.lab import server, view
+
+        self.labs = []
+        made = self
+
+        class Known(view.NoiseLab):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                made.labs.append(self)
+
+        ready, self.loop = threading.Event(), None
+
+        def work():
+            self.loop = tornado.ioloop.IOLoop()
+            with contextlib.ExitStack() as stack:
+                stack.callback(setattr, server, "NoiseLab", server.NoiseLab)
+                server.NoiseLab = Known
+                self.server = server.make_server(0, loop=self.loop, **options)
+                self.loop.add_callback(server._ignore_departures)
+                self.server.start()
+                self.loop.add_callback(ready.set)
+                self.loop.start()
+
+        self.thread = threading.Thread(target=work, daemon=True)
+        self.thread.start()
+        assert ready.wait(60)
+        self.url = f"http://127.0.0.1:{self.server.port}/"
+
+    def stop(self):
+        for lab in self.labs:
+            lab.runner.close(wait=True)
+        self.loop.add_callback(self.server.stop)
+        self.loop.add_callback(self.loop.stop)
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served():
+    server = Served(predict=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def serving():
+    """A lab with everything, for one test."""
+    server = Served()
+    yield server
+    server.stop()
+
+
+class Visitor:
+    """One page, and what a hand does there. Leaving checks that nothing went wrong and nobody else was asked."""
+
+    def __init__(self, browser, url):
+        self.context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.errors, self.elsewhere, self.url = [], [], url
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        here = url.split("://")[1]
+        own = re.compile(rf"^(https?|wss?)://{re.escape(here)}|^(data|blob):")
+        self.page.on("request", lambda r: None if own.match(r.url) else self.elsewhere.append(r.url))
+        self.page.on("websocket", lambda s: None if own.match(s.url) else self.elsewhere.append(s.url))
+        self.page.goto(url)
+
+    def source(self, name):
+        """The data of a curve as they are in the page."""
+        return self.page.evaluate(SOURCE, name)
+
+    def until(self, condition, argument=None):
+        """Wait until JavaScript says so; `get(name)` gives it the data of a curve."""
+        code = f"(argument) => {{ const get = {SOURCE}; return {condition}; }}"
+        self.page.wait_for_function(code, arg=argument, timeout=PATIENCE)
+
+    def cycles(self, more=2):
+        """Wait for some more cycles."""
+        now = self.source("status")["number"][0]
+        self.until("get('status').number[0] >= argument", now + more)
+
+    def click(self, name):
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def slider(self, name, key="ArrowRight"):
+        """Move the slider of that setting one step by the keyboard."""
+        handle = self.page.locator(f".knob-{name} .noUi-handle")
+        handle.focus()
+        handle.press(key)
+
+    def select(self, label, option):
+        self.page.get_by_label(label, exact=True).select_option(option)
+
+    def leave(self):
+        self.context.close()
+        assert self.errors == []
+        assert self.elsewhere == []
+
+
+@pytest.fixture
+def visitor(browser, served):
+    found = Visitor(browser, served.url)
+    found.until("get('status') !== null && get('status').number[0] > 0")
+    yield found
+    found.leave()
+
+
+def test_a_visitor_runs_it_turns_every_number_pauses_and_takes_the_data_along(visitor, served):
+    lab = served.labs[-1]
+    visitor.cycles(3)
+    for name in ("amplitude", "period", "intensity", "discard", "realisations", "sample", "learning_rate"):
+        before = getattr(lab.settings, name)
+        visitor.slider(name)
+        visitor.cycles(1)
+        assert getattr(lab.settings, name) > before, name
+        assert lab.runner.problem == ""
+    status = visitor.source("status")
+    assert status["amplitude"] == [lab.settings.amplitude]
+    assert status["period"] == [lab.settings.period]
+    beta = visitor.source("teaching")
+    np.testing.assert_allclose(np.hypot(beta["x"], beta["y"]), lab.settings.amplitude, rtol=1e-4)
+
+    visitor.click("Pause")
+    playwright.expect(visitor.page.get_by_text("paused")).to_be_visible()
+    stood = visitor.source("status")["number"][0]
+    visitor.click("Single cycle")
+    visitor.until("get('status').number[0] === argument", stood + 1)
+    visitor.click("Reset")
+    visitor.click("Single cycle")
+    visitor.until("get('status').number[0] === 1")
+    visitor.click("Reseed")
+    visitor.click("Run")
+    visitor.cycles(4)
+    assert lab.settings.seed == 1
+    visitor.until("get('error/all').y.length >= 4")
+    assert np.nanmax(np.array(visitor.source("error/all")["y"], float)) < 1
+
+    visitor.click("Copy call")
+    code = visitor.page.get_by_label(re.compile("Python call"))
+    playwright.expect(code).to_have_value(re.compile(rf"amplitude={lab.settings.amplitude}.*jax.random.key\(1\)", re.S))
+    visitor.click("Close")
+    with visitor.page.expect_download() as download:
+        visitor.page.get_by_text("Save data", exact=True).click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = set(archive.namelist())
+        rows = np.genfromtxt(io.BytesIO(archive.read("error all.csv")), delimiter=",", names=True)
+    assert {"settings.json", "call.py", "traces.csv", "orbits.csv", "spectrum.csv", "map.csv", "loss.csv"} <= names
+    assert np.isfinite(rows["y"][-1])
+
+
+def drawn_after(visitor, name, key):
+    """Milliseconds from a key on a slider to the first paint of data with the new value."""
+    visitor.page.evaluate(
+        """() => {
+            const source = Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null);
+            const of = (data) => [data.amplitude[0], data.period[0], data.intensity[0]].join();
+            window.turned = new Promise((resolve) => {
+                let began = 0, before = "";
+                document.addEventListener("keydown", () => { began = performance.now(); before = of(source.data); },
+                                          {capture: true, once: true});
+                const look = () => {
+                    if (began > 0 && of(source.data) !== before) {
+                        source.properties.data.change.disconnect(look);
+                        requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began)));
+                    }
+                };
+                source.properties.data.change.connect(look);
+            });
+        }"""
+    )
+    visitor.slider(name, key)
+    return visitor.page.evaluate("window.turned")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["Classic EP drowns in noise", "Finite amplitude survives",
+                                    "Too large: past the radius", "Period too short: lag"])  # fmt: skip
+def test_a_knob_changes_the_picture_at_once(browser, serving, preset, record_property):
+    visitor = Visitor(browser, serving.url)
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    visitor.click(preset)
+    visitor.cycles(5)
+    visitor.until("get('map').image[0].length > 4")
+    forecaster = serving.labs[-1].runner.forecaster
+    while not (forecaster.map is not None and forecaster.map.complete):
+        visitor.cycles(1)
+    times = [
+        drawn_after(visitor, name, key)
+        for _ in range(7)
+        for name in ("amplitude", "period", "intensity")
+        for key in ("ArrowRight", "ArrowLeft")
+    ]
+    median = float(np.median(times))
+    record_property("median_ms", median)
+    print(f"\n{preset}: median {median:.0f} ms, 90 % {np.percentile(times, 90):.0f} ms, {len(times)} turns")
+    visitor.leave()
+    assert median < 150
+
+
+@pytest.mark.slow
+def test_presets_kinds_learning_and_a_divergence_and_back(browser, serving):
+    visitor = Visitor(browser, serving.url)
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    lab = serving.labs[-1]
+    page = visitor.page
+    for title, check in (
+        ("Classic EP drowns in noise", "get('status').amplitude[0] === 0.01 && Math.max(...get('error/all').y) > 0.3"),
+        (
+            "Finite amplitude survives",
+            "get('status').amplitude[0] === 0.39 && Math.min(...get('cosine/all').y.slice(-2)) > 0.99",
+        ),
+        (
+            "Too large: past the radius",
+            "get('status').amplitude[0] === 3 && Math.min(...get('error/all').y.slice(-2)) > 0.3",
+        ),
+        ("Period too short: lag", "get('status').period[0] === 12 && Math.min(...get('error/all').y.slice(-2)) > 0.2"),
+    ):
+        visitor.click(title)
+        visitor.until(f"get('error/all').y.length > 8 && {check}")
+    # what theory expects: the bias of the lag, a map with its circle, the optimal amplitude
+    visitor.until(
+        "get('error_bias').y.slice(-1)[0] > 0.2 && get('radius').x.length > 0 && get('snr_best').x.length === 1"
+    )
+    visitor.until("get('error_predicted').y.slice(-1)[0] > 0.2 && get('floor').ys.length > 0")
+
+    for label, options in (
+        ("Noise", ("none", "Ornstein–Uhlenbeck", "multiplicative", "on the teaching signal", "in the readout")),
+        ("Demodulator", ("exponential, 5 cycles", "Hann window, 4 cycles", "boxcar, one cycle")),
+        ("Network", ("digits", "6-4-4-4")),
+        ("Signal", ("two phases (classic EP)", "turning (holomorphic EP)")),
+    ):
+        for option in options:
+            visitor.select(label, option)
+            for _ in range(50):  # the cycle of before may come first
+                visitor.cycles(1)
+                if lab.engine.settings == lab.settings:
+                    break
+            assert lab.engine.settings == lab.settings, option
+            assert lab.runner.problem == "", option
+
+    visitor.click("Finite amplitude survives")
+    visitor.cycles(2)
+    page.get_by_label("Weights learn").check()
+    visitor.until("get('status').updates[0] >= 10")
+    visitor.until("get('loss').y.length > 10 && get('accuracy').y.slice(-1)[0] >= 0")
+    page.get_by_label("Weights learn").uncheck()
+    visitor.cycles(2)
+
+    visitor.click("It runs away")
+    playwright.expect(page.get_by_text("Diverged.")).to_be_visible()
+    playwright.expect(page.get_by_text(re.compile("Turn the amplitude back below 1.3"))).to_be_visible()
+    for _ in range(20):
+        visitor.slider("amplitude", "ArrowLeft")
+    visitor.until("get('status').amplitude[0] < 0.5 && get('error/all').y.slice(-1)[0] < 0.1")
+    playwright.expect(page.get_by_text("Diverged.")).to_have_count(0)
+    visitor.leave()
+
+
+@pytest.mark.slow
+def test_two_visitors_do_not_disturb_each_other_and_one_who_leaves_takes_the_work_along(browser, serving):
+    first = Visitor(browser, serving.url)
+    first.until("get('status') !== null && get('status').number[0] > 2")
+    second = Visitor(browser, serving.url)
+    second.until("get('status') !== null && get('status').number[0] > 2")
+    mine, other = serving.labs
+    first.slider("amplitude")
+    first.cycles(2)
+    assert mine.settings.amplitude != other.settings.amplitude
+    # a long computation of the one does not stop the other
+    second.select("Network", "digits")
+    first.cycles(20)
+    second.until("get('status').number[0] > 2")
+    second.leave()
+    deadline = time.monotonic() + 60
+    while other.runner.alive and time.monotonic() < deadline:
+        first.cycles(1)
+    assert not other.runner.alive
+    assert mine.runner.alive
+    first.cycles(5)
+    first.leave()
