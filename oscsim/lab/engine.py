@@ -4,8 +4,6 @@ All numbers are arguments of compiled functions, so that none of them compiles a
 program (network, kinds of noise, signal and demodulator, learning or not) compiles once in a process.
 """
 
-import contextlib
-import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from oscsim.cycle import State, Watched, advance_watching, begin, divergence
 from oscsim.equilibrium import exact_gradient
 from oscsim.errors import NotSettledError
 from oscsim.lab.classic import one_sided
+from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
 from oscsim.metrics import cosine, per_layer, relative_error
 from oscsim.networks.base import AbstractNetwork, parameters
@@ -93,8 +92,9 @@ class Engine:
         self.settings = settings or Settings()
         self._example = self._find(self.settings)
         self.net = self._example.network
-        self.updates = self._version = 0
-        self._load()
+        self.updates = self._version = self.number = 0
+        self.diverged = ""
+        self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
     def change(self, **changes: Any) -> None:
         """Turn knobs. The neurons run on; the average starts anew.
@@ -107,6 +107,8 @@ class Engine:
         self.settings = after
         if after.network != before.network:
             self._example, self.net, self.updates = found, found.network, 0
+        if not self._loaded:
+            return
         if after.network != before.network or after.learning != before.learning or self.diverged:
             self._load()
             return
@@ -123,6 +125,11 @@ class Engine:
         self.net, self.updates = self._example.network, 0
         self._load()
 
+    def _program(self) -> Any:
+        """What tells apart the programs that it needs."""
+        settings = self.settings
+        return settings.signal, settings.noise, settings.demodulator, layout(self.net, self._inputs)
+
     @property
     def version(self) -> int:
         """A number that is the same for the same weights of the same network: 0 for those at the start."""
@@ -135,6 +142,8 @@ class Engine:
 
     def predicted_from(self) -> tuple[AbstractNetwork, Any, Any]:
         """Network, input and target of the first sample that is shown."""
+        if not self._loaded:
+            self._load()
         return self.net, self._x[:1], self._y[:1]
 
     def held_out(self) -> tuple[Any, Any]:
@@ -144,10 +153,12 @@ class Engine:
     def advance(self) -> Frame:
         """Run one cycle, and read it."""
         began = time.perf_counter()
+        if not self._loaded:
+            self._load()
         settings, shown = self.settings, self.settings.realisations if not self.settings.learning else 1
         if self.diverged:
             return self._frame(shown, began)
-        with _first_time((settings.signal, settings.noise, settings.demodulator, _layout((self.net, self._inputs)))):
+        with first_time("cycle", self._program()):
             self._states, self._means, watched, result = _cycle(
                 self._states, self._means, self.net, self._inputs, settings.teaching, settings.disturbance, self._keys,
                 settings.plan, self._watch, np.int32(self._counted), np.int32(settings.discarded), self._exact,
@@ -180,7 +191,7 @@ class Engine:
 
     def _load(self) -> None:
         """Data for the network as it is now, and neurons at rest."""
-        self._batch = 0
+        self._batch, self._loaded = 0, True
         self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
         self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
         if self.settings.learning:
@@ -188,7 +199,8 @@ class Engine:
         else:
             self._show(slice(self.settings.sample, self.settings.sample + 1))
         self.number, self.diverged = 0, ""
-        self._keys = _keys(self.settings)
+        with first_time("keys", self.settings.learning):
+            self._keys = _keys(self.settings)
         self._window: deque[np.ndarray] = deque(maxlen=WINDOW)
         self._signals: deque[np.ndarray] = deque(maxlen=2)
         self._restart(None)
@@ -197,11 +209,12 @@ class Engine:
     def _restart(self, before: State | None) -> None:
         """States for the noise and the demodulator of now; the potentials are those of before, if any."""
         settings = self.settings
-        self._states = _begin(
-            self.net, self._inputs, settings.teaching, settings.disturbance, self._keys, settings.plan,
-            None if before is None else (before.potentials, before.cycle),
-        )  # fmt: skip
-        self._means = jax.tree.map(jnp.zeros_like, self._states.reading)
+        with first_time("begin", self._program(), before is None):
+            self._states = _begin(
+                self.net, self._inputs, settings.teaching, settings.disturbance, self._keys, settings.plan,
+                None if before is None else (before.potentials, before.cycle),
+            )  # fmt: skip
+            self._means = jax.tree.map(jnp.zeros_like, self._states.reading)
 
     def _average_anew(self) -> None:
         self._counted = 0
@@ -209,11 +222,12 @@ class Engine:
 
     def _show(self, where: Any) -> None:
         self._x, self._y = self._example.x[where], self._example.y[where]
-        self._inputs = Inputs.of(self.net, self._x, self._y)
-        try:
-            self._exact = exact_gradient(self.net, self._x, self._y)
-        except NotSettledError:  # nothing to compare with: the curves have a gap
-            self._exact = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
+        with first_time("exact", layout(self.net), np.shape(self._x)):
+            self._inputs = Inputs.of(self.net, self._x, self._y)
+            try:
+                self._exact = exact_gradient(self.net, self._x, self._y)
+            except NotSettledError:  # nothing to compare with: the curves have a gap
+                self._exact = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
 
     def _next_batch(self) -> None:
         count = len(self._example.x)
@@ -226,9 +240,9 @@ class Engine:
 
     def _update(self) -> None:
         """Weights move, the next batch arrives; the neurons run on."""
-        self.net = _learned(
-            self.net, self._means, self._inputs, np.asarray(self.settings.learning_rate, self.net.dtype)
-        )
+        rate = np.asarray(self.settings.learning_rate, self.net.dtype)
+        with first_time("learn", self._program()):
+            self.net = _learned(self.net, self._means, self._inputs, rate)
         self.updates += 1
         self._version += 1
         self._next_batch()
@@ -265,26 +279,6 @@ class Engine:
 
 
 _NOTHING = ({}, {}, np.nan, np.full(1, np.nan), np.full(1, np.nan))
-
-
-_compiled: set[Any] = set()
-_compiling = threading.Lock()
-
-
-@contextlib.contextmanager
-def _first_time(program: Any) -> Any:
-    """Two visitors who need the same program wait for one compilation, instead of compiling it twice."""
-    if program in _compiled:
-        yield
-        return
-    with _compiling:
-        yield
-    _compiled.add(program)
-
-
-def _layout(tree: Any) -> Any:
-    leaves, structure = jax.tree.flatten(eqx.filter(tree, eqx.is_array))
-    return structure, tuple((a.shape, a.dtype) for a in leaves)
 
 
 def _keys(settings: Settings) -> Any:

@@ -20,6 +20,7 @@ from oscsim._arrays import norm
 from oscsim.equilibrium import exact_gradient, settle
 from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
+from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
 from oscsim.metrics import per_layer
 from oscsim.networks.base import AbstractNetwork
@@ -116,18 +117,22 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
     # the lab says so itself, and a warning from a thread reaches nobody
     warnings.filterwarnings("ignore", message="period=.* is below 50 tau")
     noise, notes = settings.disturbance, []
-    radius = convergence_radius(net, x, y)
-    radius = math.inf if radius >= 100 else radius
+    shape = layout(net), np.shape(x)
+    with first_time("radius", shape):
+        radius = convergence_radius(net, x, y)
+        radius = math.inf if radius >= 100 else radius
     yield Forecast(settings, radius, {}, {}, None, None, None, None)
-    floor = noise_floor(net, x, y, settings)
+    with first_time("floor", shape, settings.noise):
+        floor = noise_floor(net, x, y, settings)
     yield Forecast(settings, radius, {}, {}, None, None, floor, None)
-    exact = exact_gradient(net, x, y)
-    if settings.signal == "two-phase":
-        estimate = Classic(settings.amplitude)(net, x, y).gradient
-        difference = jax.tree.map(jnp.subtract, estimate, exact)
-    else:
-        difference = predict_bias(net, x, y, settings.period)
-    bias = _relative(difference, exact)
+    with first_time("bias", shape, settings.signal):
+        exact = exact_gradient(net, x, y)
+        if settings.signal == "two-phase":
+            estimate = Classic(settings.amplitude)(net, x, y).gradient
+            difference = jax.tree.map(jnp.subtract, estimate, exact)
+        else:
+            difference = predict_bias(net, x, y, settings.period)
+        bias = _relative(difference, exact)
     yield Forecast(settings, radius, bias, {}, None, None, floor, None)
     spread, variance, optimum = {}, None, None
     if settings.signal == "two-phase":
@@ -135,9 +140,11 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
     elif noise is not None and not isinstance(noise, (WhiteNoise, OrnsteinUhlenbeck)):
         notes.append(f"the scatter under {settings.noise} noise is not predicted: it is not additive on the potentials")
     elif noise is not None and settings.intensity > 0:
-        spread = _relative(predict_spread(net, x, y, settings.teaching, noise, 1, ticks=TICKS), exact)
-        variance = _variance(net, x, y, settings, noise, exact, min(radius, 10.0))
-        optimum = optimal_amplitude(net, x, y, settings.period, noise, AVERAGED, ticks=TICKS)
+        with first_time("spread", shape, settings.noise):
+            spread = _relative(predict_spread(net, x, y, settings.teaching, noise, 1, ticks=TICKS), exact)
+            variance = _variance(net, x, y, settings, noise, exact, min(radius, 10.0))
+        with first_time("optimum", shape, settings.noise):
+            optimum = optimal_amplitude(net, x, y, settings.period, noise, AVERAGED, ticks=TICKS)
         if settings.demodulator != "boxcar":
             notes.append("the band is that of the boxcar")
     else:
@@ -268,7 +275,8 @@ def maps(net: AbstractNetwork, x: Any, y: Any, radius: float) -> Iterator[Map]:
     settled = np.full((MAP_POINTS, MAP_POINTS), np.nan)
     middle = MAP_POINTS // 2
     for row in range(middle + 1):  # s(conj beta) = conj s(beta): the lower half mirrors the upper
-        found = stability_map(net, x, y, axis + 1j * axis[middle + row], steps=MAP_STEPS)
+        with first_time("map", layout(net), np.shape(x)):
+            found = stability_map(net, x, y, axis + 1j * axis[middle + row], steps=MAP_STEPS)
         settled[middle + row] = settled[middle - row] = np.asarray(found.settled)
         yield Map(reach, settled.copy())
 

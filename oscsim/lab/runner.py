@@ -10,6 +10,7 @@ from typing import Any
 
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps
+from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings
 from oscsim.learning import evaluate
 
@@ -222,7 +223,8 @@ class Forecaster:
 
     def _judge(self, net: Any, x: Any, y: Any, updates: int) -> None:
         if x is not None:
-            self.test = {**evaluate(net, x, y), "updates": updates}
+            with first_time("evaluate", layout(net), x.shape):
+                self.test = {**evaluate(net, x, y), "updates": updates}
 
     def _answer(self, net: Any, x: Any, y: Any, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)

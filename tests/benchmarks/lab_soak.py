@@ -1,4 +1,4 @@
-"""The lab for minutes on end, while a browser looks: memory and cycle rate. `python tests/benchmarks/lab_soak.py 10`.
+"""The lab for minutes on end: memory and cycle rate while a browser looks. `python tests/benchmarks/lab_soak.py 10`.
 
 Prints a row every 30 seconds: resident memory of the server's process, cycles per second, frames drawn per second.
 """
