@@ -75,7 +75,9 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(
+    params=[pytest.param(n, marks=pytest.mark.slow) if n == "layered, squared error" else n for n in NETWORKS]
+)
 def case(request, x64):
     return NETWORKS[request.param]()
 

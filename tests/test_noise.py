@@ -572,13 +572,13 @@ def test_teaching_noise_has_its_deviations():
 def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
     seen, (net, x, y) = [], toy()
 
-    presented = osc.estimators._presented
+    presented = osc.estimators.lock_in._presented
 
     def watching(state, net, inputs, teaching, plan, key, *rest):
         seen.append((float(teaching.period) / plan.steps_per_cycle, key is KEY))
         return presented(state, net, inputs, teaching, plan, key, *rest)
 
-    monkeypatch.setattr(osc.estimators, "_presented", watching)
+    monkeypatch.setattr(osc.estimators.lock_in, "_presented", watching)
     estimator = osc.LockIn(osc.Rotating(0.2, 129.0), noise=osc.WhiteNoise(0.01), extrapolate=True)
     estimate = estimator(net, x, y, key=KEY)
     assert osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)) > 0.99

@@ -12,6 +12,7 @@ import oscsim as osc
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "own_network.md"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_network_of_the_page_in_float64():
     block = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)[0]

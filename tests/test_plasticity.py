@@ -62,7 +62,7 @@ def xor_score(net):
     return float(loss), int(jnp.sum(answers == ODD))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_exclusive_or_is_learned_one_input_after_the_other(seed):
     net = xor_network(seed)
     loss, right = xor_score(net)

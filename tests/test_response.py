@@ -216,7 +216,10 @@ MONTE_CARLO = {
 }
 
 
-@pytest.mark.parametrize("name", MONTE_CARLO)
+SLOW = pytest.param("few ticks, shared", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*list(MONTE_CARLO)[:-1], SLOW])
 def test_predicted_spread_is_that_of_noisy_runs(name):
     fraction, cycles, noise, ticks, substeps = MONTE_CARLO[name]
     net, x, y = toy(time_constant=UNEQUAL)

@@ -36,6 +36,7 @@ def concatenated(a, b):
     return jax.tree.map(lambda x, y: np.concatenate([x, y]), a, b)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_readme(digits):
     net, x, y = digits
     run = osc.simulate(net, x, y, osc.Rotating(amplitude=0.4, period=200.0), cycles=6)

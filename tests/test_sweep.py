@@ -319,6 +319,7 @@ def killed_and_resumed(tmp_path, size, kills, workers):
     return deaths
 
 
+@pytest.mark.slow
 def test_killed_in_one_process(tmp_path):
     assert killed_and_resumed(tmp_path, (8, 8, 4), 1, workers=0) == ["driver"]
 
