@@ -179,6 +179,7 @@ def survives(tmp_path, kills, seed):
     assert strip[0] == strip[1]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     survives(tmp_path, kills=2, seed=0)
 
