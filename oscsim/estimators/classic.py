@@ -13,7 +13,6 @@ from oscsim._arrays import (
     all_finite,
     as_count,
     as_scalar,
-    describe,
     is_traced,
 )
 from oscsim.equilibrium import (
@@ -22,13 +21,13 @@ from oscsim.equilibrium import (
     require_settled,
     settle_inputs,
 )
-from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement
+from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.noise.base import as_noises, require_noise_key
+from oscsim.readings import Points
 
 
 class Classic(AbstractEstimator):
@@ -83,8 +82,7 @@ class Classic(AbstractEstimator):
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
             estimate = _stepped(net, inputs, self.amplitude, steps, self.noise, key, self.readings)
-            if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
-                raise DivergenceError(f"the neurons diverged under {describe(self)}: lower the amplitude")
+            require_finite(estimate, self)
             return estimate
         level = default_tolerance(net.dtype)
         free = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(level))
@@ -95,14 +93,25 @@ class Classic(AbstractEstimator):
         return _settled(net, inputs, self.amplitude, free, nudged)
 
 
+def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
+    r"""$-(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)) / A$.
+
+    Of two points, the free one first.
+    """
+    free, nudged = (
+        net.plasticity(inputs.x, tuple(a[k] for a in points.activities), inputs.y, points.teaching[k]) for k in (0, 1)
+    )
+    amplitude = (points.teaching[1] - points.teaching[0]).real
+    return jax.tree.map(lambda a, b: (a - b) / amplitude, free, nudged)
+
+
 @eqx.filter_jit
 def _settled(
     net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Equilibrium, nudged: Equilibrium
 ) -> Estimate:
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
-    before = net.plasticity(inputs.x, free.activities, inputs.y, jnp.zeros(()))
-    after = net.plasticity(inputs.x, nudged.activities, inputs.y, amplitude)
-    gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
+    activities = tuple(jnp.stack(layers) for layers in zip(free.activities, nudged.activities, strict=True))
+    gradient = one_sided(Points(activities, jnp.stack([jnp.zeros_like(amplitude), amplitude])), net, inputs)
     return estimate_at(net, inputs, gradient, free.activities, residual, residual <= default_tolerance(net.dtype))
 
 

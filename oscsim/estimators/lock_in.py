@@ -192,19 +192,9 @@ def _twice_as_fast(teaching: Any) -> Any:
 
 
 @eqx.filter_jit
-def _presented(
-    state: State,
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    plan: Plan,
-    key: Any,
-    cycles: Any,
-    discard: Any,
-    noise: Any,
-) -> tuple[State, Reading, Estimate]:
-    """The state after some cycles, the mean reading of those after the first `discard`, and the estimate in it."""
-    state, reading, residual = mean_reading(state, net, inputs, teaching, plan, key, cycles, discard, noise)
+def _presented(state: State, net: AbstractNetwork, inputs: Inputs, *how: Any) -> tuple[State, Reading, Estimate]:
+    """`mean_reading`, with the estimate in it in place of the residual."""
+    state, reading, residual = mean_reading(state, net, inputs, *how)
     gradient = reading.gradient(net, inputs)
     return state, reading, estimate_at(net, inputs, gradient, reading.mean, residual, ~state.diverged)
 

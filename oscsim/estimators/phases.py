@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Key
 from oscsim._arrays import (
     all_finite,
     as_scalar,
-    describe,
     is_traced,
     require_positive,
     to_complex,
@@ -23,9 +22,8 @@ from oscsim.equilibrium import (
     require_settled,
     settle_inputs,
 )
-from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement
+from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
@@ -98,8 +96,7 @@ class Phases(AbstractEstimator):
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
             estimate = _stepped_phases(net, inputs, self.amplitude, self.points, steps, self.noise, key)
-            if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
-                raise DivergenceError(f"the neurons diverged under {describe(self)}: lower the amplitude")
+            require_finite(estimate, self)
             return estimate
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
         estimate, free, nudged, betas = _settled_phases(net, inputs, self.amplitude, self.points, np.asarray(tolerance))

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim._arrays import as_count, describe
+from oscsim._arrays import all_finite, as_count, describe, is_traced
+from oscsim.errors import DivergenceError
+from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
@@ -40,6 +42,16 @@ def check_step_noise(noise: Any, steps: Any) -> None:
         raise ValueError("noise needs steps=(T1, T2): a noisy network settles nowhere")
     if noise is not None and not isinstance(noise, StepNoise):
         raise TypeError(f"noise={describe(noise)}: use StepNoise(standard_deviation), which acts at every step")
+
+
+def require_finite(estimate: Estimate, estimator: AbstractEstimator) -> None:
+    """Refuse an estimate whose neurons ran away (under jit nothing can be looked at).
+
+    Raises:
+        DivergenceError: names the estimator and what to lower.
+    """
+    if not is_traced(estimate) and not bool(all_finite((estimate.loss, estimate.gradient))):
+        raise DivergenceError(f"the neurons diverged under {describe(estimator)}: lower the amplitude")
 
 
 def iterate(

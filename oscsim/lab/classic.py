@@ -10,8 +10,8 @@ from jaxtyping import Array, Inexact, Int, Real
 
 from oscsim._arrays import Scalar, require_positive, scalar_named
 from oscsim.demodulation import AbstractDemodulator
-from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.networks.inputs import Inputs
+from oscsim.estimators.classic import one_sided
+from oscsim.networks.base import Layers
 from oscsim.readings import Points
 from oscsim.run import Run
 from oscsim.teaching import AbstractTeaching
@@ -71,15 +71,6 @@ class PhaseMeans(AbstractDemodulator):
 
     def read(self, state: Points) -> Points:
         return state
-
-
-def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
-    r"""$-(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)) / A$."""
-    free, nudged = (
-        net.plasticity(inputs.x, tuple(a[k] for a in points.activities), inputs.y, points.teaching[k]) for k in (0, 1)
-    )
-    amplitude = (points.teaching[1] - points.teaching[0]).real
-    return jax.tree.map(lambda a, b: (a - b) / amplitude, free, nudged)
 
 
 def classic_gradient(run: Run, discard: int = 0) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from oscsim.cycle import State, Watched, advance_watching, begin, divergence
 from oscsim.equilibrium import exact_gradient
 from oscsim.errors import NotSettledError
-from oscsim.lab.classic import one_sided
+from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
 from oscsim.metrics import cosine, per_layer, relative_error

@@ -10,6 +10,9 @@ from oscsim.summary import summarise
 if TYPE_CHECKING:
     import matplotlib.axes
 
+THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 5}
+"""A prediction among measured curves."""
+
 
 def sweep_curves(
     data: Any,
@@ -54,9 +57,9 @@ def sweep_curves(
         ax.fill_between(places, values["low"], values["high"], color=style["color"], alpha=0.25, linewidth=0)
         if predicted is not None:
             theory = predicted if by is None else predicted.sel({by: value})
-            ax.plot(places, theory.values, color="black", linewidth=0.9, linestyle=(0, (4, 2)), zorder=5)
+            ax.plot(places, theory.values, **THEORY)
     if predicted is not None:
-        ax.plot([], [], color="black", linewidth=0.9, linestyle=(0, (4, 2)), label="prediction")
+        ax.plot([], [], **THEORY, label="prediction")
     average = summary.sel(statistic="average").values
     wide = {"x": _wide(summary[x].values), "y": _wide(average)}
     for axis in "xy":
