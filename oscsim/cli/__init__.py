@@ -4,7 +4,6 @@ Options have the names of the Python arguments; a value that names a class is th
 """
 
 import sys
-import tomllib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 import oscsim as osc
 from oscsim.cli.demo import Demo
 from oscsim.cli.lab import Lab
+from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train
@@ -53,12 +53,7 @@ def with_config(args: list[str]) -> list[str]:
     if place == 0 or place + 1 == len(args):
         raise ValueError("--config needs a command before it and a file behind it: oscsim train --config FILE")
     path, rest = Path(args[place + 1]), args[1:place] + args[place + 2 :]
-    try:
-        options = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"config={path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"config={path} is no TOML file: {error}") from error
+    options = load_toml("config", path)
     given = {arg.split("=")[0].replace("_", "-") for arg in rest if arg.startswith("--")}
     found, positional = [], []
     for name, value in options.items():

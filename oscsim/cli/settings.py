@@ -1,5 +1,6 @@
 """Options that several commands share: the network, the teaching signal, the integration, the data."""
 
+import tomllib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -164,6 +165,16 @@ class Integration:
         """The keyword arguments of `simulate` and `LockIn`."""
         solver = None if self.solver is None else SOLVERS[self.solver]()
         return {"solver": solver, "steps_per_cycle": self.steps_per_cycle, "ticks": self.ticks}
+
+
+def load_toml(name: str, path: Path) -> dict[str, Any]:
+    """What a TOML file holds, or an error that names the option it was given to and says what is wrong."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{name}={path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}={path} is no TOML file: {error}") from error
 
 
 def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:

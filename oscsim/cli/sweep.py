@@ -1,7 +1,6 @@
 """`oscsim sweep`."""
 
 import dataclasses
-import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import tyro
 import oscsim as osc
 from oscsim import checkpoint, plot
 from oscsim.cli.reports import png, require_writable
-from oscsim.cli.settings import Network, load_npz
+from oscsim.cli.settings import Network, load_npz, load_toml
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,7 @@ class _File:
         Raises:
             ValueError: no such file, no TOML, unknown keys, or values of another kind.
         """
-        try:
-            content = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"study={path}: no such file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"study={path} is no TOML file: {error}") from error
+        content = load_toml("study", path)
         if not isinstance(content.get("axes"), dict):
             raise ValueError(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
         network = _checked(path, Network, content.pop("network", {}), "network.")
@@ -153,24 +147,22 @@ class _File:
         """From settings to an estimator; its parameters are the settings that can be varied."""
         steps: Any = self.steps
 
-        def noise(standard_deviation):
-            quiet = isinstance(standard_deviation, float) and standard_deviation == 0
-            return None if quiet else osc.StepNoise(standard_deviation, shared_over_batch=self.shared_over_batch)
+        def noise(kind, strength):  # one that is traced may be anything
+            quiet = isinstance(strength, float) and strength == 0
+            return None if quiet else kind(strength, shared_over_batch=self.shared_over_batch)
 
         def phases(amplitude, points=self.points, standard_deviation=0.0):
-            return osc.Phases(amplitude, points, steps=steps, noise=noise(standard_deviation))
+            return osc.Phases(amplitude, points, steps=steps, noise=noise(osc.StepNoise, standard_deviation))
 
         def classic(amplitude, standard_deviation=0.0):
-            forcing = noise(standard_deviation)
+            forcing = noise(osc.StepNoise, standard_deviation)
             readings = 1 if forcing is None else self.readings
             return osc.Classic(amplitude, steps=steps, noise=forcing, readings=readings)
 
         def lock_in(amplitude, period, intensity=0.0, cycles=2, discard=1):
-            quiet = isinstance(intensity, float) and intensity == 0
-            forcing = None if quiet else osc.WhiteNoise(intensity, shared_over_batch=self.shared_over_batch)
             return osc.LockIn(
-                osc.Rotating(amplitude, period), cycles=cycles, discard=discard, noise=forcing, solver=diffrax.Heun(),
-                steps_per_cycle=self.steps_per_cycle or 128,
+                osc.Rotating(amplitude, period), cycles=cycles, discard=discard, solver=diffrax.Heun(),
+                noise=noise(osc.WhiteNoise, intensity), steps_per_cycle=self.steps_per_cycle or 128,
             )  # fmt: skip
 
         return {"phases": phases, "classic": classic, "lock-in": lock_in}[self.estimator]
