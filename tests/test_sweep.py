@@ -401,6 +401,8 @@ def test_the_command(tmp_path, capsys):
         STUDY.replace('"phases"', '"phase"'): "estimator='phase' is not one of lock-in, phases, classic",
         STUDY.replace("seeds = 4", 'seeds = "4"'): "seeds='4' is not int",
         STUDY.replace("[axes]", "[axis]"): "has no table [axes]",
+        "epochs = 3\n" + STUDY: "epochs does nothing in a gradient_quality study of phases: leave it out",
+        "readings = 5\n" + STUDY: "readings does nothing in a gradient_quality study of phases",
         STUDY.replace("from = 0.1", "from = -0.1"): "on a log scale: use positive numbers",
         STUDY.replace("amplitude =", "amplitud ="): "amplitud",
         STUDY + "amplitude = 3": "is no TOML file",

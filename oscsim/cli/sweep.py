@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,7 +108,13 @@ class _File:
         if not isinstance(content.get("axes"), dict):
             raise ValueError(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
         network = _checked(path, Network, content.pop("network", {}), "network.")
-        return _File(**_checked(path, _File, content), network=Network(**network))
+        file = _File(**_checked(path, _File, content), network=Network(**network))
+        for name, matters in MATTERS.items():
+            if name in content and not matters(file):
+                raise ValueError(
+                    f"study={path}: {name} does nothing in a {file.study} study of {file.estimator}: leave it out"
+                )
+        return file
 
     def grid(self) -> dict[str, Any]:
         """The axes: lists as they are, ranges written out."""
@@ -166,6 +173,19 @@ class _File:
             )  # fmt: skip
 
         return {"phases": phases, "classic": classic, "lock-in": lock_in}[self.estimator]
+
+
+MATTERS: dict[str, Callable[[_File], bool]] = {
+    "epochs": lambda file: file.study == "training",
+    "samples": lambda file: file.study == "training",
+    "predict": lambda file: file.study == "gradient_quality" and file.estimator == "lock-in",
+    "points": lambda file: file.estimator == "phases",
+    "steps": lambda file: file.estimator in ("phases", "classic"),
+    "readings": lambda file: file.estimator == "classic",
+    "steps_per_cycle": lambda file: file.estimator == "lock-in",
+    "shared_over_batch": lambda file: file.study == "training" or file.estimator != "lock-in",
+}
+"""Which keys matter only to some studies or estimators; one that would be ignored is refused."""
 
 
 def _checked(path: Path, cls: Any, content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
