@@ -396,8 +396,7 @@ class NoiseLab(pn.viewable.Viewer):
         frame, forecaster = self._frame, self.runner.forecaster
         if frame is None:
             return
-        turned = list(self._status.data["amplitude"]) != [frame.settings.amplitude]
-        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or turned or not self.runner.running)
+        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         s = frame.settings
         self._status.data = {
