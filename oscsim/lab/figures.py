@@ -120,7 +120,7 @@ class Pictures:
         return plot
 
     def _traces(self) -> Any:
-        plot = _figure("traces", "Traces", "time (τ)", "Re (s − c₀)")
+        plot = _figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         source = self._source("traces", xs=[], ys=[], colour=[], name=[], dash=[])
         lines = plot.multi_line(
             "xs", "ys", source=source, color="colour", line_dash="dash", line_width=1.5, line_alpha=0.9
@@ -306,7 +306,8 @@ class Pictures:
         both = frame.samples[places] - last.mean(axis=1, keepdims=True)
         keep = np.concatenate([keep + i * cycle for i in range(both.shape[1] // cycle)])
         period = frame.settings.period
-        time = period * ((1 + keep) / cycle + frame.number - both.shape[1] // cycle)
+        # back from the end of the cycle: an axis that stands need not be laid out anew for every frame
+        time = period * ((1 + keep) / cycle - both.shape[1] // cycle)
         self.sources["traces"].data = {
             "xs": [time] * len(places), "ys": list(both.real[:, keep]), "colour": colours, "name": names,
             "dash": dashes,
@@ -314,7 +315,7 @@ class Pictures:
         beta = frame.teaching[keep].real
         self.sources["traces_teaching"].data = _xy(time, beta)
         plot = self.figures["traces"]
-        _limits(plot.x_range, period * max(0, frame.number - 2), period * max(2, frame.number))
+        _limits(plot.x_range, -2 * period, 0.0)
         # zero stands at the same height on both axes, and the signal has more room, so that no curve hides it
         plot.y_range.update(**_hysteresis(plot.y_range, 1.15 * float(np.abs(both.real).max(initial=1e-6))))
         drive = 1.3 * max(frame.settings.amplitude, 1e-6)

@@ -1,7 +1,7 @@
 """One compilation at a time.
 
-Two threads of the lab that compiled at once on a single processor were seen to stand still, both inside XLA's compiler
-(jaxlib 0.10); and two that need the same program would compile it twice. Once compiled, it runs without any lock.
+Two visitors who need the same program wait for one compilation instead of compiling it twice, and those who need others
+do not fight over the processor with the cycles of everybody else. Once compiled, a program runs without any lock.
 """
 
 import contextlib

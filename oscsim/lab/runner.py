@@ -14,7 +14,7 @@ from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings
 from oscsim.learning import evaluate
 
-FASTEST = 0.05
+FASTEST = 0.06
 """Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""
 
 ABANDONED = 30.0
@@ -22,6 +22,9 @@ ABANDONED = 30.0
 
 HISTORY = 512
 """Frames that are kept for a page that was not looking."""
+
+RESTS = 0.3
+"""Seconds that a knob has to rest before predictions are made: until then they would only delay the picture."""
 
 _numbers = itertools.count(1)
 
@@ -172,6 +175,7 @@ class Forecaster:
         self.test: dict[str, float] = {}
         self._memory, self._map_memory = Memory(), Memory(8)
         self._question: Any = None
+        self._asked = 0.0
         self._judged: Any = None
         self._closed = False
         self._wake = threading.Condition()
@@ -183,6 +187,7 @@ class Forecaster:
         if settings.learning:  # the weights move faster than predictions can follow
             return
         with self._wake:
+            self._asked = time.monotonic() + (RESTS if self.forecast is not None else 0)
             self._question = (*engine.predicted_from(), settings, engine.version)
             self._wake.notify_all()
 
@@ -203,11 +208,13 @@ class Forecaster:
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not (self._closed or self._question or self._judged):
-                    self._wake.wait()
+                while not (self._closed or self._judged or (self._question and time.monotonic() >= self._asked)):
+                    self._wake.wait(max(0.0, self._asked - time.monotonic()) if self._question else None)
                 if self._closed:
                     return
-                question, self._question = self._question, None
+                question = None
+                if self._question and time.monotonic() >= self._asked:
+                    question, self._question = self._question, None
                 judged, self._judged = self._judged, None
             if judged is not None:
                 self._safely(self._judge, *judged)

@@ -81,12 +81,10 @@ class NoiseLab(pn.viewable.Viewer):
         self._pictures = Pictures()
         self._drawing: Any = None
         self._syncing = False
+        self._turned = False
+        self._waiting: list[Frame] = []
         self._saying = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
-        self._status = ColumnDataSource(
-            {"number": [0], "amplitude": [0.0], "period": [0.0], "intensity": [0.0], "updates": [0],
-             "drawing": [0]},
-            name="status",
-        )  # fmt: skip
+        self._status = ColumnDataSource(_status(self.settings, 0, 0, 0), name="status")
         self._drawing_number, self._sent, self._said = 0, 0.0, 0.0
         self._build()
         self.runner.run(running)
@@ -320,6 +318,7 @@ class NoiseLab(pn.viewable.Viewer):
         except ValueError as error:
             self.runner.problem = str(error)
             return
+        self._turned = True
         self._sync()
         diverged = self._frame is not None and self._frame.diverged
         self.runner.change(**changes)
@@ -373,9 +372,15 @@ class NoiseLab(pn.viewable.Viewer):
     def _tick(self) -> None:
         """Take up what is new, and draw it, unless the browser is still busy with what was drawn before."""
         now = time.monotonic()
-        if self._carrier.tags != [self._drawing_number] and now - self._sent < PATIENCE:
+        busy = self._carrier.tags != [self._drawing_number] and now - self._sent < PATIENCE
+        if busy and not self._turned:  # the first picture after a turned knob waits for nothing
             return
         frames = self.runner.frames()
+        if busy and not any(frame.settings == self.settings for frame in frames):
+            self._waiting += frames
+            return
+        self._turned = False
+        frames, self._waiting = self._waiting + frames, []
         with pn.io.hold():
             if frames:
                 self._take(frames)
@@ -396,14 +401,9 @@ class NoiseLab(pn.viewable.Viewer):
         frame, forecaster = self._frame, self.runner.forecaster
         if frame is None:
             return
-        turned = list(self._status.data["amplitude"]) != [frame.settings.amplitude]
-        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or turned or not self.runner.running)
+        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
-        s = frame.settings
-        self._status.data = {
-            "number": [frame.number], "amplitude": [s.amplitude], "period": [s.period], "intensity": [s.intensity],
-            "updates": [frame.updates], "drawing": [self._drawing_number],
-        }  # fmt: skip
+        self._status.data = _status(frame.settings, frame.number, frame.updates, self._drawing_number)
         push = getattr(pn.io, "push_notebook", None)
         if push is not None and pn.state.curdoc is None:
             push(*self._panes)
@@ -541,6 +541,16 @@ def _carrier(source: ColumnDataSource) -> Any:
     code = "requestAnimationFrame(() => requestAnimationFrame(() => { plot.tags = [source.data.drawing[0]]; }));"
     source.js_on_change("data", CustomJS(args={"plot": plot, "source": source}, code=code))
     return plot
+
+
+TOLD = ("amplitude", "period", "intensity", "correlation_time", "discard", "realisations", "sample", "learning_rate")
+"""Settings that the page is told with each frame."""
+
+
+def _status(settings: Settings, number: int, updates: int, drawing: int) -> Any:
+    """What a frame is of, as columns of one row."""
+    told = {name: [getattr(settings, name)] for name in TOLD}
+    return {"number": [number], "updates": [updates], "drawing": [drawing], **told}
 
 
 def _box(kind: str, html: str) -> str:

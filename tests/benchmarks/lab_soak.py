@@ -1,6 +1,8 @@
-"""The lab for minutes on end: memory and cycle rate while a browser looks. `python tests/benchmarks/lab_soak.py 10`.
+"""The lab for minutes on end, with a browser that looks. `python tests/benchmarks/lab_soak.py 10`.
 
-Prints a row every 30 seconds: resident memory of the server's process, cycles per second, frames drawn per second.
+First prints how long a turned knob takes to change the picture, for each preset: from the key to the paint after the
+data with the new value arrived. Then a row every 30 seconds: resident memory of the server's process, cycles per
+second, frames drawn per second. In a process of its own, as users run it: the tests check types at run time.
 """
 
 import os
@@ -21,6 +23,51 @@ def resident(pid):
     raise ValueError(f"no process {pid}")
 
 
+TURNED = """() => {
+    const source = Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null);
+    const of = (data) => [data.amplitude[0], data.period[0], data.intensity[0]].join();
+    window.turned = new Promise((resolve) => {
+        let began = 0, before = "";
+        document.addEventListener("keydown", () => { began = performance.now(); before = of(source.data); },
+                                  {capture: true, once: true});
+        const look = () => {
+            if (began > 0 && of(source.data) !== before) {
+                source.properties.data.change.disconnect(look);
+                requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began)));
+            }
+        };
+        source.properties.data.change.connect(look);
+    });
+}"""
+
+PRESETS = {
+    "Classic EP drowns in noise": "amplitude[0] === 0.01",
+    "Finite amplitude survives": "amplitude[0] === 0.39",
+    "Too large: past the radius": "amplitude[0] === 3",
+    "Period too short: lag": "period[0] === 12",
+}
+
+
+def turn_knobs(page, get):
+    """Median and 90th percentile over 42 turns, in milliseconds, for each preset."""
+    print("preset                        median (ms)  90 % (ms)")
+    for title, arrived in PRESETS.items():
+        page.get_by_role("button", name=title, exact=True).click()
+        page.wait_for_function(f"() => {get}.{arrived} && {get}.number[0] > 10", timeout=120_000)
+        page.wait_for_timeout(8000)  # the map is drawn
+        times = []
+        for _ in range(7):
+            for name in ("amplitude", "period", "intensity"):
+                for key in ("ArrowRight", "ArrowLeft"):
+                    page.evaluate(TURNED)
+                    handle = page.locator(f".knob-{name} .noUi-handle")
+                    handle.focus()
+                    handle.press(key)
+                    times.append(page.evaluate("window.turned"))
+        times.sort()
+        print(f"{title:28}  {times[len(times) // 2]:11.0f}  {times[len(times) * 9 // 10]:9.0f}", flush=True)
+
+
 def main(minutes):
     command = [sys.executable, "-c", "from oscsim.cli import main; main(['lab', '--port', '0', '--no-browser'])"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -32,6 +79,7 @@ def main(minutes):
         get = "Bokeh.documents.map((d) => d.get_model_by_name('status')).find((s) => s != null)?.data"
         page.wait_for_function(f"() => {get}?.number[0] > 0", timeout=120_000)
         page.wait_for_timeout(90_000)  # the server compiles what the presets need
+        turn_knobs(page, get)
         print("minutes  memory (MB)  cycles/s  frames/s")
         began = time.monotonic()
         before = page.evaluate(f"() => [{get}.number[0], {get}.drawing[0]]")
