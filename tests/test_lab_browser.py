@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 logging.getLogger("panel").setLevel(logging.ERROR)  # it tells of every tick
+playwright.expect.set_options(timeout=120_000)  # a first compilation may come between
 
 ARGUMENTS = [
     "--no-sandbox",

@@ -64,6 +64,7 @@ class Pictures:
         self.arrays: tuple[str, ...] = ()
         self.chosen: tuple[str, ...] = ()
         self._labels: list[LegendItem] = []
+        self._entries: list[LegendItem] = []
         self.past: deque[Frame] = deque(maxlen=PAST)
         self.expected: deque[Forecast | None] = deque(maxlen=PAST)
         self.learned: deque[tuple[int, float, float]] = deque(maxlen=2000)
@@ -87,6 +88,18 @@ class Pictures:
     def _source(self, name: str, /, **columns: Any) -> ColumnDataSource:
         self.sources[name] = ColumnDataSource(columns, name=name)
         return self.sources[name]
+
+    def _legend(self, plot: Any, items: list[tuple[str, list[Any]]], place: str) -> list[LegendItem]:
+        """A legend that shows what has data."""
+        legend = Legend(
+            items=[LegendItem(label=label, renderers=renderers, visible=False) for label, renderers in items],
+            location=place, label_text_font_size="11px", label_text_color=INK, glyph_width=16, glyph_height=12,
+            spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14,
+            label_standoff=4,
+        )  # fmt: skip
+        plot.add_layout(legend)
+        self._entries += legend.items
+        return legend.items
 
     def _plane(self) -> Any:
         plot = _figure("plane", "β on the stability map", "Re β", "Im β")
@@ -147,7 +160,7 @@ class Pictures:
         dashes = plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)
         plot.x_range, plot.y_range = Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), Range1d(1e-6, 1)
         plot.xaxis.ticker = plot.xgrid.ticker = FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
-        _legend(plot, [("measured", [lines]), ("harmonic", [dots]), ("predicted floor", [dashes])], "top_left")
+        self._legend(plot, [("measured", [lines]), ("harmonic", [dots]), ("predicted floor", [dashes])], "top_left")
         return plot
 
     def _cosine(self) -> Any:
@@ -180,7 +193,7 @@ class Pictures:
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
         plot.x_range, plot.y_range = Range1d(0.001, 5.1), Range1d(0.1, 1e3)
-        _legend(plot, [("predicted", [line]), ("optimal", [star]), ("now", [dot])], "top_left")
+        self._legend(plot, [("predicted", [line]), ("optimal", [star]), ("now", [dot])], "top_left")
         return plot
 
     def _learning(self) -> Any:
@@ -196,7 +209,7 @@ class Pictures:
         test = self._source("test_accuracy", x=[], y=[])
         held_out = plot.scatter("x", "y", source=test, color=COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = Range1d(0, 20), Range1d(0, 2.5)
-        _legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "bottom_left")
+        self._legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "bottom_left")
         return plot
 
     # What streams into them.
@@ -205,10 +218,8 @@ class Pictures:
         """Show another network: of these neurons, with these parameter arrays."""
         self.forget()
         self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
-        for slot, item in enumerate(self._labels):
-            item.visible = slot < len(self.arrays)
-            if item.visible:
-                item.label = value(self.arrays[slot])
+        for item, array in zip(self._labels, self.arrays, strict=False):
+            item.label = value(array)
         for kind in ("cosine", "error"):
             for slot in range(SLOTS):
                 self.sources[f"{kind}/{slot}"].data = _xy([], [])
@@ -261,6 +272,8 @@ class Pictures:
         for place, draw in enumerate(others):
             if all_of_them or place == self._turn:
                 draw()
+        for item in self._entries:
+            item.visible = any(_shows(line.data_source.data) for line in item.renderers)
 
     def _draw_plane(self, frame: Frame, forecast: Forecast | None, found: Map | None) -> None:
         amplitude = frame.settings.amplitude
@@ -475,14 +488,9 @@ def _style_axis(axis: Any) -> None:
     axis.axis_line_color = axis.major_tick_line_color = "#9aa5b1"
 
 
-def _legend(plot: Any, items: list[tuple[str, list[Any]]], place: str) -> list[Any]:
-    legend = Legend(
-        items=[LegendItem(label=label, renderers=renderers) for label, renderers in items], location=place,
-        label_text_font_size="11px", label_text_color=INK, glyph_width=16, glyph_height=12, spacing=0, padding=4,
-        margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14, label_standoff=4,
-    )  # fmt: skip
-    plot.add_layout(legend)
-    return legend.items
+def _shows(columns: Any) -> bool:
+    heights = columns["ys"] if "ys" in columns else columns["y" if "y" in columns else "high"]
+    return any(np.isfinite(height).any() for height in heights)
 
 
 def _past_lines(pictures: Pictures, plot: Any, kind: str, more: list | None = None) -> None:
@@ -498,7 +506,7 @@ def _past_lines(pictures: Pictures, plot: Any, kind: str, more: list | None = No
     dashed = plot.line("x", "y", source=predicted, color=DRIVE, line_dash=[6, 4], line_width=1.6)
     items += [("predicted", [dashed]), *(more or [])]
     plot.x_range = Range1d(0, 20)
-    labels = _legend(plot, items, "bottom_right" if kind == "cosine" else "top_right")
+    labels = pictures._legend(plot, items, "bottom_right" if kind == "cosine" else "top_right")
     if kind == "cosine":
         pictures._labels = labels[:SLOTS]
 

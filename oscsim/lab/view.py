@@ -18,16 +18,19 @@ from oscsim import checkpoint
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
 from oscsim.lab.figures import SLOTS, Pictures
-from oscsim.lab.runner import Runner
+from oscsim.lab.runner import HISTORY, Runner
 from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, SHORTEST, Example, Settings
 from oscsim.learning import load
 from oscsim.networks.base import AbstractNetwork
 
-DRAWN_EVERY = 20
+DRAWN_EVERY = 10
 """Milliseconds between two looks at what is new."""
 
 PATIENCE, SAID_EVERY = 1.0, 0.25
 """Seconds after which a browser that does not answer is sent the next frame, and between two changes of the words."""
+
+GATHERED = 5
+"""Milliseconds that a turned knob waits for further turns; Panel's own 50 are a third of what the eye allows."""
 
 E24 = (1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.3, 4.7, 5.1, 5.6, 6.2, 6.8, 7.5,
        8.2, 9.1)  # fmt: skip
@@ -81,7 +84,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._pictures = Pictures()
         self._drawing: Any = None
         self._syncing = False
-        self._turned = False
+        self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
         self._saying = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
         self._status = ColumnDataSource(_status(self.settings, 0, 0, 0), name="status")
@@ -271,6 +274,8 @@ class NoiseLab(pn.viewable.Viewer):
         }
         for name, knob in knobs.items():
             knob.css_classes = [f"knob-{name}"]
+            for part in knob.select():
+                part._debounce = GATHERED
             knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
         self._neurons = pn.widgets.MultiSelect(
             label="Neurons shown (layer.neuron)", options=[], value=[], size=5, **slider
@@ -318,7 +323,7 @@ class NoiseLab(pn.viewable.Viewer):
         except ValueError as error:
             self.runner.problem = str(error)
             return
-        self._turned = True
+        self._turned = time.monotonic()
         self._sync()
         diverged = self._frame is not None and self._frame.diverged
         self.runner.change(**changes)
@@ -372,15 +377,16 @@ class NoiseLab(pn.viewable.Viewer):
     def _tick(self) -> None:
         """Take up what is new, and draw it, unless the browser is still busy with what was drawn before."""
         now = time.monotonic()
-        busy = self._carrier.tags != [self._drawing_number] and now - self._sent < PATIENCE
-        if busy and not self._turned:  # the first picture after a turned knob waits for nothing
+        self._waiting += self.runner.frames()
+        if self.runner.running and now - self._turned < PATIENCE:
+            # the first picture after a turned knob waits for no other, and none of before is sent ahead of it
+            if not any(frame.settings == self.settings for frame in self._waiting):
+                return
+        elif self._carrier.tags != [self._drawing_number] and now - self._sent < PATIENCE:
+            del self._waiting[:-HISTORY]
             return
-        frames = self.runner.frames()
-        if busy and not any(frame.settings == self.settings for frame in frames):
-            self._waiting += frames
-            return
-        self._turned = False
-        frames, self._waiting = self._waiting + frames, []
+        self._turned = -PATIENCE
+        frames, self._waiting = self._waiting, []
         with pn.io.hold():
             if frames:
                 self._take(frames)
