@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from oscsim import datasets, hardware, plot, response, studies
+from oscsim import datasets, hardware, paper, plot, response, studies
 from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
@@ -152,6 +152,7 @@ __all__ = [
     "load",
     "load_sweep",
     "norm_ratio",
+    "paper",
     "parameters",
     "per_layer",
     "plot",

@@ -14,6 +14,7 @@ import tyro
 import oscsim as osc
 from oscsim.cli.demo import Demo
 from oscsim.cli.lab import Lab
+from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
@@ -22,7 +23,7 @@ from oscsim.cli.train import Predict, Train
 FAILURES = (ValueError, TypeError, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
 """What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
 
-COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab
+COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:

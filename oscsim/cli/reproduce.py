@@ -1,0 +1,104 @@
+"""`oscsim reproduce`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import oscsim as osc
+from oscsim import checkpoint
+from oscsim.cli.reports import png, print_table, require_writable
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Compute a figure or the table of the paper anew, the authors' curves behind it.
+
+    Writes a figure, and a CSV file for each of its panels.
+    """
+
+    what: Annotated[Literal["fig2", "fig3", "table1"], tyro.conf.Positional]
+    """fig2: a small network; fig3: gradients of the MNIST network in time and under noise; table1: MNIST learned."""
+
+    quick: bool = False
+    """A smaller version, in a minute or so: fewer points, seeds and samples."""
+
+    out: Path = Path(".")
+    """Folder for figure and data; made if it does not exist. table1 keeps its runs there, and goes on with them."""
+
+    data_dir: Path | None = None
+    """Folder with the files of MNIST; downloaded if not given."""
+
+    seeds: int | None = None
+    """Of fig3's panel c, 16 if not given; of table1, 3."""
+
+    epochs: int | None = None
+    """Of table1: 2 if not given, of some minutes for each run; the paper has 50."""
+
+    def run(self) -> None:
+        """Run it."""
+        require_writable(self.out)
+        self._check()
+        began = time.perf_counter()
+        draw, panels = getattr(self, f"_{self.what}")()
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name, panel in panels.items():
+            separator = "" if len(name) == 1 else "-"
+            text = panel.to_dataframe().to_csv(float_format="%.8g")
+            checkpoint.write(self._file(f"{separator}{name}.csv"), text.encode())
+        checkpoint.write(self._file(".png"), png(draw(panels)))
+        print(f"Figure: {self._file('.png')}, data beside it  ({time.perf_counter() - began:.0f} s in all)")
+
+    def _check(self) -> None:
+        given = {"data_dir": self.data_dir, "seeds": self.seeds, "epochs": self.epochs}
+        known = {"fig2": (), "fig3": ("data_dir", "seeds"), "table1": tuple(given)}[self.what]
+        for name, value in given.items():
+            if value is not None and name not in known:
+                raise ValueError(f"{name}={value} has no effect on {self.what}: leave it out")
+
+    def _file(self, ending: str) -> Path:
+        return (self.out / f"{self.what}{ending}").resolve()
+
+    def _mnist(self, split: Any) -> Any:
+        return osc.datasets.load("mnist", split, self.data_dir)
+
+    def _fig2(self) -> Any:
+        smaller: Any = {"amplitudes": (0.01, 0.3, 0.6, 0.9, 1.2, 2.0), "resolution": 21} if self.quick else {}
+        return osc.paper.draw_fig2, osc.paper.fig2(**smaller)
+
+    def _fig3(self) -> Any:
+        smaller: Any = (
+            {"periods": (100, 200), "cycles": 20, "amplitudes": (0.22, 1.03, 3.88, 10.0)} if self.quick else {}
+        )
+        x, y = (a[:2000] for a in self._mnist("train"))
+        panels = osc.paper.fig3(x, y, seeds=self.seeds or (2 if self.quick else 16), progress=True, **smaller)
+        return osc.paper.draw_fig3, panels
+
+    def _table1(self) -> Any:
+        train, test = self._mnist("train"), self._mnist("test")
+        if self.quick:
+            train, test = (tuple(a[:200] for a in data) for data in (train, test))
+        panels = osc.paper.table1(
+            train, test, out=self.out / ("runs-quick" if self.quick else "runs"),
+            epochs=self.epochs or (1 if self.quick else 2), seeds=range(self.seeds or (1 if self.quick else 3)),
+        )  # fmt: skip
+        table, epochs = panels["table"], panels["errors"].sizes["epoch"]
+        rows = [
+            [
+                osc.paper.METHODS[method].name,
+                f"{osc.paper.NOISES[noise]}",
+                *_percent(table.sel(noise=noise, method=method)),
+            ]
+            for noise in table.noise.values
+            for method in table.method.values
+        ]
+        print("Test error in percent, mean over the seeds:\n")
+        print_table(["method", "noise", "final", "best", f"authors, epoch {epochs}", "authors, best"], rows)
+        print()
+        return osc.paper.draw_table1, panels
+
+
+def _percent(row: Any) -> list[str]:
+    return [f"{float(value):.2f}" for value in row.data_vars.values()]

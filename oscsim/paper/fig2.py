@@ -1,0 +1,183 @@
+"""Fig. 2: a teaching signal of any size, on a small network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray
+
+from oscsim.equilibrium import exact_gradient
+from oscsim.estimators import Classic, Phases
+from oscsim.metrics import cosine
+from oscsim.networks import LayeredNetwork
+from oscsim.paper.authors import authors
+from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
+from oscsim.response import convergence_radius, stability_map
+from oscsim.simulate import simulate
+from oscsim.teaching import Rotating
+
+Panels = dict[str, xarray.Dataset]
+
+AUTHORS = {"color": "black", "linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 0}
+"""How the authors' curves are drawn, behind ours."""
+
+
+def toy() -> tuple[LayeredNetwork, Any, np.ndarray]:
+    """The 6-4-4-4 network of the paper, with random weights of standard deviation 0.5, and one random sample."""
+    net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
+    return net, jax.random.uniform(jax.random.key(1), (1, 6)), np.array([1])
+
+
+def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, period: float = 400.0) -> Panels:
+    r"""The 6-4-4-4 network: how it oscillates, where it settles, and how good its gradient is.
+
+    Args:
+        amplitudes: of panel d; by default those of the authors, 0.01 to 2.
+        resolution: of the map in panel b, points along each side.
+        period: of the oscillation in panel a, in tau.
+
+    Returns:
+        `a`: `teaching` $\beta(t)$ and `activity` $s(t) - c_0$ of the last layer over one period, real and imaginary
+        parts. `b`: `settled`, where in the plane of $\beta$ the free equilibrium continues to.
+        `c`: `activity` of the last layer, settled at $\beta$ around circles of growing `amplitude`. `d`:
+        `cosine` of the estimate to the exact gradient, over `amplitude` and `points` N (1: classic).
+    """
+    net, x, y = toy()
+    radius = convergence_radius(net, x, y)
+    panels = {
+        "a": _oscillation(net, x, y, 0.5 * radius, period),
+        "b": _settled(net, x, y, radius, resolution),
+        "c": _circles(net, x, y, radius),
+        "d": _cosines(net, x, y, authors()["fig2d"]["amplitude"] if amplitudes is None else amplitudes),
+    }
+    for name, panel in panels.items():
+        panel.attrs |= {"figure": f"2{name}", "network": "6-4-4-4", "radius": radius}
+    return panels
+
+
+def _oscillation(net: Any, x: Any, y: Any, amplitude: float, period: float) -> xarray.Dataset:
+    run = simulate(net, x, y, Rotating(amplitude, period), cycles=4)
+    if run.watched is None:
+        raise AssertionError("simulate records samples unless it is told not to")
+    samples = np.asarray(run.watched.activities[-1][-1]).T
+    teaching = np.asarray(run.watched.teaching[-1])
+    time = period * np.arange(1, len(teaching) + 1) / len(teaching)
+    return xarray.Dataset(
+        {
+            "teaching": _parts(teaching, "time"),
+            "activity": _parts(samples - samples.mean(axis=1, keepdims=True), "neuron", "time"),
+        },
+        coords={"time": ("time", time, {"units": "tau"}), "neuron": np.arange(1, len(samples) + 1)},
+    )
+
+
+def _settled(net: Any, x: Any, y: Any, radius: float, resolution: int) -> xarray.Dataset:
+    side = np.linspace(-2 * radius, 2 * radius, resolution)
+    found = stability_map(net, x, y, side + 1j * side[:, None])
+    return xarray.Dataset(
+        {"settled": (("beta_imaginary", "beta_real"), np.asarray(found.settled))},
+        coords={"beta_real": side, "beta_imaginary": side},
+    )
+
+
+def _circles(net: Any, x: Any, y: Any, radius: float, points: int = 96) -> xarray.Dataset:
+    shares = np.array([0.25, 0.5, 0.75, 0.95])
+    angle = 2 * np.pi * np.arange(points + 1) / points
+    beta = radius * shares[:, None] * np.exp(1j * angle)
+    layer = np.asarray(stability_map(net, x, y, beta).activities[-1])[:, :, 0]
+    return xarray.Dataset(
+        {"activity": _parts(np.moveaxis(layer, -1, 0), "neuron", "amplitude", "angle")},
+        coords={"neuron": np.arange(1, layer.shape[-1] + 1), "amplitude": radius * shares, "angle": angle},
+    )
+
+
+def _cosines(net: Any, x: Any, y: Any, amplitudes: Sequence[float]) -> xarray.Dataset:
+    exact = exact_gradient(net, x, y)
+    estimators = {1: Classic, 30: lambda a: Phases(a, 30, steps=(100, 100))}
+    found = [[float(cosine(make(a)(net, x, y).gradient, exact)) for a in amplitudes] for make in estimators.values()]
+    return xarray.Dataset(
+        {"cosine": (("points", "amplitude"), np.array(found))},
+        coords={"points": list(estimators), "amplitude": np.asarray(amplitudes, float)},
+    )
+
+
+def _parts(values: np.ndarray, *dims: str) -> tuple:
+    return ("part", *dims), np.stack([values.real, values.imag])
+
+
+def draw_fig2(panels: Panels) -> np.ndarray:
+    """Draw what `fig2` returned, the authors' curves behind panel d. Returns the four axes."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(2, 2, figsize=(8.0, 6.6), layout="constrained")
+    radius = panels["b"].attrs["radius"]
+    _draw_oscillation(axes[0, 0], panels["a"])
+    _draw_settled(axes[0, 1], panels["b"], radius)
+    _draw_circles(axes[1, 0], panels["c"], radius)
+    _draw_cosines(axes[1, 1], panels["d"], radius)
+    for letter, ax in zip("abcd", axes.flat, strict=True):
+        finish(ax)
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)
+    return axes
+
+
+def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
+    real = panel.isel(part=0)
+    for number, neuron in enumerate(real.neuron.values):
+        ax.plot(real.time, real.activity.sel(neuron=neuron), label=f"neuron {neuron}", **curve_style(number))
+    ax.set(xlabel=r"time ($\tau$)", ylabel=r"Re $(s - c_0)$, last layer")
+    drive = ax.twinx()
+    drive.plot(real.time, real.teaching, color=DRIVE, linestyle=(0, (1, 1.2)), label=r"Re $\beta$")
+    drive.set_ylabel(r"Re $\beta$ (dotted)")
+    finish(drive)
+    drive.spines["right"].set_visible(True)
+    for side, values in ((ax, real.activity), (drive, real.teaching)):
+        reach = 1.25 * float(abs(values).max())
+        side.set_ylim(-reach, reach)
+    legend(ax, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, columnspacing=0.8)
+
+
+def _draw_settled(ax: Any, panel: xarray.Dataset, radius: float) -> None:
+    from matplotlib.colors import ListedColormap
+
+    colours = ListedColormap(["#f2c9b0", "#dbe9f4"])
+    ax.pcolormesh(panel.beta_real, panel.beta_imaginary, panel.settled, cmap=colours, vmin=0, vmax=1, rasterized=True)
+    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
+    for size, note in ((radius, f"convergence radius {radius:.2f}"), (0.5 * radius, r"$\beta(t)$ of panel a")):
+        dashes = (0, (4, 2)) if size == radius else "solid"
+        ax.plot(size * circle.real, size * circle.imag, color=DRIVE, linewidth=1.2, linestyle=dashes, label=note)
+    ax.fill_between([], [], [], color="#dbe9f4", label="free equilibrium continues")
+    ax.fill_between([], [], [], color="#f2c9b0", label="lost behind a branch point")
+    ax.set_aspect("equal")
+    ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$")
+    ax.legend(fontsize=NOTE_SIZE, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+
+
+def _draw_circles(ax: Any, panel: xarray.Dataset, radius: float) -> None:
+    sizes = panel.amplitude.values
+    for number, neuron in enumerate(panel.neuron.values):
+        for amplitude in sizes:
+            real, imaginary = panel.activity.sel(neuron=neuron, amplitude=amplitude).values
+            label = f"neuron {neuron}" if amplitude == sizes[-1] else None
+            ax.plot(real, imaginary, color=COLOURS[number], linewidth=0.6 + 1.2 * amplitude / sizes[-1], label=label)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set(xlabel=r"Re $s$, last layer", ylabel=r"Im $s$")
+    shares = ", ".join(f"{amplitude / radius:.2g}" for amplitude in sizes)
+    ax.annotate(f"$|\\beta|$ = {shares} radii", (0.02, 0.02), xycoords="axes fraction", fontsize=NOTE_SIZE)
+    legend(ax, loc="upper right")
+
+
+def _draw_cosines(ax: Any, panel: xarray.Dataset, radius: float) -> None:
+    theirs = authors()["fig2d"]
+    for number, points in enumerate(panel.points.values):
+        name = "classic, N = 1" if points == 1 else f"holomorphic, N = {points}"
+        one = panel.cosine.sel(points=points)
+        ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=COLOURS[1 - number])
+        note = None if number else "authors (other random weights)"
+        ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, **AUTHORS)
+    ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
+    ax.annotate("our radius", (radius, 0.45), xycoords=("data", "axes fraction"), fontsize=NOTE_SIZE, rotation=90,
+                ha="right", va="bottom", color="0.4")  # fmt: skip
+    ax.set(xlabel=r"amplitude $|\beta|$", ylabel="cosine to the exact gradient")
+    legend(ax, loc="lower left")

@@ -1,0 +1,164 @@
+"""Table 1: MNIST learned by oscillation, with noise and without, beside classic equilibrium propagation."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import diffrax
+import jax
+import numpy as np
+import optax
+import xarray
+
+from oscsim.checkpoint import Folder
+from oscsim.estimators import Classic, LockIn, Phases
+from oscsim.learning import train
+from oscsim.networks import LayeredNetwork
+from oscsim.noise import StepNoise
+from oscsim.paper.authors import authors
+from oscsim.paper.fig2 import Panels
+from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
+from oscsim.teaching import Staircase
+
+NOISES = {"no_noise": 0.0, "noise": 0.04}
+"""Standard deviation of the noise on the potentials at every step, in the two halves of the table."""
+
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: in words.
+        estimator: from the noise to the estimator of the authors' settings.
+    """
+
+    name: str
+    estimator: Callable[[StepNoise | None], Any]
+
+
+def _classic(amplitude: float) -> Callable:
+    # Under noise ten readings of each phase are averaged: with so many, the curves that the paper quotes are met.
+    return lambda noise: Classic(amplitude, steps=(350, 350), noise=noise, readings=1 if noise is None else 10)
+
+
+def _continuous(noise: StepNoise | None) -> LockIn:
+    teaching = Staircase(0.4, 300.0, 10)
+    return LockIn(teaching, cycles=3, discard=0, solver=diffrax.Euler(), steps_per_cycle=300, noise=noise)
+
+
+METHODS = {
+    "hep": Method("holomorphic, N = 10", lambda noise: Phases(0.4, 10, steps=(200, 50), noise=noise)),
+    "continuous_hep": Method("holomorphic, continuous", _continuous),
+    "classic_ep_4e-1": Method("classic, amplitude 0.4", _classic(0.4)),
+    "classic_ep_1e-1": Method("classic, amplitude 0.1", _classic(0.1)),
+}
+"""The rows of the table, by the names that `authors()["table1"]` has for them."""
+
+
+def table1(
+    data: Any,
+    validation: Any,
+    *,
+    out: str | Path,
+    epochs: int = 2,
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Sequence[str] = tuple(METHODS),
+    noises: Sequence[Literal["no_noise", "noise"]] = tuple(NOISES),  # pyright: ignore[reportArgumentType]
+    progress: bool | None = None,
+) -> Panels:
+    """Train 784-256-256-10 by every method, with and without noise, at batches of 20 and a rate of 0.05.
+
+    An epoch of MNIST takes minutes for each run on a CPU; the paper's have 50. Each run has a folder in `out`, with
+    checkpoints: the same call again goes on where it stopped, and one with more epochs goes on from there.
+
+    Args:
+        data: MNIST training images and labels, or some of them.
+        validation: the test images and labels.
+        out: folder for the runs.
+        epochs: of each run.
+        seeds: of the initial weights, the order of the samples, the noise.
+        methods: which rows, of `METHODS`.
+        noises: which halves.
+        progress: as in `train`.
+
+    Returns:
+        `errors`: `validation_error` in percent over `noise`, `method`, `seed` and `epoch`. `table`: of that the mean
+        over seeds of the `final` and the `best` epoch, and the authors' after as many epochs (`authors_then`) and the
+        best of their 50 (`authors_best`).
+
+    Raises:
+        ValueError: an unknown method or noise, or as `train`.
+    """
+    for argument, given, known in (("methods", methods, METHODS), ("noises", noises, NOISES)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ValueError(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
+    found = np.full((len(noises), len(methods), len(seeds), epochs), np.nan)
+    for place in np.ndindex(found.shape[:3]):
+        noise, method, seed = noises[place[0]], methods[place[1]], seeds[place[2]]
+        found[place] = _run(
+            data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress
+        )
+    coords = {
+        "noise": list(noises), "method": list(methods), "seed": list(seeds), "epoch": np.arange(1, epochs + 1)
+    }  # fmt: skip
+    attributes = {"long_name": "validation error", "units": "%"}
+    errors = xarray.Dataset({"validation_error": (tuple(coords), found, attributes)}, coords=coords)
+    return {"errors": errors, "table": _table(errors)}
+
+
+def _run(
+    data: Any, validation: Any, folder: Path, noise: str, method: str, seed: int, epochs: int, progress: bool | None
+) -> list[float]:
+    key_weights, key = jax.random.split(jax.random.key(seed))
+    net = LayeredNetwork((784, 256, 256, 10), key=key_weights)
+    strength = NOISES[noise]
+    estimator = METHODS[method].estimator(StepNoise(strength, shared_over_batch=True) if strength else None)
+    trained = train(
+        net, data, estimator, optax.sgd(0.05), epochs=epochs, key=key, batch_size=20, validation=validation,
+        out=folder, resume=bool(Folder(folder).paths()), probe=0, progress=progress,
+    )  # fmt: skip
+    return [row["validation_error"] for row in trained.history[:epochs]]
+
+
+def _table(errors: xarray.Dataset) -> xarray.Dataset:
+    """The mean over seeds: ours in the final and the best epoch, the authors' after as many, and their best."""
+    ours, epochs = errors.validation_error, errors.sizes["epoch"]
+    rows = {"final": ours.isel(epoch=-1).mean("seed"), "best": ours.min("epoch").mean("seed")}
+    theirs = np.array(
+        [[authors()["table1"][noise][method] for method in ours.method.values] for noise in ours.noise.values]
+    )
+    dims = ("noise", "method")
+    rows["authors_then"] = xarray.DataArray(theirs[..., min(epochs, 50) - 1].mean(axis=-1), dims=dims)
+    rows["authors_best"] = xarray.DataArray(theirs.min(axis=-1).mean(axis=-1), dims=dims)
+    return xarray.Dataset(rows).drop_vars("epoch", errors="ignore")
+
+
+def draw_table1(panels: Panels) -> np.ndarray:
+    """Draw what `table1` returned: test error over epochs, mean and range of the seeds, the authors' curves behind."""
+    import matplotlib.pyplot as plt
+
+    errors = panels["errors"].validation_error
+    count = errors.sizes["noise"]
+    _, axes = plt.subplots(1, count, figsize=(0.6 + 4.4 * count, 3.6), layout="constrained", squeeze=False, sharey=True)
+    epochs = errors.epoch.values
+    for noise, ax in zip(errors.noise.values, axes[0], strict=True):
+        for number, method in enumerate(errors.method.values):
+            colour, one = COLOURS[number], errors.sel(noise=noise, method=method)
+            ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
+            ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
+            for run in authors()["table1"][noise][method]:
+                ax.plot(epochs[:50], run[: len(epochs)], color=colour, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
+        ax.plot([], [], color="0.3", linewidth=0.8, linestyle=(0, (3, 2)), label="authors, three runs each")
+        strength = NOISES[noise]
+        ax.set_title(f"noise {strength} at every step" if strength else "no noise", fontsize=9)
+        ax.set(xlabel="epoch", yscale="log")
+        ticks = [1, 2, 5, 10, 20, 50, 90]
+        ax.set_yticks(ticks, labels=map(str, ticks))
+        ax.set_yticks([], minor=True)
+        whole_ticks(ax)
+        finish(ax)
+    axes[0, 0].set_ylabel("test error (%)")
+    axes[0, 0].margins(x=0.1)
+    legend(axes[0, -1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return axes[0]
