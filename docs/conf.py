@@ -76,11 +76,17 @@ def separate(entry: re.Match) -> str:
     return "\n".join(f"{entry[1]}{name}:{entry[3]}" for name in entry[2].split(", "))
 
 
-def drop_any(app: Any, domain: str, kind: str, content: nodes.Element) -> None:
+def drop_any(app: Any, domain: str, what: str, content: nodes.Element) -> None:
     """Leave out the type Any, which says nothing."""
     for field in list(content.findall(nodes.field)):
-        if field[0].astext().split()[0] in ("type", "rtype") and field[1].astext() in ("Any", "None"):
+        kind = field[0].astext().split()[0]
+        if kind in ("type", "rtype") and field[1].astext().split(".")[-1] in ("Any", "None"):
             field.parent.remove(field)
+
+
+def no_field_numbers(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what Python says of the fields of a named tuple: a number."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def public_name(app: Any, env: Any, node: Any, text: Any) -> Any:
@@ -115,6 +121,7 @@ def block(self: Any, node: nodes.math_block) -> None:
 def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", no_field_numbers)
     app.connect("object-description-transform", drop_any, priority=900)  # after the types were put in
     app.connect("missing-reference", public_name)
     for field in PyObject.doc_field_types:
