@@ -23,7 +23,6 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the outputs are those committed in the notebooks
-suppress_warnings = ["toc.no_title"]
 
 default_role = "py:obj"  # a name in backticks is a link where it is documented, and code elsewhere
 add_module_names = False
