@@ -53,12 +53,18 @@ def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
     """Rewrite formulas as math, tables as list-tables, and names that share a description as one entry each."""
     text = re.sub(r"(?ms)^( *)\$\$(.+?)\$\$", lambda m: f"{m[1]}.. math:: {' '.join(m[2].split())}", "\n".join(lines))
     text = re.sub(r"\$([^$]+)\$", lambda m: f":math:`{' '.join(m[1].split())}`", text)
-    text = re.sub(r"(`[^`]+`)(\w)?", lambda m: m[1] + (f"\\ {m[2]}" if m[2] else ""), text)  # a letter right after it
+    text = re.sub(r"(:math:)?(`[^`]+`)(\w)?", role, text)
     text = re.sub(r"(?m)(?:^ *\|.*\|$\n?)+", list_table, text)
     text = re.sub(r"(?m)^( +)(\w+(?:, \w+)+):( .*(?:\n\1 .*)*)", separate, text)
     lines[:] = text.split("\n")
     if what in ("property", "attribute", "data"):
         lines[:0] = ["..", ""]  # else napoleon takes a first line up to its colon for the type
+
+
+def role(name: re.Match) -> str:
+    """A formula or a name, set off from a letter that follows; angle brackets in a name are no target of a link."""
+    text = f"`{name[2]}`" if "<" in name[2] and not name[1] else name[2]
+    return (name[1] or "") + text + (f"\\ {name[3]}" if name[3] else "")
 
 
 def list_table(table: re.Match) -> str:
@@ -104,7 +110,9 @@ def mathml(tex: str, display: str) -> str:
     tex = tex.replace("'", "′").replace("{aligned}", "{align*}")
     found = convert(re.sub(r"\\[bB]ig+([lr])", lambda m: {"l": r"\left", "r": r"\right"}[m[1]], tex), display=display)
     found = re.sub(r"(&#x(?:0003D|0002C|00028);</mo>)<mo>&#x02212;", r'\1<mo form="prefix">&#x02212;', found)
-    return found.replace("<mo>&#x0002F;", '<mo lspace="0" rspace="0">&#x0002F;')
+    return re.sub(
+        r'<mo(?: stretchy="false")?>(?=&#x000(?:2F|7C);)', '<mo stretchy="false" lspace="0" rspace="0">', found
+    )
 
 
 def inline(self: Any, node: nodes.math) -> None:
