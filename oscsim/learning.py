@@ -167,8 +167,8 @@ def train(
         progress: show a progress bar; by default at a terminal and in notebooks.
 
     Returns:
-        The network after the last and after the best epoch, and the metrics of each epoch: `loss` and `error` over the
-        epoch's batches, `validation_loss`, `validation_error` and, with more than five classes,
+        The network after the last and after the best epoch, and the metrics of each epoch. They are `loss` and `error`
+        over the epoch's batches, `validation_loss`, `validation_error` and, with more than five classes,
         `validation_top5_error` (errors in percent), `settle_residual` of the evaluation, `residual` (the largest that
         the estimator reported), `cosine` and `cosine/<parameter>` of the probe, `seconds`, `samples_per_second`.
 

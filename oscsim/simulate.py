@@ -114,7 +114,7 @@ def simulate(
         tolerance: stop early once the lock residual (relative change of the reading from cycle to cycle) is below.
         progress: show a progress bar; by default at a terminal and in notebooks.
         check: raise where the neurons diverge; without it `run.diverged` says so, and the readings of that cycle are
-        nan.
+            nan.
         key: for the noise. The same key on going on from an earlier run continues its noise as if it had not stopped.
 
     Raises:

@@ -42,7 +42,7 @@ class LockIn(AbstractEstimator):
 
     Raises:
         ValueError: `discard` leaves no cycle, or `steps_per_cycle` is odd with `extrapolate`; when called, as
-        `simulate`.
+            `simulate`.
 
     Source: Laborieux & Zenke (2022), section 4.
     """

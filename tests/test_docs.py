@@ -1,0 +1,67 @@
+"""The site of the documentation: it builds without a warning, and its reference holds every public name, once."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import oscsim as osc
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+# Where a name is documented: the directive, and the module that is current there.
+DIRECTIVE = re.compile(r"^\.\. (currentmodule|automodule|autoclass|autofunction|autodata|py:data):: ([\w.]+)$", re.M)
+
+
+def documented() -> Counter:
+    """How often the reference documents each name, by its full name."""
+    found: Counter = Counter()
+    for page in sorted((DOCS / "api").glob("*.md")):
+        module = "oscsim"
+        for kind, name in DIRECTIVE.findall(page.read_text("utf-8")):
+            if kind in ("currentmodule", "automodule"):
+                module = name
+            if kind != "currentmodule":
+                found[name if name.startswith("oscsim") else f"{module}.{name}"] += 1
+    return found
+
+
+def test_the_reference_holds_every_public_name_once():
+    found = documented()
+    assert {name: found[f"oscsim.{name}"] for name in osc.__all__} == dict.fromkeys(osc.__all__, 1)
+    for module in ("datasets", "lab", "plot"):
+        for name in importlib.import_module(f"oscsim.{module}").__all__:
+            assert found[f"oscsim.{module}.{name}"] == 1, name
+    assert max(found.values()) == 1
+
+
+@pytest.mark.skipif(not (ROOT / "notebooks").is_dir(), reason="the site has a page of notebooks, which are not here")
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Broken links and images, names that cannot be imported, formulas that cannot be read: all are warnings."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path / "html"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    built = subprocess.run([*command, "-d", tmp_path / "trees"], capture_output=True, text=True, env=environment)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "://" not in " ".join(re.findall(r'<(?:script|link)[^>]+(?:src|href)="([^"]+)"', page(tmp_path, "concepts")))
+    assert "$" not in re.sub(r"<pre>.*?</pre>", "", page(tmp_path, "api/response"), flags=re.S)
+
+
+def page(folder: Path, name: str) -> str:
+    """A built page."""
+    return (folder / "html" / f"{name}.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_no_link_leads_to_a_file_that_is_missing(name):
+    links = re.findall(r"\]\((?!\w+:)([^)#]+)", (ROOT / name).read_text("utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_moving_picture_is_small_enough():
+    size = (DOCS / "images" / "landing.gif").stat().st_size
+    assert 0 < size < 2 * 2**20
