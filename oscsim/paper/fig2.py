@@ -129,7 +129,7 @@ def draw_fig2(panels: Panels) -> np.ndarray:
 def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
     real = panel.isel(part=0)
     for number, neuron in enumerate(real.neuron.values):
-        ax.plot(real.time, real.activity.sel(neuron=neuron), label=f"neuron {neuron}", **curve_style(number))
+        ax.plot(real.time, real.activity.sel(neuron=neuron), **curve_style(number))  # panel c names them
     ax.set(xlabel=r"time ($\tau$)", ylabel=r"Re $(s - c_0)$, last layer")
     drive = ax.twinx()
     drive.plot(real.time, real.teaching, color=DRIVE, linestyle=(0, (1, 1.2)), label=r"Re $\beta$")
@@ -139,7 +139,6 @@ def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
     for side, values in ((ax, real.activity), (drive, real.teaching)):
         reach = 1.25 * float(abs(values).max())
         side.set_ylim(-reach, reach)
-    legend(ax, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, columnspacing=0.8)
 
 
 def _draw_circles(ax: Any, panel: xarray.Dataset, radius: float) -> None:
@@ -162,10 +161,10 @@ def _draw_cosines(ax: Any, panel: xarray.Dataset, radius: float) -> None:
         name = "classic, N = 1" if points == 1 else f"holomorphic, N = {points}"
         one = panel.cosine.sel(points=points)
         ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=COLOURS[1 - number])
-        note = None if number else "authors (other random weights)"
+        note = None if number else "authors"
         ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, **AUTHORS)
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
-    ax.annotate("our radius", (radius, 0.45), xycoords=("data", "axes fraction"), fontsize=NOTE_SIZE, rotation=90,
-                ha="right", va="bottom", color="0.4")  # fmt: skip
+    place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
+    ax.annotate(" our radius", (radius, 0.6), fontsize=NOTE_SIZE, color="0.4", **place)
     ax.set(xlabel=r"amplitude $|\beta|$", ylabel="cosine to the exact gradient")
     legend(ax, loc="lower left")

@@ -139,7 +139,9 @@ def draw_fig3(panels: Panels) -> np.ndarray:
     _, axes = plt.subplots(1, 3, figsize=(11.4, 3.7), layout="constrained")
     _draw_running(axes[0], panels["a"].one_minus_cosine, "1 − cosine to the exact gradient")
     _draw_running(axes[1], panels["b"].relative_error, "relative error")
-    legend(axes[1], title="period", title_fontsize=8, loc="upper right")
+    low, high = axes[1].get_ylim()
+    axes[1].set_ylim(low, 30 * high)  # room for the legend
+    legend(axes[1], title="period", title_fontsize=8, loc="upper right", ncols=2)
     draw_fig3c(panels["c"], axes[2])
     for letter, ax in zip("abc", axes, strict=True):
         finish(ax)
