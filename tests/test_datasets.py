@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import resource
 import shutil
 import struct
 import tarfile
@@ -339,6 +340,15 @@ def test_a_damaged_batch_is_read_or_refused(tmp_path_factory, data, pickled):
     with contextlib.suppress(ValueError):
         x, y = read_imagenet32(path)
         assert x.shape == (len(y), 32, 32, 3)
+
+
+def test_a_damaged_number_of_objects_takes_no_memory(tmp_path):
+    path = tmp_path / "val_data"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x3f.")  # an empty dictionary, memorised as number 2**30 - 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="val_data is truncated, damaged"):
+        read_imagenet32(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes: a gigabyte
 
 
 def test_what_lacks_a_batch_is_refused(tmp_path):

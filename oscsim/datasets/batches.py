@@ -115,8 +115,11 @@ ADMITTED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads arrays, bytes, text, numbers, lists and dictionaries; whatever else a pickle asks for is refused."""
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Reads arrays, bytes, text, numbers, lists and dictionaries; whatever else a pickle asks for is refused.
+
+    The one written in Python: that in C makes room for as many objects as a damaged file numbers, many gigabytes.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         found = ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
