@@ -2,6 +2,7 @@
 
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -43,6 +44,17 @@ html_show_sphinx = False
 html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["oscsim.css"]
+
+
+# Sphinx reads what lies below this folder, and the notebooks lie beside it.
+
+DOCS = Path(__file__).parent
+(DOCS / "notebooks").mkdir(exist_ok=True)
+for notebook in (DOCS.parent / "notebooks").glob("*.ipynb"):
+    text = notebook.read_text("utf-8").replace("](../docs/", "](../")
+    copy = DOCS / "notebooks" / notebook.name
+    if not copy.exists() or copy.read_text("utf-8") != text:
+        copy.write_text(text, "utf-8")
 
 
 # Docstrings are written to be read in an editor: Google's sections, with formulas and tables as in Markdown. Sphinx

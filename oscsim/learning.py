@@ -21,10 +21,10 @@ import optax
 import xarray
 from jax import lax
 from jaxtyping import Array, Float, Key
-from tqdm.auto import tqdm
 
 from oscsim import checkpoint
 from oscsim._arrays import all_finite, as_count, describe, interactive, require_key, require_positive
+from oscsim._progress import tqdm
 from oscsim.cycle import check_drive
 from oscsim.equilibrium import default_tolerance, exact_gradient, settle_inputs
 from oscsim.errors import DivergenceError, NotSettledError

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
-from tqdm.auto import tqdm
 
 from oscsim._arrays import as_count, as_scalar, describe, interactive, norm, require_positive
+from oscsim._progress import tqdm
 from oscsim.cycle import Cycle, Plan, State, advance_plastic, check_drive, divergence
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.errors import DivergenceError

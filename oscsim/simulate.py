@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
-from tqdm.auto import tqdm
 
 from oscsim._arrays import as_count, interactive, require_positive
+from oscsim._progress import tqdm
 from oscsim.cycle import (
     Cycle,
     Effort,

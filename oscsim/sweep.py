@@ -17,9 +17,9 @@ import numpy as np
 import xarray
 from jax import lax
 from jaxtyping import Array, Key
-from tqdm.auto import tqdm
 
 from oscsim._arrays import as_count, interactive, require_key
+from oscsim._progress import tqdm
 from oscsim.cluster import connected, run_on
 from oscsim.store import Layout, Store, Variable, fingerprint
 from oscsim.studies import AbstractStudy, FunctionStudy, Quantity

@@ -40,7 +40,6 @@ def test_the_reference_holds_every_public_name_once():
     assert max(found.values()) == 1
 
 
-@pytest.mark.skipif(not (ROOT / "notebooks").is_dir(), reason="the site has a page of notebooks, which are not here")
 def test_the_site_builds_without_a_warning(tmp_path):
     """Broken links and images, names that cannot be imported, formulas that cannot be read: all are warnings."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path / "html"]

@@ -1,16 +1,13 @@
-"""Figs. 2d, 3a and 3c of Laborieux & Zenke (2022): the same shape, from other random numbers."""
-
-import importlib.util
-from pathlib import Path
+"""Figs. 2d, 3a and 3c of Laborieux & Zenke (2022), of the same shape from other random numbers; `oscsim reproduce`."""
 
 import diffrax
 import jax
 import numpy as np
+import pandas
 import pytest
 
 import oscsim as osc
-
-ROOT = Path(__file__).resolve().parents[1]
+from oscsim.cli import main
 
 
 def test_fig_2d_cosine_against_amplitude(paper):
@@ -71,15 +68,64 @@ def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
 
 @pytest.mark.slow
 def test_fig3c_noise(paper, mnist):
-    """Finite amplitudes survive noise: the script that draws the figure, against both of the authors' runs."""
-    spec = importlib.util.spec_from_file_location("fig3c", ROOT / "docs" / "results" / "fig3c.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    """Finite amplitudes survive noise: against both of the authors' runs."""
     amplitudes = [0.42, 1.03, 1.44, 2.05, 2.86, 3.88]
     images, labels = (a[:2000] for a in mnist.train)
-    found = script.fig3c(images, labels, amplitudes, seeds=8).cosine.mean("seed")
+    found = osc.paper.fig3c(images, labels, amplitudes=amplitudes, seeds=8).cosine.mean("seed")
     for run in paper["fig3c"]["runs"]:
         theirs = {n: np.interp(amplitudes, run["beta"], run["cosine"][f"N={n}"]) for n in (1, 15)}
         assert np.max(abs(found.sel(points=15) - theirs[15])) < 0.03
         assert np.max(abs(found.sel(points=1) - theirs[1])[1:]) < 0.06
     assert (found.sel(points=15) > found.sel(points=1)).all()
+
+
+def test_the_authors_curves_are_as_published(paper):
+    ours = osc.paper.authors()
+    assert ours["fig2d"] == {"amplitude": paper["fig2d"]["beta"], "cosine": paper["fig2d"]["cosine"]}
+    for run in paper["fig3ab"]["runs"]:
+        (found,) = [r for r in ours["fig3ab"] if r["period"] == run["settings"]["T2"] * run["settings"]["N"]]
+        assert found["cosine"] == run["cosine_after_period"]
+        assert found["distance"] == run["distance_after_period"]
+    assert [run["amplitude"] for run in ours["fig3c"]] == [run["beta"] for run in paper["fig3c"]["runs"]]
+    assert [run["cosine"] for run in ours["fig3c"]] == [run["cosine"] for run in paper["fig3c"]["runs"]]
+    for noise in osc.paper.NOISES:
+        for name, runs in paper[f"table1_{noise}"]["methods"].items():
+            curves = [run["validation_error_percent"] for run in runs]
+            assert ours["table1"][noise][name.split("/")[-1]] == curves
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["fig2", "--epochs", "3"], "epochs=3 has no effect on fig2"),
+        (["fig3", "--epochs", "3"], "epochs=3 has no effect on fig3"),
+        (["fig3", "--data-dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(options, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["reproduce", *options, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["fig2", "fig3", "table1"])
+def test_reproduce_writes_a_figure_and_its_data(what, shared, mnist, tmp_path, capsys):
+    folder = [] if what == "fig2" else ["--data-dir", str(shared / "data" / "mnist")]
+    main(["reproduce", what, "--quick", "--out", str(tmp_path), *folder])
+    assert f"{what}.png, data beside it" in capsys.readouterr().out
+    names = {"fig2": ["a", "b", "c", "d"], "fig3": ["a", "b", "c"], "table1": ["-errors", "-table"]}[what]
+    for name in names:
+        table = pandas.read_csv(tmp_path / f"{what}{name}.csv")
+        assert len(table) > 0
+        assert not table.isna().any(axis=None)
+    if what == "table1":
+        rows = pandas.read_csv(tmp_path / "table1-errors.csv")
+        assert set(rows.method) == set(osc.paper.METHODS)
+        main(
+            ["reproduce", what, "--quick", "--out", str(tmp_path), *folder]
+        )  # nothing is left to do
+        again = pandas.read_csv(tmp_path / "table1-errors.csv")
+        pandas.testing.assert_frame_equal(rows, again)

@@ -13,7 +13,7 @@ def authors() -> dict[str, Any]:
     Returns:
         `fig2d`: `amplitude`, and `cosine` for `"N=1"` and `"N=30"`. `fig3ab`: for each period, in steps of tau,
         `cosine` and `distance` after 0, 1, ..., 40 periods. `fig3c`: for each of two runs, `amplitude`, and
-        `cosine` for `"N=1"` and `"N=15"`. `table1`: validation errors in percent after each of 50 epochs, three runs of each
-        method, `no_noise` and `noise`. `source`: where they come from.
+        `cosine` for `"N=1"` and `"N=15"`. `table1`: validation errors in percent after each of 50
+        epochs, three runs of each method, `no_noise` and `noise`. `source`: where they come from.
     """
     return json.loads(resources.files("oscsim.paper").joinpath("authors.json").read_text("utf-8"))

@@ -12,6 +12,7 @@ from oscsim.estimators import Classic, Phases
 from oscsim.metrics import cosine
 from oscsim.networks import LayeredNetwork
 from oscsim.paper.authors import authors
+from oscsim.plot.planes import stability
 from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
 from oscsim.response import convergence_radius, stability_map
 from oscsim.simulate import simulate
@@ -57,7 +58,7 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
 
 
 def _oscillation(net: Any, x: Any, y: Any, amplitude: float, period: float) -> xarray.Dataset:
-    run = simulate(net, x, y, Rotating(amplitude, period), cycles=4)
+    run = simulate(net, x, y, Rotating(amplitude, period), cycles=4, progress=False)
     if run.watched is None:
         raise AssertionError("simulate records samples unless it is told not to")
     samples = np.asarray(run.watched.activities[-1][-1]).T
@@ -113,7 +114,10 @@ def draw_fig2(panels: Panels) -> np.ndarray:
     _, axes = plt.subplots(2, 2, figsize=(8.0, 6.6), layout="constrained")
     radius = panels["b"].attrs["radius"]
     _draw_oscillation(axes[0, 0], panels["a"])
-    _draw_settled(axes[0, 1], panels["b"], radius)
+    settled = panels["b"]
+    beta = settled.beta_real.values + 1j * settled.beta_imaginary.values[:, None]
+    circles = {r"$\beta(t)$ of panel a": radius / 2, f"convergence radius {radius:.2f}": radius}
+    stability(beta, settled.settled.values, axes[0, 1], circles=circles)
     _draw_circles(axes[1, 0], panels["c"], radius)
     _draw_cosines(axes[1, 1], panels["d"], radius)
     for letter, ax in zip("abcd", axes.flat, strict=True):
@@ -136,22 +140,6 @@ def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
         reach = 1.25 * float(abs(values).max())
         side.set_ylim(-reach, reach)
     legend(ax, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, columnspacing=0.8)
-
-
-def _draw_settled(ax: Any, panel: xarray.Dataset, radius: float) -> None:
-    from matplotlib.colors import ListedColormap
-
-    colours = ListedColormap(["#f2c9b0", "#dbe9f4"])
-    ax.pcolormesh(panel.beta_real, panel.beta_imaginary, panel.settled, cmap=colours, vmin=0, vmax=1, rasterized=True)
-    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
-    for size, note in ((radius, f"convergence radius {radius:.2f}"), (0.5 * radius, r"$\beta(t)$ of panel a")):
-        dashes = (0, (4, 2)) if size == radius else "solid"
-        ax.plot(size * circle.real, size * circle.imag, color=DRIVE, linewidth=1.2, linestyle=dashes, label=note)
-    ax.fill_between([], [], [], color="#dbe9f4", label="free equilibrium continues")
-    ax.fill_between([], [], [], color="#f2c9b0", label="lost behind a branch point")
-    ax.set_aspect("equal")
-    ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$")
-    ax.legend(fontsize=NOTE_SIZE, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
 
 def _draw_circles(ax: Any, panel: xarray.Dataset, radius: float) -> None:

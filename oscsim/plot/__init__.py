@@ -5,6 +5,7 @@ is touched, and matplotlib is imported when the first figure is made.
 """
 
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights
+from oscsim.plot.planes import stability
 from oscsim.plot.runs import components, gradient_error, layers, orbits, running_errors, spectrum, summary, traces
 from oscsim.plot.sweeps import sweep_curves, sweep_map
 
@@ -17,6 +18,7 @@ __all__ = [
     "orbits",
     "running_errors",
     "spectrum",
+    "stability",
     "summary",
     "sweep_curves",
     "sweep_map",

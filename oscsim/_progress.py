@@ -1,0 +1,11 @@
+"""The progress bar: a widget in notebooks where there are widgets, text elsewhere."""
+
+import warnings
+
+import tqdm as _tqdm
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", _tqdm.TqdmWarning)  # without widgets it is text, which is nothing to warn of
+    from tqdm.auto import tqdm
+
+__all__ = ["tqdm"]
