@@ -124,8 +124,6 @@ def test_reproduce_writes_a_figure_and_its_data(what, shared, mnist, tmp_path, c
     if what == "table1":
         rows = pandas.read_csv(tmp_path / "table1-errors.csv")
         assert set(rows.method) == set(osc.paper.METHODS)
-        main(
-            ["reproduce", what, "--quick", "--out", str(tmp_path), *folder]
-        )  # nothing is left to do
+        main(["reproduce", what, "--quick", "--out", str(tmp_path), *folder])  # nothing is left to do
         again = pandas.read_csv(tmp_path / "table1-errors.csv")
         pandas.testing.assert_frame_equal(rows, again)
