@@ -158,7 +158,7 @@ def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
 def test_phases_are_exact_to_the_order_of_their_points(case):
     net, x, y = NETWORKS[case]()
     exact = osc.exact_gradient(net, x, y)
-    assert osc.relative_error(osc.Phases(0.3, 12)(net, x, y).gradient, exact) < 1e-8
+    assert osc.relative_error(osc.Phases(0.3, 16)(net, x, y).gradient, exact) < 1e-8
     amplitudes = np.array([0.3, 0.4, 0.5])
     for points in (2,) if case == "two layers" else (2, 4):
         errors = [osc.relative_error(osc.Phases(a, points)(net, x, y).gradient, exact) for a in amplitudes]
