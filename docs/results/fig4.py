@@ -3,7 +3,8 @@
     python docs/results/fig4.py --width 0.125 --batch 16 --out fig4.csv
 
 The network is `osc.models.vgg6` at its initial weights, in float32, with 1,000 classes, on random images; temperature,
-steps and numbers of points are the authors' (50 free steps, 20 at each point, N = 1, 2, 4).
+steps and numbers of points are the authors' (50 free steps, 20 at each point, N = 1, 2, 4; with `--hard` 100, 50, and
+N = 1, 2).
 """
 
 import argparse
@@ -15,12 +16,10 @@ import numpy as np
 
 import oscsim as osc
 
-STEPS = (50, 20)
-ESTIMATORS = {
-    1: lambda amplitude: osc.Classic(amplitude, steps=STEPS),
-    2: lambda amplitude: osc.Phases(amplitude, 2, steps=STEPS),
-    4: lambda amplitude: osc.Phases(amplitude, 4, steps=STEPS),
-}
+
+def estimator(points, amplitude, steps):
+    """Classic for one point."""
+    return osc.Classic(amplitude, steps=steps) if points == 1 else osc.Phases(amplitude, points, steps=steps)
 
 
 def layers(estimate, exact):
@@ -37,20 +36,23 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--amplitudes", type=float, nargs="+", default=[0.01, 0.1, 1.0, 3.0, 10.0, 30.0])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hard", action="store_true", help="hard tanh and max pooling, which are not holomorphic")
     parser.add_argument("--out", type=Path)
     settings = parser.parse_args()
     key_net, key_x, key_y = jax.random.split(jax.random.key(settings.seed), 3)
-    net = osc.models.vgg6(1000, settings.width, key=key_net)
+    hard = {"pooling": osc.MaxPooling(), "activation": osc.HardTanh(width=2.0)} if settings.hard else {}
+    net = osc.models.vgg6(1000, settings.width, key=key_net, **hard)
     x = jax.random.normal(key_x, (settings.batch, *net.input_shape))
     y = np.asarray(jax.random.randint(key_y, (settings.batch,), 0, 1000))
     exact = osc.exact_gradient(net, x, y)
     names = [f"conv_{i}" for i in range(1, 7)] + ["readout", "all"]
     rows = [["points", "amplitude", *names]]
     print(*rows[0], flush=True)
-    for points, make in ESTIMATORS.items():
+    steps, all_points = ((100, 50), (1, 2)) if settings.hard else ((50, 20), (1, 2, 4))
+    for points in all_points:
         for amplitude in settings.amplitudes:
             try:
-                found = layers(make(amplitude)(net, x, y).gradient, exact)
+                found = layers(estimator(points, amplitude, steps)(net, x, y).gradient, exact)
             except osc.DivergenceError:
                 found = [float("nan")] * len(names)
             rows.append([points, amplitude, *(f"{value:.5f}" for value in found)])

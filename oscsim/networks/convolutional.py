@@ -47,7 +47,7 @@ def convolve(
     is_complex = jnp.iscomplexobj(s)
     parts = jnp.stack([s.real, s.imag]) if is_complex else s[None]
     # One matrix product of all windows. XLA's own convolution is no faster on a CPU, and inside a loop, where neurons
-    # live, its transpose, which is the feedback, takes 6 to 20 times longer (jax 0.10.1).
+    # live, its transpose, which is the feedback, takes 4 to 20 times longer (jax 0.10.1).
     pads = lax.padtype_to_pads(s.shape[:2], (height, width), (stride, stride), padding)
     padded = jnp.pad(parts, ((0, 0), *pads, (0, 0)))
     rows, columns = ((n - side) // stride + 1 for n, side in zip(padded.shape[1:3], (height, width), strict=True))
