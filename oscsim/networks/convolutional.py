@@ -142,13 +142,14 @@ class Convolution(eqx.Module):
 
 def check_stack(
     convolutions: Sequence[Any], image: Sequence[int], outputs: int
-) -> tuple[tuple[Convolution, ...], tuple[tuple[int, ...], ...], int]:
+) -> tuple[tuple[Convolution, ...], tuple[tuple[int, int, int], ...], int]:
     """Convolutions that fit onto each other and onto the image, the shapes from the image on, and the outputs."""
     if not isinstance(convolutions, (tuple, list)) or not convolutions:
         raise ValueError(f"convolutions={convolutions!r}: give one Convolution(...) or more, in a tuple")
     if not isinstance(image, (tuple, list)) or len(image) != 3:
         raise ValueError(f"image={image!r}: give height, width and channels, such as (32, 32, 3)")
-    shapes = [tuple(as_count("image", n) for n in image)]
+    height, width, channels = (as_count("image", n) for n in image)
+    shapes = [(height, width, channels)]
     for number, convolution in enumerate(convolutions):
         if not isinstance(convolution, Convolution):
             raise TypeError(f"convolutions[{number}]={convolution!r}: use Convolution(...)")
