@@ -103,6 +103,7 @@ def test_poolings_agree_in_their_limits_and_stay_in_range():
         osc.check_holomorphic(osc.MaxPooling(), shape=(4, 4, 1), points=2)
 
 
+@pytest.mark.slow
 def test_the_force_is_the_drive_from_below_and_the_transposed_one_from_above():
     net, x, y = small()
     inputs = osc.Inputs.of(net, x, y)
