@@ -31,7 +31,7 @@ from oscsim.errors import DivergenceError, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
-from oscsim.networks.feedforward import FeedForwardNetwork
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets
 from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
@@ -118,7 +118,7 @@ class Trained(eqx.Module):
 
 
 def train(
-    net: AbstractNetwork | FeedForwardNetwork,
+    net: AbstractNetwork | AbstractFeedForwardNetwork,
     data: Any,
     estimator: Any,
     optimizer: Any,
@@ -144,7 +144,7 @@ def train(
     this time. The steps are compiled once. After each epoch the network is evaluated at its free equilibrium.
 
     Args:
-        net: the neurons, or a `FeedForwardNetwork` with `Backpropagation()`.
+        net: the neurons, or a feed-forward network with `Backpropagation()`.
         data: inputs and targets, `(x, y)`.
         estimator: `LockIn(...)`, `AlwaysOn(LockIn(...))`, `Phases(...)`, `Classic(...)`, `Exact(...)`, or your own.
         optimizer: from optax, with schedules if you like; `layerwise` gives each layer a rate of its own.
@@ -274,7 +274,7 @@ MOST_ROLLBACKS = 10
 """After so many the run is given up."""
 
 
-def evaluate(net: AbstractNetwork | FeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> Metrics:
+def evaluate(net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> Metrics:
     """Loss and error on held-out data, at the free equilibrium.
 
     Args:
@@ -295,7 +295,7 @@ def evaluate(net: AbstractNetwork | FeedForwardNetwork, x: Any, y: Any, *, batch
 
 
 def predict(
-    net: AbstractNetwork | FeedForwardNetwork, x: Any, *, batch_size: int = 1000
+    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, *, batch_size: int = 1000
 ) -> Float[np.ndarray, "n classes"]:
     """The score of each class for each input: log-probabilities with `CrossEntropy`.
 
@@ -332,7 +332,7 @@ def load(path: str | Path) -> Any:
 
 
 def layerwise(
-    net: AbstractNetwork | FeedForwardNetwork, rates: Sequence[Any] | dict[str, Any], make: Callable = optax.sgd
+    net: AbstractNetwork | AbstractFeedForwardNetwork, rates: Sequence[Any] | dict[str, Any], make: Callable = optax.sgd
 ) -> optax.GradientTransformation:
     """An optimizer with a learning rate, or a schedule, for each layer.
 
@@ -553,7 +553,7 @@ def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
     """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
     if net.outputs is None:
         return jnp.zeros((), net.dtype)
-    if isinstance(net, FeedForwardNetwork):
+    if isinstance(net, AbstractFeedForwardNetwork):
         scores = jax.vmap(net)(inputs.x)
     else:
         scores = net.readout(inputs.clamped, estimate.activities)
@@ -567,7 +567,7 @@ def _labels(y: Any) -> Any:
 @eqx.filter_jit
 def _judge(net: Any, x: Any, y: Any) -> tuple[Array, Array, Array]:
     """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
-    if isinstance(net, FeedForwardNetwork):
+    if isinstance(net, AbstractFeedForwardNetwork):
         scores = jax.vmap(net)(x)
         return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
     inputs = Inputs.of(net, x, y)
@@ -630,12 +630,12 @@ def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
-    if isinstance(net, FeedForwardNetwork) != isinstance(estimator, Backpropagation):
+    if isinstance(net, AbstractFeedForwardNetwork) != isinstance(estimator, Backpropagation):
         raise TypeError(
-            f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a FeedForwardNetwork takes "
+            f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a feed-forward network takes "
             "Backpropagation(), a network with dynamics any other estimator"
         )
-    if not isinstance(net, FeedForwardNetwork):
+    if not isinstance(net, AbstractFeedForwardNetwork):
         check_parameters(net)
     if not (callable(estimator) or isinstance(estimator, AlwaysOn)) or isinstance(estimator, type):
         raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")

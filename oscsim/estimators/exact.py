@@ -16,7 +16,7 @@ from oscsim.equilibrium import (
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
-from oscsim.networks.feedforward import FeedForwardNetwork
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 
 
@@ -45,7 +45,7 @@ class Exact(AbstractEstimator):
 
 
 class Backpropagation(AbstractEstimator):
-    """The gradient of a `FeedForwardNetwork` by ordinary backpropagation: the baseline that learns without dynamics."""
+    """The gradient of a feed-forward network by ordinary backpropagation: the baseline that learns without dynamics."""
 
     def __call__(self, net: Any, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
         """The gradient for one batch.
@@ -53,15 +53,17 @@ class Backpropagation(AbstractEstimator):
         Raises:
             TypeError: a network with dynamics, which has other estimators.
         """
-        if not isinstance(net, FeedForwardNetwork):
-            raise TypeError(f"net is a {type(net).__name__}: use a FeedForwardNetwork, or Exact('bptt') for a network "
-                            "with dynamics")  # fmt: skip
+        if not isinstance(net, AbstractFeedForwardNetwork):
+            raise TypeError(
+                f"net is a {type(net).__name__}: use a feed-forward network, or Exact('bptt') for a "
+                "network with dynamics"
+            )
         inputs = Inputs.of(net, x, y)
         return _backpropagated(net, inputs)
 
 
 @eqx.filter_jit
-def _backpropagated(net: FeedForwardNetwork, inputs: Inputs) -> Estimate:
+def _backpropagated(net: AbstractFeedForwardNetwork, inputs: Inputs) -> Estimate:
     learned, fixed = split_parameters(net)
 
     def loss(learned):

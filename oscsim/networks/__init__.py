@@ -12,17 +12,29 @@ from oscsim.networks.activations import (
     Tanh,
 )
 from oscsim.networks.base import AbstractNetwork, Layers, linear, parameters
+from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
-from oscsim.networks.feedforward import FeedForwardNetwork
+from oscsim.networks.feedforward import (
+    AbstractFeedForwardNetwork,
+    ConvolutionalFeedForwardNetwork,
+    FeedForwardNetwork,
+)
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.layered import LayeredNetwork
+from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
 __all__ = [
     "AbstractActivation",
     "AbstractCost",
+    "AbstractFeedForwardNetwork",
     "AbstractNetwork",
+    "AbstractPooling",
+    "AveragePooling",
+    "Convolution",
+    "ConvolutionalFeedForwardNetwork",
+    "ConvolutionalNetwork",
     "CrossEntropy",
     "FeedForwardNetwork",
     "HardTanh",
@@ -33,12 +45,15 @@ __all__ = [
     "LayeredNetwork",
     "Layers",
     "Logistic",
+    "MaxPooling",
     "RaisedCosine",
     "ReLU",
     "SiLU",
+    "SoftmaxPooling",
     "SquaredError",
     "Tanh",
     "check_holomorphic",
+    "convolve",
     "linear",
     "parameters",
 ]

@@ -21,12 +21,13 @@ from oscsim._arrays import is_traced, to_complex
 from oscsim.errors import NotHolomorphicError
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
+from oscsim.networks.pooling import AbstractPooling
 
 Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
 SETTINGS = ("activation", "cost", "time_constant", "imperfection")
-"""Fields whose numbers are settings, as those of every activation and cost are: they are never learned.
+"""Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
 
 Of a network, or of one that it wraps.
 """
@@ -57,8 +58,9 @@ class AbstractNetwork(eqx.Module):
     per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
     the number of classes; `x` and `y` are checked against them before anything runs).
 
-    Every real array of the network is a parameter, but for those in activations, in costs and in `time_constant`. An
-    activation that is a plain function cannot say whether it is holomorphic: ask `check_holomorphic`.
+    Every real array of the network is a parameter, but for those in activations, costs, poolings and
+    `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
+    `check_holomorphic`.
     """
 
     activation: eqx.AbstractVar[Callable]
@@ -170,7 +172,7 @@ class AbstractNetwork(eqx.Module):
 
 def is_setting(part: Any) -> bool:
     """Whether all numbers in a part of a network are settings."""
-    return isinstance(part, (AbstractActivation, AbstractCost))
+    return isinstance(part, (AbstractActivation, AbstractCost, AbstractPooling))
 
 
 def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
@@ -203,14 +205,18 @@ def require_holomorphic(network: AbstractNetwork, what: str) -> None:
     """Refuse a network that declares itself non-holomorphic where a complex signal would pass through it.
 
     Raises:
-        NotHolomorphicError: the activation (or the network) says `holomorphic = False`.
+        NotHolomorphicError: the activation, another part of the network or the network says `holomorphic = False`.
     """
-    for part in (network.activation, network):
+
+    def declines(part):
+        return part is not network and not getattr(part, "holomorphic", True)
+
+    for part in (network.activation, network, *jax.tree.leaves(network, is_leaf=declines)):
         if not getattr(part, "holomorphic", True):
             raise NotHolomorphicError(
                 f"{type(part).__name__} is not holomorphic, so {what} has no exact answer: a complex signal has no "
-                "derivative through it. Use a holomorphic activation (Logistic, HoloTanh, ...), or a real signal "
-                "(Cosine, Classic, Phases with points=2)."
+                "derivative through it. Use a holomorphic one (Logistic, HoloTanh, SoftmaxPooling, ...), or a real "
+                "signal (Cosine, Classic, Phases with points=2)."
             )
 
 

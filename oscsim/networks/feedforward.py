@@ -1,7 +1,9 @@
-"""The feed-forward twin: what ordinary backpropagation trains, to compare with."""
+"""The feed-forward twins: what ordinary backpropagation trains, to compare with."""
 
+import abc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,11 +12,37 @@ import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.networks.activations import ReLU
+from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, truncated_normal
 
 
-class FeedForwardNetwork(eqx.Module):
+class AbstractFeedForwardNetwork(eqx.Module):
+    """A network without feedback or dynamics, trained with `Backpropagation()`.
+
+    One of your own gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
+    """
+
+    weights: eqx.AbstractVar[tuple[Array, ...]]
+    cost: eqx.AbstractVar[AbstractCost]
+    input_shape: eqx.AbstractVar[tuple[int, ...]]
+    outputs: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def __call__(self, x: Real[Array, "..."]) -> Real[Array, " out"]:
+        """The output for one input."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The real type that the network computes in."""
+        return np.dtype(self.weights[0].dtype)
+
+    def clamp(self, x: Array) -> Array:
+        """The input itself: nothing is computed ahead."""
+        return x
+
+
+class FeedForwardNetwork(AbstractFeedForwardNetwork):
     r"""A dense network without feedback or dynamics: $s_{l+1} = \sigma(W_l s_l + b_l)$, and a linear output.
 
     It has the parameters of a `LayeredNetwork` of the same sizes, and starts from the same ones for the same key. It is
@@ -66,17 +94,62 @@ class FeedForwardNetwork(eqx.Module):
         """The number of classes."""
         return self.sizes[-1]
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The real type that the network computes in."""
-        return np.dtype(self.weights[0].dtype)
-
-    def clamp(self, x: Real[Array, " in"]) -> Array:
-        """The input itself: nothing is computed ahead."""
-        return x
-
     def __call__(self, x: Real[Array, " in"]) -> Real[Array, " out"]:
         """The output for one input."""
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = self.activation(weight @ x + bias)
         return self.weights[-1] @ x + self.biases[-1]
+
+
+class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
+    r"""Convolutions without feedback or dynamics: $s_{l+1} = \sigma(\mathrm{pool}_l(W_l * s_l + b_l))$, then a readout.
+
+    It has the parameters of a `ConvolutionalNetwork` of the same layers, and starts from the same ones for the same
+    key. It is trained with `Backpropagation()`.
+
+    Attributes:
+        weights: one (height, width, in, out) array per convolution, then the readout's (outputs, neurons); truncated
+            normal at the start.
+        biases: one (out,) array per convolution, then the readout's; zero at the start.
+        activation: $\sigma$ of every layer of images; `ReLU()` by default.
+        cost: `CrossEntropy()` by default.
+        convolutions: one `Convolution` per layer of images.
+        input_shape: height, width and channels of one input.
+        outputs: the number of classes.
+
+    Raises:
+        TypeError: an activation, a cost, a key or a convolution of the wrong kind.
+        ValueError: no convolutions, or convolutions that do not fit the image that they are given.
+    """
+
+    weights: tuple[Real[Array, "..."], ...]
+    biases: tuple[Real[Array, " out"], ...]
+    activation: Callable
+    cost: AbstractCost
+    convolutions: tuple[Convolution, ...]
+    input_shape: tuple[int, int, int] = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        convolutions: Sequence[Any],
+        image: Sequence[int],
+        outputs: int,
+        *,
+        key: Key[Array, ""],
+        activation: Callable | None = None,
+        cost: AbstractCost | None = None,
+        readout_scale: float | None = None,
+    ):
+        check_parts(activation, cost, key)
+        self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
+        self.input_shape = shapes[0]
+        self.activation = ReLU() if activation is None else activation
+        self.cost = CrossEntropy() if cost is None else cost
+        self.weights, self.biases = initial_weights(self.convolutions, shapes, self.outputs, readout_scale, key)
+
+    def __call__(self, x: Real[Array, "height width channels"]) -> Real[Array, " out"]:
+        """The output for one image."""
+        for convolution, weight, bias in zip(self.convolutions, self.weights, self.biases, strict=False):
+            x = self.activation(convolution(weight, bias, x))
+        return self.weights[-1] @ x.reshape(-1) + self.biases[-1]

@@ -1,0 +1,116 @@
+"""Pooling: how the neurons of a window of an image become one drive."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact
+
+from oscsim._arrays import Scalar, as_count, require_positive, scalar_named
+
+
+def as_size(value: object) -> int:
+    """The side of a window as a positive integer."""
+    return as_count("size", value)
+
+
+def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Array, "places rows columns channels"]:
+    """The image cut into windows of `size` by `size`, those at the same place in their window together.
+
+    Raises:
+        ValueError: the windows do not divide the image.
+    """
+    if z.shape[0] % size or z.shape[1] % size:
+        raise ValueError(
+            f"size={size}: windows of {size} by {size} do not divide an image of {z.shape[0]} by {z.shape[1]}; use a "
+            "size that does, or another kernel, stride or padding"
+        )
+    height, width, channels = z.shape
+    cut = z.reshape(height // size, size, width // size, size, channels).transpose(1, 3, 0, 2, 4)
+    return cut.reshape(size * size, height // size, width // size, channels)
+
+
+class AbstractPooling(eqx.Module):
+    """One number for each window of `size` by `size` in each channel; the windows lie side by side.
+
+    A class says whether it is `holomorphic`.
+    """
+
+    size: eqx.AbstractVar[int]
+    holomorphic: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
+        """The pooled image, real or complex, `size` times smaller in height and width.
+
+        Raises:
+            ValueError: the windows do not divide the image.
+        """
+
+
+class SoftmaxPooling(AbstractPooling):
+    r"""$\sum_i z_i e^{z_i / T} / \sum_j e^{z_j / T}$ over each window: the holomorphic stand-in for the maximum.
+
+    The mean for large $T$, the maximum for small. Its poles are where the denominator vanishes, which takes imaginary
+    parts that differ by $\pi T$ or more within a window.
+
+    Attributes:
+        size: side of the windows.
+        temperature: $T > 0$, in units of the potentials.
+
+    Raises:
+        ValueError: a size that is not a positive integer, a temperature that is not positive.
+
+    Source: Laborieux & Zenke (2022), section 4.
+    """
+
+    size: int = eqx.field(converter=as_size, static=True, default=2)
+    temperature: Scalar = eqx.field(converter=scalar_named("temperature"), default=1.0)
+
+    def __check_init__(self):
+        require_positive("temperature", self.temperature)
+
+    def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
+        z = windows(z, self.size)
+        exponent = z / self.temperature.astype(z.real.dtype)
+        # The shift cancels, and is the same for all of a window; it keeps exp in range.
+        weight = jnp.exp(exponent - lax.stop_gradient(jnp.max(exponent.real, axis=0, keepdims=True)))
+        return jnp.sum(z * weight, axis=0) / jnp.sum(weight, axis=0)
+
+
+class AveragePooling(AbstractPooling):
+    r"""$\frac1n \sum_i z_i$ over each window: linear, so holomorphic.
+
+    Attributes:
+        size: side of the windows.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+
+    size: int = eqx.field(converter=as_size, static=True, default=2)
+
+    def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
+        return jnp.mean(windows(z, self.size), axis=0)
+
+
+class MaxPooling(AbstractPooling):
+    r"""$\max_i z_i$ over each window. Not holomorphic: for comparison under real teaching signals only.
+
+    Of complex drives the real part alone is seen.
+
+    Attributes:
+        size: side of the windows.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+
+    size: int = eqx.field(converter=as_size, static=True, default=2)
+    holomorphic: ClassVar[bool] = False
+
+    def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
+        largest = jnp.max(windows(z.real, self.size), axis=0)
+        return lax.complex(largest, jnp.zeros_like(largest)) if jnp.iscomplexobj(z) else largest
