@@ -19,7 +19,9 @@ def norm_of_change(before, after):
     return np.sqrt(sum(np.sum((np.asarray(b) - np.asarray(a)) ** 2) for a, b in pairs))
 
 
-@pytest.mark.parametrize("rates", [(2.0,), (2.0, 2.0)], ids=["one rate", "by layer"])
+@pytest.mark.parametrize(
+    "rates", [pytest.param((2.0,), marks=pytest.mark.slow), (2.0, 2.0)], ids=["one rate", "by layer"]
+)
 def test_clip_bounds_the_step(tmp_path, rates):
     options = ["--estimator", "exact", "--samples", "20", "--epochs", "1", "--probe", "0"]
     options += ["--learning-rate", *map(str, rates)]

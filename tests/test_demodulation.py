@@ -59,6 +59,7 @@ def test_exponential_is_a_first_order_low_pass():
         np.testing.assert_allclose(phasors[n][0][0, 0], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_exponential_approaches_the_coefficient_as_its_time_constant_grows():
     errors = [abs(stream(osc.Exponential(k), 60)[1][0][0, 0] - COEFFICIENTS[1]) for k in (2.0, 4.0, 8.0)]
     slopes = np.diff(np.log(errors)) / np.log(2)

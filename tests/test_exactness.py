@@ -76,7 +76,12 @@ NETWORKS = {
 
 
 @pytest.fixture(
-    params=[pytest.param(n, marks=pytest.mark.slow) if n == "layered, squared error" else n for n in NETWORKS]
+    params=[
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("layered, squared error", "Hopfield, cross-entropy")
+        else name
+        for name in NETWORKS
+    ]
 )
 def case(request, x64):
     return NETWORKS[request.param]()

@@ -47,6 +47,7 @@ def test_everything_at_zero_strength_is_the_ideal_bit_for_bit():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_spread_of_time_constants_and_gains():
     net, x, y = toy(time_constant=(1.0, 2.0))
     wide = osc.LayeredNetwork((4, 4_000, 3), key=KEY, time_constant=2.0)

@@ -169,6 +169,7 @@ def test_parameters_leave_settings_out():
     assert len(jax.tree.leaves(parameters)) == 4
 
 
+@pytest.mark.slow
 def test_time_constants_leave_the_equilibrium_and_its_gradient_alone():
     x, y = np.full((2, 5), 0.4), np.array([0, 1])
     one = osc.LayeredNetwork((5, 4, 3), key=jax.random.key(0))

@@ -413,7 +413,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
 
 
-@pytest.mark.parametrize("name", ["all", "steps"])
+@pytest.mark.parametrize("name", ["all", pytest.param("steps", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_whole_one_bit_for_bit(name):
     whole = noisy(NOISES[name], cycles=4)
     first = noisy(NOISES[name], cycles=2)
@@ -481,6 +481,7 @@ def test_a_gradient_passes_through_a_noisy_run():
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_an_ensemble_is_the_runs_of_its_keys_whatever_the_chunk():
     net, x, y = toy()
     teaching, settings = osc.Rotating(0.2, 64.0), {"cycles": 1, "discard": 0, "noise": NOISES["shared"]}

@@ -113,7 +113,7 @@ def order(errors, scales):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("phase", [0.0, 1.0])
+@pytest.mark.parametrize("phase", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_drift_is_minus_rate_times_gradient_to_second_order_in_the_rate(phase):
     rates = np.array([1e-6, 3e-6, 1e-5])
     (limit, *found), lock_in = drifts(toy(), osc.Rotating(0.2, 100.0, phase), [1e-10, *rates])
@@ -250,6 +250,7 @@ def test_five_and_five_cycles_are_ten_bit_for_bit(steps):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.slow
 def test_without_a_rate_it_is_simulate():
     net, *_ = case = toy()
     x, y = changing(case)
@@ -429,6 +430,7 @@ def test_bad_arguments_of_the_check():
         osc.check_time_scales(net, x, y, osc.Constant(0.2, 100.0), 2)
 
 
+@pytest.mark.slow
 def test_a_complex_signal_needs_a_holomorphic_network():
     net, x, y = toy(activation=osc.HardTanh(2.0))
     with pytest.raises(osc.NotHolomorphicError, match="HardTanh is not holomorphic"):

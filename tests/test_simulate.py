@@ -50,7 +50,9 @@ def test_the_script_of_the_readme(digits):
 
 
 @pytest.mark.parametrize(
-    "demodulator", [osc.Boxcar(), osc.Exponential(3.0), osc.Hann(3)], ids=lambda d: type(d).__name__
+    "demodulator",
+    [osc.Boxcar(), pytest.param(osc.Exponential(3.0), marks=pytest.mark.slow), osc.Hann(3)],
+    ids=lambda d: type(d).__name__,
 )
 def test_five_cycles_and_five_more_are_ten_bit_for_bit(digits, demodulator):
     net, x, y = digits

@@ -112,6 +112,7 @@ def test_a_stopped_sweep_goes_on_and_repeats_nothing(tmp_path):
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_gradient_quality_is_the_estimator_and_its_prediction():
     net = osc.LayeredNetwork((4, 5, 4, 3), key=jax.random.key(1))
     x, y = np.array([[0.2, 0.9, 0.4, 0.6], [0.8, 0.1, 0.5, 0.3]]), np.array([0, 2])
@@ -129,6 +130,7 @@ def test_gradient_quality_is_the_estimator_and_its_prediction():
     np.testing.assert_allclose(found.predicted_spread[1, 0], spread, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_is_train():
     x, y = osc.datasets.load("digits")
     held_out = osc.datasets.load("digits", split="test")

@@ -91,15 +91,15 @@ class Pictures:
 
     def _legend(self, plot: Any, items: list[tuple[str, list[Any]]], place: str) -> list[LegendItem]:
         """A legend that shows what has data."""
+        entries = [LegendItem(label=label, renderers=renderers, visible=False) for label, renderers in items]
         legend = Legend(
-            items=[LegendItem(label=label, renderers=renderers, visible=False) for label, renderers in items],
-            location=place, label_text_font_size="11px", label_text_color=INK, glyph_width=16, glyph_height=12,
-            spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14,
+            items=entries, location=place, label_text_font_size="11px", label_text_color=INK, glyph_width=16,
+            glyph_height=12, spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14,
             label_standoff=4,
         )  # fmt: skip
         plot.add_layout(legend)
-        self._entries += legend.items
-        return legend.items
+        self._entries += entries
+        return entries
 
     def _plane(self) -> Any:
         plot = _figure("plane", "β on the stability map", "Re β", "Im β")

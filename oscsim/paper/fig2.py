@@ -103,7 +103,7 @@ def _cosines(net: Any, x: Any, y: Any, amplitudes: Sequence[float]) -> xarray.Da
     )
 
 
-def _parts(values: np.ndarray, *dims: str) -> tuple:
+def _parts(values: Any, *dims: str) -> tuple:
     return ("part", *dims), np.stack([values.real, values.imag])
 
 

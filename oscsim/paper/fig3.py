@@ -1,6 +1,6 @@
 """Fig. 3: continuous learning signals on the MNIST network, in time and under noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -41,7 +41,7 @@ def fig3(
     cycles: int = 40,
     amplitudes: Sequence[float] = AMPLITUDES,
     seeds: int = 16,
-    progress: Callable | bool | None = None,
+    progress: bool | None = None,
 ) -> Panels:
     r"""The MNIST network at its initial weights: gradients in continuous time, and under noise.
 
@@ -95,7 +95,7 @@ def fig3c(
     *,
     amplitudes: Sequence[float] = AMPLITUDES,
     seeds: int = 16,
-    progress: Callable | bool | None = None,
+    progress: bool | None = None,
 ) -> xarray.Dataset:
     """How well a gradient survives noise: 0.01 at every step, the same for all samples of a batch of 10.
 

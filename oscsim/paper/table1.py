@@ -1,5 +1,6 @@
 """Table 1: MNIST learned by oscillation, with noise and without, beside classic equilibrium propagation."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -93,12 +94,11 @@ def table1(
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
-    found = np.full((len(noises), len(methods), len(seeds), epochs), np.nan)
-    for place in np.ndindex(found.shape[:3]):
-        noise, method, seed = noises[place[0]], methods[place[1]], seeds[place[2]]
-        found[place] = _run(
-            data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress
-        )
+    runs = [
+        _run(data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress)
+        for noise, method, seed in itertools.product(noises, methods, seeds)
+    ]
+    found = np.reshape(runs, (len(noises), len(methods), len(seeds), epochs))
     coords = {
         "noise": list(noises), "method": list(methods), "seed": list(seeds), "epoch": np.arange(1, epochs + 1)
     }  # fmt: skip
