@@ -94,8 +94,8 @@ class Pictures:
         entries = [LegendItem(label=label, renderers=renderers, visible=False) for label, renderers in items]
         legend = Legend(
             items=entries, location=place, label_text_font_size="11px", label_text_color=INK, glyph_width=16,
-            glyph_height=12, spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75, label_height=14,
-            label_standoff=4,
+            glyph_height=12, spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75,
+            label_height=14, label_standoff=4,
         )  # fmt: skip
         plot.add_layout(legend)
         self._entries += entries
