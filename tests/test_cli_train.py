@@ -84,6 +84,7 @@ def test_train_resume_and_predict(oscsim, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy").argmax(axis=1), labels)
 
 
+@pytest.mark.slow
 def test_a_file_of_options(oscsim, tmp_path, capsys):
     (tmp_path / "options.toml").write_text(
         'data = "digits"\nestimator = "exact"\nhidden = [8, 6]\nlearning_rate = [0.1, 0.2, 0.3]\nepochs = 5\n'

@@ -139,6 +139,7 @@ def test_a_temperature_is_not_learned():
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
     net, x, y = NETWORKS[case]()
     implicit = osc.exact_gradient(net, x, y)

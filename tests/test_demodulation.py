@@ -76,6 +76,7 @@ def test_hann_suppresses_a_drift_better_than_a_boxcar():
     np.testing.assert_allclose(stream(osc.Hann(4), 8, drifting)[1][0][0, 0], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_window_cut_off_is_not_read():
     net, x, y = toy()
     signal, hann = osc.Rotating(0.2, 100.0), osc.Hann(3)

@@ -56,7 +56,9 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "Phases" else name for name in ESTIMATORS]
+)
 def test_every_estimator_learns(name, digits, held_out):
     result = train(digits, ESTIMATORS[name], validation=held_out, epochs=12, probe=20)
     first, last = result.history[0], result.history[-1]

@@ -270,6 +270,7 @@ def test_without_a_rate_it_is_simulate():
     np.testing.assert_allclose(faster.drift, 100 * learned.drift, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_another_rate_or_number_of_cycles_does_not_compile_again():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 50.0)

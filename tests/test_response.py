@@ -272,6 +272,7 @@ def test_noise_above_the_sampling_rate_folds_back(ticks):
     assert folded > 1.05  # more than twenty times what the test allows
 
 
+@pytest.mark.slow
 def test_spread_scales_with_noise_cycles_and_amplitude():
     net, x, y = toy(time_constant=UNEQUAL)
     teaching = osc.Rotating(0.2, 100.0)

@@ -51,7 +51,11 @@ def test_the_script_of_the_readme(digits):
 
 @pytest.mark.parametrize(
     "demodulator",
-    [osc.Boxcar(), pytest.param(osc.Exponential(3.0), marks=pytest.mark.slow), osc.Hann(3)],
+    [
+        osc.Boxcar(),
+        pytest.param(osc.Exponential(3.0), marks=pytest.mark.slow),
+        pytest.param(osc.Hann(3), marks=pytest.mark.slow),
+    ],
     ids=lambda d: type(d).__name__,
 )
 def test_five_cycles_and_five_more_are_ten_bit_for_bit(digits, demodulator):
@@ -66,6 +70,7 @@ def test_five_cycles_and_five_more_are_ten_bit_for_bit(digits, demodulator):
     assert "from cycle 6" in str(second)
 
 
+@pytest.mark.slow
 def test_going_on_with_adaptive_steps_an_onset_and_a_staircase(digits):
     net, x, y = digits
     for teaching, steps in (
