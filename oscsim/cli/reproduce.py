@@ -89,7 +89,7 @@ class Reproduce:
             [
                 osc.paper.METHODS[method].name,
                 f"{osc.paper.NOISES[noise]}",
-                *_percent(table.sel(noise=noise, method=method)),
+                *_percent(table.sel({"noise": noise, "method": method})),
             ]
             for noise in table.noise.values
             for method in table.method.values
