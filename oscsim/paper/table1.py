@@ -144,10 +144,8 @@ def draw_table1(panels: Panels) -> np.ndarray:
     epochs = errors.epoch.values
     for noise, ax in zip(errors.noise.values, axes[0], strict=True):
         for number, method in enumerate(errors.method.values):
-            colour, one = (
-                COLOURS[number],
-                errors.sel({"noise": noise, "method": method}),
-            )  # as a keyword, `method` is another thing
+            colour = COLOURS[number]
+            one = errors.sel({"noise": noise, "method": method})  # the keyword `method` means something else
             ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
             ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
             for run in authors()["table1"][noise][method]:
