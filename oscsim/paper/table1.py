@@ -24,6 +24,9 @@ from oscsim.teaching import Staircase
 NOISES = {"no_noise": 0.0, "noise": 0.04}
 """Standard deviation of the noise on the potentials at every step, in the two halves of the table."""
 
+THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "marker": "_", "markersize": 5, "zorder": 0}
+"""How the authors' curves are drawn, in the colour of the method."""
+
 
 class Method(NamedTuple):
     """A row of the table.
@@ -149,17 +152,17 @@ def draw_table1(panels: Panels) -> np.ndarray:
             ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
             ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
             for run in authors()["table1"][noise][method]:
-                ax.plot(epochs[:50], run[: len(epochs)], color=colour, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
-        ax.plot([], [], color="0.3", linewidth=0.8, linestyle=(0, (3, 2)), label="authors, three runs each")
+                ax.plot(epochs[:50], run[: len(epochs)], color=colour, **THEIRS)
+        ax.plot([], [], color="0.3", label="authors, three runs each", **THEIRS)
         strength = NOISES[noise]
         ax.set_title(f"noise {strength} at every step" if strength else "no noise", fontsize=9)
         ax.set(xlabel="epoch", yscale="log")
         ticks = [1, 2, 5, 10, 20, 50, 90]
         ax.set_yticks(ticks, labels=map(str, ticks))
         ax.set_yticks([], minor=True)
-        whole_ticks(ax)
+        ax.set_xlim(0.5, epochs[-1] + 0.5)
+        whole_ticks(ax) if len(epochs) > 10 else ax.set_xticks(epochs)
         finish(ax)
     axes[0, 0].set_ylabel("test error (%)")
-    axes[0, 0].margins(x=0.1)
     legend(axes[0, -1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return axes[0]
