@@ -34,10 +34,9 @@ def compute():
     exact = osc.exact_gradient(net, x, y)
     running = run.gradient(discard=DISCARD, cumulative=True)
     measured = jax.vmap(lambda gradient: osc.relative_error(gradient, exact))(running)
-    size = lambda tree: float(np.sqrt(sum(np.sum(np.square(a)) for a in jax.tree.leaves(tree))))  # noqa: E731
-    bias = size(osc.response.predict_bias(net, x, y, PERIOD))
-    spread = size(osc.response.predict_spread(net, x, y, signal, noise, cycles=1))
-    predicted = np.hypot(bias, spread / np.sqrt(np.arange(1, CYCLES - DISCARD + 1))) / size(exact)
+    bias = osc.norm_ratio(osc.response.predict_bias(net, x, y, PERIOD), exact)
+    spread = osc.norm_ratio(osc.response.predict_spread(net, x, y, signal, noise, cycles=1), exact)
+    predicted = np.hypot(bias, spread / np.sqrt(np.arange(1, CYCLES - DISCARD + 1)))
     return run, np.asarray(measured), predicted
 
 

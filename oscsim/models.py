@@ -11,7 +11,6 @@ from typing import Any
 from jaxtyping import Array, Key
 
 from oscsim._arrays import require_positive
-from oscsim.networks.activations import HoloTanh
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
 from oscsim.networks.pooling import SoftmaxPooling
@@ -19,6 +18,12 @@ from oscsim.networks.pooling import SoftmaxPooling
 __all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
 
 IMAGE = (32, 32, 3)
+FOUR = ((128, "SAME", True), (256, "SAME", True), (512, "SAME", True), (512, "VALID", True))
+SIX = (
+    (128, "SAME", True), (128, "SAME", False), (256, "SAME", True), (256, "VALID", False), (512, "SAME", True),
+    (512, "VALID", False),
+)  # fmt: skip
+"""Channels at full width, padding, and whether it is pooled, of each layer."""
 
 
 def vgg4(
@@ -39,7 +44,7 @@ def vgg4(
         ValueError: a width that is not positive, or so small that a layer has no channels.
     """
     return ConvolutionalNetwork(
-        _four(width, temperature, pooling), IMAGE, classes, activation=_holomorphic(activation), key=key
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
     )
 
 
@@ -63,15 +68,9 @@ def vgg6(
     Raises:
         ValueError: a width that is not positive, or so small that a layer has no channels.
     """
-    pool = SoftmaxPooling(2, temperature) if pooling is None else pooling
-    layers = tuple(
-        Convolution(_channels(n, width), padding=padding, pooling=pool if pooled else None)
-        for n, padding, pooled in (
-            (128, "SAME", True), (128, "SAME", False), (256, "SAME", True), (256, "VALID", False),
-            (512, "SAME", True), (512, "VALID", False),
-        )
-    )  # fmt: skip
-    return ConvolutionalNetwork(layers, IMAGE, classes, activation=_holomorphic(activation), key=key)
+    return ConvolutionalNetwork(
+        _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
+    )
 
 
 def vgg4_feedforward(
@@ -92,16 +91,18 @@ def vgg4_feedforward(
         ValueError: a width that is not positive, or so small that a layer has no channels.
     """
     return ConvolutionalFeedForwardNetwork(
-        _four(width, temperature, pooling), IMAGE, classes, activation=activation, key=key
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
     )
 
 
-def _four(width: float, temperature: float, pooling: Any) -> tuple[Convolution, ...]:
+def _stack(
+    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float, pooling: Any
+) -> tuple[Convolution, ...]:
+    """From channels at full width, padding, and whether it is pooled, of each layer."""
     pool = SoftmaxPooling(2, temperature) if pooling is None else pooling
-    paddings = ("SAME", "SAME", "SAME", "VALID")
     return tuple(
-        Convolution(_channels(n, width), padding=padding, pooling=pool)
-        for n, padding in zip((128, 256, 512, 512), paddings, strict=True)
+        Convolution(_channels(channels, width), padding=padding, pooling=pool if pooled else None)
+        for channels, padding, pooled in layers
     )
 
 
@@ -111,7 +112,3 @@ def _channels(channels: int, width: float) -> int:
     if found < 1:
         raise ValueError(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
     return found
-
-
-def _holomorphic(activation: Any) -> Any:
-    return HoloTanh(a=1.0, width=2.0) if activation is None else activation

@@ -15,6 +15,9 @@ import pytest
 
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+
+from tests.benchmarks.lab_soak import TURNED  # noqa: E402
+
 CHROMIUM = os.environ.get("OSCSIM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, or its path in OSCSIM_CHROMIUM"),
@@ -211,24 +214,7 @@ def test_a_visitor_runs_it_turns_every_number_pauses_and_takes_the_data_along(vi
 
 def drawn_after(visitor, name, key):
     """Milliseconds from a key on a slider to the first paint of data with the new value."""
-    visitor.page.evaluate(
-        """() => {
-            const source = Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null);
-            const of = (data) => [data.amplitude[0], data.period[0], data.intensity[0]].join();
-            window.turned = new Promise((resolve) => {
-                let began = 0, before = "";
-                document.addEventListener("keydown", () => { began = performance.now(); before = of(source.data); },
-                                          {capture: true, once: true});
-                const look = () => {
-                    if (began > 0 && of(source.data) !== before) {
-                        source.properties.data.change.disconnect(look);
-                        requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began)));
-                    }
-                };
-                source.properties.data.change.connect(look);
-            });
-        }"""
-    )
+    visitor.page.evaluate(TURNED)
     visitor.slider(name, key)
     return visitor.page.evaluate("window.turned")
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("jupyterlab", reason="needs the extra `lab`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
+from tests.benchmarks.lab_soak import STATUS  # noqa: E402
 from tests.test_lab_browser import ARGUMENTS, CHROMIUM, PATIENCE  # noqa: E402
 
 pytestmark = [
@@ -24,8 +25,6 @@ import oscsim as osc
 
 pn.extension(inline=True)
 osc.lab.NoiseLab(predict=False)"""
-
-STATUS = """Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null)?.data"""
 
 
 @pytest.fixture

@@ -8,22 +8,15 @@ import pytest
 
 import oscsim as osc
 from oscsim.cli import main
+from oscsim.paper.fig2 import toy
 
 
 def test_fig_2d_cosine_against_amplitude(paper):
     """6-4-4-4: N = 30 exact to float precision until the radius, N = 1 falling all the way."""
     reference = paper["fig2d"]
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
-    x, y = jax.random.uniform(jax.random.key(1), (1, 6)), np.array([1])
-    exact = osc.exact_gradient(net, x, y)
-    radius = osc.suggest(net, x, y).radius
+    radius = osc.suggest(*toy()).radius
     amplitudes = np.array(reference["beta"])
-
-    def cosines(estimator):
-        return np.array([float(osc.cosine(estimator(float(a))(net, x, y).gradient, exact)) for a in amplitudes])
-
-    one_sided = cosines(osc.Classic)
-    many = cosines(lambda a: osc.Phases(a, 30, steps=(100, 100)))
+    one_sided, many = osc.paper.fig2d(reference["beta"]).cosine.sel(points=[1, 30]).values
     theirs = {name: np.array(values) for name, values in reference["cosine"].items()}
 
     inside = amplitudes < 0.8 * radius
@@ -99,6 +92,8 @@ def test_the_authors_curves_are_as_published(paper):
     [
         (["fig2", "--epochs", "3"], "epochs=3 has no effect on fig2"),
         (["fig3", "--epochs", "3"], "epochs=3 has no effect on fig3"),
+        (["fig3", "--seeds", "0"], "seeds=0"),
+        (["table1", "--epochs", "0"], "epochs=0"),
         (["fig3", "--data-dir", "nowhere"], "nowhere"),
     ],
 )

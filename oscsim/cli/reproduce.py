@@ -9,6 +9,7 @@ import tyro
 
 import oscsim as osc
 from oscsim import checkpoint
+from oscsim._arrays import as_count
 from oscsim.cli.reports import png, print_table, require_writable
 
 
@@ -57,6 +58,8 @@ class Reproduce:
         for name, value in given.items():
             if value is not None and name not in known:
                 raise ValueError(f"{name}={value} has no effect on {self.what}: leave it out")
+            if isinstance(value, int):
+                as_count(name, value)
 
     def _file(self, ending: str) -> Path:
         return (self.out / f"{self.what}{ending}").resolve()

@@ -2,19 +2,16 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.networks.activations import ReLU
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import check_parts, check_sizes, truncated_normal
+from oscsim.networks.layered import check_parts, check_sizes, dense_weights
 
 
 class AbstractFeedForwardNetwork(eqx.Module):
@@ -79,10 +76,7 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
         self.sizes = check_sizes(sizes, 2, "an input, layers of neurons, and an output")
         self.activation = ReLU() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
-        shapes = [(n_out, n_in) for n_in, n_out in pairwise(self.sizes)]
-        keys = jax.random.split(key, len(shapes))
-        self.weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
-        self.biases = tuple(jnp.zeros(n_out) for n_out, _ in shapes)
+        self.weights, self.biases = dense_weights(self.sizes, scale, key)
 
     @property
     def input_shape(self) -> tuple[int]:

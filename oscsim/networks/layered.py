@@ -33,6 +33,16 @@ def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float |
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
 
+def dense_weights(
+    sizes: Sequence[int], scale: float | None, key: Key[Array, ""]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Weights and biases between layers of these sizes, at the start."""
+    shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
+    keys = jax.random.split(key, len(shapes))
+    weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
+    return weights, tuple(jnp.zeros(n_out) for n_out, _ in shapes)
+
+
 def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, ...]:
     """Layer sizes as a tuple of positive integers, `fewest` of them at least."""
     remedy = f"give {meaning}, as positive integers"
@@ -96,10 +106,7 @@ class LayeredNetwork(AbstractNetwork):
         self.activation = Logistic() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
-        shapes = [(n_out, n_in) for n_in, n_out in pairwise(self.sizes)]
-        keys = jax.random.split(key, len(shapes))
-        self.weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
-        self.biases = tuple(jnp.zeros(n_out) for n_out, _ in shapes)
+        self.weights, self.biases = dense_weights(self.sizes, scale, key)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -12,16 +12,12 @@ from oscsim.estimators import Classic, Phases
 from oscsim.metrics import cosine
 from oscsim.networks import LayeredNetwork
 from oscsim.paper.authors import authors
+from oscsim.paper.panels import THEIRS, Panels, with_letters
 from oscsim.plot.planes import stability
 from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
 from oscsim.response import convergence_radius, stability_map
 from oscsim.simulate import simulate
 from oscsim.teaching import Rotating
-
-Panels = dict[str, xarray.Dataset]
-
-AUTHORS = {"color": "black", "linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 0}
-"""How the authors' curves are drawn, behind ours."""
 
 
 def toy() -> tuple[LayeredNetwork, Any, np.ndarray]:
@@ -41,8 +37,7 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
     Returns:
         `a`: `teaching` $\beta(t)$ and `activity` $s(t) - c_0$ of the last layer over one period, real and imaginary
         parts. `b`: `settled`, where in the plane of $\beta$ the free equilibrium continues to.
-        `c`: `activity` of the last layer, settled at $\beta$ around circles of growing `amplitude`. `d`:
-        `cosine` of the estimate to the exact gradient, over `amplitude` and `points` N (1: classic).
+        `c`: `activity` of the last layer, settled at $\beta$ around circles of growing `amplitude`. `d`: as `fig2d`.
     """
     net, x, y = toy()
     radius = convergence_radius(net, x, y)
@@ -50,7 +45,7 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
         "a": _oscillation(net, x, y, 0.5 * radius, period),
         "b": _settled(net, x, y, radius, resolution),
         "c": _circles(net, x, y, radius),
-        "d": _cosines(net, x, y, authors()["fig2d"]["amplitude"] if amplitudes is None else amplitudes),
+        "d": fig2d(amplitudes),
     }
     for name, panel in panels.items():
         panel.attrs |= {"figure": f"2{name}", "network": "6-4-4-4", "radius": radius}
@@ -93,13 +88,23 @@ def _circles(net: Any, x: Any, y: Any, radius: float, points: int = 96) -> xarra
     )
 
 
-def _cosines(net: Any, x: Any, y: Any, amplitudes: Sequence[float]) -> xarray.Dataset:
+def fig2d(amplitudes: Sequence[float] | None = None) -> xarray.Dataset:
+    """How good the gradient of the 6-4-4-4 network is, against the amplitude of the teaching signal.
+
+    Args:
+        amplitudes: by default those of the authors, 0.01 to 2.
+
+    Returns:
+        `cosine` of the estimate to the exact gradient, over `amplitude` and `points` N (1: classic, and 30).
+    """
+    net, x, y = toy()
+    sizes: Sequence[float] = authors()["fig2d"]["amplitude"] if amplitudes is None else amplitudes
     exact = exact_gradient(net, x, y)
     estimators = {1: Classic, 30: lambda a: Phases(a, 30, steps=(100, 100))}
-    found = [[float(cosine(make(a)(net, x, y).gradient, exact)) for a in amplitudes] for make in estimators.values()]
+    found = [[float(cosine(make(a)(net, x, y).gradient, exact)) for a in sizes] for make in estimators.values()]
     return xarray.Dataset(
         {"cosine": (("points", "amplitude"), np.array(found))},
-        coords={"points": list(estimators), "amplitude": np.asarray(amplitudes, float)},
+        coords={"points": list(estimators), "amplitude": np.asarray(sizes, float)},
     )
 
 
@@ -120,9 +125,7 @@ def draw_fig2(panels: Panels) -> np.ndarray:
     stability(beta, settled.settled.values, axes[0, 1], circles=circles)
     _draw_circles(axes[1, 0], panels["c"], radius)
     _draw_cosines(axes[1, 1], panels["d"], radius)
-    for letter, ax in zip("abcd", axes.flat, strict=True):
-        finish(ax)
-        ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)
+    with_letters(axes.flat)
     return axes
 
 
@@ -162,7 +165,7 @@ def _draw_cosines(ax: Any, panel: xarray.Dataset, radius: float) -> None:
         one = panel.cosine.sel(points=points)
         ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=COLOURS[1 - number])
         note = None if number else "authors"
-        ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, **AUTHORS)
+        ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
     place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
     ax.annotate(" our radius", (radius, 0.6), fontsize=NOTE_SIZE, color="0.4", **place)

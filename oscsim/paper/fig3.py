@@ -12,11 +12,11 @@ import xarray
 from oscsim.equilibrium import exact_gradient
 from oscsim.estimators import Classic, Exact, Phases
 from oscsim.metrics import cosine, errors_of
-from oscsim.networks import LayeredNetwork, Logistic
+from oscsim.networks import LayeredNetwork
 from oscsim.noise import StepNoise
 from oscsim.paper.authors import authors
-from oscsim.paper.fig2 import AUTHORS, Panels
-from oscsim.plot.style import COLOURS, curve_style, finish, legend
+from oscsim.paper.panels import THEIRS, Panels, with_letters
+from oscsim.plot.style import COLOURS, curve_style, legend
 from oscsim.plot.sweeps import sweep_curves
 from oscsim.simulate import PerCycle, simulate
 from oscsim.studies import FunctionStudy, Quantity
@@ -30,7 +30,7 @@ NAMES = {1: "classic, N = 1", 15: "holomorphic, N = 15"}
 
 def mnist_network(key: Any) -> LayeredNetwork:
     """784-256-256-10 with logistic neurons of slope 4 and weights of standard deviation 0.05."""
-    return LayeredNetwork((784, 256, 256, 10), activation=Logistic(slope=4.0, centre=0.5), scale=0.05, key=key)
+    return LayeredNetwork((784, 256, 256, 10), scale=0.05, key=key)
 
 
 def fig3(
@@ -143,9 +143,7 @@ def draw_fig3(panels: Panels) -> np.ndarray:
     axes[1].set_ylim(low, 30 * high)  # room for the legend
     legend(axes[1], title="period", title_fontsize=8, loc="upper right", ncols=2)
     draw_fig3c(panels["c"], axes[2])
-    for letter, ax in zip("abc", axes, strict=True):
-        finish(ax)
-        ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)
+    with_letters(axes)
     return axes
 
 
@@ -158,7 +156,7 @@ def _draw_running(ax: Any, curves: xarray.DataArray, label: str) -> None:
         theirs = 1 - cosines if curves.name == "one_minus_cosine" else distances / distances[0]
         note = None if number else "authors"
         shown = np.where(theirs[1:] > 0, theirs[1:], np.nan)
-        ax.plot(np.arange(1, len(theirs)), shown, label=note, **AUTHORS)
+        ax.plot(np.arange(1, len(theirs)), shown, label=note, color="black", **THEIRS)
     ax.set(xscale="log", yscale="log", xlabel="periods averaged, from rest", ylabel=label)
     ax.set_xticks([1, 2, 5, 10, 20, 40], labels=["1", "2", "5", "10", "20", "40"], minor=False)
     ax.set_xticks([], minor=True)
@@ -176,7 +174,7 @@ def draw_fig3c(data: xarray.Dataset, ax: Any = None) -> Any:
             keep = np.asarray(run["amplitude"]) >= lowest
             theirs = np.asarray(run["amplitude"])[keep], np.asarray(run["cosine"][f"N={points}"])[keep]
             note = "authors, two runs" if points == 15 and number == 0 else None
-            ax.plot(*theirs, label=note, **AUTHORS | {"linestyle": ["--", ":"][number % 2]})
+            ax.plot(*theirs, label=note, color="black", **THEIRS | {"linestyle": ["--", ":"][number % 2]})
     ax.set(ylim=(0, 1.02), xlabel="amplitude")
     legend(ax, loc="lower center")
     return ax

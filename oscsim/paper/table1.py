@@ -17,15 +17,12 @@ from oscsim.learning import train
 from oscsim.networks import LayeredNetwork
 from oscsim.noise import StepNoise
 from oscsim.paper.authors import authors
-from oscsim.paper.fig2 import Panels
+from oscsim.paper.panels import THEIRS, Panels
 from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
 from oscsim.teaching import Staircase
 
 NOISES = {"no_noise": 0.0, "noise": 0.04}
 """Standard deviation of the noise on the potentials at every step, in the two halves of the table."""
-
-THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "marker": "_", "markersize": 5, "zorder": 0}
-"""How the authors' curves are drawn, in the colour of the method."""
 
 
 class Method(NamedTuple):
@@ -145,6 +142,7 @@ def draw_table1(panels: Panels) -> np.ndarray:
     count = errors.sizes["noise"]
     _, axes = plt.subplots(1, count, figsize=(0.6 + 4.4 * count, 3.6), layout="constrained", squeeze=False, sharey=True)
     epochs = errors.epoch.values
+    theirs = THEIRS | {"marker": "_", "markersize": 5}  # one epoch is seen, too
     for noise, ax in zip(errors.noise.values, axes[0], strict=True):
         for number, method in enumerate(errors.method.values):
             colour = COLOURS[number]
@@ -152,8 +150,8 @@ def draw_table1(panels: Panels) -> np.ndarray:
             ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
             ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
             for run in authors()["table1"][noise][method]:
-                ax.plot(epochs[:50], run[: len(epochs)], color=colour, **THEIRS)
-        ax.plot([], [], color="0.3", label="authors, three runs each", **THEIRS)
+                ax.plot(epochs[:50], run[: len(epochs)], color=colour, **theirs)
+        ax.plot([], [], color="0.3", label="authors, three runs each", **theirs)
         strength = NOISES[noise]
         ax.set_title(f"noise {strength} at every step" if strength else "no noise", fontsize=9)
         ax.set(xlabel="epoch", yscale="log")

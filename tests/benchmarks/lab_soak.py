@@ -23,6 +23,9 @@ def resident(pid):
     raise ValueError(f"no process {pid}")
 
 
+STATUS = """Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null)?.data"""
+"""What the page says of the frame that it shows."""
+
 TURNED = """() => {
     const source = Bokeh.documents.map((d) => d.get_model_by_name("status")).find((s) => s != null);
     const of = (data) => [data.amplitude[0], data.period[0], data.intensity[0]].join();
@@ -48,12 +51,12 @@ PRESETS = {
 }
 
 
-def turn_knobs(page, get):
+def turn_knobs(page):
     """Median and 90th percentile over 42 turns, in milliseconds, for each preset."""
     print("preset                        median (ms)  90 % (ms)")
     for title, arrived in PRESETS.items():
         page.get_by_role("button", name=title, exact=True).click()
-        page.wait_for_function(f"() => {get}.{arrived} && {get}.number[0] > 10", timeout=120_000)
+        page.wait_for_function(f"() => {STATUS}.{arrived} && {STATUS}.number[0] > 10", timeout=120_000)
         page.wait_for_timeout(8000)  # the map is drawn
         times = []
         for _ in range(7):
@@ -76,17 +79,16 @@ def main(minutes):
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(url)
-        get = "Bokeh.documents.map((d) => d.get_model_by_name('status')).find((s) => s != null)?.data"
-        page.wait_for_function(f"() => {get}?.number[0] > 0", timeout=120_000)
+        page.wait_for_function(f"() => {STATUS}?.number[0] > 0", timeout=120_000)
         page.wait_for_timeout(90_000)  # the server compiles what the presets need
-        turn_knobs(page, get)
+        turn_knobs(page)
         print("minutes  memory (MB)  cycles/s  frames/s")
         began = time.monotonic()
-        before = page.evaluate(f"() => [{get}.number[0], {get}.drawing[0]]")
+        before = page.evaluate(f"() => [{STATUS}.number[0], {STATUS}.drawing[0]]")
         last = began
         while time.monotonic() - began < 60 * minutes:
             page.wait_for_timeout(30_000)
-            now, seen = time.monotonic(), page.evaluate(f"() => [{get}.number[0], {get}.drawing[0]]")
+            now, seen = time.monotonic(), page.evaluate(f"() => [{STATUS}.number[0], {STATUS}.drawing[0]]")
             rates = [(b - a) / (now - last) for a, b in zip(before, seen, strict=True)]
             print(
                 f"{(now - began) / 60:7.1f}  {resident(server.pid):11.0f}  {rates[0]:8.1f}  {rates[1]:8.1f}", flush=True

@@ -1,0 +1,21 @@
+"""What the figures share: panels and their letters, and how the authors' curves look behind ours."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import xarray
+
+from oscsim.plot.style import finish
+
+Panels = dict[str, xarray.Dataset]
+"""The data of each panel, by its letter or name."""
+
+THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 0}
+"""How the authors' curves are drawn, behind ours."""
+
+
+def with_letters(axes: Iterable[Any]) -> None:
+    """Finish the axes of a figure, and call them a, b, c, ..."""
+    for letter, ax in zip("abcd", axes, strict=False):
+        finish(ax)
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)
