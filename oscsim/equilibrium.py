@@ -22,8 +22,8 @@ class Equilibrium(eqx.Module):
     Attributes:
         potentials: $u$, one (batch, neurons) array per layer; real for a real `beta`.
         activities: $s = \sigma(u)$.
-        residual: the largest change of a potential in one more step, per sample.
-        steps: evaluations of the force that it took.
+        residual: the largest change of a potential in one more sweep over the layers, per sample.
+        steps: sweeps that it took.
     """
 
     potentials: Layers
@@ -46,10 +46,15 @@ def settle(
     tolerance: float | None = None,
     max_steps: int = 1000,
     memory: int = 5,
+    even_odd: bool = True,
     start: Layers | None = None,
     check: bool = True,
 ) -> Equilibrium:
-    r"""The fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ of a batch, by Anderson acceleration.
+    r"""The fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ of a batch, by even/odd sweeps and Anderson mixing.
+
+    Where layers are coupled to their neighbours alone, a sweep over the even layers and then the odd ones (block
+    Gauss-Seidel) contracts as much as two steps of all layers at once. With `memory=0, even_odd=False` this is the
+    plain iteration, Euler steps of length tau.
 
     Args:
         net: the neurons.
@@ -57,8 +62,9 @@ def settle(
         y: targets, (batch,) labels or (batch, classes).
         beta: the teaching signal, real or complex; one number, or one per sample.
         tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32.
-        max_steps: evaluations of the force before giving up.
-        memory: how many earlier steps Anderson mixes; 0 is the plain iteration, Euler steps of length tau.
+        max_steps: sweeps before giving up.
+        memory: how many earlier sweeps Anderson acceleration mixes; 0 for none.
+        even_odd: the second, fourth, ... layer first, then the others with what those have become; else all at once.
         start: potentials to start from; by default rest.
         check: raise where a sample does not settle; without it, look at `residual`.
 
@@ -87,7 +93,7 @@ def settle(
     max_steps, memory = as_count("max_steps", max_steps), as_count("memory", memory, 0)
     if start is not None:
         _check_start(net, inputs, start)
-    found = settle_inputs(net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), memory, start)
+    found = settle_inputs(net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), memory, start, even_odd)
     if check and not is_traced(found):
         require_settled(net, inputs, found, beta, tolerance)
     return found
@@ -114,21 +120,28 @@ def settle_inputs(
     max_steps: Any = 1000,
     memory: int = 5,
     start: Layers | None = None,
+    even_odd: bool = True,
 ) -> Equilibrium:
     """`settle` on checked inputs: pure, nothing is raised."""
     beta = jnp.asarray(beta, complex_of(net.dtype) if jnp.iscomplexobj(beta) else net.dtype)
     u = net.rest(inputs.x.shape[0]) if start is None else start
     u = to_complex(u) if jnp.iscomplexobj(beta) else u
 
-    def force(u):
-        return net.force(inputs.clamped, net.activities(u), inputs.y, beta)
+    layers = range(len(u))
+    blocks = (layers[1::2], layers[::2]) if even_odd and len(layers) > 1 else (layers,)
 
-    u, residual, steps = anderson(force, u, tolerance, max_steps, memory)
+    def sweep(u):
+        for block in blocks:  # the compiler leaves out the forces that are not taken
+            force = net.force(inputs.clamped, net.activities(u), inputs.y, beta)
+            u = tuple(force[i] if i in block else u[i] for i in layers)
+        return u
+
+    u, residual, steps = anderson(sweep, u, tolerance, max_steps, memory)
     return Equilibrium(u, net.activities(u), residual, steps)
 
 
 PATIENCE = 100
-"""Evaluations after which acceleration gives way to the neurons' own relaxation, in half steps."""
+"""Sweeps after which acceleration gives way to the neurons' own relaxation, in half steps."""
 
 
 def anderson(

@@ -361,7 +361,8 @@ def layerwise(
             f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate"
         )
     labels = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path).lstrip("."), parameters(net))
-    return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, labels)
+    # As a function: a pytree of labels is a network too, and one that can be called would be taken for the function.
+    return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
 
 
 class _Session:
