@@ -18,7 +18,8 @@ from oscsim.estimators import (
     LockIn,
     Phases,
 )
-from oscsim.learning import Trained, evaluate, layerwise, load, predict, train
+from oscsim.evaluation import evaluate, predict
+from oscsim.learning import Trained, layerwise, load, train
 from oscsim.metrics import cosine, norm_ratio, per_layer, relative_error
 from oscsim.networks import (
     AbstractActivation,

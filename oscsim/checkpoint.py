@@ -75,46 +75,52 @@ class Folder:
     Args:
         path: the folder; made if it does not exist.
         keep: how many to keep.
-        make: make the folder, or refuse one that does not exist.
+        write: make the folder if it does not exist; without, it has to be there and is read only, and what would write
+            does nothing.
 
     Raises:
         OSError: the folder cannot be made or written; said at once, and not at the first save.
-        FileNotFoundError: with `make=False`, there is no such folder.
+        FileNotFoundError: with `write=False`, there is no such folder.
     """
 
-    def __init__(self, path: str | Path, keep: int = 3, make: bool = True):
-        self.path, self.keep = Path(path), keep
-        if not make and not self.path.is_dir():
+    def __init__(self, path: str | Path, keep: int = 3, write: bool = True):
+        self.path, self.keep, self.write = Path(path), keep, write
+        if not write and not self.path.is_dir():
             raise FileNotFoundError(f"{path}: no such folder; give one that holds checkpoints")
-        if make:
+        if write:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
 
     def clean(self) -> None:
         """Remove what a process that was killed while it wrote has left behind."""
-        for leftover in self.path.glob("*.*.part"):
+        for leftover in self.path.glob("*.*.part") if self.write else ():
             leftover.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The checkpoints, oldest first."""
         return sorted(self.path.glob("step-*.osc"))
 
+    def path_of(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.path / f"step-{step:09d}.osc"
+
     def newest_path(self) -> Path | None:
         """The newest checkpoint."""
         return self.paths()[-1] if self.paths() else None
 
-    def save(self, step: int, value: Any) -> Path:
+    def save(self, step: int, value: Any) -> None:
         """Write the checkpoint of a step, then remove the oldest ones before it.
 
         Raises:
             OSError: it cannot be written; the ones before stay.
         """
-        path = save(value, self.path / f"step-{step:09d}.osc")
+        if not self.write:
+            return
+        path = save(value, self.path_of(step))
         earlier = [other for other in self.paths() if other.name < path.name]
         for old in earlier[: max(0, len(earlier) - self.keep + 1)]:
             old.unlink(missing_ok=True)
-        return path
 
     def rewind(self, step: int, value: Any) -> None:
         """Make the checkpoint of a step the newest one: later ones are removed.
@@ -122,9 +128,9 @@ class Folder:
         Raises:
             OSError: it cannot be written; then the later ones stay.
         """
-        path = self.save(step, value)
-        for later in self.paths():
-            if later.name > path.name:
+        self.save(step, value)
+        for later in self.paths() if self.write else ():
+            if later.name > self.path_of(step).name:
                 later.unlink(missing_ok=True)
 
     def newest(self, expect: type | None = None) -> Any:

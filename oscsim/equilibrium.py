@@ -50,18 +50,20 @@ def settle(
     start: Layers | None = None,
     check: bool = True,
 ) -> Equilibrium:
-    r"""The fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ of a batch, by even/odd sweeps and Anderson mixing.
+    r"""The fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ of a batch, by even/odd sweeps and mixing.
 
-    Where layers are coupled to their neighbours alone, a sweep over the even layers and then the odd ones (block
-    Gauss-Seidel) contracts as much as two steps of all layers at once. With `memory=0, even_odd=False` this is the
-    plain iteration, Euler steps of length tau.
+    A sweep over the even layers and then the odd ones (block Gauss-Seidel) contracts as much as two steps of all layers
+    at once, where each layer depends on its neighbours alone; Anderson acceleration mixes the sweeps. With `memory=0,
+    even_odd=False` this is the plain iteration, Euler steps of length tau.
 
     Args:
         net: the neurons.
         x: inputs, (batch, ...).
         y: targets, (batch,) labels or (batch, classes).
         beta: the teaching signal, real or complex; one number, or one per sample.
-        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32.
+        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32. A sample
+            whose residual is within rounding, four times the machine epsilon of its largest potential, counts as
+            settled too.
         max_steps: sweeps before giving up.
         memory: how many earlier sweeps Anderson acceleration mixes; 0 for none.
         even_odd: the second, fourth, ... layer first, then the others with what those have become; else all at once.
@@ -156,7 +158,7 @@ def anderson(
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
     Near a bifurcation the mixing can wander for ever: after `PATIENCE` evaluations half steps follow,
-    $z + (f(z) - z) / 2$.
+    $z + (f(z) - z) / 2$. A residual within rounding (`attainable`) is not improved any further.
 
     Returns:
         the fixed point; per sample the largest $|f(z) - z|$ at it; evaluations of `function`.
@@ -170,9 +172,9 @@ def anderson(
         return _flatten_samples(function(unravel(z)))[0]
 
     def running(carry):
-        _, _, residual, _, step = carry
+        z, _, residual, _, step = carry
         size = jnp.max(jnp.abs(residual), axis=1)
-        return (step < max_steps) & jnp.any((size > tolerance) & jnp.isfinite(size))
+        return (step < max_steps) & jnp.any((size > attainable(tolerance, z)) & jnp.isfinite(size))
 
     def improve(carry):
         z, value, residual, (d_residual, d_value), step = carry
@@ -193,7 +195,7 @@ def anderson(
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)
         # A sample that has settled stays where it is, since its history holds rounding alone; so does one that is lost.
-        keep = ~(jnp.max(jnp.abs(residual), axis=1, keepdims=True) > tolerance)
+        keep = ~(jnp.max(jnp.abs(residual), axis=1) > attainable(tolerance, z))[:, None]
         z_next, value_next, residual_next = (
             jnp.where(keep, old, new) for old, new in ((z, z_next), (value, value_next), (residual, residual_next))
         )
@@ -203,6 +205,11 @@ def anderson(
     carry = (flat, value, value - flat, history, jnp.ones((), jnp.int32))
     z, _, residual, _, steps = lax.while_loop(running, improve, carry)
     return unravel(z), jnp.max(jnp.abs(residual), axis=1), steps
+
+
+def attainable(tolerance: Any, flat: Float[Array, "batch numbers"]) -> Float[Array, " batch"]:
+    """The tolerance of each sample, but no less than rounding leaves of its largest number."""
+    return jnp.maximum(tolerance, 4 * jnp.finfo(flat.dtype).eps * jnp.max(jnp.abs(flat), axis=1))
 
 
 def _flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTree[Array]]]:
@@ -226,7 +233,7 @@ def _flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTr
 def require_settled(net: AbstractNetwork, inputs: Inputs, found: Equilibrium, beta: Any, tolerance: float) -> None:
     """Raise where a sample of a batch has not settled, and say which, where and what to do."""
     worst = np.asarray(found.residual)
-    if np.all(worst <= tolerance):
+    if np.all(worst <= np.asarray(attainable(tolerance, _flatten_samples(found.potentials)[0]))):
         return
     sample = int(np.argmax(np.where(np.isfinite(worst), worst, np.inf)))
     force = net.force(inputs.clamped, found.activities, inputs.y, beta)

@@ -1,15 +1,15 @@
 """Learning: an estimator's gradients, an optax optimizer, mini-batches; a run that can be stopped and goes on.
 
 Whatever is random derives from one key and the number of the step: a run that was stopped at any moment and resumed
-from its last checkpoint ends with the same weights, bit for bit.
+from its last checkpoint ends with the same weights, bit for bit. Where several processes train together, all do the
+same, and the first one writes.
 """
 
-import hashlib
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,19 +20,37 @@ import numpy as np
 import optax
 import xarray
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
 from oscsim import checkpoint
 from oscsim._arrays import all_finite, as_count, describe, interactive, require_key, require_positive
 from oscsim._progress import tqdm
 from oscsim.cycle import check_drive
-from oscsim.equilibrium import default_tolerance, exact_gradient, settle_inputs
+from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
+from oscsim.devices import (
+    SHARE,
+    WHOLE,
+    agreed,
+    as_mesh,
+    in_shares,
+    is_first,
+    largest_over,
+    mean_over,
+    on_all,
+    on_one,
+    own_key,
+    shared_out,
+    wait_for_all,
+)
+from oscsim.equilibrium import exact_gradient
 from oscsim.errors import DivergenceError, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
+from oscsim.evaluation import checked_data, labels_of, measured
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.networks.inputs import Inputs
 from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
 
@@ -136,6 +154,7 @@ def train(
     rollback: float | None = None,
     probe: int = 100,
     callbacks: Sequence[Callable[[Metrics, Any], Any]] = (),
+    devices: Sequence[Any] | None = None,
     progress: bool | None = None,
 ) -> Trained:
     r"""Train a network with the gradients of an estimator: $\theta \leftarrow \theta + \mathrm{optimizer}(g)$.
@@ -145,7 +164,7 @@ def train(
 
     Args:
         net: the neurons, or a feed-forward network with `Backpropagation()`.
-        data: inputs and targets, `(x, y)`.
+        data: inputs and targets, `(x, y)`, or a source of batches, such as `datasets.stream("imagenet32")`.
         estimator: `LockIn(...)`, `AlwaysOn(LockIn(...))`, `Phases(...)`, `Classic(...)`, `Exact(...)`, or your own.
         optimizer: from optax, with schedules if you like; `layerwise` gives each layer a rate of its own.
         epochs: how often to go through the data, in all (a resumed run included).
@@ -164,6 +183,8 @@ def train(
         probe: samples of the data on which the estimate is compared with the exact gradient after each epoch (with
             `AlwaysOn`, one batch of them, following the last input); 0 for none.
         callbacks: each is called after an epoch with its metrics and the network; one that returns True ends the run.
+        devices: to share each batch, each with the same number of samples; by default all that jax sees, of all
+            processes where there are several (`AlwaysOn` takes one).
         progress: show a progress bar; by default at a terminal and in notebooks.
 
     Returns:
@@ -195,32 +216,36 @@ def train(
     if resume and out is None:
         raise ValueError("resume=True needs the folder of the run: give out=...")
     _check_kinds(net, estimator, optimizer)
-    x, y = checked_data(net, "data", data)
+    source = data if isinstance(data, AbstractSource) else ArraySource(*checked_data(net, "data", data))
     held_out = None if validation is None else checked_data(net, "validation", validation)
-    if batch_size > len(x):
-        raise ValueError(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")
-    steps_per_epoch = len(x) // batch_size
+    if batch_size > len(source):
+        raise ValueError(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
+    steps_per_epoch = len(source) // batch_size
+    sample = checked_data(net, "data", source.first(batch_size))
+    alone = isinstance(estimator, AlwaysOn) and jax.process_count() == 1 and devices is None
+    mesh = None if alone else as_mesh(devices, batch_size)
+    if isinstance(estimator, AlwaysOn) and mesh is not None and mesh.size > 1:
+        raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}")
 
     identity = {
         "estimator": describe(estimator) if isinstance(estimator, eqx.Module) else type(estimator).__qualname__,
         "batch_size": str(batch_size),
         "key": str(jax.random.key_data(key).tolist()),
-        "data": _digest(x, y),
-        "validation data": "none" if held_out is None else _digest(*held_out),
+        "data": source.digest,
+        "validation data": "none" if held_out is None else digest_of(*held_out),
         "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
         "activation or cost": str([describe(getattr(net, name, None)) for name in ("activation", "cost")]),
     }
-    folder = None if out is None else checkpoint.Folder(out, keep)
-    sample = x[:batch_size], y[:batch_size]
-    learner = _start(net, estimator, optimizer, sample, key, identity, folder, resume)
+    folder = None if out is None else _folder(out, keep)
+    learner = on_all(mesh, _start(net, estimator, optimizer, sample, key, identity, folder, resume))
     _write_metrics(folder, learner)
-    session = _Session(estimator, optimizer, (x, y), held_out, augment, key, batch_size, probe)
+    session = _Session(estimator, optimizer, source, held_out, augment, key, batch_size, probe, mesh)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
     began = time.perf_counter() - learner.seconds
     saved = time.perf_counter()
     bar = tqdm(
         total=epochs * steps_per_epoch, initial=learner.step, unit="step",
-        disable=not (interactive() if progress is None else progress),
+        disable=not (is_first() and (interactive() if progress is None else progress)),
     )  # fmt: skip
     pace, epoch_start = 1, learner
     try:
@@ -242,7 +267,7 @@ def train(
                 warnings.warn(
                     f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
                 )
-                learner = _with(_loaded(folder, net, optimizer, identity), rate_scale=scale)
+                learner = on_all(mesh, _with(_loaded(folder, net, optimizer, identity), rate_scale=scale))
                 _write_metrics(folder, learner)
                 session.epoch_steps, epoch_start = 0, learner
                 bar.reset()
@@ -250,7 +275,7 @@ def train(
                 continue
             bar.update(done)
             now = time.perf_counter()
-            pace = max(1, math.ceil(done * 0.5 / (now - chunk_began)))  # a call of half a second
+            pace = agreed(max(1, math.ceil(done * 0.5 / (now - chunk_began))))  # a call of half a second
             if ended or now - saved > checkpoint_seconds:
                 learner = _with(learner, seconds=now - began)
                 _save(folder, learner)
@@ -260,61 +285,19 @@ def train(
                 _write_metrics(folder, learner)
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
                 stopped = _reason_to_stop(learner, patience)
-                if any([callback(row, learner.network) for callback in callbacks]):
+                if agreed(any([callback(row, learner.network) for callback in callbacks])):
                     stopped = stopped or "a callback asked for it"
     except KeyboardInterrupt:
         _save(folder, _with(learner, seconds=time.perf_counter() - began))
         raise
     finally:
         bar.close()
-    return Trained(learner.network, learner.best, learner.history, stopped)
+        session.close()
+    return Trained(*on_one(mesh, (learner.network, learner.best)), learner.history, stopped)
 
 
 MOST_ROLLBACKS = 10
 """After so many the run is given up."""
-
-
-def evaluate(net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000) -> Metrics:
-    """Loss and error on held-out data, at the free equilibrium.
-
-    Args:
-        net: a trained network.
-        x: inputs, (n, ...).
-        y: targets, (n,) labels or (n, classes).
-        batch_size: samples per device call.
-
-    Returns:
-        `loss` (mean), `settle_residual` (largest), and, for networks with `outputs`: `error` in percent, and
-        `top5_error` with more than five classes.
-
-    Raises:
-        ValueError: bad data (see `Inputs.of`).
-    """
-    x, y = checked_data(net, "data", (x, y))
-    return _evaluate(net, x, y, as_count("batch_size", batch_size))
-
-
-def predict(
-    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, *, batch_size: int = 1000
-) -> Float[np.ndarray, "n classes"]:
-    """The score of each class for each input: log-probabilities with `CrossEntropy`.
-
-    Raises:
-        ValueError: bad data (see `Inputs.of`), a network without `outputs`.
-        NotSettledError: an input for which the network has no free equilibrium.
-    """
-    if net.outputs is None:
-        raise ValueError("outputs is None: a network needs its number of classes to be read out")
-    x, batch_size = np.asarray(as_inputs(net, x)), as_count("batch_size", batch_size)
-    scores = []
-    for first in range(0, len(x), batch_size):
-        part, count = _padded(x[first : first + batch_size], batch_size)
-        _, found, residual = _judge(net, part, jnp.zeros(len(part), jnp.int32))
-        if not bool(jnp.all(residual[:count] <= 10 * default_tolerance(net.dtype))):
-            raise NotSettledError(f"an input among {first} to {first + count - 1} does not settle: train with smaller "
-                                  "rates, or lower the scale of the weights")  # fmt: skip
-        scores.append(np.asarray(found)[:count])
-    return np.concatenate(scores)
 
 
 def load(path: str | Path) -> Any:
@@ -326,7 +309,7 @@ def load(path: str | Path) -> Any:
     """
     path = Path(path)
     if path.is_dir():
-        return checkpoint.Folder(path, make=False).newest(Learner).network
+        return checkpoint.Folder(path, write=False).newest(Learner).network
     value = checkpoint.load(path)
     return value.network if isinstance(value, Learner) else value
 
@@ -368,36 +351,43 @@ def layerwise(
 class _Session:
     """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
 
-    def __init__(self, estimator, optimizer, data, validation, augment, key, batch_size, probe):
-        self.estimator, self.optimizer, self.augment = estimator, optimizer, augment
-        self.x, self.y = data
-        self.validation, self.batch_size, self.probe = validation, batch_size, probe
+    def __init__(self, estimator, optimizer, source, validation, augment, key, batch_size, probe, mesh):
+        self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
+        self.source, self.validation, self.batch_size, self.probe = source, validation, batch_size, probe
         self.order_key, self.step_key = jax.random.split(key)
-        self.steps_per_epoch = len(self.x) // batch_size
-        bytes_per_step = self.x[:batch_size].nbytes
+        self.steps_per_epoch = len(source) // batch_size
+        bytes_per_step = source.first(batch_size)[0].nbytes
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
-        self.order: tuple[int, Any] = (-1, None)
+        self.coming, self.position = iter(()), -1  # batches, and the step that the next one is for
         self.epoch_began, self.epoch_steps = time.perf_counter(), 0
 
-    def batches(self, step: int, count: int) -> tuple[Any, Any]:
+    def batches(self, step: int, count: int, dtype: Any) -> tuple[Any, Any]:
         """The inputs and targets of some steps of one epoch, in buffers of fixed length."""
         epoch, first = divmod(step, self.steps_per_epoch)
-        if self.order[0] != epoch:
-            permutation = jax.random.permutation(jax.random.fold_in(self.order_key, epoch), len(self.x))
-            self.order = epoch, np.asarray(permutation)
-        chosen = self.order[1][first * self.batch_size : (first + count) * self.batch_size]
-        chosen = np.concatenate([chosen, np.zeros(self.chunk * self.batch_size - len(chosen), chosen.dtype)])
-        shape = (self.chunk, self.batch_size)
-        return tuple(a[chosen].reshape(*shape, *a.shape[1:]) for a in (self.x, self.y))
+        if step != self.position or first == 0:
+            self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
+        given = [next(self.coming) for _ in range(count)]
+        self.position = step + count
+        buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
+        for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
+            buffer[:count] = batches
+        x, y = buffers
+        return x.astype(dtype, copy=False), y
+
+    def close(self) -> None:
+        """Stop whatever prepares batches."""
+        if isinstance(self.coming, Generator):
+            self.coming.close()
 
     def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
         """Some steps within one epoch: the learner after them, and how many they were."""
         left = self.steps_per_epoch - learner.step % self.steps_per_epoch
         count = min(self.chunk, left, pace)
-        x, y = self.batches(learner.step, count)
+        x, y = self.batches(learner.step, count, learner.network.dtype)
         network, optimizer_state, stream, tally = updates(
             self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
-            self.step_key, jnp.asarray(learner.rate_scale, jnp.float32), x, y, np.int32(learner.step), np.int32(count),
+            on_all(self.mesh, self.step_key), np.float32(learner.rate_scale), shared_out(self.mesh, x, 1),
+            shared_out(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
         )  # fmt: skip
         done = int(tally.count)
         self.epoch_steps += done
@@ -424,7 +414,7 @@ class _Session:
         if self.augment is not None:
             x = self.augment(x, jax.random.fold_in(key, 1))
         try:
-            estimate = self.estimate(learner, x, y, key)
+            estimate = self.estimate(on_one(self.mesh, learner), x, y, key)
         except (DivergenceError, NotSettledError) as error:
             return f"{place}: {error}; or lower the learning rate"
         broken = [jax.tree_util.keystr(p).lstrip(".") for p, a in _named(estimate.gradient) if not all_finite(a)]
@@ -449,11 +439,11 @@ class _Session:
             row["error"] = error / steps
         if self.validation is not None:
             x, y = self.validation
-            found = _evaluate(learner.network, x, y, 1000)
+            found = measured(learner.network, x, y, 1000, self.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
         if self.probe and not isinstance(self.estimator, Backpropagation):
-            row |= self.cosines(learner)
+            row |= self.cosines(on_one(self.mesh, learner))
         row["rate_scale"] = learner.rate_scale
         row["seconds"] = seconds
         now = time.perf_counter()
@@ -478,7 +468,7 @@ class _Session:
     def cosines(self, learner: Learner) -> Metrics:
         """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
         size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
-        x, y = self.x[:size], self.y[:size]
+        x, y = self.source.first(size)
         try:
             exact = exact_gradient(learner.network, x, y)
             gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
@@ -503,13 +493,25 @@ class _Tally(eqx.Module):
 @eqx.filter_jit
 def updates(
     estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
-    key: Any, rate_scale: Array, x: Any, y: Any, first: Any, count: Any,
+    key: Any, rate_scale: Any, x: Any, y: Any, first: Any, count: Any, mesh: Mesh | None = None,
 ) -> tuple[Any, Any, Any, _Tally]:  # fmt: skip
-    """Up to `count` updates; fewer if one fails, and then the state before it."""
+    """Up to `count` updates; fewer if one fails, and then the state before it.
+
+    The devices of a mesh share each batch: each has its own neurons, and all make the same update.
+    """
     learned, fixed = split_parameters(network)
     structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
     zeros = jnp.zeros(len(x), network.dtype)
     tally = _Tally(zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+    def reading(net, key, stream, x, y):
+        inputs = Inputs.of(net, x, y)
+        if isinstance(estimator, AlwaysOn):
+            stream, estimate = estimator.present(stream, net, inputs, key)
+        else:
+            estimate = estimator(net, inputs.x, inputs.y, key=own_key(mesh, key))
+        gradient, loss, error = mean_over(mesh, (estimate.gradient, estimate.loss, _error(net, inputs, estimate)))
+        return gradient, loss, error, largest_over(mesh, estimate.residual), stream
 
     def one(carry):
         learned, optimizer_state, stream, tally = carry
@@ -517,15 +519,13 @@ def updates(
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, 1))
-        inputs = Inputs.of(net, x_i, y[i])
-        if isinstance(estimator, AlwaysOn):
-            new_stream, estimate = estimator.present(stream, net, inputs, step_key)
-        else:
-            new_stream, estimate = stream, estimator(net, inputs.x, inputs.y, key=step_key)
+        gradient, loss, error, residual, new_stream = in_shares(
+            reading, mesh, (WHOLE, WHOLE, WHOLE, WHOLE, SHARE), (net, step_key), (stream, x_i, y[i])
+        )
         state = jax.tree.unflatten(structure, optimizer_state)
-        updates, state = optimizer.update(estimate.gradient, state, learned)
+        updates, state = optimizer.update(gradient, state, learned)
         new = eqx.apply_updates(learned, jax.tree.map(lambda u: rate_scale.astype(u.dtype) * u, updates))
-        good = all_finite((estimate.loss, new))  # one that has not quite settled is still a gradient: see `residual`
+        good = all_finite((loss, new))  # one that has not quite settled is still a gradient: see `residual`
 
         def keep(new, old):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
@@ -535,9 +535,9 @@ def updates(
             keep(jax.tree.leaves(state), optimizer_state),
             keep(new_stream, stream),
             _Tally(
-                tally.loss.at[i].set(estimate.loss),
-                tally.error.at[i].set(_error(net, inputs, estimate)),
-                tally.residual.at[i].set(estimate.residual.astype(tally.residual.dtype)),
+                tally.loss.at[i].set(loss),
+                tally.error.at[i].set(error),
+                tally.residual.at[i].set(residual.astype(tally.residual.dtype)),
                 jnp.where(good, i + 1, i),
                 ~good,
             ),
@@ -558,76 +558,7 @@ def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
         scores = jax.vmap(net)(inputs.x)
     else:
         scores = net.readout(inputs.clamped, estimate.activities)
-    return 100 * jnp.mean(jnp.argmax(scores, axis=1) != _labels(inputs.y)).astype(net.dtype)
-
-
-def _labels(y: Any) -> Any:
-    return y if y.ndim == 1 else y.argmax(axis=1)
-
-
-@eqx.filter_jit
-def _judge(net: Any, x: Any, y: Any) -> tuple[Array, Array, Array]:
-    """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
-    if isinstance(net, AbstractFeedForwardNetwork):
-        scores = jax.vmap(net)(x)
-        return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
-    inputs = Inputs.of(net, x, y)
-    free = settle_inputs(net, inputs, jnp.zeros(()), default_tolerance(net.dtype))
-    scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
-    return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
-
-
-EVALUATED = 500
-"""Samples that `mean_loss_and_error` settles at a time."""
-
-
-def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array, Array]:
-    """Mean loss and error in percent at the free equilibrium, as `evaluate`, but traceable: nothing is copied to host.
-
-    Samples are settled in batches; what fills the last one up is not counted.
-    """
-    size = min(EVALUATED, len(x))
-    filled = np.resize(np.arange(len(x)), (math.ceil(len(x) / size), size))
-    losses, scores, _ = lax.map(lambda rows: _judge(net, x[rows], y[rows]), jnp.asarray(filled))
-    losses, scores = losses.reshape(-1)[: len(x)], scores.reshape(-1, scores.shape[-1])[: len(x)]
-    wrong = jnp.argmax(scores, axis=1) != _labels(y)
-    return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
-
-
-def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """The array repeated up to a fixed length, so that one compilation serves the last batch too; and its length."""
-    return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
-
-
-def _evaluate(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> Metrics:
-    batch_size = min(batch_size, len(x))
-    losses, scores, residuals = [], [], []
-    for first in range(0, len(x), batch_size):
-        part, count = _padded(x[first : first + batch_size], batch_size)
-        loss, score, residual = _judge(net, part, _padded(y[first : first + batch_size], batch_size)[0])
-        losses.append(np.asarray(loss)[:count])
-        scores.append(np.asarray(score)[:count])
-        residuals.append(np.asarray(residual)[:count])
-    found = {"loss": float(np.mean(np.concatenate(losses), dtype=float))}
-    if net.outputs is not None:
-        order = np.argsort(-np.concatenate(scores), axis=1, kind="stable")
-        right = order == _labels(y)[:, None]
-        found["error"] = float(100 * np.mean(~right[:, 0]))
-        if net.outputs > 5:
-            found["top5_error"] = float(100 * np.mean(~right[:, :5].any(axis=1)))
-    return found | {"settle_residual": float(np.max(np.concatenate(residuals)))}
-
-
-def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ValueError(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
-    x, y = data
-    y = np.asarray(as_targets(net, y))
-    x = np.asarray(as_inputs(net, x))
-    if len(x) != len(y):
-        raise ValueError(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
-    return x, y
+    return 100 * jnp.mean(jnp.argmax(scores, axis=1) != labels_of(inputs.y)).astype(net.dtype)
 
 
 def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
@@ -682,16 +613,14 @@ def _named(tree: Any) -> list[tuple[Any, Any]]:
     return jax.tree_util.tree_leaves_with_path(tree)
 
 
-def _digest(*arrays: np.ndarray) -> str:
-    """A fingerprint of the data."""
-    digest = hashlib.blake2b(digest_size=16)
-    for a in arrays:
-        digest.update(f"{a.shape}{a.dtype}".encode())
-        digest.update(np.ascontiguousarray(a).data)
-    return digest.hexdigest()
-
-
 # Files.
+
+
+def _folder(out: str | Path, keep: int) -> checkpoint.Folder:
+    """The run's folder, which the first process makes and writes, and the others read."""
+    made = checkpoint.Folder(out, keep) if is_first() else None
+    wait_for_all("the folder is made")
+    return made or checkpoint.Folder(out, keep, write=False)
 
 
 def _start(
@@ -718,6 +647,7 @@ def _start(
         (x, y), lock_in = sample, estimator.lock_in
         check_time_scales(net, x, y, lock_in.teaching, lock_in.cycles, demodulated=True)
         stream = estimator.begin(net, Inputs.of(net, x, y), key)
+    wait_for_all("the folder is seen to be empty")
     state = jax.tree.leaves(optimizer.init(parameters(net)))
     learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
     if folder is not None:
@@ -726,7 +656,9 @@ def _start(
 
 
 def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> Learner:
+    wait_for_all("what is to be read is written")
     learner = folder.newest(Learner)
+    wait_for_all("it is read")
     for name, ours in identity.items():
         if (theirs := learner.identity.get(name)) != ours:
             raise ValueError(
@@ -755,7 +687,7 @@ def _save(folder: Any, learner: Learner) -> None:
 
 def _write_metrics(folder: Any, learner: Learner) -> None:
     """`metrics.jsonl` as of this state, whole or as it was: rows after a checkpoint that is gone back to go with it."""
-    if folder is None:
+    if folder is None or not folder.write:
         return
     rows = ({k: v if math.isfinite(v) else None for k, v in row.items()} for row in learner.history)
     try:

@@ -28,7 +28,7 @@ SIX = (
 
 def vgg4(
     classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    key: Key[Array, ""],
+    products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalNetwork:  # fmt: skip
     """Four convolutions of 128, 256, 512 and 512 channels, each pooled, and a dense readout: Table 2.
 
@@ -38,19 +38,20 @@ def vgg4(
         temperature: of the softmax pooling.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `HoloTanh(a=1.0, width=2.0)`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
         key: for the weights.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels.
+        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
     """
     return ConvolutionalNetwork(
-        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
     )
 
 
 def vgg6(
     classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    key: Key[Array, ""],
+    products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalNetwork:  # fmt: skip
     """Six convolutions of 128, 128, 256, 256, 512 and 512 channels, every other pooled: Fig. 4.
 
@@ -63,19 +64,20 @@ def vgg6(
         temperature: of the softmax pooling.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `HoloTanh(a=1.0, width=2.0)`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
         key: for the weights.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels.
+        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
     """
     return ConvolutionalNetwork(
-        _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
+        _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
     )
 
 
 def vgg4_feedforward(
     classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    key: Key[Array, ""],
+    products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalFeedForwardNetwork:  # fmt: skip
     """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
 
@@ -85,13 +87,14 @@ def vgg4_feedforward(
         temperature: of the softmax pooling.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `ReLU()`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalFeedForwardNetwork`.
         key: for the weights; those of `vgg4` with the same key.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels.
+        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
     """
     return ConvolutionalFeedForwardNetwork(
-        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, key=key
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
     )
 
 

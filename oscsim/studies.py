@@ -22,7 +22,8 @@ from oscsim._arrays import all_finite, as_count, is_traced, norm
 from oscsim.cycle import Cycle
 from oscsim.equilibrium import exact_gradient
 from oscsim.estimators import AbstractEstimator, LockIn
-from oscsim.learning import checked_data, mean_loss_and_error, updates
+from oscsim.evaluation import checked_data, mean_loss_and_error
+from oscsim.learning import updates
 from oscsim.metrics import cosine, relative_error
 from oscsim.networks.base import AbstractNetwork, parameters, split_parameters
 from oscsim.networks.inputs import as_inputs, as_targets

@@ -6,6 +6,7 @@ The package reads published formats only. JPEG is lossy: say "CIFAR-10 (JPEG)" w
 """
 
 import io
+import itertools
 import pickle
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def decode(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels, (n, 3072) uint8, all red, green and blue ones of an image in turn; and labels, (n,)."""
     with np.load(path) as file:
         streams, offsets, labels = file["jpeg"].tobytes(), file["offsets"], file["labels"]
-    images = [Image.open(io.BytesIO(streams[a:b])) for a, b in zip(offsets, offsets[1:], strict=False)]
+    images = [Image.open(io.BytesIO(streams[a:b])) for a, b in itertools.pairwise(offsets)]
     return np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2).reshape(len(images), 3072), labels
 
 

@@ -14,6 +14,8 @@ import pytest
 
 import oscsim as osc
 from oscsim.cli import main
+from tests.test_datasets import write_cifar
+from tests.test_sources import SIZES, write_all
 
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
 QUICK = ("--period", "60", "--steps-per-cycle", "60", "--hidden", "12", "--probe", "0")
@@ -84,6 +86,25 @@ def test_train_resume_and_predict(oscsim, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy").argmax(axis=1), labels)
 
 
+IMAGES = (
+    "--estimator", "phases", "--points", 2, "--amplitude", 1, "--tolerance", 1e-3, "--model", "vgg4", "--width", 0.02,
+    "--batch-size", 8, "--epochs", 1, "--probe", 0, "--standardise", "--learning-rate", 0.01,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_images_and_files_of_them(oscsim, tmp_path):
+    write_cifar(tmp_path, packed=True, n=16)
+    small = oscsim("train", "cifar10", "--data-dir", ".", "--augment", *IMAGES, "--samples", 40, "--out", "cifar10")
+    assert small.returncode == 0, small.stderr
+    assert [row["step"] for row in metrics(tmp_path / "cifar10")] == [5]
+    write_all(tmp_path)
+    streamed = oscsim("train", "imagenet32", "--data-dir", ".", *IMAGES, "--out", "imagenet32")
+    assert streamed.returncode == 0, streamed.stderr
+    assert [row["step"] for row in metrics(tmp_path / "imagenet32")] == [sum(SIZES) // 8]
+    assert osc.load(tmp_path / "imagenet32").outputs == 1000
+
+
 @pytest.mark.slow
 def test_a_file_of_options(oscsim, tmp_path, capsys):
     (tmp_path / "options.toml").write_text(
@@ -118,6 +139,17 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
         (("--out", "run", "--intensity", 0.1), "intensity=0.1 belongs to --noise white and --noise ornsteinuhlenbeck"),
         (("--out", "run", "--estimator", "exact", "--noise", "white", "--intensity", 1), "noise belongs to lock-in"),
         (("--out", "run", "--period", 5), "period=5 is shorter than 2 pi tau"),
+        (("--out", "run", "--width", 0.5), "width=0.5 belongs to a convolutional network, not to model=layered"),
+        (
+            ("--out", "run", "--model", "vgg4", "--slope", 2),
+            "slope=2.0 belongs to a layered network, not to model=vgg4",
+        ),
+        (("--out", "run", "--model", "vgg4", "--hidden", 8), "hidden=(8,) belongs to a layered network"),
+        (
+            ("--out", "run", "--model", "vgg6", "--estimator", "backpropagation"),
+            "model=vgg6 has no feed-forward twin: use vgg4",
+        ),
+        (("--out", "run", "--process-id", 1), "processes and process_id need a coordinator"),
     ],
     ids=lambda value: "-".join(map(str, value)).replace("/", "") if isinstance(value, tuple) else "",
 )

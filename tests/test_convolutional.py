@@ -1,5 +1,6 @@
 """Convolutional networks: their parts against plain formulas, their gradients against oracles, their errors."""
 
+import functools
 import inspect
 
 import diffrax
@@ -279,3 +280,69 @@ def stack(*layers, image=(8, 8, 3), outputs=2):
 def test_bad_input_is_refused(build, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build()
+
+
+@pytest.mark.parametrize(("products", "digits"), [("bfloat16", 2**-9), ("bfloat16x3", 2**-17)])
+def test_split_products_round_their_operands_and_so_do_their_derivatives(products, digits):
+    samples, weight = jax.random.normal(jax.random.key(0), (3, 5, 4, 2)), jax.random.normal(jax.random.key(1), (18, 3))
+    weight, along = weight.reshape(3, 3, 2, 3), jax.random.normal(jax.random.key(2), samples.shape)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def results(dtype, products):
+        """The product, its derivatives, and the derivative of one of these: all are linear in each operand."""
+        w, s, t = (a.astype(dtype) for a in (weight, samples, along))
+
+        def energy(w, s):
+            return jnp.sum(osc.convolve(w, s, products=products) ** 2) / 2
+
+        def force(s):
+            return jax.vmap(jax.grad(energy, argnums=1), in_axes=(None, 0))(w, s)
+
+        return (
+            jax.vmap(lambda s: osc.convolve(w, s, products=products))(s),
+            osc.convolve(w, s[0] + 1j * t[0], products=products),
+            force(s),
+            jax.jvp(force, (s,), (t,))[1],
+            jax.grad(lambda w: jnp.sum(jax.vmap(energy, in_axes=(None, 0))(w, s)))(w),
+            jax.vmap(jax.grad(energy), in_axes=(None, 0))(w, s),
+            jax.grad(lambda s: jnp.sum(force(s) * t))(s),
+        )
+
+    split = results(jnp.float32, products)
+    at_once = osc.convolve(weight.astype(jnp.float32), samples[0].astype(jnp.float32), products=products)
+    np.testing.assert_allclose(at_once, split[0][0], rtol=1e-5, atol=1e-6)
+    for found, exact in zip(split, results(jnp.float64, None), strict=True):
+        assert found.dtype in (jnp.float32, jnp.complex64)
+        error = float(jnp.max(jnp.abs(found - exact)) / jnp.max(jnp.abs(exact)))
+        assert digits / 8 < error < 4 * digits  # below: these were not such products
+
+
+def test_products_are_those_of_float32_unless_told_otherwise():
+    net = osc.ConvolutionalNetwork((osc.Convolution(2),), (4, 4, 1), 3, key=jax.random.key(0))
+    s, weight = jax.random.normal(jax.random.key(1), (4, 4, 1)), net.weights[0]
+    assert net.products is None
+    assert "split_product" not in str(jax.make_jaxpr(osc.convolve)(weight, s))
+    with pytest.raises(ValueError, match="'bfloat16' adds up in float32, for activities of float64"):
+        osc.convolve(weight, s, products="bfloat16")
+    for build in (osc.models.vgg4, osc.models.vgg6, osc.models.vgg4_feedforward):
+        assert build(width=1 / 64, products="bfloat16x3", key=jax.random.key(0)).products == "bfloat16x3"
+        with pytest.raises(ValueError, match="products='float16': use None, for float32, or one of 'bfloat16'"):
+            build(width=1 / 64, products="float16", key=jax.random.key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32"], indirect=True)
+def test_gradients_with_products_of_bfloat16_parts(precision):
+    x, y = jax.random.normal(jax.random.key(1), (4, 32, 32, 3)), np.arange(4)
+
+    def cosines(model, estimator, products):
+        plain, split = (
+            estimator(model(width=1 / 16, products=p, key=jax.random.key(0)), x, y).gradient for p in (None, products)
+        )
+        found = osc.per_layer(osc.cosine, split, plain)
+        return np.array([found[f"weights[{layer}]"] for layer in range(5)])
+
+    phases = osc.Phases(1.0, 2, tolerance=1e-4)
+    assert np.all(cosines(osc.models.vgg4, phases, "bfloat16x3") > 0.999)
+    assert np.all(cosines(osc.models.vgg4_feedforward, osc.Backpropagation(), "bfloat16x3") > 0.999)
+    assert cosines(osc.models.vgg4, phases, "bfloat16")[0] < 0.9  # the nudge is lost on the way down

@@ -13,7 +13,9 @@ import pytest
 
 import oscsim as osc
 from oscsim import checkpoint
+from oscsim.datasets import FileSource, imagenet32_files
 from oscsim.learning import Learner, jumped_to_chance
+from tests.test_sources import SIZES, read, write_all
 
 STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 60}
 LOCK_IN = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2, **STEPS)
@@ -245,6 +247,40 @@ def test_a_jump_goes_back_to_the_epoch_before(digits, held_out, tmp_path, monkey
     assert checkpoint.Folder(tmp_path).newest(Learner).step == 30
     result = train(digits, **settings, resume=True)
     assert_same_weights(result.network, train(digits, epochs=3).network)
+
+
+class Killed(Exception):
+    """Stands for whatever may end a process."""
+
+
+class Interrupted(FileSource):
+    """Files of which one cannot be read any more, at some moment."""
+
+    reads = 0
+
+    def _read_again(self, file):
+        self.reads += 1
+        if self.reads == 7:
+            raise Killed
+        return super()._read_again(file)
+
+
+@pytest.mark.slow
+def test_a_run_that_reads_files_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    write_all(tmp_path)
+    files = imagenet32_files(tmp_path)
+    layers = (osc.Convolution(2, 4, stride=4), osc.Convolution(3, 4, stride=4))
+    net = osc.ConvolutionalNetwork(layers, (32, 32, 3), 1000, key=KEY)
+    settings = {"net": net, "estimator": osc.Classic(0.1), "batch_size": 8, "rate": 0.01, "checkpoint_seconds": 1e-9}
+    with pytest.raises(Killed):
+        train(Interrupted(files, read), **settings, out=tmp_path / "run")
+    stopped = checkpoint.Folder(tmp_path / "run").newest(Learner).step
+    assert stopped % (sum(SIZES) // 8)
+    resumed = train(FileSource(files, read), **settings, out=tmp_path / "run", resume=True)
+    whole = train(FileSource(files, read), **settings)
+    assert_same_weights(resumed.network, whole.network)
+    with pytest.raises(ValueError, match="another data"):
+        train(FileSource(files[1:], read), **settings, out=tmp_path / "run", resume=True)
 
 
 def test_another_run_in_the_folder_is_refused(digits, tmp_path):

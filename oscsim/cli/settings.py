@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
+from oscsim._arrays import as_count
 
 ACTIVATIONS = {
     cls.__name__.lower(): cls
@@ -66,6 +67,78 @@ class Network:
         if shape and name != "logistic":
             raise ValueError(f"{next(iter(shape))} belongs to the logistic activation, not to {name}")
         return {"activation": ACTIVATIONS[name](**shape), "cost": COSTS[self.cost](), "scale": self.scale}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Networks for images of 32 by 32 pixels."""
+
+    model: Literal["layered", "vgg4", "vgg6"] = "layered"
+    """Layers of neurons of the sizes in --hidden, or one of the paper's convolutional networks."""
+
+    width: float | None = None
+    """Of a convolutional network: what its channels are multiplied by; 1 if not given."""
+
+    temperature: float | None = None
+    """Of a convolutional network: that of its softmax pooling; 1 if not given."""
+
+    augment: bool = False
+    """Crop and flip the images at random."""
+
+    def build(self, classes: int, key: jax.Array, feedforward: bool) -> Any:
+        """The convolutional network, with its initial weights, or its feed-forward twin."""
+        name = f"{self.model}_feedforward" if feedforward else self.model
+        if not hasattr(osc.models, name):
+            raise ValueError(f"model={self.model} has no feed-forward twin: use vgg4 with backpropagation")
+        shape = {k: v for k in ("width", "temperature") if (v := getattr(self, k)) is not None}
+        return getattr(osc.models, name)(classes, **shape, key=key)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes, on one machine or many, that train one network: each takes its share of every batch.
+
+    All run the same command, but for the number of the process, and share the folder of the run.
+    """
+
+    coordinator: str | None = None
+    """Address and port on the machine of process 0, the same for all, such as 10.0.0.1:4321; or auto, under SLURM, Open
+    MPI and others that jax knows. Only one process if not given."""
+
+    processes: int | None = None
+    """How many there are."""
+
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+    lost_after: int = 100
+    """Seconds without a sign of life after which a process counts as lost, and the others end."""
+
+    def join(self) -> bool:
+        """Find the others; returns whether there are any."""
+        numbers = (self.processes, self.process_id)
+        if self.coordinator in (None, "auto"):
+            if numbers != (None, None):
+                raise ValueError("processes and process_id need a coordinator: give --coordinator HOST:PORT")
+            address = None
+        else:
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"coordinator={self.coordinator}: use HOST:PORT, or auto")
+            if None in numbers:
+                raise ValueError("a coordinator needs both --processes N and --process-id K")
+            as_count("processes", self.processes)
+            if not 0 <= self.process_id < self.processes:
+                raise ValueError(f"process_id={self.process_id}: use 0 to {self.processes - 1}")
+            address = self.coordinator
+        if self.coordinator is None:
+            return False
+        as_count("lost_after", self.lost_after)
+        try:
+            jax.distributed.initialize(address, *numbers, heartbeat_timeout_seconds=self.lost_after)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"coordinator={self.coordinator}: {error}") from error
+        return True
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,30 +19,33 @@ import oscsim as osc
 from oscsim import checkpoint
 from oscsim._arrays import as_count
 from oscsim.cli.reports import require_writable
-from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
+from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, load_npz
+from oscsim.devices import is_first
 
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a layered network on a data set, with the gradients of an estimator.
+    """Train a network on a data set, with the gradients of an estimator.
 
     Prints a row for each epoch, and writes checkpoints, metrics.jsonl and settings.json into a folder, from which
     `oscsim train --resume DIR` goes on bit for bit, whatever stopped it. oscsim.load(DIR) gives the network.
     """
 
     data: Annotated[str, tyro.conf.Positional] = "digits"
-    """digits (embedded), mnist, fashion_mnist, or an .npz file with arrays x, y, x_test, y_test."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar100, imagenet32 (read file by file, ahead of time), or an
+    .npz file with arrays x, y, x_test, y_test."""
 
     out: Path | None = None
     """Folder for the run; made if it does not exist."""
 
     resume: Path | None = None
-    """Go on with the run in this folder, with its own settings; all other options but --epochs are refused."""
+    """Go on with the run in this folder, with its own settings; all other options are refused, but for --epochs
+    and those that say which process this is."""
 
     estimator: Literal["lock-in", "phases", "classic", "exact", "backpropagation"] = "lock-in"
-    """How gradients are obtained; backpropagation trains a feed-forward network of the same sizes."""
+    """How gradients are obtained; backpropagation trains the feed-forward twin."""
 
     epochs: int | None = None
     """How often to go through the data, in all; 10 if not given."""
@@ -118,15 +122,28 @@ class Train:
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point numbers to compute in."""
 
+    images: Annotated[Images, tyro.conf.arg(name="")] = field(default_factory=Images)
     network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
     signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=lambda: Signal(period=100.0))
     integration: Annotated[Integration, tyro.conf.arg(name="")] = field(
         default_factory=lambda: Integration(solver="euler", steps_per_cycle=100)
     )
     noise: Annotated[Noise, tyro.conf.arg(name="")] = field(default_factory=Noise)
+    together: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
 
     def run(self) -> None:
         """Run it."""
+        together = self.together.join()
+        try:
+            dataclasses.replace(self, together=Processes())._run()
+        except Exception as error:
+            if together:  # leaving in good order waits for the others, who may be lost, or wait for this one
+                print(f"oscsim: error: process {jax.process_index()}: {' '.join(str(error).split())}", file=sys.stderr)
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(2)
+            raise
+
+    def _run(self) -> None:
         if self.resume is not None:
             return self._saved_settings()._train(self.resume)
         if self.out is None:
@@ -160,35 +177,50 @@ class Train:
         epochs = as_count("epochs", self.epochs)
         resume = bool(checkpoint.Folder(out, self.keep).paths())  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
-            (x, y), validation = self._data()
+            data, validation = self._data()
             key_weights, key = jax.random.split(jax.random.key(self.seed))
-            labels = (y, validation[1])
-            classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
-            net = self._network(x, classes, key_weights)
-            steps = epochs * (len(x) // self.batch_size)
+            if self.data == "imagenet32":
+                shape, classes, samples = validation[0].shape[1:], 1000, len(data)
+            else:
+                x, *labels = *data, validation[1]
+                classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
+                shape, samples = x.shape[1:], len(x)
+            net = self._network(shape, classes, key_weights)
+            steps = epochs * (samples // self.batch_size)
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
             settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
-            checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
+            if is_first():
+                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
             try:
                 result = osc.train(
-                    net, (x, y), estimator, optimizer, epochs=epochs, key=key,
+                    net, data, estimator, optimizer, epochs=epochs, key=key,
                     batch_size=self.batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
                     checkpoint_seconds=self.checkpoint_seconds, patience=self.patience, rollback=self.rollback,
-                    probe=self.probe, callbacks=[_Rows()],
+                    probe=self.probe, callbacks=[_Rows()] if is_first() else [],
+                    augment=osc.datasets.augment if self.images.augment else None,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
                 sys.exit(130)
-        print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
+        if is_first():
+            print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
 
-    def _data(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Samples to train on and held-out ones."""
+    def _data(self) -> tuple[Any, tuple[Any, Any]]:
+        """Samples to train on, or a source of them, and held-out ones."""
         if self.data.endswith(".npz"):
             for name in ("standardise", "data_dir"):
                 if getattr(self, name):
                     raise ValueError(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
             x, y = load_npz(Path(self.data))
             held_out: Any = load_npz(Path(self.data), "x_test", "y_test")
+        elif self.data == "imagenet32":
+            if self.samples is not None:
+                raise ValueError(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
+            source = osc.datasets.stream("imagenet32", "train", self.data_dir, standardise=self.standardise)
+            test = osc.datasets.stream(
+                "imagenet32", "test", self.data_dir, standardise=source if self.standardise else False
+            )
+            return source, test.first(len(test))
         else:
             (x, y), held_out = (
                 osc.datasets.load(self.data, split, self.data_dir, standardise=self.standardise)
@@ -198,12 +230,20 @@ class Train:
             raise ValueError(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
         return (x[: self.samples], y[: self.samples]), held_out
 
-    def _network(self, x: Any, classes: int, key: Any) -> Any:
-        if x.ndim != 2:
-            raise ValueError(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
-        sizes = (x.shape[1], *self.hidden, classes)
-        build = self.network.build_feedforward if self.estimator == "backpropagation" else self.network.build
-        return build(sizes, key)
+    def _network(self, shape: tuple[int, ...], classes: int, key: Any) -> Any:
+        feedforward = self.estimator == "backpropagation"
+        if self.images.model == "layered":
+            _refuse_changed(self.images, f"belongs to a convolutional network, not to model={self.images.model}")
+            if len(shape) != 1:
+                raise ValueError(
+                    f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
+                )
+            build = self.network.build_feedforward if feedforward else self.network.build
+            return build((*shape, *self.hidden, classes), key)
+        _refuse_changed(self.network, f"belongs to a layered network, not to model={self.images.model}")
+        if self.hidden != Train.hidden:
+            raise ValueError(f"hidden={self.hidden} belongs to a layered network, not to model={self.images.model}")
+        return self.images.build(classes, key, feedforward)
 
     def _estimator(self) -> Any:
         """The estimator, where no option is left that it would ignore."""
@@ -305,6 +345,13 @@ class _Rows:
         print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
 
 
+def _refuse_changed(options: Any, why: str) -> None:
+    """Refuse options that would be ignored."""
+    for f in dataclasses.fields(options):
+        if (value := getattr(options, f.name)) != f.default:
+            raise ValueError(f"{f.name}={value} {why}: leave it out")
+
+
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
@@ -322,7 +369,14 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(cls: Any, values: dict[str, Any]) -> Any:
     """A dataclass from what `_to_json` made of it."""
-    nested = {"network": Network, "signal": Signal, "integration": Integration, "noise": Noise}
+    nested = {
+        "images": Images,
+        "network": Network,
+        "together": Processes,
+        "signal": Signal,
+        "integration": Integration,
+        "noise": Noise,
+    }
     paths = ("out", "resume", "data_dir")
     arguments = {}
     for name, value in values.items():

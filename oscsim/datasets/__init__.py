@@ -1,6 +1,7 @@
-"""Data to learn from, as arrays: embedded, downloaded once, or read from a folder that the user names.
+"""Data to learn from: embedded, downloaded once, or read from a folder that the user names.
 
-`load` reads every data set in `NAMES` from its files as published; `augment` varies images at random.
+`load` reads every data set in `NAMES` from its files as published, into arrays; `stream` leaves in its files what is
+too large for memory; `augment` varies images at random.
 """
 
 import math
@@ -11,9 +12,21 @@ from oscsim.datasets.augmentation import augment
 from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
 from oscsim.datasets.idx import read_mnist
+from oscsim.datasets.imagenet32 import _read as _read_imagenet32_bytes
 from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32
+from oscsim.datasets.source import AbstractSource, ArraySource, FileSource
 
-__all__ = ["NAMES", "augment", "imagenet32_files", "load", "read_imagenet32"]
+__all__ = [
+    "NAMES",
+    "AbstractSource",
+    "ArraySource",
+    "FileSource",
+    "augment",
+    "imagenet32_files",
+    "load",
+    "read_imagenet32",
+    "stream",
+]
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet32")
 """What `load` knows."""
@@ -35,8 +48,8 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
     subfolder of the data set's name, then in the folder itself. They have their published names (such as
     `train-images-idx3-ubyte.gz`, `cifar-10-python.tar.gz`, `train_data_batch_1`); unpacked ones
     (`train-images-idx3-ubyte`, `cifar-10-batches-py`) do as well. Where no folder is named, they are downloaded once
-    into the user's cache, and checked. ImageNet32 is not downloaded; its training split takes 16 GB of memory, and
-    `read_imagenet32` reads one of its ten files.
+    into the user's cache, and checked. ImageNet32 is not downloaded; its training split takes 16 GB of memory: `stream`
+    leaves it in its ten files, and `read_imagenet32` reads one of them.
 
     Args:
         name: one of `NAMES`.
@@ -54,8 +67,7 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
         FileNotFoundError: the folder, or a file in it, is missing.
         OSError: a download failed; nothing of it is kept.
     """
-    if name not in NAMES:
-        raise ValueError(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
+    _require_name(name)
     require_split(split)
     x, y = _read(name, split, data_dir)
     if standardise:
@@ -63,6 +75,38 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
         x -= mean
         x /= deviation
     return x, y
+
+
+def stream(
+    name: str, split: Split = "train", data_dir: Folder = None, *, standardise: bool | FileSource = False
+) -> FileSource:
+    """A data set that stays in its files, of which one at a time is read: ImageNet32, with the samples of `load`.
+
+    Its files are read once here, one by one, to check and to count what is in them.
+
+    Args:
+        name: `"imagenet32"`; the others fit in memory.
+        split: `"train"` or `"test"` (the validation set).
+        data_dir: the folder with the files, as in `load`.
+        standardise: shift and scale to mean 0 and variance 1 over the training split, per colour channel. For the test
+            split, True reads the training files too; the stream of the training split, given instead, saves that.
+
+    Raises:
+        ValueError: another data set, an unknown split, no folder, a file that is damaged or not as published.
+        FileNotFoundError: the folder, or a file in it, is missing.
+    """
+    _require_name(name)
+    if name != "imagenet32":
+        raise ValueError(f"name={name!r}: only 'imagenet32' is streamed, this one fits in memory; use load({name!r})")
+    paths = imagenet32_files(data_dir, split)
+    if standardise is True and split == "test":
+        standardise = FileSource(imagenet32_files(data_dir, "train"), _read_imagenet32_bytes)
+    return FileSource(paths, _read_imagenet32_bytes, standardise)
+
+
+def _require_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
 
 
 def _read(name: str, split: Split, data_dir: Folder) -> Data:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.networks.activations import ReLU
-from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
+from oscsim.networks.convolutional import Convolution, check_products, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
 
@@ -110,10 +110,11 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         convolutions: one `Convolution` per layer of images.
         input_shape: height, width and channels of one input.
         outputs: the number of classes.
+        products: None, `"bfloat16x3"` or `"bfloat16"`, as in `ConvolutionalNetwork`.
 
     Raises:
         TypeError: an activation, a cost, a key or a convolution of the wrong kind.
-        ValueError: no convolutions, or convolutions that do not fit the image that they are given.
+        ValueError: no convolutions, or convolutions that do not fit the image that they are given; unknown products.
     """
 
     weights: tuple[Real[Array, "..."], ...]
@@ -123,6 +124,7 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
     convolutions: tuple[Convolution, ...]
     input_shape: tuple[int, int, int] = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
+    products: str | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -134,8 +136,10 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
         readout_scale: float | None = None,
+        products: str | None = None,
     ):
         check_parts(activation, cost, key)
+        self.products = check_products(products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]
         self.activation = ReLU() if activation is None else activation
@@ -145,5 +149,5 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
     def __call__(self, x: Real[Array, "height width channels"]) -> Real[Array, " out"]:
         """The output for one image."""
         for convolution, weight, bias in zip(self.convolutions, self.weights, self.biases, strict=False):
-            x = self.activation(convolution(weight, bias, x))
+            x = self.activation(convolution(weight, bias, x, self.products))
         return self.weights[-1] @ x.reshape(-1) + self.biases[-1]

@@ -1,0 +1,130 @@
+"""Several devices, of one process or of many: each takes its share of a batch, and all hold the parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+AXIS = "batch"
+"""The name of the mesh's one axis; `jax.lax.pmean(a, AXIS)` is the mean over the devices."""
+
+WHOLE, SHARE = PartitionSpec(), PartitionSpec(AXIS)
+"""How an array lies on the devices: whole on each, or its leading axis split over them."""
+
+
+def as_mesh(devices: Sequence[Any] | None, batch_size: int) -> Mesh | None:
+    """The devices to compute on; None where there is only the one that jax takes by itself.
+
+    Raises:
+        ValueError: no devices, a batch that they cannot share equally, or not all of those of several processes.
+    """
+    chosen = jax.devices() if devices is None else list(devices)
+    if not chosen:
+        raise ValueError("devices is empty: give some of jax.devices(), or leave it out")
+    if jax.process_count() > 1 and len(chosen) != jax.device_count():
+        raise ValueError(f"devices names {len(chosen)} of {jax.device_count()}: several processes use all they have")
+    if batch_size % len(chosen):
+        raise ValueError(
+            f"batch_size={batch_size} cannot be shared equally by {len(chosen)} devices: use a multiple of "
+            f"{len(chosen)}, or devices=jax.devices()[:n]"
+        )
+    return None if devices is None and len(chosen) == 1 else Mesh(np.array(chosen), (AXIS,))
+
+
+def on_all(mesh: Mesh | None, tree: Any) -> Any:
+    """The arrays of a pytree, whole on every device."""
+    if mesh is None:
+        return tree
+    place = NamedSharding(mesh, WHOLE)
+
+    def whole(a):
+        if not eqx.is_array(a):
+            return a
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(whole(jax.random.key_data(a)), impl=jax.random.key_impl(a))
+        a = np.asarray(a)  # the devices of other processes are out of reach: each process fills its own
+        return jax.make_array_from_callback(a.shape, place, lambda index: a[index])
+
+    return jax.tree.map(whole, tree)
+
+
+def shared_out(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
+    """An array that every process holds, one axis of it split over the devices."""
+    if mesh is None:
+        return a
+    place = NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
+    return jax.make_array_from_callback(a.shape, place, lambda index: a[index])
+
+
+def on_one(mesh: Mesh | None, tree: Any) -> Any:
+    """The arrays of a pytree that are whole on every device, on one of this process."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda a: a.addressable_data(0) if isinstance(a, jax.Array) else a, tree)
+
+
+def in_shares(function: Callable, mesh: Mesh | None, out: Any, whole: Any, parts: Any) -> Any:
+    """`function(*whole, *parts)`, under jit; each device with its share of the leading axis of the arrays in `parts`.
+
+    Args:
+        function: of pytrees.
+        mesh: the devices; None calls the function as it is.
+        out: `WHOLE` or `SHARE` for each of what it returns: the same on all devices, or shares to be put together.
+        whole: arguments that all devices have.
+        parts: arguments that are split.
+    """
+    if mesh is None:
+        return function(*whole, *parts)
+    arrays, rest = eqx.partition((whole, parts), eqx.is_array)
+
+    def share(arrays):
+        whole, parts = eqx.combine(arrays, rest)
+        return function(*whole, *parts)
+
+    return jax.shard_map(share, mesh=mesh, in_specs=((WHOLE, SHARE),), out_specs=out, check_vma=False)(arrays)
+
+
+def own_key(mesh: Mesh | None, key: Any) -> Any:
+    """Within `in_shares`: a key of each device's own."""
+    return key if mesh is None else jax.random.fold_in(key, lax.axis_index(AXIS))
+
+
+def mean_over(mesh: Mesh | None, tree: Any) -> Any:
+    """Within `in_shares`: the mean over the devices."""
+    return tree if mesh is None else lax.pmean(tree, AXIS)
+
+
+def largest_over(mesh: Mesh | None, a: Array) -> Array:
+    """Within `in_shares`: the largest over the devices."""
+    return a if mesh is None else lax.pmax(a, AXIS)
+
+
+def put_together(mesh: Mesh | None, tree: Any) -> Any:
+    """Under jit: arrays that are split over the devices, whole on each."""
+    return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
+
+
+# Several processes run the same program; where a clock or a disk decides, the first decides for all.
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def agreed(value: int) -> int:
+    """What the first process has."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(jnp.int32(value)))
+
+
+def wait_for_all(name: str) -> None:
+    """Go on when every process has come to this place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

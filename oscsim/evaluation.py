@@ -1,0 +1,147 @@
+"""What a network makes of data: loss, error and scores at its free equilibrium."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from oscsim._arrays import as_count
+from oscsim.devices import SHARE, in_shares, put_together, shared_out
+from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.errors import NotSettledError
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+
+
+def evaluate(
+    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000
+) -> dict[str, float]:
+    """Loss and error on held-out data, at the free equilibrium.
+
+    Args:
+        net: a trained network.
+        x: inputs, (n, ...).
+        y: targets, (n,) labels or (n, classes).
+        batch_size: samples per device call.
+
+    Returns:
+        `loss` (mean), `settle_residual` (largest), and, for networks with `outputs`: `error` in percent, and
+        `top5_error` with more than five classes.
+
+    Raises:
+        ValueError: bad data (see `Inputs.of`).
+    """
+    x, y = checked_data(net, "data", (x, y))
+    return measured(net, x, y, as_count("batch_size", batch_size))
+
+
+def predict(
+    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, *, batch_size: int = 1000
+) -> Float[np.ndarray, "n classes"]:
+    """The score of each class for each input: log-probabilities with `CrossEntropy`.
+
+    Raises:
+        ValueError: bad data (see `Inputs.of`), a network without `outputs`.
+        NotSettledError: an input for which the network has no free equilibrium.
+    """
+    if net.outputs is None:
+        raise ValueError("outputs is None: a network needs its number of classes to be read out")
+    x, batch_size = np.asarray(as_inputs(net, x)), as_count("batch_size", batch_size)
+    scores = []
+    for first in range(0, len(x), batch_size):
+        part, count = _padded(x[first : first + batch_size], batch_size)
+        _, found, residual = _judge(net, part, jnp.zeros(len(part), jnp.int32))
+        if not bool(jnp.all(residual[:count] <= 10 * judged_tolerance(net.dtype))):
+            raise NotSettledError(f"an input among {first} to {first + count - 1} does not settle: train with smaller "
+                                  "rates, or lower the scale of the weights")  # fmt: skip
+        scores.append(np.asarray(found)[:count])
+    return np.concatenate(scores)
+
+
+def judged_tolerance(dtype: Any) -> float:
+    """The residual at which a network is read out: far below what tells classes apart."""
+    return 100 * default_tolerance(dtype)
+
+
+@eqx.filter_jit
+def _judge(net: Any, x: Any, y: Any, mesh: Mesh | None = None) -> tuple[Array, Array, Array]:
+    """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
+
+    def judge(net, x, y):
+        if isinstance(net, AbstractFeedForwardNetwork):
+            scores = jax.vmap(net)(x)
+            return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
+        inputs = Inputs.of(net, x, y)
+        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype))
+        scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
+        return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
+
+    return put_together(mesh, in_shares(judge, mesh, SHARE, (net,), (x, y)))
+
+
+EVALUATED = 500
+"""Samples that `mean_loss_and_error` settles at a time."""
+
+
+def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array, Array]:
+    """Mean loss and error in percent at the free equilibrium, as `evaluate`, but traceable: nothing is copied to host.
+
+    Samples are settled in batches; what fills the last one up is not counted.
+    """
+    size = min(EVALUATED, len(x))
+    filled = np.resize(np.arange(len(x)), (math.ceil(len(x) / size), size))
+    losses, scores, _ = lax.map(lambda rows: _judge(net, x[rows], y[rows]), jnp.asarray(filled))
+    losses, scores = losses.reshape(-1)[: len(x)], scores.reshape(-1, scores.shape[-1])[: len(x)]
+    wrong = jnp.argmax(scores, axis=1) != labels_of(y)
+    return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
+
+
+def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+    """The array repeated up to a fixed length, so that one compilation serves the last batch too; and its length."""
+    return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
+
+
+def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> dict[str, float]:
+    """`evaluate` on checked data, each batch shared by the devices of a mesh; `net` is on all of them."""
+    batch_size = min(batch_size, len(x))
+    if mesh is not None:
+        batch_size = mesh.size * math.ceil(batch_size / mesh.size)
+    found = []
+    for first in range(0, len(x), batch_size):
+        part, count = _padded(x[first : first + batch_size], batch_size)
+        targets = _padded(y[first : first + batch_size], batch_size)[0]
+        judged = _judge(net, shared_out(mesh, part, 0), shared_out(mesh, targets, 0), mesh)
+        found.append([np.asarray(a)[:count] for a in judged])
+    losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
+    row = {"loss": float(np.mean(losses, dtype=float))}
+    if net.outputs is not None:
+        order = np.argsort(-scores, axis=1, kind="stable")
+        right = order == labels_of(y)[:, None]
+        row["error"] = float(100 * np.mean(~right[:, 0]))
+        if net.outputs > 5:
+            row["top5_error"] = float(100 * np.mean(~right[:, :5].any(axis=1)))
+    return row | {"settle_residual": float(np.max(residuals))}
+
+
+def labels_of(y: Any) -> Any:
+    """Labels, of labels or of one-hot targets."""
+    return y if y.ndim == 1 else y.argmax(axis=1)
+
+
+def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
+    x, y = data
+    y = np.asarray(as_targets(net, y))
+    x = np.asarray(as_inputs(net, x))
+    if len(x) != len(y):
+        raise ValueError(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
+    return x, y
