@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from oscsim._arrays import as_count
 from oscsim.devices import SHARE, in_shares, put_together, shared_out
-from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -65,6 +65,10 @@ def predict(
     return np.concatenate(scores)
 
 
+JUDGED_SWEEPS = 2 * PATIENCE
+"""Sweeps after which a sample is judged where it stands: one that has no stable state would hold up its whole batch."""
+
+
 def judged_tolerance(dtype: Any) -> float:
     """The residual at which a network is read out: far below what tells classes apart."""
     return 100 * default_tolerance(dtype)
@@ -79,7 +83,7 @@ def _judge(net: Any, x: Any, y: Any, mesh: Mesh | None = None) -> tuple[Array, A
             scores = jax.vmap(net)(x)
             return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
         inputs = Inputs.of(net, x, y)
-        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype))
+        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), JUDGED_SWEEPS)
         scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
         return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
 
@@ -87,7 +91,7 @@ def _judge(net: Any, x: Any, y: Any, mesh: Mesh | None = None) -> tuple[Array, A
 
 
 EVALUATED = 500
-"""Samples that `mean_loss_and_error` settles at a time."""
+"""Samples that are settled at a time while a network is trained."""
 
 
 def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array, Array]:

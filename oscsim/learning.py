@@ -9,7 +9,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,7 +46,7 @@ from oscsim.devices import (
 from oscsim.equilibrium import exact_gradient
 from oscsim.errors import DivergenceError, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
-from oscsim.evaluation import checked_data, labels_of, measured
+from oscsim.evaluation import EVALUATED, checked_data, labels_of, measured
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -293,7 +293,8 @@ def train(
     finally:
         bar.close()
         session.close()
-    return Trained(*on_one(mesh, (learner.network, learner.best)), learner.history, stopped)
+    network, best = on_one(mesh, (learner.network, learner.best))
+    return Trained(network, best, learner.history, stopped)
 
 
 MOST_ROLLBACKS = 10
@@ -358,7 +359,8 @@ class _Session:
         self.steps_per_epoch = len(source) // batch_size
         bytes_per_step = source.first(batch_size)[0].nbytes
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
-        self.coming, self.position = iter(()), -1  # batches, and the step that the next one is for
+        self.coming: Iterator[Any] = iter(())  # batches
+        self.position = -1  # the step that the next one is for
         self.epoch_began, self.epoch_steps = time.perf_counter(), 0
 
     def batches(self, step: int, count: int, dtype: Any) -> tuple[Any, Any]:
@@ -439,7 +441,7 @@ class _Session:
             row["error"] = error / steps
         if self.validation is not None:
             x, y = self.validation
-            found = measured(learner.network, x, y, 1000, self.mesh)
+            found = measured(learner.network, x, y, EVALUATED, self.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
         if self.probe and not isinstance(self.estimator, Backpropagation):

@@ -486,6 +486,19 @@ class Gate:
         return batches
 
 
+def test_who_closes_while_nothing_is_done_wakes_the_thread(folder):
+    gate = Gate(folder)
+    batches = gate.source.batches(KEY, 0, 3)
+    next(batches)
+    wait_for(lambda: gate.reads == 20 + 4)
+    workers()[0].join(0.1)  # time to come to where it waits for room
+    closer = threading.Thread(target=batches.close, daemon=True)
+    closer.start()
+    closer.join(10)
+    assert workers() == []
+    assert gate.reads == 20 + 4
+
+
 def test_who_closes_while_a_file_is_read_waits_for_this_one_only(folder):
     gate = Gate(folder)
     batches = gate.next_read()

@@ -116,26 +116,25 @@ class Processes:
 
     def join(self) -> bool:
         """Find the others; returns whether there are any."""
-        numbers = (self.processes, self.process_id)
+        count, number = self.processes, self.process_id
         if self.coordinator in (None, "auto"):
-            if numbers != (None, None):
+            if (count, number) != (None, None):
                 raise ValueError("processes and process_id need a coordinator: give --coordinator HOST:PORT")
             address = None
         else:
             host, _, port = self.coordinator.rpartition(":")
             if not host or not port.isdecimal():
                 raise ValueError(f"coordinator={self.coordinator}: use HOST:PORT, or auto")
-            if None in numbers:
+            if count is None or number is None:
                 raise ValueError("a coordinator needs both --processes N and --process-id K")
-            as_count("processes", self.processes)
-            if not 0 <= self.process_id < self.processes:
-                raise ValueError(f"process_id={self.process_id}: use 0 to {self.processes - 1}")
+            if not 0 <= number < as_count("processes", count):
+                raise ValueError(f"process_id={number}: use 0 to {count - 1}")
             address = self.coordinator
         if self.coordinator is None:
             return False
         as_count("lost_after", self.lost_after)
         try:
-            jax.distributed.initialize(address, *numbers, heartbeat_timeout_seconds=self.lost_after)
+            jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=self.lost_after)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"coordinator={self.coordinator}: {error}") from error
         return True

@@ -139,7 +139,7 @@ class Train:
         except Exception as error:
             if together:  # leaving in good order waits for the others, who may be lost, or wait for this one
                 print(f"oscsim: error: process {jax.process_index()}: {' '.join(str(error).split())}", file=sys.stderr)
-                sys.stdout.flush(), sys.stderr.flush()
+                sys.stdout.flush()
                 os._exit(2)
             raise
 

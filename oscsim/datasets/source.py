@@ -259,7 +259,7 @@ def _ahead(batches: Iterator[Samples]) -> Generator[Samples, None, None]:
     try:
         yield from iter(lambda: _taken(made, room), None)
     finally:
-        if not sys.is_finalizing():  # else daemon threads stand still already, and it would wait for them forever
+        if not sys.is_finalizing():  # else daemon threads stand still already, and cannot be waited for
             stop.set()
             room.put(None)
             if thread is not threading.current_thread():
