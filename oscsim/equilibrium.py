@@ -61,9 +61,7 @@ def settle(
         x: inputs, (batch, ...).
         y: targets, (batch,) labels or (batch, classes).
         beta: the teaching signal, real or complex; one number, or one per sample.
-        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32. A sample
-            whose residual is within rounding, four times the machine epsilon of its largest potential, counts as
-            settled too.
+        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32.
         max_steps: sweeps before giving up.
         memory: how many earlier sweeps Anderson acceleration mixes; 0 for none.
         even_odd: the second, fourth, ... layer first, then the others with what those have become; else all at once.
@@ -158,7 +156,7 @@ def anderson(
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
     Near a bifurcation the mixing can wander for ever: after `PATIENCE` evaluations half steps follow,
-    $z + (f(z) - z) / 2$. A residual within rounding (`attainable`) is not improved any further.
+    $z + (f(z) - z) / 2$.
 
     Returns:
         the fixed point; per sample the largest $|f(z) - z|$ at it; evaluations of `function`.
@@ -172,9 +170,9 @@ def anderson(
         return _flatten_samples(function(unravel(z)))[0]
 
     def running(carry):
-        z, _, residual, _, step = carry
+        _, _, residual, _, step = carry
         size = jnp.max(jnp.abs(residual), axis=1)
-        return (step < max_steps) & jnp.any((size > attainable(tolerance, z)) & jnp.isfinite(size))
+        return (step < max_steps) & jnp.any((size > tolerance) & jnp.isfinite(size))
 
     def improve(carry):
         z, value, residual, (d_residual, d_value), step = carry
@@ -195,7 +193,7 @@ def anderson(
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)
         # A sample that has settled stays where it is, since its history holds rounding alone; so does one that is lost.
-        keep = ~(jnp.max(jnp.abs(residual), axis=1) > attainable(tolerance, z))[:, None]
+        keep = ~(jnp.max(jnp.abs(residual), axis=1, keepdims=True) > tolerance)
         z_next, value_next, residual_next = (
             jnp.where(keep, old, new) for old, new in ((z, z_next), (value, value_next), (residual, residual_next))
         )
@@ -205,11 +203,6 @@ def anderson(
     carry = (flat, value, value - flat, history, jnp.ones((), jnp.int32))
     z, _, residual, _, steps = lax.while_loop(running, improve, carry)
     return unravel(z), jnp.max(jnp.abs(residual), axis=1), steps
-
-
-def attainable(tolerance: Any, flat: Float[Array, "batch numbers"]) -> Float[Array, " batch"]:
-    """The tolerance of each sample, but no less than rounding leaves of its largest number."""
-    return jnp.maximum(tolerance, 4 * jnp.finfo(flat.dtype).eps * jnp.max(jnp.abs(flat), axis=1))
 
 
 def _flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTree[Array]]]:
@@ -233,7 +226,7 @@ def _flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTr
 def require_settled(net: AbstractNetwork, inputs: Inputs, found: Equilibrium, beta: Any, tolerance: float) -> None:
     """Raise where a sample of a batch has not settled, and say which, where and what to do."""
     worst = np.asarray(found.residual)
-    if np.all(worst <= np.asarray(attainable(tolerance, _flatten_samples(found.potentials)[0]))):
+    if np.all(worst <= tolerance):
         return
     sample = int(np.argmax(np.where(np.isfinite(worst), worst, np.inf)))
     force = net.force(inputs.clamped, found.activities, inputs.y, beta)
