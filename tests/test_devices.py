@@ -148,6 +148,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
     processes = start(tmp_path, *PHASES, *endless)
     wait_for(lambda: last_step(tmp_path / "run") > 40 or any(p.poll() is not None for p in processes))
     processes[lost].send_signal(signal.SIGKILL)
+    processes[lost].communicate()
     other = processes[1 - lost]
     _, said = other.communicate(timeout=BOUND)  # raises if it does not end
     assert other.returncode != 0
