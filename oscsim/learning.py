@@ -221,7 +221,7 @@ def train(
     if batch_size > len(source):
         raise ValueError(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
     steps_per_epoch = len(source) // batch_size
-    sample = checked_data(net, "data", source.first(batch_size))
+    sample = checked_data(net, "data", source.first(max(batch_size, probe)))
     alone = isinstance(estimator, AlwaysOn) and jax.process_count() == 1 and devices is None
     mesh = None if alone else as_mesh(devices, batch_size)
     if isinstance(estimator, AlwaysOn) and mesh is not None and mesh.size > 1:
@@ -237,9 +237,10 @@ def train(
         "activation or cost": str([describe(getattr(net, name, None)) for name in ("activation", "cost")]),
     }
     folder = None if out is None else _folder(out, keep)
-    learner = on_all(mesh, _start(net, estimator, optimizer, sample, key, identity, folder, resume))
+    batch = tuple(a[:batch_size] for a in sample)
+    learner = on_all(mesh, _start(net, estimator, optimizer, batch, key, identity, folder, resume))
     _write_metrics(folder, learner)
-    session = _Session(estimator, optimizer, source, held_out, augment, key, batch_size, probe, mesh)
+    session = _Session(estimator, optimizer, source, sample, held_out, augment, key, batch_size, probe, mesh)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
     began = time.perf_counter() - learner.seconds
     saved = time.perf_counter()
@@ -352,12 +353,13 @@ def layerwise(
 class _Session:
     """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
 
-    def __init__(self, estimator, optimizer, source, validation, augment, key, batch_size, probe, mesh):
+    def __init__(self, estimator, optimizer, source, sample, validation, augment, key, batch_size, probe, mesh):
         self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
-        self.source, self.validation, self.batch_size, self.probe = source, validation, batch_size, probe
+        self.source, self.sample, self.validation = source, sample, validation
+        self.batch_size, self.probe = batch_size, probe
         self.order_key, self.step_key = jax.random.split(key)
         self.steps_per_epoch = len(source) // batch_size
-        bytes_per_step = source.first(batch_size)[0].nbytes
+        bytes_per_step = sample[0][:batch_size].nbytes
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
         self.coming: Iterator[Any] = iter(())  # batches
         self.position = -1  # the step that the next one is for
@@ -470,7 +472,7 @@ class _Session:
     def cosines(self, learner: Learner) -> Metrics:
         """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
         size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
-        x, y = self.source.first(size)
+        x, y = (a[:size] for a in self.sample)
         try:
             exact = exact_gradient(learner.network, x, y)
             gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient

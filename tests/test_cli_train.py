@@ -150,6 +150,16 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
             "model=vgg6 has no feed-forward twin: use vgg4",
         ),
         (("--out", "run", "--process-id", 1), "processes and process_id need a coordinator"),
+        (("--out", "run", "--processes", 2), "processes and process_id need a coordinator"),
+        (
+            ("--out", "run", "--coordinator", "here", "--processes", 2, "--process-id", 0),
+            "coordinator=here: use HOST:PORT, or auto",
+        ),
+        (("--out", "run", "--coordinator", "a:1", "--processes", 2), "needs both --processes N and --process-id K"),
+        (
+            ("--out", "run", "--coordinator", "a:1", "--processes", 2, "--process-id", 2),
+            "process_id=2: use 0 to 1",
+        ),
     ],
     ids=lambda value: "-".join(map(str, value)).replace("/", "") if isinstance(value, tuple) else "",
 )

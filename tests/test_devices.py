@@ -159,20 +159,3 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
     assert alone.returncode == 0
     assert last_step(tmp_path / "run") == 20 * epochs
     assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), osc.parameters(osc.load(tmp_path / "run"))))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--processes", 2), "processes and process_id need a coordinator"),
-        (("--coordinator", "here", "--processes", 2, "--process-id", 0), "coordinator=here: use HOST:PORT, or auto"),
-        (("--coordinator", "a:1", "--processes", 2), "needs both --processes N and --process-id K"),
-        (("--coordinator", "a:1", "--processes", 2, "--process-id", 2), "process_id=2: use 0 to 1"),
-    ],
-    ids=["nobody", "address", "half", "number"],
-)
-def test_processes_that_cannot_be(tmp_path, arguments, message):
-    done = subprocess.run(command("train", "--out", "run", *arguments), cwd=tmp_path, env=ENVIRONMENT,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 2
-    assert message in done.stderr

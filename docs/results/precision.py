@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.networks.convolutional import PRODUCTS
+from oscsim.networks.products import PRODUCTS
 
 
 def measure(estimator, net, x, y, repeats):

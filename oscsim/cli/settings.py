@@ -116,22 +116,21 @@ class Processes:
 
     def join(self) -> bool:
         """Find the others; returns whether there are any."""
-        count, number = self.processes, self.process_id
-        if self.coordinator in (None, "auto"):
+        count, number, address = self.processes, self.process_id, self.coordinator
+        if address in (None, "auto"):
             if (count, number) != (None, None):
                 raise ValueError("processes and process_id need a coordinator: give --coordinator HOST:PORT")
-            address = None
+            if address is None:
+                return False
+            address = None  # jax finds it
         else:
-            host, _, port = self.coordinator.rpartition(":")
+            host, _, port = address.rpartition(":")
             if not host or not port.isdecimal():
-                raise ValueError(f"coordinator={self.coordinator}: use HOST:PORT, or auto")
+                raise ValueError(f"coordinator={address}: use HOST:PORT, or auto")
             if count is None or number is None:
                 raise ValueError("a coordinator needs both --processes N and --process-id K")
             if not 0 <= number < as_count("processes", count):
                 raise ValueError(f"process_id={number}: use 0 to {count - 1}")
-            address = self.coordinator
-        if self.coordinator is None:
-            return False
         as_count("lost_after", self.lost_after)
         try:
             jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=self.lost_after)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -155,8 +156,7 @@ class Train:
 
     def _saved_settings(self) -> "Train":
         """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
-        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(Train(), f.name)]
-        refused = set(changed) - {"resume", "epochs"}
+        refused = set(_changed(self)) - {"resume", "epochs"}
         if refused:
             raise ValueError(f"{sorted(refused)[0]} cannot change in a resumed run: give --resume and --epochs only")
         path = Path(self.resume or "") / "settings.json"
@@ -231,26 +231,27 @@ class Train:
         return (x[: self.samples], y[: self.samples]), held_out
 
     def _network(self, shape: tuple[int, ...], classes: int, key: Any) -> Any:
-        feedforward = self.estimator == "backpropagation"
-        if self.images.model == "layered":
-            _refuse_changed(self.images, f"belongs to a convolutional network, not to model={self.images.model}")
-            if len(shape) != 1:
-                raise ValueError(
-                    f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
-                )
-            build = self.network.build_feedforward if feedforward else self.network.build
-            return build((*shape, *self.hidden, classes), key)
-        _refuse_changed(self.network, f"belongs to a layered network, not to model={self.images.model}")
-        if self.hidden != Train.hidden:
-            raise ValueError(f"hidden={self.hidden} belongs to a layered network, not to model={self.images.model}")
-        return self.images.build(classes, key, feedforward)
+        feedforward, model = self.estimator == "backpropagation", self.images.model
+        layered = model == "layered"
+        kind, parts = ("convolutional", (self.images,)) if layered else ("layered", (self.network, self))
+        for part in parts:
+            for name in _changed(part, ("hidden",) if part is self else None):
+                value = getattr(part, name)
+                raise ValueError(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
+        if not layered:
+            return self.images.build(classes, key, feedforward)
+        if len(shape) != 1:
+            raise ValueError(
+                f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
+            )
+        build = self.network.build_feedforward if feedforward else self.network.build
+        return build((*shape, *self.hidden, classes), key)
 
     def _estimator(self) -> Any:
         """The estimator, where no option is left that it would ignore."""
         for options, owners in OPTIONS_OF.items():
-            for name in options if self.estimator not in owners else ():
-                part = next(p for p in (self, self.signal, self.integration) if hasattr(p, name))
-                if getattr(part, name) != getattr(next(p for p in _DEFAULTS if type(p) is type(part)), name):
+            for part in (self, self.signal, self.integration) if self.estimator not in owners else ():
+                for name in _changed(part, options):
                     raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
         amplitude, noise = self.signal.amplitude, self.noise.build()
         if self.estimator == "lock-in":
@@ -289,7 +290,7 @@ class Train:
         return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
-_DEFAULTS = (Train(), Train().signal, Train().integration)
+_DEFAULTS = (Train(), Images(), Network(), Train().signal, Train().integration)
 
 OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cycles", "discard", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): ("lock-in",),
@@ -345,11 +346,11 @@ class _Rows:
         print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
 
 
-def _refuse_changed(options: Any, why: str) -> None:
-    """Refuse options that would be ignored."""
-    for f in dataclasses.fields(options):
-        if (value := getattr(options, f.name)) != f.default:
-            raise ValueError(f"{f.name}={value} {why}: leave it out")
+def _changed(part: Any, names: Iterable[str] | None = None) -> list[str]:
+    """Those of the names, or of all options of a part of `Train`, that have another value than by default."""
+    default = next(p for p in _DEFAULTS if type(p) is type(part))
+    options = [f.name for f in dataclasses.fields(part) if names is None or f.name in names]
+    return [name for name in options if getattr(part, name) != getattr(default, name)]
 
 
 def _load_npy(path: Path) -> np.ndarray:

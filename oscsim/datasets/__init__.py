@@ -12,8 +12,7 @@ from oscsim.datasets.augmentation import augment
 from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
 from oscsim.datasets.idx import read_mnist
-from oscsim.datasets.imagenet32 import _read as _read_imagenet32_bytes
-from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32
+from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32, read_pixels
 from oscsim.datasets.source import AbstractSource, ArraySource, FileSource
 
 __all__ = [
@@ -100,8 +99,8 @@ def stream(
         raise ValueError(f"name={name!r}: only 'imagenet32' is streamed, this one fits in memory; use load({name!r})")
     paths = imagenet32_files(data_dir, split)
     if standardise is True and split == "test":
-        standardise = FileSource(imagenet32_files(data_dir, "train"), _read_imagenet32_bytes)
-    return FileSource(paths, _read_imagenet32_bytes, standardise)
+        standardise = FileSource(imagenet32_files(data_dir, "train"), read_pixels)
+    return FileSource(paths, read_pixels, standardise)
 
 
 def _require_name(name: str) -> None:

@@ -42,15 +42,16 @@ def read_imagenet32(path: str | os.PathLike[str]) -> Data:
         ValueError: the file is truncated, damaged or not as published.
         FileNotFoundError: there is no such file.
     """
-    return to_images([_read(Path(path))])
+    return to_images([read_pixels(Path(path))])
 
 
 def load_imagenet32(data_dir: Folder, split: Split) -> Data:
     """All files of a split together."""
-    return to_images([_read(path) for path in imagenet32_files(data_dir, split)])
+    return to_images([read_pixels(path) for path in imagenet32_files(data_dir, split)])
 
 
-def _read(path: Path) -> Batch:
+def read_pixels(path: Path) -> Batch:
+    """What is in one file, as it stands there: bytes."""
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: no such file; use one of imagenet32_files(data_dir)")
     with path.open("rb") as file:

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.networks.activations import ReLU
-from oscsim.networks.convolutional import Convolution, check_products, check_stack, initial_weights
+from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
+from oscsim.networks.products import check_products
 
 
 class AbstractFeedForwardNetwork(eqx.Module):
