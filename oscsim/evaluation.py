@@ -90,7 +90,7 @@ def _judge(net: Any, x: Any, y: Any, mesh: Mesh | None = None) -> tuple[Array, A
     return put_together(mesh, in_shares(judge, mesh, SHARE, (net,), (x, y)))
 
 
-EVALUATED = 500
+EVALUATED = 100
 """Samples that are settled at a time while a network is trained."""
 
 

@@ -223,13 +223,37 @@ def test_the_models_have_the_layers_of_the_paper():
         osc.models.vgg4(width=0.001, key=jax.random.key(0))
 
 
+def model(make):
+    """One of the paper's networks at an eighth of its width, and two samples."""
+    net = make(10, 1 / 8, key=jax.random.key(0))
+    return net, jax.random.normal(jax.random.key(1), (2, 32, 32, 3)), jnp.array([1, 7])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [osc.models.vgg4, osc.models.vgg6])
-def test_gradients_of_the_models_are_exact(make):
-    net = make(10, 1 / 8, key=jax.random.key(0))
-    x, y = jax.random.normal(jax.random.key(1), (2, 32, 32, 3)), jnp.array([1, 7])
+def test_gradients_of_the_models_are_exact_to_the_order_of_their_points(make):
+    net, x, y = model(make)
     exact = osc.exact_gradient(net, x, y)
     assert osc.relative_error(osc.Phases(0.5, 16)(net, x, y).gradient, exact) < 1e-8
+    amplitudes = np.array([1.0, 1.4, 2.0])
+    for points in (2, 4):
+        errors = [osc.relative_error(osc.Phases(a, points)(net, x, y).gradient, exact) for a in amplitudes]
+        assert abs(order(errors, amplitudes) - points) < 0.1 * points, (points, errors)
+
+
+@pytest.mark.slow
+def test_the_lock_in_gradient_of_vgg4_is_exact_to_second_order_in_frequency():
+    net, x, y = model(osc.models.vgg4)
+    exact = osc.exact_gradient(net, x, y)
+    periods = np.array([100, 200])
+
+    def gradient(period, amplitude):
+        teaching = osc.Rotating(amplitude, float(period))
+        return osc.LockIn(teaching, solver=diffrax.Heun(), steps_per_cycle=400)(net, x, y).gradient
+
+    errors = [osc.relative_error(gradient(period, 0.5), exact) for period in periods]
+    assert 1.9 < order(errors, 1 / periods) < 2.1, errors
+    assert osc.relative_error(gradient(100, 0.25), gradient(100, 0.5)) < 1e-8
 
 
 def test_what_is_not_holomorphic_declines_complex_signals():

@@ -72,6 +72,9 @@ class Train:
     momentum: float = 0.0
     """Momentum of sgd."""
 
+    weight_decay: float = 0.0
+    """Add so much of each parameter to its gradient; adam takes it off beside its own update (AdamW)."""
+
     clip: float | None = None
     """Scale gradients whose norm, over all parameters, is larger than this down to it; not if not given."""
 
@@ -273,8 +276,12 @@ class Train:
     def _optimizer(self, net: Any, steps: int) -> Any:
         def make(rate):
             rate = optax.cosine_decay_schedule(rate, steps) if self.schedule == "cosine" else rate
-            return optax.adam(rate) if self.optimizer == "adam" else optax.sgd(rate, self.momentum or None)
+            if self.optimizer == "adam":
+                return optax.adamw(rate, weight_decay=self.weight_decay)
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.sgd(rate, self.momentum or None))
 
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay={self.weight_decay:g}: use 0 or a small positive number, such as 0.001")
         if self.optimizer == "adam" and self.momentum:
             raise ValueError(f"momentum={self.momentum:g} belongs to sgd: leave it out, or use --optimizer sgd")
         bad = [rate for rate in self.learning_rate if not (math.isfinite(rate) and rate > 0)]
