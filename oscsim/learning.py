@@ -173,8 +173,8 @@ def train(
         validation: held-out data, `(x, y)`.
         augment: a function of a batch of inputs and a key that returns such a batch, as `datasets.augment`.
         out: folder for checkpoints and `metrics.jsonl`; made if it does not exist. None writes nothing.
-        resume: go on from the newest checkpoint in `out`, with the same arguments: network, data, estimator, batch size
-            and key are checked, the rest is up to you.
+        resume: go on from the newest checkpoint in `out`, with the same arguments: network, training and validation data,
+            estimator, batch size and key are checked; of the optimizer only the kind of its state.
         keep: how many checkpoints are kept.
         checkpoint_seconds: at most so long between checkpoints; there is one at the start and after each epoch too.
         patience: stop after so many epochs without a better validation error.

@@ -72,10 +72,17 @@ def test_unknown_names_are_refused():
         osc.lab.NoisyLab  # noqa: B018
 
 
-def test_the_command_line_refuses_data_without_a_checkpoint(capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "mine.npz"), "data=mine.npz belongs to a checkpoint"),
+        (("--checkpoint", "mine", "--network", "digits"), "network=digits and checkpoint=mine exclude each other"),
+    ],
+)
+def test_the_command_line_refuses_options_that_it_would_ignore(capsys, options, message):
     with pytest.raises(SystemExit):
-        main(["lab", "--data", "mine.npz", "--no-browser"])
-    assert "data=mine.npz belongs to a checkpoint" in capsys.readouterr().err
+        main(["lab", *options, "--no-browser"])
+    assert message in capsys.readouterr().err
 
 
 def test_oscsim_alone_does_not_import_the_page_and_says_what_is_missing():

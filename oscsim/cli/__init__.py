@@ -1,6 +1,7 @@
 """The command line: each subcommand is one dataclass whose fields are its options, with a method `run`.
 
-Options have the names of the Python arguments; a value that names a class is the class's name in lower case.
+Options have the names of the Python arguments; activations, costs and solvers have the names of their classes in lower
+case.
 """
 
 import sys

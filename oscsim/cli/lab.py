@@ -45,6 +45,8 @@ class Lab:
                 )
             serve(self.port, self.address, browser=self.browser, network=self.network)
             return
+        if self.network != Lab.network:
+            raise ValueError(f"network={self.network} and checkpoint={self.checkpoint} exclude each other: give one")
         data = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
         held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
         serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)

@@ -106,7 +106,7 @@ class Train:
     """Bring the data to zero mean and unit variance."""
 
     data_dir: Path | None = None
-    """Folder with the files of the data set; downloaded if not given."""
+    """Folder with the files of the data set; else that which OSCSIM_DATA names; else downloaded (imagenet32 is not)."""
 
     patience: int | None = None
     """Stop after so many epochs without a better validation error."""
