@@ -69,6 +69,11 @@ BINARY = getattr(os, "O_BINARY", 0)
 """Where there are text files of another kind."""
 
 
+def paths(folder: str | Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; none where there is no folder."""
+    return sorted(Path(folder).glob("step-*.osc"))
+
+
 class Folder:
     """Numbered checkpoints in a folder, the last few of them kept.
 
@@ -99,7 +104,7 @@ class Folder:
 
     def paths(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted(self.path.glob("step-*.osc"))
+        return paths(self.path)
 
     def path_of(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
@@ -109,8 +114,8 @@ class Folder:
         """The newest checkpoint."""
         return self.paths()[-1] if self.paths() else None
 
-    def save(self, step: int, value: Any) -> None:
-        """Write the checkpoint of a step, then remove the oldest ones before it.
+    def save(self, step: int, value: Any, spare: int | None = None) -> None:
+        """Write the checkpoint of a step, then remove the oldest ones before it, but for that of the step to `spare`.
 
         Raises:
             OSError: it cannot be written; the ones before stay.
@@ -120,18 +125,18 @@ class Folder:
         path = save(value, self.path_of(step))
         earlier = [other for other in self.paths() if other.name < path.name]
         for old in earlier[: max(0, len(earlier) - self.keep + 1)]:
-            old.unlink(missing_ok=True)
+            if spare is None or old != self.path_of(spare):
+                old.unlink(missing_ok=True)
 
-    def rewind(self, step: int, value: Any) -> None:
-        """Make the checkpoint of a step the newest one: later ones are removed.
+    def rewind(self, step: int) -> None:
+        """Make the checkpoint of a step the newest one, by removing later ones; without it, the newest one before it.
 
-        Raises:
-            OSError: it cannot be written; then the later ones stay.
+        Where there is neither, nothing is removed.
         """
-        self.save(step, value)
-        for later in self.paths() if self.write else ():
-            if later.name > self.path_of(step).name:
-                later.unlink(missing_ok=True)
+        later = [path for path in self.paths() if path.name > self.path_of(step).name]
+        if self.write and len(later) < len(self.paths()):
+            for path in later:
+                path.unlink(missing_ok=True)
 
     def newest(self, expect: type | None = None) -> Any:
         """What the newest intact checkpoint holds; damaged or foreign ones are named in a warning and passed over.

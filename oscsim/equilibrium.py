@@ -155,7 +155,8 @@ def anderson(
 
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
-    Near a bifurcation the mixing can wander for ever: after `PATIENCE` evaluations half steps follow,
+    Where $\|f(z) - z\|$ grew, the iterates before are forgotten: far from the fixed point they mislead. Near a
+    bifurcation the mixing can wander for ever all the same: after `PATIENCE` evaluations half steps follow,
     $z + (f(z) - z) / 2$.
 
     Returns:
@@ -189,6 +190,8 @@ def anderson(
             z_next = jnp.where(step < PATIENCE, mixed, z + residual / 2)
         value_next = evaluate(z_next)
         residual_next = value_next - z_next
+        grew = jnp.sum(residual_next**2, axis=1) > jnp.sum(residual**2, axis=1)
+        d_residual, d_value = (jnp.where(grew[:, None, None], 0, d) for d in (d_residual, d_value))
         slot = step % depth
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)

@@ -53,8 +53,8 @@ def predict(
     """
     if net.outputs is None:
         raise ValueError("outputs is None: a network needs its number of classes to be read out")
-    x, batch_size = np.asarray(as_inputs(net, x)), as_count("batch_size", batch_size)
-    scores = []
+    x = np.asarray(as_inputs(net, x))
+    batch_size, scores = min(as_count("batch_size", batch_size), len(x)), []
     for first in range(0, len(x), batch_size):
         part, count = _padded(x[first : first + batch_size], batch_size)
         _, found, residual = _judge(net, part, jnp.zeros(len(part), jnp.int32))

@@ -10,6 +10,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +31,6 @@ from oscsim._progress import tqdm
 from oscsim.cycle import check_drive
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.devices import (
-    SHARE,
     WHOLE,
     agreed,
     as_mesh,
@@ -50,7 +51,8 @@ from oscsim.evaluation import EVALUATED, checked_data, labels_of, measured
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.noise import AbstractNoise
 from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
 
@@ -173,9 +175,9 @@ def train(
         validation: held-out data, `(x, y)`.
         augment: a function of a batch of inputs and a key that returns such a batch, as `datasets.augment`.
         out: folder for checkpoints and `metrics.jsonl`; made if it does not exist. None writes nothing.
-        resume: go on from the newest checkpoint in `out`, with the same arguments: network, training and validation data,
-            estimator, batch size and key are checked; of the optimizer only the kind of its state.
-        keep: how many checkpoints are kept.
+        resume: go on from the newest checkpoint in `out`, with the same arguments: network, training and validation
+            data, estimator, batch size and key are checked; of the optimizer only the kind of its state.
+        keep: how many checkpoints are kept, beside that of the beginning of the epoch.
         checkpoint_seconds: at most so long between checkpoints; there is one at the start and after each epoch too.
         patience: stop after so many epochs without a better validation error.
         rollback: after a divergence go back to the last checkpoint and go on with updates multiplied by this, below 1;
@@ -216,6 +218,8 @@ def train(
     if resume and out is None:
         raise ValueError("resume=True needs the folder of the run: give out=...")
     _check_kinds(net, estimator, optimizer)
+    if isinstance(data, ArraySource):
+        checked_data(net, "data", (data.x, data.y))
     source = data if isinstance(data, AbstractSource) else ArraySource(*checked_data(net, "data", data))
     held_out = None if validation is None else checked_data(net, "validation", validation)
     if batch_size > len(source):
@@ -224,8 +228,7 @@ def train(
     sample = checked_data(net, "data", source.first(max(batch_size, probe)))
     alone = isinstance(estimator, AlwaysOn) and jax.process_count() == 1 and devices is None
     mesh = None if alone else as_mesh(devices, batch_size)
-    if isinstance(estimator, AlwaysOn) and mesh is not None and mesh.size > 1:
-        raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}")
+    _check_devices(estimator, mesh)
 
     identity = {
         "estimator": describe(estimator) if isinstance(estimator, eqx.Module) else type(estimator).__qualname__,
@@ -234,7 +237,6 @@ def train(
         "data": source.digest,
         "validation data": "none" if held_out is None else digest_of(*held_out),
         "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
-        "activation or cost": str([describe(getattr(net, name, None)) for name in ("activation", "cost")]),
     }
     folder = None if out is None else _folder(out, keep)
     batch = tuple(a[:batch_size] for a in sample)
@@ -248,7 +250,7 @@ def train(
         total=epochs * steps_per_epoch, initial=learner.step, unit="step",
         disable=not (is_first() and (interactive() if progress is None else progress)),
     )  # fmt: skip
-    pace, epoch_start = 1, learner
+    pace = 1
     try:
         while learner.step < epochs * steps_per_epoch and not stopped:
             chunk_began, ended = time.perf_counter(), False
@@ -259,7 +261,7 @@ def train(
                 learner = session.finish_epoch(new, time.perf_counter() - began) if ended else new
             except DivergenceError as error:
                 if ended and folder is not None:  # it came about within the epoch: what was saved since is lost
-                    folder.rewind(epoch_start.step, epoch_start)
+                    folder.rewind(_epoch_start(learner.step, steps_per_epoch))
                 if rollback is None or folder is None or rollbacks == MOST_ROLLBACKS:
                     where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
                     raise DivergenceError(f"{error}{where}") from error
@@ -268,9 +270,9 @@ def train(
                 warnings.warn(
                     f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
                 )
-                learner = on_all(mesh, _with(_loaded(folder, net, optimizer, identity), rate_scale=scale))
+                learner = on_all(mesh, replace(_loaded(folder, net, optimizer, identity), rate_scale=scale))
                 _write_metrics(folder, learner)
-                session.epoch_steps, epoch_start = 0, learner
+                session.epoch_began, session.epoch_steps = time.perf_counter(), 0
                 bar.reset()
                 bar.update(learner.step)
                 continue
@@ -278,18 +280,18 @@ def train(
             now = time.perf_counter()
             pace = agreed(max(1, math.ceil(done * 0.5 / (now - chunk_began))))  # a call of half a second
             if ended or now - saved > checkpoint_seconds:
-                learner = _with(learner, seconds=now - began)
-                _save(folder, learner)
+                learner = replace(learner, seconds=now - began)
+                _save(folder, learner, steps_per_epoch)
                 saved = now
             if ended:
-                epoch_start, row = learner, learner.history[-1]
+                row = learner.history[-1]
                 _write_metrics(folder, learner)
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
                 stopped = _reason_to_stop(learner, patience)
                 if agreed(any([callback(row, learner.network) for callback in callbacks])):
                     stopped = stopped or "a callback asked for it"
     except KeyboardInterrupt:
-        _save(folder, _with(learner, seconds=time.perf_counter() - began))
+        _save(folder, replace(learner, seconds=time.perf_counter() - began), steps_per_epoch)
         raise
     finally:
         bar.close()
@@ -365,18 +367,29 @@ class _Session:
         self.position = -1  # the step that the next one is for
         self.epoch_began, self.epoch_steps = time.perf_counter(), 0
 
-    def batches(self, step: int, count: int, dtype: Any) -> tuple[Any, Any]:
-        """The inputs and targets of some steps of one epoch, in buffers of fixed length."""
+    def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
+        """The inputs and targets of some steps of one epoch, in buffers of fixed length.
+
+        Raises:
+            ValueError: the source gives fewer batches than its samples make, or labels without a class.
+        """
         epoch, first = divmod(step, self.steps_per_epoch)
         if step != self.position or first == 0:
             self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
-        given = [next(self.coming) for _ in range(count)]
+        given = list(islice(self.coming, count))
+        if len(given) < count:
+            raise ValueError(
+                f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
+                f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
+            )
+        for _, y in given:
+            as_targets(network, y)
         self.position = step + count
         buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
         for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
             buffer[:count] = batches
         x, y = buffers
-        return x.astype(dtype, copy=False), y
+        return x.astype(network.dtype, copy=False), y
 
     def close(self) -> None:
         """Stop whatever prepares batches."""
@@ -387,7 +400,7 @@ class _Session:
         """Some steps within one epoch: the learner after them, and how many they were."""
         left = self.steps_per_epoch - learner.step % self.steps_per_epoch
         count = min(self.chunk, left, pace)
-        x, y = self.batches(learner.step, count, learner.network.dtype)
+        x, y = self.batches(learner.step, count, learner.network)
         network, optimizer_state, stream, tally = updates(
             self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
             on_all(self.mesh, self.step_key), np.float32(learner.rate_scale), shared_out(self.mesh, x, 1),
@@ -399,7 +412,7 @@ class _Session:
         measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual))
         for loss, error, residual in zip(*measured, strict=True):  # one by one: the same sum however steps are grouped
             total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
-        learner = _with(
+        learner = replace(
             learner,
             network=network,
             optimizer_state=optimizer_state,
@@ -455,7 +468,7 @@ class _Session:
         self.epoch_began, self.epoch_steps = now, 0
         score = row[_score_name(row)]
         better = score < learner.best_score
-        learner = _with(
+        learner = replace(
             learner,
             history=[*learner.history, row],
             totals=(0.0, 0.0, 0.0),
@@ -524,7 +537,7 @@ def updates(
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, 1))
         gradient, loss, error, residual, new_stream = in_shares(
-            reading, mesh, (WHOLE, WHOLE, WHOLE, WHOLE, SHARE), (net, step_key), (stream, x_i, y[i])
+            reading, mesh, (WHOLE,) * 5, (net, step_key, stream), (x_i, y[i])
         )
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(gradient, state, learned)
@@ -563,6 +576,20 @@ def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
     else:
         scores = net.readout(inputs.clamped, estimate.activities)
     return 100 * jnp.mean(jnp.argmax(scores, axis=1) != labels_of(inputs.y)).astype(net.dtype)
+
+
+def _check_devices(estimator: Any, mesh: Mesh | None) -> None:
+    """Refuse several devices where they would compute something else than one."""
+    if mesh is None or mesh.size == 1:
+        return
+    one = "use one device: devices=jax.devices()[:1], or on GPUs the environment variable CUDA_VISIBLE_DEVICES=0"
+    if isinstance(estimator, AlwaysOn):
+        raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}; {one}")
+    for noise in jax.tree.leaves(estimator, is_leaf=lambda part: isinstance(part, AbstractNoise)):
+        if getattr(noise, "shared_over_batch", False):
+            raise ValueError(
+                f"{type(noise).__name__} is shared over the batch, but each of {mesh.size} devices draws its own; {one}"
+            )
 
 
 def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
@@ -607,10 +634,6 @@ def _reason_to_stop(learner: Learner, patience: int | None) -> str:
     scores = [row[_score_name(row)] for row in learner.history]
     since = len(scores) - 1 - int(np.argmin(scores))
     return f"no better epoch in the last {since}" if since >= patience else ""
-
-
-def _with(learner: Learner, **changes: Any) -> Learner:
-    return Learner(**{**vars(learner), **changes})
 
 
 def _named(tree: Any) -> list[tuple[Any, Any]]:
@@ -669,6 +692,14 @@ def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> 
                 f"{folder.path} holds a run with another {name}: {theirs}, not {ours}; resume with the same, or choose "
                 "another folder"
             )
+    theirs, ours = (split_parameters(of)[1] for of in (learner.network, net))
+    for name in vars(net):  # all that is not learned
+        if not eqx.tree_equal(getattr(theirs, name, None), getattr(ours, name)):
+            said = (describe(getattr(of, name, None)) for of in (theirs, ours))
+            raise ValueError(
+                f"{folder.path} holds a run with another {name}: {', not '.join(said)}; resume with the same, or "
+                "choose another folder"
+            )
     expected = jax.tree.leaves(jax.eval_shape(optimizer.init, parameters(net)))
     shapes = [[(np.shape(a), jnp.result_type(a)) for a in state] for state in (learner.optimizer_state, expected)]
     if shapes[0] != shapes[1]:
@@ -676,12 +707,17 @@ def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> 
     return learner
 
 
-def _save(folder: Any, learner: Learner) -> None:
+def _epoch_start(step: int, steps_per_epoch: int) -> int:
+    """The step at which the epoch began; a step between two epochs begins one."""
+    return step // steps_per_epoch * steps_per_epoch
+
+
+def _save(folder: Any, learner: Learner, steps_per_epoch: int) -> None:
     """A checkpoint, where there is a folder; one that cannot be written is said, and training goes on."""
     if folder is None:
         return
     try:
-        folder.save(learner.step, learner)
+        folder.save(learner.step, learner, spare=_epoch_start(learner.step, steps_per_epoch))
     except OSError as error:
         warnings.warn(
             f"no checkpoint at step {learner.step}: {error}; training goes on, the checkpoints before it are intact",

@@ -58,6 +58,7 @@ def pytest_configure(config):
 hypothesis.settings.register_profile(
     "oscsim",
     deadline=None,
+    max_examples=30,
     derandomize=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )

@@ -168,6 +168,7 @@ def test_phases_are_exact_to_the_order_of_their_points(case):
         assert abs(order(errors, amplitudes) - points) < 0.1 * points, points
 
 
+@pytest.mark.slow
 def test_lock_in_bias_is_second_order_in_frequency_and_does_not_know_the_amplitude():
     net, x, y = small()
     exact = osc.exact_gradient(net, x, y)

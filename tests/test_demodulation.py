@@ -151,7 +151,13 @@ def last_potentials(**kwargs):
     return np.concatenate(run.state.potentials, axis=1)
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+def some(quick, names):
+    return pytest.mark.parametrize(
+        "name", [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    )
+
+
+@some(("Heun", "Tsit5"), ADAPTIVE)
 def test_adaptive_solvers_against_scipy(name, reference):
     solver, tolerance = ADAPTIVE[name]
     controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
@@ -159,7 +165,7 @@ def test_adaptive_solvers_against_scipy(name, reference):
     np.testing.assert_allclose(ours, reference, atol=10 * tolerance)
 
 
-@pytest.mark.parametrize("name", FIXED)
+@some(("Midpoint",), FIXED)
 def test_fixed_steps_converge_to_scipy_at_their_order(name, reference):
     solver, order = FIXED[name]
     steps = np.array([1280, 2560])

@@ -83,11 +83,15 @@ def test_what_devices_cannot_do_is_said():
         net = osc.LayeredNetwork((64, 8, 10), key=jax.random.key(0))
         x, y = osc.datasets.load("digits")
         always_on = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2))
-        for estimator, batch_size in ((osc.Exact(), 5), (always_on, 4)):
-            devices = jax.devices()
+        noisy = osc.Classic(0.1, steps=(5, 5), noise=osc.StepNoise(0.1, shared_over_batch=True))
+        both = jax.devices()
+        for estimator, batch_size, devices in (
+            (osc.Exact(), 5, both), (always_on, 4, both), (noisy, 4, both), (always_on, 4, both[:1])
+        ):
             try:
-                osc.train(net, (x, y), estimator, optax.sgd(0.1), epochs=1, batch_size=batch_size, devices=devices,
-                          key=jax.random.key(0))
+                run = osc.train(net, (x[:40], y[:40]), estimator, optax.sgd(0.1), epochs=1, batch_size=batch_size,
+                                devices=devices, key=jax.random.key(0))
+                print(len(run.history))
             except ValueError as error:
                 print(str(error).replace(" ", "_"))
         """,
@@ -95,6 +99,10 @@ def test_what_devices_cannot_do_is_said():
     )
     assert found[0].startswith("batch_size=5_cannot_be_shared_equally_by_2_devices:_use_a_multiple_of_2")
     assert found[1].startswith("AlwaysOn_carries_one_state")
+    assert found[2].startswith(
+        "StepNoise_is_shared_over_the_batch,_but_each_of_2_devices_draws_its_own;_use_one_device"
+    )
+    assert found[3] == "1"
     with pytest.raises(ValueError, match="devices is empty"):
         as_mesh([], 4)
 
@@ -146,7 +154,7 @@ def test_two_processes_train_like_one_and_a_run_goes_on_with_another_number(tmp_
 def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
     endless = ("--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
     processes = start(tmp_path, *PHASES, *endless)
-    wait_for(lambda: last_step(tmp_path / "run") > 40 or any(p.poll() is not None for p in processes))
+    wait_for(lambda: last_step(tmp_path / "run") > 40, *processes)
     processes[lost].send_signal(signal.SIGKILL)
     processes[lost].communicate()
     other = processes[1 - lost]
@@ -159,3 +167,15 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
     assert alone.returncode == 0
     assert last_step(tmp_path / "run") == 20 * epochs
     assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), osc.parameters(osc.load(tmp_path / "run"))))
+
+
+def test_ctrl_c_ends_all_of_them_and_leaves_a_checkpoint(tmp_path):
+    endless = ("--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
+    processes = start(tmp_path, *PHASES, *endless)
+    wait_for(lambda: last_step(tmp_path / "run") > 40, *processes)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    said = [process.communicate(timeout=BOUND)[1] for process in processes]  # raises if one does not end
+    assert processes[0].returncode == 130, said
+    assert "Stopped; go on with: oscsim train --resume run" in said[0]
+    assert last_step(tmp_path / "run") > 40

@@ -111,6 +111,7 @@ def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
     assert abs(difference - slope) < 1e-5 * osc.metrics.norm(implicit)
 
 
+@pytest.mark.slow
 def test_each_parameter_against_central_differences():
     net, x, y = toy()
     implicit = osc.exact_gradient(net, x, y)
@@ -137,10 +138,8 @@ def test_phases_error_falls_as_amplitude_to_the_points():
         errors = [osc.relative_error(osc.Phases(a, points)(net, x, y).gradient, exact) for a in amplitudes]
         assert abs(order(errors, amplitudes) - points) < 0.1 * points, points
     for amplitude in (0.1, 0.3):
-        errors = [
-            float(osc.relative_error(osc.Phases(amplitude, n)(net, x, y).gradient, exact)) for n in (2, 4, 8, 16, 30)
-        ]
-        # Each step multiplies N by about two: the error is squared, until what settling to 1e-12 leaves of dPhi / A.
+        errors = [float(osc.relative_error(osc.Phases(amplitude, n)(net, x, y).gradient, exact)) for n in (2, 4, 8, 30)]
+        # Each step multiplies N by two or more: the error is squared, until what settling to 1e-12 leaves of dPhi / A.
         assert all(b < max(10 * a**1.5, 1e-11) for a, b in itertools.pairwise(errors))
         assert errors[-1] < 1e-11
     assert osc.relative_error(osc.Phases(0.3, 30)(net, x, y).gradient, exact) < 1e-9
@@ -148,7 +147,7 @@ def test_phases_error_falls_as_amplitude_to_the_points():
 
 def test_conjugate_symmetry_saves_work_and_changes_nothing():
     net, x, y = toy()
-    for points in (2, 3, 4, 7):
+    for points in (3, 4):
         settled = osc.Phases(0.3, points)(net, x, y).gradient
         all_points = osc.Phases(0.3, points, steps=(200, 200))(net, x, y).gradient
         assert osc.relative_error(settled, all_points) < 1e-10
@@ -221,8 +220,8 @@ def test_bias_is_second_order_in_frequency_and_fourth_when_extrapolated():
                 osc.LockIn(
                     osc.Rotating(0.2, float(period)),
                     extrapolate=extrapolate,
-                    solver=diffrax.Heun(),
-                    steps_per_cycle=int(4 * period),
+                    solver=diffrax.Tsit5(),
+                    steps_per_cycle=400,
                 )(net, x, y).gradient,
                 exact,
             )
@@ -289,10 +288,11 @@ def test_neuron_level_gradient_is_the_demodulated_synaptic_product(case):
     _, samples = jax.jit(lambda s, i: osc.advance(s, net, i, teaching, cycle=cycle))(state, inputs)
 
     reference = np.exp(-2j * np.pi * (np.arange(ticks) + 1) / ticks)
+    plasticity = jax.jit(lambda s, beta, weight: net.plasticity(inputs.x, s, inputs.y, beta, weight=weight))
     total = None
     for tick in range(ticks):
         s = tuple(layer[tick] for layer in samples.activities)
-        product = net.plasticity(inputs.x, s, inputs.y, samples.teaching[tick], weight=reference[tick])
+        product = plasticity(s, samples.teaching[tick], reference[tick])
         total = product if total is None else jax.tree.map(jnp.add, total, product)
     synaptic = jax.tree.map(lambda a: -a / (ticks * 0.2), total)
     assert osc.relative_error(run.gradient(discard=7), synaptic) < 1e-10

@@ -91,7 +91,7 @@ def test_white_noise_has_the_covariance_of_the_lyapunov_equation():
     within(u.mean(axis=0), 0, size / np.sqrt(n))
 
 
-@pytest.mark.parametrize("quadratures", ["both", "circular"])
+@pytest.mark.parametrize("quadratures", [pytest.param("both", marks=pytest.mark.slow), "circular"])
 def test_quadratures_and_spectrum(quadratures):
     """The spectrum is the power in both quadratures, so a lone neuron has the variance S / 2 tau in both together."""
     noise = osc.WhiteNoise(0.5, quadratures=quadratures)
@@ -221,7 +221,10 @@ def strong_errors(name):
     return steps, np.array(errors)
 
 
-@pytest.mark.parametrize(("name", "order"), [("Euler", 1.0), ("Heun", 1.0), ("ShARK", 1.5), ("SRA1", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("Euler", 1.0), ("Heun", 1.0), ("ShARK", 1.5), pytest.param("SRA1", 1.5, marks=pytest.mark.slow)],
+)
 def test_strong_order(name, order):
     """On the same Brownian path, refined, in a network that is anything but linear.
 
@@ -267,7 +270,10 @@ def discrete_covariance(net, solver, step):
     return scipy.linalg.solve_discrete_lyapunov(one, noise)
 
 
-@pytest.mark.parametrize(("name", "order"), [("Euler", 1.0), ("Heun", 2.0), ("ShARK", 2.0), ("SRA1", 2.0)])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("Euler", 1.0), ("Heun", 2.0), ("ShARK", 2.0), pytest.param("SRA1", 2.0, marks=pytest.mark.slow)],
+)
 def test_weak_order(name, order):
     """The stationary covariance of the very scheme, by its discrete Lyapunov equation, against the continuous one."""
     net = linear()
@@ -447,6 +453,7 @@ def test_shared_noise_is_the_same_for_all_samples():
             np.testing.assert_allclose(layer[0], layer[1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_lanes_of_vmap_differ_and_are_the_runs_of_their_keys():
     net, x, y = toy()
@@ -465,6 +472,7 @@ def test_lanes_of_vmap_differ_and_are_the_runs_of_their_keys():
         np.testing.assert_allclose(lane, phasor(key), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_gradient_passes_through_a_noisy_run():
     net, x, y = toy()
@@ -528,7 +536,7 @@ def test_step_noise_is_the_papers_iteration():
     within(power.mean(), expected, power.std() / np.sqrt(power.size))
 
 
-@pytest.mark.parametrize("readings", [1, 4])
+@pytest.mark.parametrize("readings", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_step_noise_in_the_two_phases_of_classic(readings):
     """Of lone neurons: the bias's gradient is the difference of two noises over A, each the mean of its readings."""
     x, y = np.ones((1, 2)), np.zeros(1, int)
@@ -605,6 +613,7 @@ def test_defaults_of_a_noisy_run():
     assert (stairs.ticks, stairs.steps_per_cycle) == (6, 204)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_noise_starts_afresh_on_going_on():
     net, x, y = toy()

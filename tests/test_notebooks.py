@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+short = pytest.mark.parametrize("path", [NOTEBOOKS[i] for i in (0, 1, 3)], ids=lambda path: path.stem)
 
 
 def read(path):
@@ -39,10 +40,9 @@ def data(request, path, monkeypatch):
         monkeypatch.setenv("OSCSIM_DATA", str(request.getfixturevalue("shared") / "data"))
 
 
-@each
-@pytest.mark.usefixtures("data")
+@short
 def test_its_cells_run(path, monkeypatch):
-    """In this process, where what others compiled is compiled already."""
+    """In this process, where what others compiled is compiled already; all of them run in a kernel below."""
     monkeypatch.chdir(path.parent)
     namespace = {"__name__": "__main__"}
     with plt.rc_context(), jax.enable_x64(False):

@@ -168,6 +168,7 @@ def test_most_of_the_second_order_is_the_neurons_answer_to_the_swing():
     assert 1 < size < slowest  # between the neurons' own time constant and that of the slowest mode
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_kick_of_a_new_input_and_the_quarter_turn_that_takes_it_away():
     net, x, y = toy()
@@ -232,7 +233,7 @@ def changing(case):
     return lambda cycle: x[cycle // 3 % 3][None], lambda cycle: y[cycle // 3 % 3][None]
 
 
-@pytest.mark.parametrize("steps", [{}, COARSE], ids=["adaptive", "equal"])
+@pytest.mark.parametrize("steps", [pytest.param({}, marks=pytest.mark.slow), COARSE], ids=["adaptive", "equal"])
 def test_five_and_five_cycles_are_ten_bit_for_bit(steps):
     net, *_ = case = toy()
     x, y = changing(case)

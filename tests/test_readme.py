@@ -46,9 +46,13 @@ def documents() -> dict[str, list[Block]]:
 
 
 DOCUMENTS = documents()
+LONG = ("docs/accuracy.md", "docs/learning.md")
+"""Over a minute each; what they show has tests of its own."""
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in DOCUMENTS]
+)
 def test_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda *args, **kwargs: None)  # the Agg backend would warn

@@ -76,7 +76,7 @@ CASES = {"layered, cross-entropy": lambda: toy(time_constant=UNEQUAL), "Hopfield
 ACCURATE = {"stepsize_controller": diffrax.PIDController(rtol=1e-11, atol=1e-11), "record": osc.PerCycle(neurons=0)}
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=["layered, cross-entropy", pytest.param("Hopfield, squared error", marks=pytest.mark.slow)])
 def case(request, x64):
     return CASES[request.param]()
 
@@ -216,10 +216,12 @@ MONTE_CARLO = {
 }
 
 
-SLOW = pytest.param("few ticks, shared", marks=pytest.mark.slow)
+QUICK = ("large amplitude", "few ticks, correlated")
 
 
-@pytest.mark.parametrize("name", [*list(MONTE_CARLO)[:-1], SLOW])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MONTE_CARLO]
+)
 def test_predicted_spread_is_that_of_noisy_runs(name):
     fraction, cycles, noise, ticks, substeps = MONTE_CARLO[name]
     net, x, y = toy(time_constant=UNEQUAL)

@@ -97,6 +97,7 @@ def test_advance_is_what_simulate_does(digits):
     assert int(state.cycle) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_advance_under_vmap_and_grad():
     net = osc.LayeredNetwork((6, 4, 3), key=jax.random.key(1))
@@ -248,6 +249,7 @@ def test_float32_keeps_its_phase_over_ten_thousand_cycles():
             np.testing.assert_allclose(b[0], a[-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mnist_network_in_float32(mnist):
     """784-256-256-10, batch 20, A = 0.4, T = 300 tau, from rest, cycles 2 and 3."""
     images, labels = mnist.train.images[:20], mnist.train.labels[:20]

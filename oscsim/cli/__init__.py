@@ -15,14 +15,12 @@ import tyro
 import oscsim as osc
 from oscsim.cli.demo import Demo
 from oscsim.cli.lab import Lab
+from oscsim.cli.reports import FAILURES, one_line
 from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train
-
-FAILURES = (ValueError, TypeError, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
-"""What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
@@ -30,7 +28,7 @@ COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 def main(args: Sequence[str] | None = None) -> None:
     """The command `oscsim`. What the user can mend is said in one line on stderr, with exit status 2."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {_line(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:
             arguments = with_config(list(sys.argv[1:] if args is None else args))
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
@@ -39,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
             print("oscsim: stopped", file=sys.stderr)
             sys.exit(130)
         except FAILURES as error:
-            print(f"oscsim: error: {_line(error)}", file=sys.stderr)
+            print(f"oscsim: error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
 
 
@@ -73,8 +71,3 @@ def with_config(args: list[str]) -> list[str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
-
-
-def _line(message: Any) -> str:
-    """A message on one line."""
-    return " ".join(str(message).split()) or type(message).__name__

@@ -14,6 +14,14 @@ import oscsim as osc
 from oscsim import plot
 from oscsim.metrics import errors_of, per_layer, relative_error
 
+FAILURES = (ValueError, TypeError, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
+"""What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
+
+
+def one_line(message: Any) -> str:
+    """A message on one line."""
+    return " ".join(str(message).split()) or type(message).__name__
+
 
 def print_cycles(run: osc.Run, exact: Any, discard: int = 0) -> None:
     """A table: after each cycle, how steady the readings are, and how far off the running gradient is."""

@@ -121,6 +121,8 @@ class Processes:
             if (count, number) != (None, None):
                 raise ValueError("processes and process_id need a coordinator: give --coordinator HOST:PORT")
             if address is None:
+                if self.lost_after != Processes.lost_after:
+                    raise ValueError(f"lost_after={self.lost_after} needs a coordinator: give --coordinator HOST:PORT")
                 return False
             address = None  # jax finds it
         else:
@@ -199,7 +201,7 @@ class Noise:
         given = {
             name: value
             for name in ("intensity", "correlation_time", "standard_deviation", "shared_over_batch")
-            if (value := getattr(self, name)) not in (None, False)
+            if (value := getattr(self, name)) is not None and value is not False
         }
         for name, value in given.items():
             if name not in own:

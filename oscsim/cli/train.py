@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+import traceback
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ import tyro
 import oscsim as osc
 from oscsim import checkpoint
 from oscsim._arrays import as_count
-from oscsim.cli.reports import require_writable
+from oscsim.cli.reports import FAILURES, one_line, require_writable
 from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, load_npz
 from oscsim.devices import is_first
 
@@ -140,11 +140,15 @@ class Train:
         together = self.together.join()
         try:
             dataclasses.replace(self, together=Processes())._run()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if together:  # leaving in good order waits for the others, who may be lost, or wait for this one
-                print(f"oscsim: error: process {jax.process_index()}: {' '.join(str(error).split())}", file=sys.stderr)
+                if isinstance(error, FAILURES):
+                    print(f"oscsim: error: process {jax.process_index()}: {one_line(error)}", file=sys.stderr)
+                elif not isinstance(error, SystemExit):
+                    traceback.print_exc()
                 sys.stdout.flush()
-                os._exit(2)
+                sys.stderr.flush()
+                os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 2)
             raise
 
     def _run(self) -> None:
@@ -153,15 +157,15 @@ class Train:
         if self.out is None:
             raise ValueError("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
         require_writable(self.out)
-        if checkpoint.Folder(self.out, self.keep).paths():
+        if checkpoint.paths(self.out):
             raise ValueError(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
         dataclasses.replace(self, epochs=10 if self.epochs is None else self.epochs)._train(self.out)
 
     def _saved_settings(self) -> "Train":
         """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
-        refused = set(_changed(self)) - {"resume", "epochs"}
+        refused = [name for name in _changed(self) if name not in ("resume", "epochs")]
         if refused:
-            raise ValueError(f"{sorted(refused)[0]} cannot change in a resumed run: give --resume and --epochs only")
+            raise ValueError(f"{refused[0]} cannot change in a resumed run: give --resume and --epochs only")
         path = Path(self.resume or "") / "settings.json"
         try:
             saved = _from_json(Train, json.loads(path.read_text("utf-8"))["settings"])
@@ -177,8 +181,8 @@ class Train:
         return saved if self.epochs is None else dataclasses.replace(saved, epochs=self.epochs)
 
     def _train(self, out: Path) -> None:
-        epochs = as_count("epochs", self.epochs)
-        resume = bool(checkpoint.Folder(out, self.keep).paths())  # one that was killed before its first starts again
+        epochs, batch_size = as_count("epochs", self.epochs), as_count("batch_size", self.batch_size)
+        resume = bool(checkpoint.paths(out))  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
             data, validation = self._data()
             key_weights, key = jax.random.split(jax.random.key(self.seed))
@@ -189,7 +193,7 @@ class Train:
                 classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
                 shape, samples = x.shape[1:], len(x)
             net = self._network(shape, classes, key_weights)
-            steps = epochs * (samples // self.batch_size)
+            steps = epochs * max(1, samples // batch_size)
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
             settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
             if is_first():
@@ -197,7 +201,7 @@ class Train:
             try:
                 result = osc.train(
                     net, data, estimator, optimizer, epochs=epochs, key=key,
-                    batch_size=self.batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
+                    batch_size=batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
                     checkpoint_seconds=self.checkpoint_seconds, patience=self.patience, rollback=self.rollback,
                     probe=self.probe, callbacks=[_Rows()] if is_first() else [],
                     augment=osc.datasets.augment if self.images.augment else None,
@@ -236,11 +240,10 @@ class Train:
     def _network(self, shape: tuple[int, ...], classes: int, key: Any) -> Any:
         feedforward, model = self.estimator == "backpropagation", self.images.model
         layered = model == "layered"
-        kind, parts = ("convolutional", (self.images,)) if layered else ("layered", (self.network, self))
-        for part in parts:
-            for name in _changed(part, ("hidden",) if part is self else None):
-                value = getattr(part, name)
-                raise ValueError(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
+        kind, options = ("convolutional", self.images) if layered else ("layered", self.network)
+        refused = {name: value for name, value in _changed(self).items() if name == "hidden" and not layered}
+        for name, value in (refused | _changed(options)).items():
+            raise ValueError(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
         if not layered:
             return self.images.build(classes, key, feedforward)
         if len(shape) != 1:
@@ -253,8 +256,8 @@ class Train:
     def _estimator(self) -> Any:
         """The estimator, where no option is left that it would ignore."""
         for options, owners in OPTIONS_OF.items():
-            for part in (self, self.signal, self.integration) if self.estimator not in owners else ():
-                for name in _changed(part, options):
+            for name in _changed(self) if self.estimator not in owners else ():
+                if name in options:
                     raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
         amplitude, noise = self.signal.amplitude, self.noise.build()
         if self.estimator == "lock-in":
@@ -297,7 +300,8 @@ class Train:
         return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
-_DEFAULTS = (Train(), Images(), Network(), Train().signal, Train().integration)
+GROUPS: dict[str, Any] = {name: value for name, value in vars(Train()).items() if dataclasses.is_dataclass(value)}
+"""The options that `Train` shares with other commands, as they are by default."""
 
 OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cycles", "discard", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): ("lock-in",),
@@ -353,11 +357,16 @@ class _Rows:
         print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
 
 
-def _changed(part: Any, names: Iterable[str] | None = None) -> list[str]:
-    """Those of the names, or of all options of a part of `Train`, that have another value than by default."""
-    default = next(p for p in _DEFAULTS if type(p) is type(part))
-    options = [f.name for f in dataclasses.fields(part) if names is None or f.name in names]
-    return [name for name in options if getattr(part, name) != getattr(default, name)]
+def _changed(part: Any) -> dict[str, Any]:
+    """The options of `Train`, or of one of its groups, that have another value than by default."""
+    default = next(p for p in (Train(), *GROUPS.values()) if type(p) is type(part))
+    found: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if dataclasses.is_dataclass(value):
+            found |= _changed(value)
+        elif value != getattr(default, name):
+            found[name] = value
+    return found
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -377,19 +386,11 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(cls: Any, values: dict[str, Any]) -> Any:
     """A dataclass from what `_to_json` made of it."""
-    nested = {
-        "images": Images,
-        "network": Network,
-        "together": Processes,
-        "signal": Signal,
-        "integration": Integration,
-        "noise": Noise,
-    }
     paths = ("out", "resume", "data_dir")
     arguments = {}
     for name, value in values.items():
-        if name in nested and isinstance(value, dict):  # the group `noise` holds an option `noise`
-            value = _from_json(nested[name], value)
+        if name in GROUPS and isinstance(value, dict):  # the group `noise` holds an option `noise`
+            value = _from_json(type(GROUPS[name]), value)
         elif name in paths and value is not None:
             value = Path(value)
         arguments[name] = tuple(value) if isinstance(value, list) else value

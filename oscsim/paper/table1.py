@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import xarray
 
-from oscsim.checkpoint import Folder
+from oscsim import checkpoint
 from oscsim.estimators import Classic, LockIn, Phases
 from oscsim.learning import train
 from oscsim.networks import LayeredNetwork
@@ -116,7 +116,7 @@ def _run(
     estimator = METHODS[method].estimator(StepNoise(strength, shared_over_batch=True) if strength else None)
     trained = train(
         net, data, estimator, optax.sgd(0.05), epochs=epochs, key=key, batch_size=20, validation=validation,
-        out=folder, resume=bool(Folder(folder).paths()), probe=0, progress=progress,
+        out=folder, resume=bool(checkpoint.paths(folder)), probe=0, progress=progress, devices=jax.devices()[:1],
     )  # fmt: skip
     return [row["validation_error"] for row in trained.history[:epochs]]
 
