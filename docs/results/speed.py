@@ -1,7 +1,7 @@
 """How fast vgg4 learns, by the way its products are computed: images per second, and seconds for an epoch of 50,000.
 
-python docs/results/speed.py                              # full width, batches of 128: a GPU
-python docs/results/speed.py --width 0.125 --batch 16     # a CPU
+python docs/results/speed.py                                                 # full width, batches of 128: a GPU
+python docs/results/speed.py --width 0.25 --batch 32 --products float32      # a CPU
 """
 
 import argparse
@@ -43,16 +43,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--products", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--updates", type=int, default=10, help="per epoch")
     parser.add_argument("--tolerance", type=float, default=1e-3)
     settings = parser.parse_args()
     phases = osc.Phases(1.0, 2, tolerance=settings.tolerance)
-    print(f"{jax.devices()[0].device_kind}, width {settings.width:g}, batches of {settings.batch}")
+    kind = jax.devices()[0].device_kind
+    print(f"{jax.device_count()} x {kind}, width {settings.width:g}, batches of {settings.batch}")
     for estimator, build in (
         (phases, osc.models.vgg4),
         (osc.Backpropagation(), osc.models.vgg4_feedforward),
     ):
-        for name, (precision, products) in WAYS.items():
+        for name in settings.products:
+            precision, products = WAYS[name]
             with jax.default_matmul_precision(precision):
                 rate = speed(build, estimator, products, settings)
             print(f"{type(estimator).__name__:15s} {name:10s} {rate:8.1f} images/s {50_000 / rate:8.1f} s", flush=True)
