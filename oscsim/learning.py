@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
@@ -31,23 +30,18 @@ from oscsim._progress import tqdm
 from oscsim.cycle import check_drive
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.devices import (
-    WHOLE,
     agreed,
     as_mesh,
-    in_shares,
     is_first,
-    largest_over,
-    mean_over,
     on_all,
     on_one,
-    own_key,
     shared_out,
     wait_for_all,
 )
 from oscsim.equilibrium import exact_gradient
 from oscsim.errors import DivergenceError, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
-from oscsim.evaluation import EVALUATED, checked_data, labels_of, measured
+from oscsim.evaluation import EVALUATED, checked_data, measured
 from oscsim.metrics import cosine, per_layer
 from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -55,6 +49,7 @@ from oscsim.networks.inputs import Inputs, as_targets
 from oscsim.noise import AbstractNoise
 from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
+from oscsim.updates import updates
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
@@ -495,87 +490,6 @@ class _Session:
             return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name in names}
         each = per_layer(cosine, gradient, exact)
         return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
-
-
-class _Tally(eqx.Module):
-    """What some steps measured, in buffers of fixed length; the first `count` entries are filled."""
-
-    loss: Array
-    error: Array
-    residual: Array
-    count: Array
-    failed: Array
-
-
-@eqx.filter_jit
-def updates(
-    estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
-    key: Any, rate_scale: Any, x: Any, y: Any, first: Any, count: Any, mesh: Mesh | None = None,
-) -> tuple[Any, Any, Any, _Tally]:  # fmt: skip
-    """Up to `count` updates; fewer if one fails, and then the state before it.
-
-    The devices of a mesh share each batch: each has its own neurons, and all make the same update.
-    """
-    learned, fixed = split_parameters(network)
-    structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
-    zeros = jnp.zeros(len(x), network.dtype)
-    tally = _Tally(zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-
-    def reading(net, key, stream, x, y):
-        inputs = Inputs.of(net, x, y)
-        if isinstance(estimator, AlwaysOn):
-            stream, estimate = estimator.present(stream, net, inputs, key)
-        else:
-            estimate = estimator(net, inputs.x, inputs.y, key=own_key(mesh, key))
-        gradient, loss, error = mean_over(mesh, (estimate.gradient, estimate.loss, _error(net, inputs, estimate)))
-        return gradient, loss, error, largest_over(mesh, estimate.residual), stream
-
-    def one(carry):
-        learned, optimizer_state, stream, tally = carry
-        net = eqx.combine(learned, fixed)
-        i = tally.count
-        step_key = jax.random.fold_in(key, first + i)
-        x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, 1))
-        gradient, loss, error, residual, new_stream = in_shares(
-            reading, mesh, (WHOLE,) * 5, (net, step_key, stream), (x_i, y[i])
-        )
-        state = jax.tree.unflatten(structure, optimizer_state)
-        updates, state = optimizer.update(gradient, state, learned)
-        new = eqx.apply_updates(learned, jax.tree.map(lambda u: rate_scale.astype(u.dtype) * u, updates))
-        good = all_finite((loss, new))  # one that has not quite settled is still a gradient: see `residual`
-
-        def keep(new, old):
-            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
-
-        return (
-            keep(new, learned),
-            keep(jax.tree.leaves(state), optimizer_state),
-            keep(new_stream, stream),
-            _Tally(
-                tally.loss.at[i].set(loss),
-                tally.error.at[i].set(error),
-                tally.residual.at[i].set(residual.astype(tally.residual.dtype)),
-                jnp.where(good, i + 1, i),
-                ~good,
-            ),
-        )
-
-    def running(carry):
-        return (carry[-1].count < count) & ~carry[-1].failed
-
-    learned, optimizer_state, stream, tally = lax.while_loop(running, one, (learned, optimizer_state, stream, tally))
-    return eqx.combine(learned, fixed), optimizer_state, stream, tally
-
-
-def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
-    """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
-    if net.outputs is None:
-        return jnp.zeros((), net.dtype)
-    if isinstance(net, AbstractFeedForwardNetwork):
-        scores = jax.vmap(net)(inputs.x)
-    else:
-        scores = net.readout(inputs.clamped, estimate.activities)
-    return 100 * jnp.mean(jnp.argmax(scores, axis=1) != labels_of(inputs.y)).astype(net.dtype)
 
 
 def _check_devices(estimator: Any, mesh: Mesh | None) -> None:

@@ -23,13 +23,13 @@ from oscsim.cycle import Cycle
 from oscsim.equilibrium import exact_gradient
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.evaluation import checked_data, mean_loss_and_error
-from oscsim.learning import updates
 from oscsim.metrics import cosine, relative_error
 from oscsim.networks.base import AbstractNetwork, parameters, split_parameters
 from oscsim.networks.inputs import as_inputs, as_targets
 from oscsim.noise import WhiteNoise
 from oscsim.response import predict_bias, predict_spread
 from oscsim.teaching import Rotating
+from oscsim.updates import updates
 
 
 class Quantity(NamedTuple):

@@ -197,6 +197,7 @@ class Train:
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
             settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
             if is_first():
+                out.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
             try:
                 result = osc.train(
