@@ -150,14 +150,15 @@ def anderson(
     tolerance: Any,
     max_steps: Any,
     memory: int,
+    linear: bool = False,
 ) -> tuple[PyTree[Array], Float[Array, " batch"], Int[Array, ""]]:
     r"""A fixed point $z = f(z)$ by Anderson acceleration, each sample of the batch on its own.
 
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
-    Where $\|f(z) - z\|$ grew, the iterates before are forgotten: far from the fixed point they mislead. Near a
-    bifurcation the mixing can wander for ever all the same: after `PATIENCE` evaluations half steps follow,
-    $z + (f(z) - z) / 2$.
+    Where $\|f(z) - z\|$ grew, the iterates before are forgotten, unless $f$ is `linear`: far from the fixed point they
+    mislead. Near a bifurcation the mixing can wander for ever all the same: after `PATIENCE` evaluations half steps
+    follow, $z + (f(z) - z) / 2$.
 
     Returns:
         the fixed point; per sample the largest $|f(z) - z|$ at it; evaluations of `function`.
@@ -190,8 +191,9 @@ def anderson(
             z_next = jnp.where(step < PATIENCE, mixed, z + residual / 2)
         value_next = evaluate(z_next)
         residual_next = value_next - z_next
-        grew = jnp.sum(residual_next**2, axis=1) > jnp.sum(residual**2, axis=1)
-        d_residual, d_value = (jnp.where(grew[:, None, None], 0, d) for d in (d_residual, d_value))
+        if not linear:
+            grew = jnp.sum(residual_next**2, axis=1) > jnp.sum(residual**2, axis=1)
+            d_residual, d_value = (jnp.where(grew[:, None, None], 0, d) for d in (d_residual, d_value))
         slot = step % depth
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)
@@ -323,7 +325,7 @@ def implicit_gradient(
     scaled = tuple(a / size.reshape(-1, *(1,) * (a.ndim - 1)) for a in source)
     _, pull = jax.vjp(lambda u: force(net, inputs.clamped, u), u)
     adjoint, residual, _ = anderson(
-        lambda v: jax.tree.map(jnp.add, scaled, pull(v)[0]), scaled, tolerance, max_steps, 5
+        lambda v: jax.tree.map(jnp.add, scaled, pull(v)[0]), scaled, tolerance, max_steps, 5, linear=True
     )
     adjoint = tuple(a * size.reshape(-1, *(1,) * (a.ndim - 1)) for a in adjoint)
 

@@ -1,37 +1,41 @@
 """How close an estimate comes to the exact gradient: metrics on pytrees of parameters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from oscsim._arrays import norm
 
+Gradient: TypeAlias = PyTree[Array | np.ndarray]
+"""Arrays as in a network's parameters, on the device or on the host."""
 
-def cosine(estimate: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
+
+def cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction."""
     _require_same(estimate, exact)
     inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True))
     return inner / (norm(estimate) * norm(exact))
 
 
-def relative_error(estimate: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
+def relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\|a - b\| / \|b\|$ over all parameters together."""
     _require_same(estimate, exact)
     pairs = zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True)
     return norm([a - b for a, b in pairs]) / norm(exact)
 
 
-def norm_ratio(estimate: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
+def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\|a\| / \|b\|$ over all parameters together: above 1 the estimate is too long."""
     _require_same(estimate, exact)
     return norm(estimate) / norm(exact)
 
 
-def per_layer(metric: Callable, estimate: PyTree[Array], exact: PyTree[Array]) -> dict[str, Float[Array, ""]]:
+def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
     """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
     _require_same(estimate, exact)
     named = jax.tree_util.tree_leaves_with_path(exact)
@@ -41,7 +45,7 @@ def per_layer(metric: Callable, estimate: PyTree[Array], exact: PyTree[Array]) -
     }
 
 
-def _require_same(estimate: PyTree[Array], exact: PyTree[Array]) -> None:
+def _require_same(estimate: Gradient, exact: Gradient) -> None:
     for name, tree in {"estimate": estimate, "exact": exact}.items():
         if not all(eqx.is_array_like(leaf) for leaf in jax.tree.leaves(tree)):
             raise TypeError(f"{name}={tree!r}: give a gradient, a pytree of arrays")

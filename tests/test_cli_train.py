@@ -175,9 +175,12 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(oscsim, tmp_path):
         command("train", "digits", "--epochs", 10_000, "--out", "run", "--checkpoint-seconds", 0.05, *QUICK),
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(lambda: last_step(tmp_path / "run") > 0, process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    try:
+        wait_for(lambda: last_step(tmp_path / "run") > 0, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert said.strip() == "Stopped; go on with: oscsim train --resume run"
     assert last_step(tmp_path / "run") > 0
