@@ -377,13 +377,12 @@ class _Session:
                 f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
                 f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
             )
-        for _, y in given:
-            as_targets(network, y)
         self.position = step + count
         buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
         for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
             buffer[:count] = batches
         x, y = buffers
+        as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
         return x.astype(network.dtype, copy=False), y
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 import scipy.signal
 
 import oscsim as osc
+from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -37,7 +38,7 @@ NETWORKS = {
     "strides": lambda: network(osc.Convolution(3, stride=2), osc.Convolution(3, 2, stride=2, scale=0.3)),
     "squared error": lambda: small(cost=osc.SquaredError(), time_constant=(1.0, 2.0, 0.5)),
 }
-CASES = ["two layers", *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if name != "two layers")]
+CASES = slow_except(("two layers",), NETWORKS)
 
 
 def random_complex(key, shape, dtype=complex):
@@ -169,21 +170,6 @@ def test_phases_are_exact_to_the_order_of_their_points(case):
 
 
 @pytest.mark.slow
-def test_lock_in_bias_is_second_order_in_frequency_and_does_not_know_the_amplitude():
-    net, x, y = small()
-    exact = osc.exact_gradient(net, x, y)
-    periods = np.array([100, 200])
-
-    def gradient(period, amplitude):
-        teaching = osc.Rotating(amplitude, float(period))
-        return osc.LockIn(teaching, solver=diffrax.Heun(), steps_per_cycle=400)(net, x, y).gradient
-
-    errors = [osc.relative_error(gradient(period, 0.3), exact) for period in periods]
-    assert 1.9 < order(errors, 1 / periods) < 2.1
-    assert osc.relative_error(gradient(100, 0.1), gradient(100, 0.3)) < 1e-8
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32"], indirect=True)
 def test_float32_stays_float32(precision):
     net, x, y = small()
@@ -243,8 +229,13 @@ def test_gradients_of_the_models_are_exact_to_the_order_of_their_points(make):
 
 
 @pytest.mark.slow
-def test_the_lock_in_gradient_of_vgg4_is_exact_to_second_order_in_frequency():
-    net, x, y = model(osc.models.vgg4)
+@pytest.mark.parametrize(
+    ("build", "smaller", "amplitude"),
+    [(small, 0.1, 0.3), (lambda: model(osc.models.vgg4), 0.25, 0.5)],
+    ids=["two layers", "vgg4"],
+)
+def test_lock_in_bias_is_second_order_in_frequency_and_does_not_know_the_amplitude(build, smaller, amplitude):
+    net, x, y = build()
     exact = osc.exact_gradient(net, x, y)
     periods = np.array([100, 200])
 
@@ -252,9 +243,9 @@ def test_the_lock_in_gradient_of_vgg4_is_exact_to_second_order_in_frequency():
         teaching = osc.Rotating(amplitude, float(period))
         return osc.LockIn(teaching, solver=diffrax.Heun(), steps_per_cycle=400)(net, x, y).gradient
 
-    errors = [osc.relative_error(gradient(period, 0.5), exact) for period in periods]
+    errors = [osc.relative_error(gradient(period, amplitude), exact) for period in periods]
     assert 1.9 < order(errors, 1 / periods) < 2.1, errors
-    assert osc.relative_error(gradient(100, 0.25), gradient(100, 0.5)) < 1e-8
+    assert osc.relative_error(gradient(100, smaller), gradient(100, amplitude)) < 1e-8
 
 
 def test_what_is_not_holomorphic_declines_complex_signals():

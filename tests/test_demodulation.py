@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import oscsim as osc
+from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -151,13 +152,7 @@ def last_potentials(**kwargs):
     return np.concatenate(run.state.potentials, axis=1)
 
 
-def some(quick, names):
-    return pytest.mark.parametrize(
-        "name", [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-    )
-
-
-@some(("Heun", "Tsit5"), ADAPTIVE)
+@pytest.mark.parametrize("name", slow_except(("Heun", "Tsit5"), ADAPTIVE))
 def test_adaptive_solvers_against_scipy(name, reference):
     solver, tolerance = ADAPTIVE[name]
     controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
@@ -165,7 +160,7 @@ def test_adaptive_solvers_against_scipy(name, reference):
     np.testing.assert_allclose(ours, reference, atol=10 * tolerance)
 
 
-@some(("Midpoint",), FIXED)
+@pytest.mark.parametrize("name", slow_except(("Midpoint",), FIXED))
 def test_fixed_steps_converge_to_scipy_at_their_order(name, reference):
     solver, order = FIXED[name]
     steps = np.array([1280, 2560])

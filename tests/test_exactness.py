@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -75,14 +76,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=pytest.mark.slow)
-        if name not in ("layered, cross-entropy", "Hopfield, squared error")
-        else name
-        for name in NETWORKS
-    ]
-)
+@pytest.fixture(params=slow_except(("layered, cross-entropy", "Hopfield, squared error"), NETWORKS))
 def case(request, x64):
     return NETWORKS[request.param]()
 

@@ -17,6 +17,7 @@ import oscsim as osc
 from oscsim import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
 from oscsim.learning import Learner, jumped_to_chance
+from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
 
 STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 60}
@@ -66,13 +67,7 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ("LockIn", "AlwaysOn", "Exact") else pytest.param(name, marks=pytest.mark.slow)
-        for name in ESTIMATORS
-    ],
-)
+@pytest.mark.parametrize("name", slow_except(("LockIn", "AlwaysOn", "Exact"), ESTIMATORS))
 def test_every_estimator_learns(name, digits, held_out):
     result = train(digits, ESTIMATORS[name], validation=held_out, epochs=12, probe=20)
     first, last = result.history[0], result.history[-1]

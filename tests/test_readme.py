@@ -7,6 +7,8 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import pytest
 
+from tests.marks import slow_except
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "<!-- not run -->"  # on the line before a block: it is shown only
 FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})\s*(?P<language>[\w+-]*)")
@@ -46,13 +48,11 @@ def documents() -> dict[str, list[Block]]:
 
 
 DOCUMENTS = documents()
-LONG = ("docs/accuracy.md", "docs/learning.md")
+LONG = {"docs/accuracy.md", "docs/learning.md"}
 """Over a minute each; what they show has tests of its own."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in DOCUMENTS]
-)
+@pytest.mark.parametrize("name", slow_except(DOCUMENTS.keys() - LONG, DOCUMENTS))
 def test_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda *args, **kwargs: None)  # the Agg backend would warn

@@ -23,6 +23,7 @@ from oscsim.response import (
     stability_map,
     susceptibility,
 )
+from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -76,7 +77,7 @@ CASES = {"layered, cross-entropy": lambda: toy(time_constant=UNEQUAL), "Hopfield
 ACCURATE = {"stepsize_controller": diffrax.PIDController(rtol=1e-11, atol=1e-11), "record": osc.PerCycle(neurons=0)}
 
 
-@pytest.fixture(params=["layered, cross-entropy", pytest.param("Hopfield, squared error", marks=pytest.mark.slow)])
+@pytest.fixture(params=slow_except(("layered, cross-entropy",), CASES))
 def case(request, x64):
     return CASES[request.param]()
 
@@ -216,12 +217,7 @@ MONTE_CARLO = {
 }
 
 
-QUICK = ("large amplitude", "few ticks, correlated")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MONTE_CARLO]
-)
+@pytest.mark.parametrize("name", slow_except(("large amplitude", "few ticks, correlated"), MONTE_CARLO))
 def test_predicted_spread_is_that_of_noisy_runs(name):
     fraction, cycles, noise, ticks, substeps = MONTE_CARLO[name]
     net, x, y = toy(time_constant=UNEQUAL)
