@@ -34,7 +34,7 @@ def documented() -> Counter:
 def test_the_reference_holds_every_public_name_once():
     found = documented()
     assert {name: found[f"oscsim.{name}"] for name in osc.__all__} == dict.fromkeys(osc.__all__, 1)
-    for module in ("datasets", "lab", "plot"):
+    for module in ("datasets", "lab", "plot", "response"):
         for name in importlib.import_module(f"oscsim.{module}").__all__:
             assert found[f"oscsim.{module}.{name}"] == 1, name
     assert max(found.values()) == 1

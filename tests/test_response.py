@@ -14,7 +14,6 @@ from jax import lax
 import oscsim as osc
 from oscsim.metrics import norm
 from oscsim.response import (
-    SAFE,
     convergence_radius,
     optimal_amplitude,
     predict_bias,
@@ -23,6 +22,7 @@ from oscsim.response import (
     stability_map,
     susceptibility,
 )
+from oscsim.response.amplitude import SAFE
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -1,0 +1,25 @@
+r"""The linear response of the free equilibrium: what a lock-in reads, and with how much noise, without time stepping.
+
+With everything holomorphic and a teaching signal $\beta = a\, e^{i\omega t}$ that turns one way, harmonic $n$ of the
+response depends on the harmonics below it alone. So the first one is $a \chi(\omega)$ at any amplitude, with the
+linear susceptibility $\chi$; and to a small disturbance at one frequency the driven network answers at that frequency
+and at those $n\omega$ above it, in proportion to $a^n$. Both follow from the Taylor series of the force along
+the orbit, $u(\epsilon) = u_0 + \epsilon u_1 + \epsilon^2 u_2 + \dots$ with $\epsilon$ for $\beta$.
+"""
+
+from oscsim.response.amplitude import OptimalAmplitude, optimal_amplitude
+from oscsim.response.linear import predict_bias, predict_gradient, susceptibility
+from oscsim.response.spread import predict_spread
+from oscsim.response.stability import StabilityMap, convergence_radius, stability_map
+
+__all__ = [
+    "OptimalAmplitude",
+    "StabilityMap",
+    "convergence_radius",
+    "optimal_amplitude",
+    "predict_bias",
+    "predict_gradient",
+    "predict_spread",
+    "stability_map",
+    "susceptibility",
+]

@@ -1,0 +1,143 @@
+"""The amplitude that makes the predicted error of the gradient least."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oscsim._arrays import as_count, as_scalar, norm, require_positive
+from oscsim.cycle import check_drive
+from oscsim.equilibrium import default_tolerance, exact_gradient
+from oscsim.networks.base import AbstractNetwork
+from oscsim.response.linear import free_equilibrium, gradient_read, response_at
+from oscsim.response.spectra import Spectra
+from oscsim.response.spread import ticks_of, unit_variance
+from oscsim.suggestion import fitted_radius
+from oscsim.teaching import Rotating
+
+SAFE = 0.5
+"""Of the convergence radius: beyond, a start from rest may run away, and the predicted spread lacks terms."""
+
+
+class OptimalAmplitude(eqx.Module):
+    """What `optimal_amplitude` found; the errors are root mean squares over the norm of the exact gradient.
+
+    Attributes:
+        amplitude: where the predicted total error is least, `SAFE` times the radius at most.
+        knee: where the noise on the phasor, which falls with the amplitude, equals all other errors together, which
+            do not: a larger amplitude gains less than a factor of two in the squared error. May lie beyond the radius.
+        bias: error that the finite period causes.
+        spread: error that the noise causes at `amplitude`.
+        radius: estimate of the convergence radius.
+        period: of the teaching signal.
+    """
+
+    amplitude: float
+    knee: float
+    bias: float
+    spread: float
+    radius: float
+    period: float
+
+    @property
+    def error(self) -> float:
+        """Bias and spread together."""
+        return math.hypot(self.bias, self.spread)
+
+    @property
+    def teaching(self) -> Rotating:
+        """The signal with this amplitude."""
+        return Rotating(self.amplitude, self.period)
+
+    def __str__(self) -> str:
+        return (
+            f"amplitude={self.amplitude:.3g} (knee {self.knee:.3g}, convergence radius about {self.radius:.3g}), "
+            f"relative error {self.error:.2g} (bias {self.bias:.2g}, spread {self.spread:.2g})"
+        )
+
+
+def optimal_amplitude(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    period: Any,
+    noise: Any,
+    cycles: int,
+    *,
+    points: Any = None,
+    ticks: int | None = None,
+) -> OptimalAmplitude:
+    r"""The amplitude of a rotating signal that makes the predicted error of the gradient least.
+
+    Summed over the parameters the squared error is $E^2(A) = b^2 + a_{-2} A^{-2} + a_0 + a_2 A^2$, with the bias $b$ of
+    `predict_bias` and the variance of `predict_spread`. The first noise term falls with the amplitude, so the least
+    error often lies at the largest amplitude that is safe. How much of that is worth having is what `knee` says.
+
+    Args:
+        net: a holomorphic network.
+        x: inputs, (batch, ...).
+        y: targets, (batch,) labels or (batch, classes).
+        period: $T$ of the teaching signal, in units of time.
+        noise: as in `predict_spread`.
+        cycles: how many are averaged.
+        points: amplitudes to choose among, an array; by default any.
+        ticks: how often the demodulator reads in each cycle, as in `predict_spread`.
+
+    Raises:
+        NotSettledError: the free network has no stable state.
+        NotHolomorphicError: the network declares itself non-holomorphic.
+        TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
+        ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum.
+    """
+    check_drive(net, Rotating(1.0, period))
+    period = float(as_scalar(period, "period"))
+    cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
+    spectra = Spectra.of(net, noise, period, ticks)
+    inputs, free = free_equilibrium(net, x, y)
+    radius = fitted_radius(net, inputs, free.potentials, default_tolerance(net.dtype))
+    limit = SAFE * radius
+    candidates = None if points is None else _candidates(points, limit)
+    exact = exact_gradient(net, x, y)
+    scale = float(norm(exact))
+    chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
+    read = gradient_read(net, inputs, free.activities, chi)
+    bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
+
+    def total(*weights: float) -> float:
+        weighted = jnp.array(weights, net.dtype)
+        variance = unit_variance(net, inputs, free, spectra, weighted, bool(noise.shared_over_batch))
+        return sum(float(jnp.sum(v)) for v in jax.tree.leaves(variance)) / (cycles * period * scale**2)
+
+    falling, rising = total(1.0, 0.0, 0.0), total(0.0, 0.0, 1.0)
+    # Both at equal size, so that the term between them is not lost to rounding.
+    balance = (falling / rising) ** 0.25 if falling > 0 and rising > 0 else limit
+    flat = total(1 / balance, 1.0, balance) - falling / balance**2 - rising * balance**2
+
+    def spread(amplitude: Any) -> Any:
+        return np.sqrt(np.maximum(falling / amplitude**2 + flat + rising * amplitude**2, 0.0))
+
+    if candidates is None:
+        amplitude = min(balance, limit) if rising > 0 else limit
+    else:
+        amplitude = float(candidates[np.argmin(spread(candidates))])
+    rest = bias**2 + flat
+    denominator = rest + math.sqrt(rest**2 + 4 * falling * rising)
+    knee = math.sqrt(2 * falling / denominator) if denominator > 0 else math.inf if falling > 0 else 0.0
+    return OptimalAmplitude(amplitude, knee, bias, float(spread(amplitude)), radius, period)
+
+
+def _candidates(points: Any, limit: float) -> np.ndarray:
+    """The amplitudes on offer that are safe."""
+    values = np.atleast_1d(np.asarray(points, float))
+    for value in values.ravel():
+        require_positive("points", value)
+    safe = values[values <= limit].ravel()
+    if safe.size == 0:
+        raise ValueError(
+            f"points: none of {values.size} amplitudes is at most {SAFE:g} of the convergence radius, {limit:.3g}: "
+            "offer smaller ones"
+        )
+    return safe

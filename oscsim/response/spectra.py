@@ -1,0 +1,67 @@
+"""The noise at the frequencies that a lock-in listens at."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from oscsim._arrays import describe
+from oscsim.networks.base import AbstractNetwork
+from oscsim.noise import StepNoise
+
+
+class Spectra(eqx.Module):
+    r"""The noise's spectral density where a lock-in listens: at $k K\omega + m\omega$ for $m = -1, 0, 1$.
+
+    `density` holds $k = 0, \dots,$ `folds`, in a buffer that need not grow with every change of the period; beyond,
+    where $R(\nu) \approx 1 / (i\nu\tau)$, `tail` holds the sums of $S(\nu) / \nu^2$ over both signs of $k$ for
+    $m = 0$ and $m = 1$.
+    """
+
+    omega: Float[Array, ""]
+    sampling: Float[Array, ""]
+    folds: Int[Array, ""]
+    density: Float[Array, "buffer 3"]
+    tail: Float[Array, "2"]
+    real: bool = eqx.field(static=True)
+
+    @staticmethod
+    def of(net: AbstractNetwork, noise: Any, period: float, ticks: int) -> "Spectra":
+        if not callable(getattr(noise, "spectrum", None)):
+            raise TypeError(
+                f"noise={noise!r} has no `spectrum(omega)` to predict from: use one noise on the potentials, such as "
+                "WhiteNoise (independent noises add in variance)"
+            )
+        if isinstance(noise, StepNoise):
+            raise TypeError(
+                f"noise={describe(noise)} is noise in discrete time, which has no spectrum above its steps: use "
+                "WhiteNoise(standard_deviation * sqrt(time constant)), the same at low frequencies"
+            )
+        if hasattr(noise, "amplitude") and noise.amplitude(net.activities(net.rest(1))) is not None:
+            raise TypeError(f"noise={describe(noise)} depends on the activities: only additive noise can be predicted")
+        if not isinstance(getattr(noise, "shared_over_batch", None), (bool, np.bool_)):
+            raise TypeError(
+                f"noise={noise!r} does not say whether it is shared_over_batch: give it that attribute, True or False"
+            )
+        fastest = min(float(jnp.min(tau)) for tau in net.time_constants)
+        omega = 2 * np.pi / period
+        sampling = ticks * omega
+        folds = math.ceil(16 / (sampling * fastest))
+        buffer = max(32, 2 ** (folds + 1).bit_length())
+        near = sampling * np.arange(buffer)[:, None] + omega * np.array([-1, 0, 1])
+        far = sampling * np.arange(folds + 1, folds + 4097)
+        far = np.stack([np.concatenate([far, -far]), np.concatenate([far, -far]) + omega])
+        frequencies = np.concatenate([near.ravel(), far.ravel()])
+        density = np.asarray(jax.vmap(lambda nu: jnp.asarray(noise.spectrum(nu)))(jnp.asarray(frequencies)), float)
+        if density.shape != frequencies.shape or not np.all((density >= 0) & np.isfinite(density)):
+            raise ValueError(
+                f"noise={noise!r} has a spectrum of shape {density.shape[1:]} or with values that are negative or not "
+                "finite: `spectrum(omega)` returns one finite power spectral density"
+            )
+        tail = np.sum((density[near.size :] / frequencies[near.size :] ** 2).reshape(far.shape), axis=1)
+        values = (omega, sampling, folds, density[: near.size].reshape(near.shape), tail)
+        return Spectra(*(jnp.asarray(a) for a in values), real=getattr(noise, "quadratures", "real") == "real")

@@ -1,0 +1,41 @@
+"""The neurons of one sample as one vector, which linear algebra asks for."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from oscsim.networks.base import AbstractNetwork, Layers
+
+
+def flat(layers: Layers) -> Array:
+    """The layers of one sample as one vector."""
+    return jnp.concatenate([layer.reshape(-1) for layer in layers])
+
+
+def as_layers(net: AbstractNetwork, vector: Array) -> Layers:
+    """The vectors (..., all neurons) as layers (..., neurons)."""
+    ends = np.cumsum([math.prod(shape) for shape in net.shapes])[:-1]
+    parts = jnp.split(vector, ends, axis=-1)
+    return tuple(part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, net.shapes, strict=True))
+
+
+def flat_time_constants(net: AbstractNetwork) -> Array:
+    """The time constant of each neuron."""
+    return flat(
+        tuple(jnp.broadcast_to(tau, (1, *shape)) for tau, shape in zip(net.time_constants, net.shapes, strict=True))
+    )
+
+
+def flat_force(net: AbstractNetwork, clamped: Any, y: Array) -> Callable[[Array, Any], Array]:
+    r"""$F(u, \beta)$ of one sample, on vectors of all its neurons."""
+    clamped, y = jax.tree.map(lambda a: a[None], (clamped, y))
+
+    def force(u: Array, beta: Any) -> Array:
+        return flat(net.force(clamped, net.activities(as_layers(net, u[None])), y, beta))
+
+    return force
