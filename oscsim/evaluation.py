@@ -54,19 +54,19 @@ def predict(
     if net.outputs is None:
         raise ValueError("outputs is None: a network needs its number of classes to be read out")
     x = np.asarray(as_inputs(net, x))
-    batch_size, scores = min(as_count("batch_size", batch_size), len(x)), []
-    for first in range(0, len(x), batch_size):
-        part, count = _padded(x[first : first + batch_size], batch_size)
-        _, found, residual = _judge(net, part, jnp.zeros(len(part), jnp.int32))
-        if not bool(jnp.all(residual[:count] <= 10 * judged_tolerance(net.dtype))):
-            raise NotSettledError(f"an input among {first} to {first + count - 1} does not settle: train with smaller "
-                                  "rates, or lower the scale of the weights")  # fmt: skip
-        scores.append(np.asarray(found)[:count])
-    return np.concatenate(scores)
+    _, scores, residuals = _judged(net, x, np.zeros(len(x), np.int32), as_count("batch_size", batch_size))
+    lost = np.flatnonzero(~(residuals <= 10 * judged_tolerance(net.dtype)))
+    if lost.size:
+        raise NotSettledError(
+            f"input {lost[0]} does not settle ({lost.size} of {len(x)} do not): train with smaller rates, or lower the "
+            "scale of the weights"
+        )
+    return scores
 
 
-JUDGED_SWEEPS = 2 * PATIENCE
-"""Sweeps after which a sample is judged where it stands: one that has no stable state would hold up its whole batch."""
+FIRST_SWEEPS, JUDGED_SWEEPS = 30, 2 * PATIENCE
+"""Sweeps for all samples, and for those that have not settled by then, which would hold up their whole batch; after
+these a sample is judged where it stands: it may have no stable state."""
 
 
 def judged_tolerance(dtype: Any) -> float:
@@ -75,19 +75,19 @@ def judged_tolerance(dtype: Any) -> float:
 
 
 @eqx.filter_jit
-def _judge(net: Any, x: Any, y: Any, mesh: Mesh | None = None) -> tuple[Array, Array, Array]:
+def _judge(net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None) -> tuple[Array, Array, Array]:
     """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
 
-    def judge(net, x, y):
+    def judge(net, sweeps, x, y):
         if isinstance(net, AbstractFeedForwardNetwork):
             scores = jax.vmap(net)(x)
             return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
         inputs = Inputs.of(net, x, y)
-        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), JUDGED_SWEEPS)
+        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps)
         scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
         return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
 
-    return put_together(mesh, in_shares(judge, mesh, SHARE, (net,), (x, y)))
+    return put_together(mesh, in_shares(judge, mesh, SHARE, (net, sweeps), (x, y)))
 
 
 EVALUATED = 100
@@ -101,7 +101,7 @@ def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array
     """
     size = min(EVALUATED, len(x))
     filled = np.resize(np.arange(len(x)), (math.ceil(len(x) / size), size))
-    losses, scores, _ = lax.map(lambda rows: _judge(net, x[rows], y[rows]), jnp.asarray(filled))
+    losses, scores, _ = lax.map(lambda rows: _judge(net, x[rows], y[rows], JUDGED_SWEEPS), jnp.asarray(filled))
     losses, scores = losses.reshape(-1)[: len(x)], scores.reshape(-1, scores.shape[-1])[: len(x)]
     wrong = jnp.argmax(scores, axis=1) != labels_of(y)
     return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
@@ -112,18 +112,34 @@ def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
     return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
 
 
-def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> dict[str, float]:
-    """`evaluate` on checked data, each batch shared by the devices of a mesh; `net` is on all of them."""
+def _judged(
+    net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
     batch_size = min(batch_size, len(x))
     if mesh is not None:
         batch_size = mesh.size * math.ceil(batch_size / mesh.size)
-    found = []
-    for first in range(0, len(x), batch_size):
-        part, count = _padded(x[first : first + batch_size], batch_size)
-        targets = _padded(y[first : first + batch_size], batch_size)[0]
-        judged = _judge(net, shared_out(mesh, part, 0), shared_out(mesh, targets, 0), mesh)
-        found.append([np.asarray(a)[:count] for a in judged])
-    losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
+
+    def settled(x, y, sweeps):
+        found = []
+        for first in range(0, len(x), batch_size):
+            part, count = _padded(x[first : first + batch_size], batch_size)
+            targets = _padded(y[first : first + batch_size], batch_size)[0]
+            judged = _judge(net, shared_out(mesh, part, 0), shared_out(mesh, targets, 0), np.int32(sweeps), mesh)
+            found.append([np.asarray(a)[:count] for a in judged])
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
+
+    found = settled(x, y, FIRST_SWEEPS)
+    late = ~(found[2] <= judged_tolerance(net.dtype))
+    if late.any():
+        for a, b in zip(found, settled(x[late], y[late], JUDGED_SWEEPS), strict=True):
+            a[late] = b
+    return found
+
+
+def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> dict[str, float]:
+    """`evaluate` on checked data, each batch shared by the devices of a mesh; `net` is on all of them."""
+    losses, scores, residuals = _judged(net, x, y, batch_size, mesh)
     row = {"loss": float(np.mean(losses, dtype=float))}
     if net.outputs is not None:
         order = np.argsort(-scores, axis=1, kind="stable")

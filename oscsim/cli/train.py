@@ -73,7 +73,7 @@ class Train:
     """Momentum of sgd."""
 
     weight_decay: float = 0.0
-    """Add so much of each parameter to its gradient; adam takes it off beside its own update (AdamW)."""
+    """Take so much of each parameter, times the rate, off at every update, beside the momentum (as in AdamW)."""
 
     clip: float | None = None
     """Scale gradients whose norm, over all parameters, is larger than this down to it; not if not given."""
@@ -282,7 +282,11 @@ class Train:
             rate = optax.cosine_decay_schedule(rate, steps) if self.schedule == "cosine" else rate
             if self.optimizer == "adam":
                 return optax.adamw(rate, weight_decay=self.weight_decay)
-            return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.sgd(rate, self.momentum or None))
+            return optax.chain(
+                optax.trace(self.momentum) if self.momentum else optax.identity(),
+                optax.add_decayed_weights(self.weight_decay),  # after the momentum, which would add it up
+                optax.scale_by_learning_rate(rate),
+            )
 
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay={self.weight_decay:g}: use 0 or a small positive number, such as 0.001")
