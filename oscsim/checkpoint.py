@@ -194,6 +194,10 @@ def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         arrays.append(np.asarray(jax.random.key_data(value)))
         return {"key": len(arrays) - 1, "impl": str(jax.random.key_impl(value))}
+    if isinstance(value, jax.Array) and value.dtype.kind == "V":  # such as bfloat16, which NumPy's files do not know
+        array = np.asarray(value)
+        arrays.append(array.view(f"u{array.itemsize}"))
+        return {"jax": len(arrays) - 1, "dtype": array.dtype.name}
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         arrays.append(np.asarray(value))
         return {"jax" if isinstance(value, jax.Array) else "numpy": len(arrays) - 1}
@@ -248,6 +252,8 @@ def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         return arrays[str(tree["numpy"])]
     if "jax" in tree:
         array = arrays[str(tree["jax"])]
+        if "dtype" in tree:
+            array = array.view(tree["dtype"])
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise ValueError(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
         return jnp.asarray(array)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,13 @@ def _run(content: bytes, precision: bool, store: str, number: int) -> int:
 
 
 _TASKS: dict[bytes, Any] = {}
+_MAKING = threading.Lock()
 
 
 def _task(digest: bytes, content: bytes) -> Any:
     """The task of this content, made once per process: so that it is compiled once."""
-    if digest not in _TASKS:
-        _TASKS.clear()
-        _TASKS[digest] = pickle.loads(content)
-    return _TASKS[digest]
+    with _MAKING:  # a worker may have several threads
+        if digest not in _TASKS:
+            _TASKS.clear()
+            _TASKS[digest] = pickle.loads(content)
+        return _TASKS[digest]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int
 
-from oscsim._arrays import Scalar, as_count, require_positive, scalar_named
+from oscsim._arrays import Scalar, as_count, describe, require_positive, scalar_named
 from oscsim.networks.base import Layers
 from oscsim.readings import Phasors, Points
 
@@ -52,6 +52,20 @@ class AbstractDemodulator(eqx.Module):
     @abc.abstractmethod
     def read(self, state: Any) -> Reading:
         """The coefficients as they stand."""
+
+
+def require_whole(demodulator: AbstractDemodulator, discard: int, first_cycle: int = 0) -> None:
+    """Refuse to use readings of windows that are cut off at the start.
+
+    Raises:
+        ValueError: fewer cycles are discarded, of those after `first_cycle`, than it takes until readings are whole.
+    """
+    cut_off = max(0, demodulator.warm_up - first_cycle)
+    if discard < cut_off:
+        raise ValueError(
+            f"discard={discard}: the first {cut_off} readings of {describe(demodulator)} are not whole; use "
+            f"discard={cut_off} or more, and more cycles than that"
+        )
 
 
 def _products(harmonics: tuple[int, ...], s: Layers, beta: Array, turn: Array) -> Phasors:

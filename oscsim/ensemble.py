@@ -6,14 +6,13 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from oscsim._arrays import all_finite, as_count, describe
 from oscsim.cycle import Cycle, Plan, begin, check_drive
-from oscsim.demodulation import AbstractDemodulator, Reading
-from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
+from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
+from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import mean_reading
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
@@ -124,6 +123,7 @@ def ensemble(
     require_noise_key(noises, key)
     check_drive(net, teaching)
     plan = Cycle(solver, None, steps_per_cycle, ticks, demodulator).plan(teaching, net.dtype, noise, net.time_constants)
+    require_whole(plan.demodulator, discard)
     inputs = Inputs.of(net, x, y)
     potentials = _start(net, inputs, start)
     chunk = _fitting(net, inputs) if chunk is None else as_count("chunk", chunk)
@@ -171,10 +171,7 @@ def _start(net: AbstractNetwork, inputs: Inputs, start: Any) -> Layers:
     if start == "rest":
         return net.rest(inputs.x.shape[0])
     if start == "settled":
-        level = default_tolerance(net.dtype)
-        found = settle_inputs(net, inputs, jnp.zeros(()), level)
-        require_settled(net, inputs, found, 0.0, level)
-        return found.potentials
+        return free_equilibrium(net, inputs).potentials
     raise ValueError(f"start={start!r}: use 'rest' or 'settled'")
 
 

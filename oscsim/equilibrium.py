@@ -99,6 +99,19 @@ def settle(
     return found
 
 
+def free_equilibrium(net: AbstractNetwork, inputs: Inputs, tolerance: float | None = None) -> Equilibrium:
+    """`settle` at beta = 0, on checked inputs.
+
+    Raises:
+        NotSettledError: a sample has no stable state.
+    """
+    tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
+    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance))
+    if not is_traced(found):
+        require_settled(net, inputs, found, 0.0, tolerance)
+    return found
+
+
 def _check_start(net: AbstractNetwork, inputs: Inputs, start: Any) -> None:
     """Refuse potentials to start from that are not those of this network and batch."""
     layouts = [jax.tree.map(np.shape, u) for u in (start, net.rest(inputs.x.shape[0]))]

@@ -127,7 +127,8 @@ def _judged(
             targets = _padded(y[first : first + batch_size], batch_size)[0]
             judged = _judge(net, shared_out(mesh, part, 0), shared_out(mesh, targets, 0), np.int32(sweeps), mesh)
             found.append([np.asarray(a)[:count] for a in judged])
-        return tuple(map(np.concatenate, zip(*found, strict=True)))
+        losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
+        return losses, scores, residuals
 
     found = settled(x, y, FIRST_SWEEPS)
     late = ~(found[2] <= judged_tolerance(net.dtype))

@@ -326,6 +326,11 @@ class ImperfectDemodulator(AbstractDemodulator):
         """As the ideal needs them."""
         return self.demodulator.fewest_ticks
 
+    @property
+    def warm_up(self) -> int:
+        """As the ideal needs it."""
+        return self.demodulator.warm_up
+
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
         return self.demodulator.init(s, beta, ticks)
 

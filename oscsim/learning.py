@@ -49,7 +49,7 @@ from oscsim.networks.inputs import Inputs, as_targets
 from oscsim.noise import AbstractNoise
 from oscsim.plasticity import check_time_scales
 from oscsim.readings import require_turning, signal_phasors
-from oscsim.updates import updates
+from oscsim.updates import AUGMENTED, updates
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
@@ -227,6 +227,7 @@ def train(
 
     identity = {
         "estimator": describe(estimator) if isinstance(estimator, eqx.Module) else type(estimator).__qualname__,
+        "augment": "none" if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__),
         "batch_size": str(batch_size),
         "key": str(jax.random.key_data(key).tolist()),
         "data": source.digest,
@@ -423,7 +424,7 @@ class _Session:
         place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
         key = jax.random.fold_in(self.step_key, learner.step)
         if self.augment is not None:
-            x = self.augment(x, jax.random.fold_in(key, 1))
+            x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
         try:
             estimate = self.estimate(on_one(self.mesh, learner), x, y, key)
         except (DivergenceError, NotSettledError) as error:
@@ -516,9 +517,11 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
     if not (callable(estimator) or isinstance(estimator, AlwaysOn)) or isinstance(estimator, type):
         raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
     lock_in = estimator.lock_in if isinstance(estimator, AlwaysOn) else estimator
-    if isinstance(lock_in, LockIn):  # while steps are traced, nothing can be looked at
-        check_drive(net, lock_in.teaching)  # pyright: ignore[reportArgumentType]
+    if isinstance(lock_in, LockIn) and not isinstance(net, AbstractFeedForwardNetwork):
+        # While steps are traced, nothing can be looked at.
+        check_drive(net, lock_in.teaching)
         require_turning(lock_in.teaching, signal_phasors(lock_in.teaching, net.dtype))
+        lock_in.cycle.plan(lock_in.teaching, net.dtype, lock_in.noise, net.time_constants)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 

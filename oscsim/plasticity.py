@@ -26,8 +26,8 @@ from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork, Layers, parameters, split_parameters
 from oscsim.networks.inputs import Inputs, clamped
 from oscsim.readings import require_turning, signal_phasors
+from oscsim.response.modes import slowest_time
 from oscsim.simulate import presenter, starting_state
-from oscsim.suggestion import slowest_time
 
 CHUNK = 256
 """Cycles per device call, at most: one compilation serves every number of them."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from oscsim import checkpoint
 from oscsim._arrays import as_count, describe
 from oscsim.cycle import Effort, Plan, State, Watched
-from oscsim.demodulation import Reading
+from oscsim.demodulation import Reading, require_whole
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.readings import Phasors, require_turning
@@ -87,12 +87,8 @@ class Run(eqx.Module):
         kept = jax.tree.leaves(self.phasors)[0].shape[0]
         if as_count("discard", discard, 0) >= kept:
             raise ValueError(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
-        whole_from = max(0, self.plan.demodulator.warm_up - self.first_cycle)
-        if discard < whole_from and kept == self.cycles:
-            raise ValueError(
-                f"discard={discard}: the first {whole_from} readings of {describe(self.plan.demodulator)} are not "
-                f"whole; use discard={whole_from} or more"
-            )
+        if kept == self.cycles:  # of a mean `simulate` has seen to it
+            require_whole(self.plan.demodulator, discard, self.first_cycle)
         readings = jax.tree.map(lambda a: jnp.asarray(a[discard:]), self.phasors)
         require_turning(self.teaching, readings)
         if callable(self.x) or callable(self.y):

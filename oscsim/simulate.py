@@ -28,8 +28,8 @@ from oscsim.cycle import (
     divergence,
     first_state,
 )
-from oscsim.demodulation import AbstractDemodulator, Reading
-from oscsim.equilibrium import default_tolerance, require_settled, settle_inputs
+from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
+from oscsim.equilibrium import free_equilibrium
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
@@ -143,6 +143,8 @@ def simulate(
     plan = plan.plan(teaching, net.dtype, noise, net.time_constants)
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
+    if isinstance(record, Mean):
+        require_whole(plan.demodulator, record.discard, first)
     watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
 
     began = time.perf_counter()
@@ -334,10 +336,8 @@ def starting_state(
     if start == "rest":
         return first_state(net, inputs, teaching, cycle=plan, noise=noise, key=key), x, y
     if start == "settled":
-        level = default_tolerance(net.dtype)
-        found = settle_inputs(net, inputs, jnp.zeros(()), level)
-        require_settled(net, inputs, found, 0.0, level)
-        state = first_state(net, inputs, teaching, cycle=plan, potentials=found.potentials, noise=noise, key=key)
+        free = free_equilibrium(net, inputs)
+        state = first_state(net, inputs, teaching, cycle=plan, potentials=free.potentials, noise=noise, key=key)
         return state, x, y
     raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
 

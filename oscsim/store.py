@@ -4,8 +4,10 @@ It appears at its place whole, in one rename; a block counts once all its result
 the clock, the machine or the order of work.
 """
 
+import functools
 import hashlib
 import itertools
+import json
 import math
 import os
 import shutil
@@ -130,7 +132,8 @@ class Store:
         if about.get("format") != FORMAT:
             raise ValueError(f"store={path} has format {about.get('format')}, this version of oscsim reads {FORMAT}")
         for name, ours in identity.items():
-            if about.get(name) != ours:
+            # As text: the order of the axes and 1 or 1.0 make another sweep, though equal in Python.
+            if json.dumps(about.get(name)) != json.dumps(ours):
                 raise ValueError(
                     f"store={path} holds another sweep: its {name} is {_short(about.get(name))}, not {_short(ours)}; "
                     "choose another folder; nothing was changed"
@@ -269,7 +272,11 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
     numbers = (math.prod(v.shape) * (layout.seeds if v.seeded else 1) * v.dtype.itemsize for v in variables.values())
     needed = math.prod(layout.shape) * sum(numbers)
     if path is None:
-        free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "of memory are free: give a store"
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # only Linux tells
+            return
+        where = "of memory are free: give a store"
     else:
         parent = next(p for p in Path(path).absolute().parents if p.exists())
         free, where = shutil.disk_usage(parent).free, f"are free on the disk of {parent}: use another"
@@ -280,14 +287,24 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
         )
 
 
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+DATA = (eqx.Module, jax.Array, np.ndarray, np.generic, tuple, list, dict, *PLAIN)
+"""What a study is likely to take from its module other than functions."""
+
+
 def fingerprint(value: Any) -> str:
-    """A name for a value by its content: equal for equal arrays, settings and code, in any process."""
+    """A name for a value by its content: equal for equal arrays, settings and code, in any process.
+
+    Of a function its code counts, what it closes over, and what it takes by name from its own module: data, and
+    functions that stand there too.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    _feed(digest, value)
+    _feed(digest, value, set())
     return digest.hexdigest()
 
 
-def _feed(digest: Any, value: Any) -> None:
+def _feed(digest: Any, value: Any, seen: set[int]) -> None:
+    """Add a value to the digest; `seen` holds the functions in it so far, which may call each other."""
     digest.update(f"<{type(value).__qualname__}>".encode())
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
@@ -296,26 +313,53 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.data)
     elif isinstance(value, types.FunctionType):
-        _feed(digest, value.__code__)
-        for part in (value.__defaults__, value.__kwdefaults__, tuple(c.cell_contents for c in value.__closure__ or ())):
-            _feed(digest, part)
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        for part in (value.__code__, value.__defaults__, value.__kwdefaults__, cells, _taken_by_name(value)):
+            _feed(digest, part, seen)
+    elif isinstance(value, types.MethodType):
+        _feed(digest, (value.__self__, value.__func__), seen)
+    elif isinstance(value, functools.partial):
+        _feed(digest, (value.func, value.args, value.keywords), seen)
     elif isinstance(value, types.CodeType):
         digest.update(value.co_code)
         for part in (value.co_consts, value.co_names):
-            _feed(digest, part)
+            _feed(digest, part, seen)
     elif isinstance(value, (tuple, list, set, frozenset)):
         ordered = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         for part in ordered:
-            _feed(digest, part)
+            _feed(digest, part, seen)
     elif isinstance(value, Mapping):
         for name, part in value.items():
-            _feed(digest, (name, part))
-    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            _feed(digest, (name, part), seen)
+    elif isinstance(value, PLAIN):
         digest.update(repr(value).encode())
-    elif hasattr(value, "__dict__") and not callable(getattr(value, "__wrapped__", None)):
+    elif callable(wrapped := getattr(value, "__wrapped__", None)):  # compiled
+        _feed(digest, wrapped, seen)
+    elif hasattr(value, "__dict__"):
         digest.update(f"{type(value).__module__}.{getattr(value, '__qualname__', '')}".encode())
         if not isinstance(value, (type, types.ModuleType)):
-            _feed(digest, vars(value))
+            _feed(digest, vars(value), seen)
+
+
+def _taken_by_name(function: types.FunctionType) -> dict[str, Any]:
+    """What a function takes from its module: data, and functions of the same module."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    found = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
+    return {name: value for name, value in found.items() if isinstance(value, DATA) or _stands_in(function, value)}
+
+
+def _stands_in(function: types.FunctionType, value: Any) -> bool:
+    """Whether a value is a function of the same module."""
+    module = getattr(value, "__module__", None)
+    return callable(value) and not isinstance(value, type) and module == function.__module__
 
 
 def _short(value: Any) -> str:

@@ -144,6 +144,14 @@ class Grid:
         return floats - set(study.static())
 
 
+UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What jax raises where a program looks at the value of a traced number, or hands it to NumPy."""
+
+
 class Task:
     """What every block has in common; what a worker is sent, once."""
 
@@ -212,13 +220,18 @@ class Task:
         """The function's value; where it fails, with the settings at which it did."""
         try:
             return function(*args)
-        except jax.errors.ConcretizationTypeError as error:
+        except UNTRACEABLE as error:
             raise TypeError(
                 f"the study cannot be traced in {' and '.join(self.traced)}: {str(error).splitlines()[0]} Name what "
                 "shapes the program in its static()"
             ) from error
         except (ValueError, TypeError, ArithmeticError) as error:
-            raise type(error)(f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}") from error
+            message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
+            try:
+                named = type(error)(message)
+            except Exception:  # it is not made from a message
+                named = ValueError(f"{type(error).__name__} {message}")
+            raise named from error
 
 
 @eqx.filter_jit

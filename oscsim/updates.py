@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -26,6 +27,10 @@ class Tally(eqx.Module):
     residual: Array
     count: Array
     failed: Array
+
+
+AUGMENTED = np.uint32(2**32 - 2)
+"""Folded into the key of a step for its augmentation; no cycle, device or point has this number."""
 
 
 @eqx.filter_jit
@@ -56,7 +61,7 @@ def updates(
         net = eqx.combine(learned, fixed)
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
-        x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, 1))
+        x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
         gradient, loss, error, residual, new_stream = in_shares(
             reading, mesh, (WHOLE,) * 5, (net, step_key, stream), (x_i, y[i])
         )

@@ -285,6 +285,19 @@ REFUSED = {
     "osc.Hann(cycles=1)": (ValueError, "cycles=1", "an integer of 2 or more"),
     "osc.Hann(cycles=2.5)": (ValueError, "cycles=2.5", "an integer of 2 or more"),
     "osc.Exponential(cycles=0.0)": (ValueError, "cycles=0", "positive"),
+    "sim(cycles=4, demodulator=osc.Hann(4), record=osc.Mean(1))": (ValueError, "discard=1", "discard=3 or more"),
+    "osc.LockIn(SIGNAL, demodulator=osc.hardware.ImperfectDemodulator(osc.Hann(4)))": (
+        ValueError,
+        "discard=1: the first 3 readings of ImperfectDemodulator",
+        "discard=3 or more",
+    ),
+    "osc.ensemble(network(), X, Y, SIGNAL, realisations=2, cycles=6, noise=osc.WhiteNoise(1e-6), key=KEY, "
+    "demodulator=osc.Hann(4))": (ValueError, "discard=1: the first 3 readings of Hann", "discard=3 or more"),
+    "sim(teaching=osc.Rotating(0.1, 200.0), steps_per_cycle=100)": (
+        ValueError,
+        "steps_per_cycle=100 makes steps of 2, and the fastest neurons have a time constant of 1",
+        "use 200 or more",
+    ),
     "run().phasors[2]": (ValueError, "harmonic 2 was not read, only (0, 1)", "ask the demodulator for it"),
     "sim(key=0)": (TypeError, "key=0", "use jax.random.key"),
     # where a run starts

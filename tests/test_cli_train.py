@@ -9,11 +9,14 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import oscsim as osc
 from oscsim.cli import main
+from oscsim.cli.train import Train
 from tests.test_datasets import write_cifar
 from tests.test_sources import SIZES, write_all
 
@@ -84,6 +87,20 @@ IMAGES = (
 )  # fmt: skip
 
 
+def test_weight_decay_is_beside_the_momentum():
+    """Of m <- mu m + g and w <- (1 - rate decay) w - rate m, as in the code of the method's authors."""
+    rate, decay, mu = 0.1, 0.02, 0.9
+    optimizer = Train(learning_rate=(rate,), weight_decay=decay, momentum=mu)._optimizer(None, 1)
+    w, expected, m = jnp.array(2.0), 2.0, 0.0
+    state = optimizer.init(w)
+    for g in (1.0, -0.5, 0.25):
+        update, state = optimizer.update(jnp.array(g), state, w)
+        w = optax.apply_updates(w, update)
+        m = mu * m + g
+        expected = (1 - rate * decay) * expected - rate * m
+        np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_images_and_files_of_them(oscsim, tmp_path):
     write_cifar(tmp_path, packed=True, n=16)
@@ -127,6 +144,7 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
         (("--out", f"{sys.executable}/run"), "cannot be written"),
         (("--resume", "nothing"), "resume=nothing: no settings.json there"),
         (("--resume", "nothing", "--seed", 3), "seed cannot change in a resumed run"),
+        (("--resume", "nothing", "--batch-size", 20), "batch_size cannot change in a resumed run"),  # the default
         (("--resume", "nothing", "--period", 50), "period cannot change in a resumed run"),
         (("--out", "run", "--batch-size", 0), "batch_size=0: use a positive integer"),
         (("--out", "run", "--batch-size", 9999, "--schedule", "cosine"), "batch_size=9999: the data hold 1437 samples"),

@@ -218,6 +218,37 @@ def test_always_on_carries_the_state_over(digits):
     assert osc.relative_error(carried.gradient, phasors.gradient(net, second)) < 1e-4
 
 
+def test_always_on_reads_each_input_alone(digits):
+    lock_in = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2, demodulator=osc.Exponential(), **STEPS)
+    stream = osc.AlwaysOn(lock_in)
+    net, (x, y) = network(), (a[:20] for a in digits)
+    first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
+    state, _ = stream.present(stream.begin(net, first), net, first, None)
+    _, carried = stream.present(state, net, second, None)
+    anew = osc.begin(net, second, lock_in.teaching, cycle=lock_in.cycle, potentials=state.potentials)
+    _, alone = lock_in.present(anew, net, second, None)
+    assert osc.relative_error(carried.gradient, alone.gradient) < 1e-5
+
+
+def test_moments_in_bfloat16_are_kept(digits, tmp_path):
+    optimizer = optax.adam(1e-2, mu_dtype=jnp.bfloat16)
+
+    def trained(epochs, **where):
+        return osc.train(network(), digits, osc.Exact(), optimizer, epochs=epochs, key=KEY, probe=0, **where).network
+
+    trained(1, out=tmp_path)
+    assert_same_weights(trained(2, out=tmp_path, resume=True), trained(2))
+
+
+def test_classic_keeps_the_precision_of_its_network(digits):
+    net, (x, y) = network(), (a[:10] for a in digits)
+    for classic in (osc.Classic(0.1), osc.Classic(0.1, steps=(30, 10))):
+        before = classic(net, x, y).gradient
+        with jax.enable_x64(True):
+            after = classic(net, x, y).gradient
+        assert [a.dtype for a in jax.tree.leaves(after)] == [a.dtype for a in jax.tree.leaves(before)]
+
+
 # What goes wrong.
 
 
@@ -334,6 +365,7 @@ def test_another_run_in_the_folder_is_refused(digits, tmp_path):
         ({"batch_size": 10}, "batch_size"),
         ({"key": jax.random.key(1)}, "key"),
         ({"estimator": osc.Classic(0.1)}, "estimator"),
+        ({"augment": lambda x, key: x}, "augment"),
         ({"net": network(sizes=(64, 8, 10))}, "network"),
         ({"net": network(activation=osc.Tanh())}, r"activation: Logistic\(.*, not Tanh"),
         ({"net": network(time_constant=2.0)}, "time_constant"),
@@ -422,6 +454,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeyp
         ({"validation": (np.ones((2, 5)), np.array([0, 1]))}, r"x has shape \(2, 5\)"),
         ({"estimator": osc.LockIn(osc.Rotating(0.3, 4.0), **STEPS)}, "period=4 is shorter than 2 pi tau"),
         ({"estimator": osc.LockIn(osc.Constant(0.3, 100.0), **STEPS)}, "no first harmonic"),
+        ({"estimator": osc.LockIn(osc.Rotating(0.3, 90.0), noise=osc.StepNoise(0.04), **STEPS)}, "StepNoise"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

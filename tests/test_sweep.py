@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,7 @@ import optax
 import pytest
 
 import oscsim as osc
+from oscsim.store import fingerprint
 from oscsim.studies import FunctionStudy, Quantity
 
 KEY = jax.random.key(3)
@@ -80,19 +84,22 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-CALLS: list[float] = []
+class Calls:
+    """What a study was called with: beside it, for what it holds itself makes it another study."""
+
+    scales: ClassVar[list[float]] = []
 
 
 def test_a_stopped_sweep_goes_on_and_repeats_nothing(tmp_path):
-    CALLS.clear()
+    Calls.scales.clear()
 
     class Stop(Exception):
         pass
 
     def study(key, scale, shift):
         def note(scale):
-            CALLS.append(float(scale))
-            if len(CALLS) == 5:
+            Calls.scales.append(float(scale))
+            if len(Calls.scales) == 5:
                 raise Stop
             return np.zeros((), np.float32)
 
@@ -107,7 +114,7 @@ def test_a_stopped_sweep_goes_on_and_repeats_nothing(tmp_path):
     assert np.isfinite(done[:4]).all()
     assert np.isnan(done[4:]).all()
     osc.sweep(study, axes, seeds=1, key=KEY, store=tmp_path / "stopped", block=1)
-    np.testing.assert_allclose(CALLS, [*scales[:5], *scales[4:]], rtol=1e-6)
+    np.testing.assert_allclose(Calls.scales, [*scales[:5], *scales[4:]], rtol=1e-6)
     osc.sweep(study, axes, seeds=1, key=KEY, store=tmp_path / "whole", block=1)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
@@ -173,6 +180,14 @@ BAD = {
         lambda: osc.sweep(lambda key, a: {"b": 1.0 if a > 0 else 0.0}, {"a": [1.0]}, seeds=1, key=KEY),
         "cannot be traced in a",
     ),
+    "handed to NumPy": (
+        lambda: osc.sweep(lambda key, a: {"b": jnp.ones(()) * np.sqrt(a)}, {"a": [1.0]}, seeds=1, key=KEY),
+        "cannot be traced in a",
+    ),
+    "error that takes more than a message": (
+        lambda: osc.sweep(lambda key, a: {"b": "é".encode().decode("ascii")}, {"a": [1.0]}, seeds=1, key=KEY),
+        "UnicodeDecodeError at a=1.0",
+    ),
     "workers without a store": (lambda: osc.sweep(noise, AXES, seeds=1, key=KEY, workers=2), "store is None"),
     "too large for memory": (
         lambda: osc.sweep(lambda key, a: {"b": jnp.zeros(10**9)}, {"a": [1.0]}, seeds=10**6, key=KEY),
@@ -206,6 +221,46 @@ def test_bad_input_is_named(case):
     assert message in str(error.value)
 
 
+def test_axes_in_another_order_or_of_another_kind_are_another_sweep(tmp_path):
+    osc.sweep(noise, {"scale": [1.0, 2.0], "shift": [3.0, 4.0]}, seeds=1, key=KEY, store=tmp_path)
+    for axes in ({"shift": [3.0, 4.0], "scale": [1.0, 2.0]}, {"scale": [1, 2], "shift": [3.0, 4.0]}):
+        with pytest.raises(ValueError, match="holds another sweep: its axes is"):
+            osc.sweep(noise, axes, seeds=1, key=KEY, store=tmp_path)
+
+
+GAIN = 1.0
+
+
+def of_its_module(key, a):
+    return {"r": GAIN * a}
+
+
+class Machine:
+    def __init__(self, gain):
+        self.gain = gain
+
+    def study(self, key, a):
+        return {"r": self.gain * a}
+
+
+def test_a_fingerprint_tells_apart_what_computes_something_else(monkeypatch):
+    def pairs():
+        one, two = lambda key, a: {"r": a}, lambda key, a: {"r": 2 * a}
+        yield one, two
+        yield jax.jit(one), jax.jit(two)
+        yield eqx.filter_jit(one), eqx.filter_jit(two)
+        yield partial(noise, power=1), partial(noise, power=2)
+        yield Machine(1.0).study, Machine(2.0).study
+
+    for (one, two), (again, _) in zip(pairs(), pairs(), strict=True):
+        assert fingerprint(one) == fingerprint(again)
+        assert fingerprint(one) != fingerprint(two)
+    before = fingerprint(of_its_module)
+    assert before == fingerprint(of_its_module)
+    monkeypatch.setitem(globals(), "GAIN", 2.0)
+    assert before != fingerprint(of_its_module)
+
+
 def test_stores_and_schedulers_that_cannot_be_used(tmp_path, monkeypatch):
     sweep = {"axes": {"scale": [0.5, 1.0], "shift": 0.0}, "seeds": 2, "key": KEY}
     store = tmp_path / "store"
@@ -213,6 +268,7 @@ def test_stores_and_schedulers_that_cannot_be_used(tmp_path, monkeypatch):
     before = contents(store)
     others = [
         ("study", lambda key, scale, shift: {"mean": scale}, {}),
+        ("study", partial(noise, power=2), {}),
         ("axes", noise, {"axes": {"scale": [0.5], "shift": 0.0}}),
         ("settings", noise, {"axes": {"scale": [0.5, 1.0], "shift": 1.0}}),
         ("seeds", noise, {"seeds": 3}),
@@ -403,8 +459,10 @@ def test_the_command(tmp_path, capsys):
         STUDY.replace('"phases"', '"phase"'): "estimator='phase' is not one of lock-in, phases, classic",
         STUDY.replace("seeds = 4", 'seeds = "4"'): "seeds='4' is not int",
         STUDY.replace("[axes]", "[axis]"): "has no table [axes]",
-        "epochs = 3\n" + STUDY: "epochs does nothing in a gradient_quality study of phases: leave it out",
+        "epochs = 3\n" + STUDY: "epochs does nothing in a gradient_quality study of phases over amplitude",
         "readings = 5\n" + STUDY: "readings does nothing in a gradient_quality study of phases",
+        "readings = 5\n" + STUDY.replace('"phases"', '"classic"'): "readings does nothing in a",
+        "shared_over_batch = true\n" + STUDY: "shared_over_batch does nothing",
         STUDY.replace("from = 0.1", "from = -0.1"): "on a log scale: use positive numbers",
         STUDY.replace("amplitude =", "amplitud ="): "amplitud",
         STUDY + "amplitude = 3": "is no TOML file",

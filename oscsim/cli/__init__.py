@@ -20,7 +20,7 @@ from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
-from oscsim.cli.train import Predict, Train
+from oscsim.cli.train import Predict, Train, require_bare_resume
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
@@ -31,6 +31,8 @@ def main(args: Sequence[str] | None = None) -> None:
         warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:
             arguments = with_config(list(sys.argv[1:] if args is None else args))
+            if arguments[:1] == ["train"]:
+                require_bare_resume(arguments)
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
             tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments).run()
         except KeyboardInterrupt:

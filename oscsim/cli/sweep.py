@@ -112,7 +112,8 @@ class _File:
         for name, matters in MATTERS.items():
             if name in content and not matters(file):
                 raise ValueError(
-                    f"study={path}: {name} does nothing in a {file.study} study of {file.estimator}: leave it out"
+                    f"study={path}: {name} does nothing in a {file.study} study of {file.estimator} over "
+                    f"{', '.join(file.axes)}: leave it out"
                 )
         return file
 
@@ -181,9 +182,13 @@ MATTERS: dict[str, Callable[[_File], bool]] = {
     "predict": lambda file: file.study == "gradient_quality" and file.estimator == "lock-in",
     "points": lambda file: file.estimator == "phases",
     "steps": lambda file: file.estimator in ("phases", "classic"),
-    "readings": lambda file: file.estimator == "classic",
+    "data_dir": lambda file: not file.data.endswith(".npz"),
+    "readings": lambda file: file.estimator == "classic" and "standard_deviation" in file.axes,
     "steps_per_cycle": lambda file: file.estimator == "lock-in",
-    "shared_over_batch": lambda file: file.study == "training" or file.estimator != "lock-in",
+    "shared_over_batch": lambda file: (
+        (file.study == "training" or file.estimator != "lock-in")
+        and not file.axes.keys().isdisjoint(("standard_deviation", "intensity"))
+    ),
 }
 """Which keys matter only to some studies or estimators; one that would be ignored is refused."""
 

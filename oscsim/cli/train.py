@@ -305,6 +305,19 @@ class Train:
         return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
+def require_bare_resume(args: list[str]) -> None:
+    """Refuse options beside `--resume`, those that repeat the default too: the run keeps its own.
+
+    Raises:
+        ValueError: another option than `--epochs` and those of several processes.
+    """
+    names = [arg.split("=")[0][2:].replace("-", "_") for arg in args if arg.startswith("--")]
+    kept = {"resume", "epochs", "help", *(f.name for f in dataclasses.fields(Processes))}
+    for name in names if "resume" in names else ():
+        if name not in kept:
+            raise ValueError(f"{name} cannot change in a resumed run: give --resume and --epochs only")
+
+
 GROUPS: dict[str, Any] = {name: value for name, value in vars(Train()).items() if dataclasses.is_dataclass(value)}
 """The options that `Train` shares with other commands, as they are by default."""
 

@@ -9,7 +9,7 @@ noise as one more term of the equation.
 from oscsim.cycle.advance import advance, advance_watching
 from oscsim.cycle.plan import Cycle, Plan, check_drive
 from oscsim.cycle.plastic import advance_plastic
-from oscsim.cycle.state import Effort, State, Watched, begin, begin_noise, divergence, first_state
+from oscsim.cycle.state import Effort, State, Watched, begin, begin_noise, divergence, first_state, read_anew
 
 __all__ = [
     "Cycle",
@@ -25,4 +25,5 @@ __all__ = [
     "check_drive",
     "divergence",
     "first_state",
+    "read_anew",
 ]

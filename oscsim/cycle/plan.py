@@ -90,7 +90,20 @@ class Cycle(eqx.Module):
             return self._noisy(teaching, dtype, noises, tuple(jnp.asarray(tau) for tau in time_constants))
         if is_srk(self.solver):
             raise ValueError(f"solver={self.solver!r} is for noise, and there is none: use diffrax.Tsit5()")
+        self._require_fine_steps(teaching, time_constants)
         return self._filled(teaching, dtype)
+
+    def _require_fine_steps(self, teaching: Any, time_constants: Any) -> None:
+        """Refuse equal steps that let the relaxation of the fastest neurons jump to and fro instead of ending."""
+        if self.steps_per_cycle is None or is_traced(teaching, time_constants):
+            return
+        fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
+        step = float(teaching.period) / self.steps_per_cycle
+        if step >= 2 * fastest * (1 - 1e-6):
+            raise ValueError(
+                f"steps_per_cycle={self.steps_per_cycle} makes steps of {step:.3g}, and the fastest neurons have a "
+                f"time constant of {fastest:.3g}: use {math.ceil(float(teaching.period) / fastest)} or more"
+            )
 
     def _noisy(
         self, teaching: Any, dtype: Any, noises: tuple[AbstractNoise, ...], time_constants: tuple[Array, ...]
@@ -123,6 +136,7 @@ class Cycle(eqx.Module):
             ticks = steps if needed is None else next((d for d in divisors if d >= max(needed, DEFAULT_TICKS)), steps)
         plan = Cycle(solver, None, steps, ticks, self.demodulator)._filled(teaching, dtype)
         assert plan.steps_per_cycle is not None  # given, or filled in above
+        self._require_fine_steps(teaching, time_constants)
         step = None if is_traced(teaching) else float(teaching.period) / plan.steps_per_cycle
         check_noises(noises, plan.solver, step, time_constants)
         return plan
@@ -197,8 +211,10 @@ def largest_divisor(steps: int | None, most: int) -> int:
     return most if steps is None else max(d for d in range(1, most + 1) if steps % d == 0)
 
 
-def check_drive(net: AbstractNetwork, teaching: Any) -> None:
+def check_drive(net: AbstractNetwork, teaching: Any, warn: bool = True) -> None:
     r"""Refuse a signal that this network cannot follow, or cannot answer exactly.
+
+    `warn` is for those who do not know the lag: predictions hold it.
 
     Raises:
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
@@ -233,7 +249,7 @@ def check_drive(net: AbstractNetwork, teaching: Any) -> None:
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "
             f"period >= {50 * slowest:g}"
         )
-    if period < 50 * slowest * (1 - 1e-6):
+    if warn and period < 50 * slowest * (1 - 1e-6):
         warnings.warn(
             f"period={period:g} is below 50 tau = {50 * slowest:g}: the neurons lag behind the signal, and the "
             "gradient is biased by O((tau / period)^2)",

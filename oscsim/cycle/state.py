@@ -79,8 +79,7 @@ def begin(
     plan = as_plan(cycle, teaching, net, noise)
     u = net.rest(inputs.x.shape[0]) if potentials is None else potentials
     u = to_complex(u)
-    beta = jnp.zeros((), complex_of(net.dtype))
-    demodulator = plan.demodulator.init(net.activities(u), beta, plan.ticks)
+    demodulator = _first_reader(net, plan, u)
     return State(
         potentials=u,
         cycle=jnp.zeros((), jnp.int32),
@@ -89,6 +88,16 @@ def begin(
         diverged=jnp.zeros((), bool),
         noise=begin_noise(as_noises(noise), key, u),
     )
+
+
+def _first_reader(net: AbstractNetwork, plan: Plan, u: Layers) -> Any:
+    """The demodulator's state before it has seen anything."""
+    return plan.demodulator.init(net.activities(u), jnp.zeros((), complex_of(net.dtype)), plan.ticks)
+
+
+def read_anew(state: State, net: AbstractNetwork, plan: Plan) -> State:
+    """The same neurons, noise and time, with a demodulator that has seen nothing of the past."""
+    return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(net, plan, state.potentials))
 
 
 def begin_noise(noises: tuple[AbstractNoise, ...], key: Any, u: Layers) -> Any:

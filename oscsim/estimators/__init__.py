@@ -1,6 +1,7 @@
 """Estimators: from a network, inputs and targets to the gradient of the mean loss, each by its own physics.
 
-Every estimator is called the same way, `estimator(net, x, y, key=None)`, and returns an `Estimate`.
+Every estimator is called the same way, `estimator(net, x, y, key=None)`, and returns an `Estimate`. `AlwaysOn` stands
+beside them: a stream has a past, so it takes a state and gives the next.
 """
 
 from oscsim.estimators.base import AbstractEstimator, Estimate

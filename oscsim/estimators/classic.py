@@ -109,6 +109,7 @@ def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
 def _settled(
     net: AbstractNetwork, inputs: Inputs, amplitude: Array, free: Equilibrium, nudged: Equilibrium
 ) -> Estimate:
+    amplitude = amplitude.astype(net.dtype)
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
     activities = tuple(jnp.stack(layers) for layers in zip(free.activities, nudged.activities, strict=True))
     gradient = one_sided(Points(activities, jnp.stack([jnp.zeros_like(amplitude), amplitude])), net, inputs)
@@ -125,7 +126,7 @@ def _stepped(
     key: Key[Array, ""] | None,
     readings: int,
 ) -> Estimate:
-    zero = jnp.zeros((), net.dtype)
+    zero, amplitude = jnp.zeros((), net.dtype), amplitude.astype(net.dtype)
 
     def phase(u, beta, count, key):
         """The potentials at the last reading, and the mean of all."""
@@ -144,7 +145,7 @@ def _stepped(
 
     key_free, key_nudged = (None, None) if key is None else jax.random.split(key)
     free, before = phase(net.rest(inputs.x.shape[0]), zero, steps[0], key_free)
-    nudged, after = phase(free, amplitude.astype(net.dtype), steps[1], key_nudged)
+    nudged, after = phase(free, amplitude, steps[1], key_nudged)
     gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
     valid = all_finite((free, nudged))
     return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), valid)

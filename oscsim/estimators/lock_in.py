@@ -13,11 +13,10 @@ from jaxtyping import Array, Key
 
 from oscsim._arrays import (
     as_count,
-    describe,
     is_traced,
 )
-from oscsim.cycle import Cycle, Plan, State, advance, check_drive, divergence, first_state
-from oscsim.demodulation import AbstractDemodulator, Reading
+from oscsim.cycle import Cycle, Plan, State, advance, check_drive, divergence, first_state, read_anew
+from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
@@ -71,11 +70,8 @@ class LockIn(AbstractEstimator):
         cycles = as_count("cycles", cycles)
         if as_count("discard", discard, 0) >= cycles:
             raise ValueError(f"discard={discard} leaves nothing of {cycles} cycles: use 0 to {cycles - 1}")
-        if demodulator is not None and discard < demodulator.warm_up:
-            raise ValueError(
-                f"discard={discard}: the first {demodulator.warm_up} readings of {describe(demodulator)} are not "
-                f"whole; use discard={demodulator.warm_up} or more, and more cycles than that"
-            )
+        if demodulator is not None:
+            require_whole(demodulator, discard)
         if extrapolate and steps_per_cycle is not None and steps_per_cycle % 2:
             raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
                              "takes half the steps")  # fmt: skip
@@ -176,8 +172,10 @@ class AlwaysOn(eqx.Module):
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
     ) -> tuple[State, Estimate]:
-        """Show the next input: the state after it, and the estimate."""
-        return self.lock_in.present(state, net, inputs, key)
+        """Show the next input: the state after it, and the estimate, which is of this input alone."""
+        lock_in = self.lock_in
+        plan = lock_in.cycle.plan(lock_in.teaching, net.dtype, lock_in.noise, net.time_constants)
+        return lock_in.present(read_anew(state, net, plan), net, inputs, key)
 
 
 def _twice_as_fast(teaching: Any) -> Any:

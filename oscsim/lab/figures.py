@@ -27,7 +27,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from oscsim.lab.engine import Frame
+from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
 from oscsim.plot.style import COLOURS, DRIVE
 
@@ -351,7 +351,7 @@ class Pictures:
             "colour": np.repeat(colours, int(whole.sum())),
         }  # fmt: skip
         floor = None if forecast is None or frame.settings.learning else forecast.floor
-        full = np.zeros((0, 0)) if floor is None else floor[places] * math.sqrt(8 / cycles)
+        full = np.zeros((0, 0)) if floor is None else floor[places] * math.sqrt(WINDOW / cycles)
         self.sources["floor"].data = {
             "xs": [frequencies()] * len(full), "ys": list(np.maximum(full, SMALLEST)), "colour": colours[: len(full)],
         }  # fmt: skip

@@ -5,11 +5,10 @@ the spectrum from the resolvent of the free equilibrium.
 """
 
 import math
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oscsim._arrays import norm
-from oscsim.equilibrium import exact_gradient, settle
+from oscsim.equilibrium import exact_gradient
 from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
@@ -25,7 +24,7 @@ from oscsim.lab.settings import TICKS, Settings
 from oscsim.metrics import per_layer
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import AbstractForcing, AbstractNoise, OrnsteinUhlenbeck, ReadoutNoise, WhiteNoise
+from oscsim.noise import OrnsteinUhlenbeck, ReadoutNoise, WhiteNoise
 from oscsim.response import (
     OptimalAmplitude,
     convergence_radius,
@@ -34,6 +33,10 @@ from oscsim.response import (
     predict_spread,
     stability_map,
 )
+from oscsim.response.amplitude import VarianceTerms
+from oscsim.response.linear import free_state
+from oscsim.response.spectra import Spectra
+from oscsim.response.vectors import as_layers, flat, flat_force, flat_time_constants
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""
@@ -43,6 +46,9 @@ LARGEST = 256
 
 AVERAGED = 10
 """Cycles that the optimal amplitude is for."""
+
+Predictable: TypeAlias = WhiteNoise | OrnsteinUhlenbeck
+"""Noise whose scatter the theory knows."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Forecast:
         radius: estimate of the convergence radius; inf where none was found.
         bias: of the gradient, by parameter array and for `all`, whatever the averaging.
         spread: standard deviation of the gradient of one cycle; empty where it is not predicted.
-        variance: a, b, c of `all`: the squared spread at amplitude $A$ is $a/A^2 + b + c A^2$; or None.
+        variance: the squared spread of `all` as a function of the amplitude; or None.
         optimum: the amplitude of least error for an average of ten cycles; or None.
         floor: (watched, frequencies) predicted size of the noise in a spectrum over `WINDOW` cycles; or None.
         note: in words, what is not predicted, and why; None while the answer is not complete.
@@ -64,7 +70,7 @@ class Forecast:
     radius: float
     bias: dict[str, float]
     spread: dict[str, float]
-    variance: tuple[float, float, float] | None
+    variance: VarianceTerms | None
     optimum: OptimalAmplitude | None
     floor: np.ndarray | None
     note: str | None
@@ -73,14 +79,12 @@ class Forecast:
         """The total relative error at an amplitude, after so many cycles; None where the spread is not predicted."""
         if self.variance is None:
             return None
-        a, b, c = self.variance
         size = np.asarray(amplitude, float)
-        variance = np.maximum(a / size**2 + b + c * size**2, 0) / max(averaged, 1)
-        return np.asarray(np.sqrt(self.bias["all"] ** 2 + variance))
+        return np.asarray(np.sqrt(self.bias["all"] ** 2 + self.variance.at(size) / max(averaged, 1)))
 
     def fits(self, settings: Settings) -> bool:
         """Whether it is for these settings, up to those that it does not depend on."""
-        return _relevant(self.settings) == _relevant(settings) and not settings.learning
+        return relevant(self.settings) == relevant(settings) and not settings.learning
 
     @property
     def holds(self) -> bool:
@@ -98,7 +102,8 @@ class Forecast:
         return 1 / math.sqrt(1 + error**2)
 
 
-def _relevant(settings: Settings) -> Settings:
+def relevant(settings: Settings) -> Settings:
+    """The settings with those at their defaults that no forecast depends on."""
     return settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
 
 
@@ -114,8 +119,6 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
         NotSettledError: the free network has no stable state.
         NotHolomorphicError: the network declares itself non-holomorphic.
     """
-    # the lab says so itself, and a warning from a thread reaches nobody
-    warnings.filterwarnings("ignore", message="period=.* is below 50 tau")
     noise, notes = settings.disturbance, []
     shape = layout(net), np.shape(x)
     with first_time("radius", shape):
@@ -137,7 +140,7 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
     spread, variance, optimum = {}, None, None
     if settings.signal == "two-phase":
         notes.append("the scatter of two phases is not predicted, only their bias")
-    elif noise is not None and not isinstance(noise, (WhiteNoise, OrnsteinUhlenbeck)):
+    elif noise is not None and not isinstance(noise, Predictable):
         notes.append(f"the scatter under {settings.noise} noise is not predicted: it is not additive on the potentials")
     elif noise is not None and settings.intensity > 0:
         with first_time("spread", shape, settings.noise):
@@ -148,7 +151,7 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
         if settings.demodulator != "boxcar":
             notes.append("the band is that of the boxcar")
     else:
-        spread, variance = dict.fromkeys(bias, 0.0), (0.0, 0.0, 0.0)
+        spread, variance = dict.fromkeys(bias, 0.0), VarianceTerms(0.0, 0.0, 0.0)
     if settings.amplitude > radius and settings.signal == "turning":
         notes.append("predictions hold below the convergence radius")
     yield Forecast(settings, radius, bias, spread, variance, optimum, floor, "; ".join(notes))
@@ -169,17 +172,12 @@ def _relative(difference: Any, exact: Any) -> dict[str, float]:
 
 
 def _variance(
-    net: AbstractNetwork, x: Any, y: Any, settings: Settings, noise: AbstractNoise, exact: Any, radius: float
-) -> tuple[float, float, float]:
-    """The squared spread of one cycle as a function of the amplitude: three numbers, from three amplitudes."""
-    sizes = radius * np.array([0.1, 0.5, 1.0])
-    squares = []
-    for size in sizes:
-        found = predict_spread(net, x, y, settings.changed(amplitude=float(size)).teaching, noise, 1, ticks=TICKS)
-        squares.append(float(norm(found) / norm(exact)) ** 2)
-    rows = np.stack([sizes**-2, np.ones(3), sizes**2], axis=1) / np.array(squares)[:, None]  # alike in size
-    a, b, c = np.linalg.solve(rows, np.ones(3))
-    return float(a), float(b), float(c)
+    net: AbstractNetwork, x: Any, y: Any, settings: Settings, noise: Predictable, exact: Any, radius: float
+) -> VarianceTerms:
+    """The squared spread of one cycle as a function of the amplitude."""
+    spectra = Spectra.of(net, noise, settings.period, TICKS)
+    terms = VarianceTerms.of(net, *free_state(net, x, y), spectra, bool(noise.shared_over_batch), radius)
+    return VarianceTerms(*(term / (settings.period * float(norm(exact)) ** 2) for term in terms))
 
 
 def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.ndarray | None:
@@ -192,22 +190,18 @@ def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.
     """
     noise = settings.disturbance
     count = sum(math.prod(shape) for shape in net.shapes)
-    watched = np.concatenate(
-        [start + np.arange(min(WATCHED, size)) for start, size in _places(net)]
-    )  # as in the engine
+    sizes = [math.prod(shape) for shape in net.shapes]
+    starts = np.cumsum([0, *sizes[:-1]])
+    watched = np.concatenate([start + np.arange(min(WATCHED, n)) for start, n in zip(starts, sizes, strict=True)])
     span = WINDOW * settings.period
     if isinstance(noise, ReadoutNoise):
         level = settings.intensity / math.sqrt(WINDOW * TICKS)
         return np.full((len(watched), len(frequencies())), level)
-    if not isinstance(noise, AbstractForcing) or count > LARGEST or settings.intensity == 0:
+    if not isinstance(noise, Predictable) or count > LARGEST or settings.intensity == 0:
         return None
-    if not isinstance(noise, (WhiteNoise, OrnsteinUhlenbeck)):
-        return None
-    inputs = Inputs.of(net, x, y)
-    jacobian, slope = map(np.asarray, _linearised(net, inputs, settle(net, x, y).potentials))
-    tau = np.concatenate(
-        [np.broadcast_to(np.asarray(t), (1, *s)).ravel() for t, s in zip(net.time_constants, net.shapes, strict=True)]
-    )
+    inputs, free = free_state(net, x, y)
+    jacobian, slope = map(np.asarray, _linearised(net, inputs, free.potentials))
+    tau = np.asarray(flat_time_constants(net))
     omega = 2 * np.pi / settings.period
     power = np.zeros((len(watched), len(frequencies())))
     for fold in (-1, 0, 1):  # noise around the rate of the ticks is read as if it were slow
@@ -218,33 +212,17 @@ def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.
     return np.abs(slope[watched])[:, None] * np.sqrt(power / span)
 
 
-def _places(net: AbstractNetwork) -> Iterator[tuple[int, int]]:
-    """Where each layer begins in the vector of all neurons, and how many it has."""
-    start = 0
-    for shape in net.shapes:
-        yield start, math.prod(shape)
-        start += math.prod(shape)
-
-
 @eqx.filter_jit
 def _linearised(net: AbstractNetwork, inputs: Inputs, u: Any) -> tuple[Any, Any]:
     """The Jacobian of the force on the first sample's neurons, and the slopes of their activities."""
-    shapes = [a[0].shape for a in u]
-    ends = np.cumsum([math.prod(s) for s in shapes])[:-1]
-    first = jax.tree.map(lambda a: a[:1], (inputs.clamped, inputs.y))
-    flat = jnp.concatenate([a[0].ravel() for a in u])
-
-    def layers(v):
-        return tuple(part.reshape(1, *s) for part, s in zip(jnp.split(v, ends), shapes, strict=True))
+    clamped, y, layers = jax.tree.map(lambda a: a[0], (inputs.clamped, inputs.y, u))
+    force, v = flat_force(net, clamped, y), flat(layers)
 
     def activities(v):
-        return jnp.concatenate([a.ravel() for a in net.activities(layers(v))])
+        return flat(net.activities(as_layers(net, v[None])))
 
-    def force(v):
-        f = net.force(first[0], net.activities(layers(v)), first[1], jnp.zeros((), net.dtype))
-        return jnp.concatenate([a.ravel() for a in f])
-
-    return jax.jacfwd(force)(flat), jax.jvp(activities, (flat,), (jnp.ones_like(flat),))[1]
+    jacobian = jax.jacfwd(lambda v: force(v, jnp.zeros((), net.dtype)))(v)
+    return jacobian, jax.jvp(activities, (v,), (jnp.ones_like(v),))[1]
 
 
 @dataclass(frozen=True)

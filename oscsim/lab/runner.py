@@ -10,7 +10,7 @@ from typing import Any
 
 from oscsim.evaluation import evaluate
 from oscsim.lab.engine import Engine, Frame
-from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps
+from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings
 
@@ -235,8 +235,7 @@ class Forecaster:
 
     def _answer(self, net: Any, x: Any, y: Any, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
-        alike = settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
-        for answer in self._memory.get((which, alike), lambda: Replay(forecasts(net, x, y, settings))):
+        for answer in self._memory.get((which, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
             known = self.forecast is not None and self.forecast.settings.network == settings.network
             if not known or answer.note is not None:  # half an answer is better than none, and worse than the last
                 self.forecast = answer

@@ -35,7 +35,7 @@ SHORTEST, LONGEST = 10.0, 320.0
 """Periods that so many steps serve: at the longest a step is half a time constant."""
 
 MOST_REALISATIONS = 16
-"""All of them are always computed, which costs little; the knob says how many are shown."""
+"""All of them are computed, which costs little, unless the weights learn, from one; the knob says how many to show."""
 
 Signal = Literal["turning", "two-phase"]
 Noise = Literal["none", "white", "ornstein-uhlenbeck", "multiplicative", "teaching", "readout"]

@@ -58,8 +58,8 @@ class AbstractNetwork(eqx.Module):
     per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
     the number of classes; `x` and `y` are checked against them before anything runs).
 
-    Every real array of the network is a parameter, but for those in activations, costs, poolings and
-    `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
+    Every real array of the network is a parameter, but for those in activations, costs, poolings,
+    `imperfection` and `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
     `check_holomorphic`.
     """
 

@@ -6,7 +6,8 @@ class here, and a noise of your own is one small class below one of them. Severa
 
 Randomness comes from one key, folded with the cycle's index, the noise's place in the tuple, the step's number and the
 sample's index. So a run that is resumed goes on with the same noise bit for bit, and neither the size of the batch nor
-the noises that follow in the tuple change what a sample receives.
+the noises that follow in the tuple change what a sample receives; but for `StepNoise` in the iterations of `Phases` and
+`Classic`, which is drawn for a batch as a whole.
 """
 
 import abc

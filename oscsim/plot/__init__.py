@@ -1,7 +1,7 @@
 """Figures: of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
-Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. No global style
-is touched, and matplotlib is imported when the first figure is made.
+Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes; `running_errors`
+computes what one of them draws. No global style is touched, and matplotlib is imported when the first figure is made.
 """
 
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights

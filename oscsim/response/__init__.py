@@ -9,8 +9,9 @@ the orbit, $u(\epsilon) = u_0 + \epsilon u_1 + \epsilon^2 u_2 + \dots$ with $\ep
 
 from oscsim.response.amplitude import OptimalAmplitude, optimal_amplitude
 from oscsim.response.linear import predict_bias, predict_gradient, susceptibility
+from oscsim.response.radius import convergence_radius
 from oscsim.response.spread import predict_spread
-from oscsim.response.stability import StabilityMap, convergence_radius, stability_map
+from oscsim.response.stability import StabilityMap, stability_map
 
 __all__ = [
     "OptimalAmplitude",

@@ -1,7 +1,7 @@
 """The amplitude that makes the predicted error of the gradient least."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,16 +10,45 @@ import numpy as np
 
 from oscsim._arrays import as_count, as_scalar, norm, require_positive
 from oscsim.cycle import check_drive
-from oscsim.equilibrium import default_tolerance, exact_gradient
+from oscsim.equilibrium import Equilibrium, exact_gradient
 from oscsim.networks.base import AbstractNetwork
-from oscsim.response.linear import free_equilibrium, gradient_read, response_at
+from oscsim.networks.inputs import Inputs
+from oscsim.response.linear import free_state, gradient_read, response_at
+from oscsim.response.radius import fitted_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import ticks_of, unit_variance
-from oscsim.suggestion import fitted_radius
 from oscsim.teaching import Rotating
 
 SAFE = 0.5
 """Of the convergence radius: beyond, a start from rest may run away, and the predicted spread lacks terms."""
+
+
+class VarianceTerms(NamedTuple):
+    r"""The variance of the whole gradient, summed over its entries: $a_{-2} A^{-2} + a_0 + a_2 A^2$."""
+
+    falling: float
+    flat: float
+    rising: float
+
+    def at(self, amplitude: Any) -> Any:
+        """The variance at an amplitude, or at several."""
+        return np.maximum(self.falling / amplitude**2 + self.flat + self.rising * amplitude**2, 0.0)
+
+    @staticmethod
+    def of(
+        net: AbstractNetwork, inputs: Inputs, free: Equilibrium, spectra: Spectra, shared: bool, typical: float
+    ) -> "VarianceTerms":
+        """Over one unit of time; `typical` is an amplitude to be exact at where not all terms are there."""
+
+        def total(*weights: float) -> float:
+            variance = unit_variance(net, inputs, free, spectra, jnp.array(weights, net.dtype), shared)
+            return sum(float(jnp.sum(v)) for v in jax.tree.leaves(variance))
+
+        falling, rising = total(1.0, 0.0, 0.0), total(0.0, 0.0, 1.0)
+        # Both at equal size, so that the term between them is not lost to rounding.
+        balance = (falling / rising) ** 0.25 if falling > 0 and rising > 0 else typical
+        flat = total(1 / balance, 1.0, balance) - falling / balance**2 - rising * balance**2
+        return VarianceTerms(falling, flat, rising)
 
 
 class OptimalAmplitude(eqx.Module):
@@ -92,12 +121,12 @@ def optimal_amplitude(
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum.
     """
-    check_drive(net, Rotating(1.0, period))
+    check_drive(net, Rotating(1.0, period), warn=False)
     period = float(as_scalar(period, "period"))
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
     spectra = Spectra.of(net, noise, period, ticks)
-    inputs, free = free_equilibrium(net, x, y)
-    radius = fitted_radius(net, inputs, free.potentials, default_tolerance(net.dtype))
+    inputs, free = free_state(net, x, y)
+    radius = fitted_radius(net, inputs, free.potentials)
     limit = SAFE * radius
     candidates = None if points is None else _candidates(points, limit)
     exact = exact_gradient(net, x, y)
@@ -105,28 +134,17 @@ def optimal_amplitude(
     chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
     read = gradient_read(net, inputs, free.activities, chi)
     bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
-
-    def total(*weights: float) -> float:
-        weighted = jnp.array(weights, net.dtype)
-        variance = unit_variance(net, inputs, free, spectra, weighted, bool(noise.shared_over_batch))
-        return sum(float(jnp.sum(v)) for v in jax.tree.leaves(variance)) / (cycles * period * scale**2)
-
-    falling, rising = total(1.0, 0.0, 0.0), total(0.0, 0.0, 1.0)
-    # Both at equal size, so that the term between them is not lost to rounding.
-    balance = (falling / rising) ** 0.25 if falling > 0 and rising > 0 else limit
-    flat = total(1 / balance, 1.0, balance) - falling / balance**2 - rising * balance**2
-
-    def spread(amplitude: Any) -> Any:
-        return np.sqrt(np.maximum(falling / amplitude**2 + flat + rising * amplitude**2, 0.0))
-
+    terms = VarianceTerms.of(net, inputs, free, spectra, bool(noise.shared_over_batch), limit)
+    falling, flat, rising = (term / (cycles * period * scale**2) for term in terms)
+    relative = VarianceTerms(falling, flat, rising)
     if candidates is None:
-        amplitude = min(balance, limit) if rising > 0 else limit
+        amplitude = min((falling / rising) ** 0.25, limit) if rising > 0 else limit
     else:
-        amplitude = float(candidates[np.argmin(spread(candidates))])
+        amplitude = float(candidates[np.argmin(relative.at(candidates))])
     rest = bias**2 + flat
     denominator = rest + math.sqrt(rest**2 + 4 * falling * rising)
     knee = math.sqrt(2 * falling / denominator) if denominator > 0 else math.inf if falling > 0 else 0.0
-    return OptimalAmplitude(amplitude, knee, bias, float(spread(amplitude)), radius, period)
+    return OptimalAmplitude(amplitude, knee, bias, math.sqrt(relative.at(amplitude)), radius, period)
 
 
 def _candidates(points: Any, limit: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float
 
 from oscsim._arrays import as_scalar, complex_of, is_traced, norm, to_complex
 from oscsim.cycle import check_drive
-from oscsim.equilibrium import Equilibrium, default_tolerance, exact_gradient, settle
+from oscsim.equilibrium import Equilibrium, default_tolerance, exact_gradient, free_equilibrium
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
@@ -47,7 +47,7 @@ def susceptibility(net: AbstractNetwork, x: Any, y: Any, omega: Any) -> tuple[Co
     Source: Laborieux & Zenke (2022), section 4, for $\omega \to 0$.
     """
     omega = as_scalar(omega, "omega")
-    inputs, free = free_equilibrium(net, x, y)
+    inputs, free = free_state(net, x, y)
     return response_at(net, inputs, free, omega)
 
 
@@ -68,8 +68,8 @@ def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
     """
-    check_drive(net, Rotating(1.0, period))
-    inputs, free = free_equilibrium(net, x, y)
+    check_drive(net, Rotating(1.0, period), warn=False)
+    inputs, free = free_state(net, x, y)
     chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
     return gradient_read(net, inputs, free.activities, chi)
 
@@ -96,11 +96,12 @@ def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
     return jax.tree.map(jnp.subtract, predict_gradient(net, x, y, period), exact_gradient(net, x, y))
 
 
-def free_equilibrium(net: AbstractNetwork, x: Any, y: Any) -> tuple[Inputs, Equilibrium]:
+def free_state(net: AbstractNetwork, x: Any, y: Any) -> tuple[Inputs, Equilibrium]:
     """Checked inputs and the settled state at beta = 0."""
     check_parameters(net)
     require_holomorphic(net, "the response to a complex signal")
-    return Inputs.of(net, x, y), settle(net, x, y)
+    inputs = Inputs.of(net, x, y)
+    return inputs, free_equilibrium(net, inputs)
 
 
 def response_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, omega: Array) -> Layers:

@@ -16,7 +16,7 @@ from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import WhiteNoise
 from oscsim.readings import require_turning, signal_phasors
-from oscsim.response.linear import free_equilibrium
+from oscsim.response.linear import free_state
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
 from oscsim.response.vectors import as_layers
@@ -73,11 +73,11 @@ def predict_spread(
         ValueError: bad inputs or counts, a spectrum that is negative or not finite, a signal that does not turn, is
             read as points, or whose period the neurons cannot follow.
     """
-    check_drive(net, teaching)
+    check_drive(net, teaching, warn=False)
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, teaching.period, ticks)
     amplitude = _first_coefficient(net, teaching)
     spectra = Spectra.of(net, noise, float(teaching.period), ticks)
-    inputs, free = free_equilibrium(net, x, y)
+    inputs, free = free_state(net, x, y)
     weights = jnp.array([1 / amplitude, 1.0, amplitude], net.dtype)
     variance = unit_variance(net, inputs, free, spectra, weights, bool(noise.shared_over_batch))
     return jax.tree.map(lambda v: jnp.sqrt(v / (cycles * teaching.period)).astype(v.dtype), variance)

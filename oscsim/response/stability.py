@@ -1,4 +1,4 @@
-"""How far the free equilibrium continues into the complex plane of beta."""
+"""Where in the complex plane of beta the free equilibrium continues to."""
 
 from typing import Any
 
@@ -13,28 +13,7 @@ from oscsim._arrays import as_count, complex_of, to_complex
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.response.linear import free_equilibrium, linear_response
-from oscsim.suggestion import fitted_radius
-
-
-def convergence_radius(net: AbstractNetwork, x: Any, y: Any) -> float:
-    r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
-
-    From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root
-    branch point where two equilibria meet. Amplitudes below it give exact gradients. 100 or more means none was found.
-
-    Args:
-        net: a holomorphic network.
-        x: inputs, (batch, ...); the radius is the least over the batch.
-        y: targets, (batch,) labels or (batch, classes).
-
-    Raises:
-        NotSettledError: the free network has no stable state.
-        NotHolomorphicError: the network declares itself non-holomorphic.
-        ValueError: bad inputs.
-    """
-    inputs, free = free_equilibrium(net, x, y)
-    return fitted_radius(net, inputs, free.potentials, default_tolerance(net.dtype))
+from oscsim.response.linear import free_state, linear_response
 
 
 class StabilityMap(eqx.Module):
@@ -88,7 +67,7 @@ def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int
         raise TypeError(f"grid={grid!r}: use an array of complex numbers")
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise ValueError(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
-    inputs, free = free_equilibrium(net, x, y)
+    inputs, free = free_state(net, x, y)
     tolerance = default_tolerance(net.dtype)
     beta = jnp.asarray(values, complex_of(net.dtype))
     velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))

@@ -1,0 +1,61 @@
+"""How slowly the network comes to rest."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Inputs
+
+
+def slowest_neuron(net: AbstractNetwork) -> float:
+    """The largest of the neurons' own time constants."""
+    return max(float(jnp.max(t)) for t in net.time_constants)
+
+
+def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
+    """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
+    gain = float(jnp.max(_slowest_gain(net, inputs, u)))
+    return slowest_neuron(net) / max(1 - gain, 1e-3)
+
+
+@eqx.filter_jit
+def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int = 300) -> Array:
+    """The rightmost eigenvalue of the Jacobian of the force in the potentials, per sample, by power iteration.
+
+    A first pass finds the largest in size; shifted by that, the rightmost one is the largest in size. Eigenvalues are
+    real where the slope of the activation is positive.
+    """
+
+    def force(u):
+        return net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
+
+    def per_sample(a, like):
+        return a.reshape(-1, *(1,) * (like.ndim - 1))
+
+    def size(v):
+        return jnp.sqrt(sum(jnp.sum(a.reshape(len(a), -1) ** 2, axis=1) for a in v))
+
+    def normalised(v):
+        length = jnp.maximum(size(v), jnp.finfo(net.dtype).tiny)
+        return tuple(a / per_sample(length, a) for a in v)
+
+    def largest(shift):
+        """The size of the largest eigenvalue of the Jacobian plus `shift`."""
+
+        def iterate(_, carry):
+            v, _ = carry
+            new = jax.jvp(force, (u,), (v,))[1]
+            new = tuple(a + per_sample(shift, b) * b for a, b in zip(new, v, strict=True))
+            return normalised(new), size(new)
+
+        keys = jax.random.split(jax.random.key(0), len(u))
+        start = normalised(tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True)))
+        return lax.fori_loop(0, iterations, iterate, (start, jnp.zeros(len(u[0]), net.dtype)))[1]
+
+    shift = largest(jnp.zeros(len(u[0]), net.dtype))
+    return largest(shift) - shift

@@ -1,0 +1,82 @@
+"""How far a power series in beta reaches: the distance of the nearest singularity."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from oscsim._arrays import norm
+from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Inputs
+from oscsim.response.linear import free_state
+from oscsim.teaching import teaching_circle
+
+POINTS = 32
+"""Of the teaching circle, to find the radius from."""
+
+
+def convergence_radius(net: AbstractNetwork, x: Any, y: Any) -> float:
+    r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
+
+    From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root
+    branch point where two equilibria meet. Amplitudes below it give exact gradients. 100 or more means none was found.
+
+    Args:
+        net: a holomorphic network.
+        x: inputs, (batch, ...); the radius is the least over the batch.
+        y: targets, (batch,) labels or (batch, classes).
+
+    Raises:
+        NotSettledError: the free network has no stable state.
+        NotHolomorphicError: the network declares itself non-holomorphic.
+        ValueError: bad inputs.
+    """
+    inputs, free = free_state(net, x, y)
+    return fitted_radius(net, inputs, free.potentials)
+
+
+def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
+    r"""From $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root branch point where two equilibria meet.
+
+    Fitted at growing amplitudes, to the coefficients clear of rounding, until the points no longer settle on one sheet.
+    """
+    radius, amplitude, tolerance = None, 1e-3, default_tolerance(net.dtype)
+    while amplitude < 100:
+        sizes, settled = _coefficients(net, inputs, u, jnp.asarray(amplitude, net.dtype), tolerance)
+        sizes = np.asarray(sizes)
+        # Beyond the radius negative harmonics appear: the last ones of the transform.
+        if not bool(settled) or not np.all(np.isfinite(sizes)) or sizes[-1] > 1e-2 * sizes[1]:
+            break
+        n = np.arange(2, POINTS // 2)
+        n = n[sizes[n] > 30 * tolerance * max(1.0, sizes[0])]
+        if len(n) > 3:
+            n = n[n >= 4]  # the law holds for large n
+        if len(n) > 1:
+            decay = np.polyfit(n, np.log(sizes[n]) + 1.5 * np.log(n), 1)[0]
+            radius = amplitude * float(np.exp(-decay))
+        amplitude *= 1.5 if amplitude > 0.04 else 7
+    return amplitude if radius is None else radius
+
+
+@eqx.filter_jit
+def _coefficients(
+    net: AbstractNetwork, inputs: Inputs, u: Any, amplitude: Array, tolerance: float
+) -> tuple[Array, Array]:
+    """The size of each Fourier coefficient over the settled teaching circle, and whether all points settled."""
+    half = teaching_circle(amplitude, POINTS, net.dtype)[: POINTS // 2 + 1]
+    batch = inputs.x.shape[0]
+    tiled, start = jax.tree.map(lambda a: jnp.tile(a, (len(half), *(1,) * (a.ndim - 1))), (inputs, u))
+    found = settle_inputs(net, tiled, jnp.repeat(half, batch), tolerance, start=start)
+
+    def transform(a):
+        a = a.reshape(len(half), batch, *a.shape[1:])
+        whole = jnp.concatenate([a, a[1:-1][::-1].conj()])
+        return jnp.fft.fft(whole, axis=0) / POINTS
+
+    c = jax.tree.map(transform, found.activities)
+    sizes = jnp.stack([norm(jax.tree.map(lambda a, n=n: a[n], c)) for n in range(POINTS)])
+    return sizes, jnp.all(found.residual <= 10 * tolerance)
