@@ -65,7 +65,7 @@ from oscsim.noise import (
     TeachingNoise,
     WhiteNoise,
 )
-from oscsim.plasticity import Learned, TimeScales, check_time_scales, learn
+from oscsim.plasticity import Learned, learn
 from oscsim.readings import Phasors, Points
 from oscsim.run import Run
 from oscsim.simulate import Mean, PerCycle, simulate
@@ -74,6 +74,7 @@ from oscsim.suggestion import Suggestion, suggest
 from oscsim.summary import summarise
 from oscsim.sweep import sweep
 from oscsim.teaching import AbstractTeaching, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.time_scales import TimeScales, check_time_scales
 
 if TYPE_CHECKING:
     from oscsim import lab

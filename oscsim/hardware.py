@@ -20,7 +20,7 @@ from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, linear, split_parameters
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.noise.base import not_negative
-from oscsim.teaching import signal_during
+from oscsim.teaching import AbstractTeaching, signal_during
 
 
 def _not_negative(name: str) -> Callable[[Any], Array]:
@@ -247,7 +247,7 @@ class Quantised(AbstractActivation):
 # The teaching signal and its reader.
 
 
-class DistortedTeaching(eqx.Module):
+class DistortedTeaching(AbstractTeaching):
     r"""A teaching signal with harmonic distortion, a phase error, and a leak of one quadrature into the other.
 
     $\beta'(t) = e^{i\varphi} \left(\beta(t) + \sum_{n \ge 2} d_n\, \beta(n t) + \epsilon\, \overline{\beta(t)}

@@ -9,11 +9,10 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,7 +24,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from oscsim import checkpoint
-from oscsim._arrays import all_finite, as_count, describe, interactive, require_key, require_positive
+from oscsim._arrays import as_count, describe, interactive, require_key, require_positive
 from oscsim._progress import tqdm
 from oscsim.cycle import check_drive
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
@@ -35,61 +34,18 @@ from oscsim.devices import (
     is_first,
     on_all,
     on_one,
-    shared_out,
     wait_for_all,
 )
-from oscsim.equilibrium import exact_gradient
-from oscsim.errors import DivergenceError, NotSettledError
+from oscsim.errors import DivergenceError
 from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
-from oscsim.evaluation import EVALUATED, checked_data, measured
-from oscsim.metrics import cosine, per_layer
-from oscsim.networks.base import AbstractNetwork, check_parameters, parameters, split_parameters
+from oscsim.evaluation import checked_data
+from oscsim.networks.base import AbstractNetwork, check_parameters, named, parameter_name, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.networks.inputs import Inputs
 from oscsim.noise import AbstractNoise
-from oscsim.plasticity import check_time_scales
-from oscsim.readings import require_turning, signal_phasors
-from oscsim.updates import AUGMENTED, updates
-
-CHUNK = 64
-"""Steps per device call, at most: one compilation serves every number of them."""
-
-CHUNK_BYTES = 2**26
-"""Inputs per device call, at most."""
-
-
-Metrics: TypeAlias = dict[str, float | int]
-"""What was measured after an epoch, by name."""
-
-
-class Learner(eqx.Module):
-    """Where a training run stands between two steps; what a checkpoint holds.
-
-    Attributes:
-        network: with the parameters as they are now.
-        optimizer_state: the arrays of the optimizer's state.
-        stream: the neurons' state that `AlwaysOn` carries from input to input; None for other estimators.
-        step: how many updates were made.
-        rate_scale: what updates are multiplied by; below 1 after a rollback.
-        best: the network after its best epoch so far, by validation error (by loss without validation data).
-        best_score: that error, or loss.
-        totals: sums over the steps of the epoch so far: loss, error in percent, and the largest residual.
-        history: what was measured after each epoch.
-        seconds: wall time spent so far.
-        identity: what the run is made of; a run is only resumed with the same.
-    """
-
-    network: Any
-    optimizer_state: Any
-    stream: Any
-    step: int
-    rate_scale: float
-    best: Any
-    best_score: float
-    totals: tuple[float, float, float]
-    history: list[Metrics]
-    seconds: float
-    identity: dict[str, str]
+from oscsim.readings import turning_coefficient
+from oscsim.session import Learner, Metrics, Session, score_name, scores_of
+from oscsim.time_scales import check_time_scales
 
 
 class Trained(eqx.Module):
@@ -120,11 +76,11 @@ class Trained(eqx.Module):
     def __str__(self) -> str:
         if not self.history:
             return f"Trained: no epoch was finished ({self.stopped})"
-        score = _score_name(self.history[-1])
+        score = score_name(self.history[-1])
         final, best = self.history[-1], min(self.history, key=lambda row: row[score])
         lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
         for name, row in (("final", final), ("best", best)):
-            text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *_scores(row)))
+            text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *scores_of(row)))
             lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
@@ -232,13 +188,13 @@ def train(
         "key": str(jax.random.key_data(key).tolist()),
         "data": source.digest,
         "validation data": "none" if held_out is None else digest_of(*held_out),
-        "network": str([(jax.tree_util.keystr(p), a.shape, str(a.dtype)) for p, a in _named(parameters(net))]),
+        "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
     }
     folder = None if out is None else _folder(out, keep)
     batch = tuple(a[:batch_size] for a in sample)
     learner = on_all(mesh, _start(net, estimator, optimizer, batch, key, identity, folder, resume))
     _write_metrics(folder, learner)
-    session = _Session(estimator, optimizer, source, sample, held_out, augment, key, batch_size, probe, mesh)
+    session = Session(estimator, optimizer, source, sample, held_out, augment, key, batch_size, probe, mesh)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
     began = time.perf_counter() - learner.seconds
     saved = time.perf_counter()
@@ -282,7 +238,7 @@ def train(
             if ended:
                 row = learner.history[-1]
                 _write_metrics(folder, learner)
-                bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
+                bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *scores_of(row))})
                 stopped = _reason_to_stop(learner, patience)
                 if agreed(any([callback(row, learner.network) for callback in callbacks])):
                     stopped = stopped or "a callback asked for it"
@@ -328,7 +284,8 @@ def layerwise(
     Raises:
         ValueError: a parameter without a rate, or a rate without a parameter.
     """
-    paths = {jax.tree_util.keystr(path).lstrip("."): path for path, _ in _named(parameters(net))}
+    leaves = jax.tree_util.tree_leaves_with_path(parameters(net))
+    paths = {parameter_name(path): path for path, _ in leaves}
     if isinstance(rates, dict):
         of_parameter = rates
     else:
@@ -343,153 +300,9 @@ def layerwise(
         raise ValueError(
             f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate"
         )
-    labels = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path).lstrip("."), parameters(net))
+    labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
     # As a function: a pytree of labels is a network too, and one that can be called would be taken for the function.
     return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
-
-
-class _Session:
-    """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
-
-    def __init__(self, estimator, optimizer, source, sample, validation, augment, key, batch_size, probe, mesh):
-        self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
-        self.source, self.sample, self.validation = source, sample, validation
-        self.batch_size, self.probe = batch_size, probe
-        self.order_key, self.step_key = jax.random.split(key)
-        self.steps_per_epoch = len(source) // batch_size
-        bytes_per_step = sample[0][:batch_size].nbytes
-        self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
-        self.coming: Iterator[Any] = iter(())  # batches
-        self.position = -1  # the step that the next one is for
-        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
-
-    def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
-        """The inputs and targets of some steps of one epoch, in buffers of fixed length.
-
-        Raises:
-            ValueError: the source gives fewer batches than its samples make, or labels without a class.
-        """
-        epoch, first = divmod(step, self.steps_per_epoch)
-        if step != self.position or first == 0:
-            self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
-        given = list(islice(self.coming, count))
-        if len(given) < count:
-            raise ValueError(
-                f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
-                f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
-            )
-        self.position = step + count
-        buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
-        for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
-            buffer[:count] = batches
-        x, y = buffers
-        as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
-        return x.astype(network.dtype, copy=False), y
-
-    def close(self) -> None:
-        """Stop whatever prepares batches."""
-        if isinstance(self.coming, Generator):
-            self.coming.close()
-
-    def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
-        """Some steps within one epoch: the learner after them, and how many they were."""
-        left = self.steps_per_epoch - learner.step % self.steps_per_epoch
-        count = min(self.chunk, left, pace)
-        x, y = self.batches(learner.step, count, learner.network)
-        network, optimizer_state, stream, tally = updates(
-            self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
-            on_all(self.mesh, self.step_key), np.float32(learner.rate_scale), shared_out(self.mesh, x, 1),
-            shared_out(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
-        )  # fmt: skip
-        done = int(tally.count)
-        self.epoch_steps += done
-        total_loss, total_error, largest = learner.totals
-        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual))
-        for loss, error, residual in zip(*measured, strict=True):  # one by one: the same sum however steps are grouped
-            total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
-        learner = replace(
-            learner,
-            network=network,
-            optimizer_state=optimizer_state,
-            stream=stream,
-            step=learner.step + done,
-            totals=(total_loss, total_error, largest),
-        )
-        if bool(tally.failed):
-            raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
-        return learner, done
-
-    def diagnosis(self, learner: Learner, x: Any, y: Any) -> str:
-        """Why the step after this state failed."""
-        place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
-        key = jax.random.fold_in(self.step_key, learner.step)
-        if self.augment is not None:
-            x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
-        try:
-            estimate = self.estimate(on_one(self.mesh, learner), x, y, key)
-        except (DivergenceError, NotSettledError) as error:
-            return f"{place}: {error}; or lower the learning rate"
-        broken = [jax.tree_util.keystr(p).lstrip(".") for p, a in _named(estimate.gradient) if not all_finite(a)]
-        what = f"the gradient of {broken[0]}" if broken else "the updated network"
-        if not math.isfinite(float(estimate.loss)):
-            what = "the loss"
-        return f"{place}: {what} is not finite; lower the learning rate"
-
-    def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
-        """The estimate for one batch, as the learner stands."""
-        if isinstance(self.estimator, AlwaysOn):
-            inputs = Inputs.of(learner.network, x, y)
-            return self.estimator.present(learner.stream, learner.network, inputs, key)[1]
-        return self.estimator(learner.network, x, y, key=key)
-
-    def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
-        """The learner with the epoch's metrics in its history."""
-        steps = self.steps_per_epoch
-        loss, error, residual = learner.totals
-        row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
-        if learner.network.outputs is not None:
-            row["error"] = error / steps
-        if self.validation is not None:
-            x, y = self.validation
-            found = measured(learner.network, x, y, EVALUATED, self.mesh)
-            row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
-        row["residual"] = residual
-        if self.probe and not isinstance(self.estimator, Backpropagation):
-            row |= self.cosines(on_one(self.mesh, learner))
-        row["rate_scale"] = learner.rate_scale
-        row["seconds"] = seconds
-        now = time.perf_counter()
-        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(now - self.epoch_began, 1e-9)
-        self.epoch_began, self.epoch_steps = now, 0
-        score = row[_score_name(row)]
-        better = score < learner.best_score
-        learner = replace(
-            learner,
-            history=[*learner.history, row],
-            totals=(0.0, 0.0, 0.0),
-            best=learner.network if better else learner.best,
-            best_score=score if better else learner.best_score,
-        )
-        if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
-            raise DivergenceError(
-                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
-                "less than half of that; lower the learning rate"
-            )
-        return learner
-
-    def cosines(self, learner: Learner) -> Metrics:
-        """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
-        size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
-        x, y = (a[:size] for a in self.sample)
-        try:
-            exact = exact_gradient(learner.network, x, y)
-            gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
-        except (NotSettledError, DivergenceError) as error:
-            warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
-            names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in _named(parameters(learner.network))]
-            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name in names}
-        each = per_layer(cosine, gradient, exact)
-        return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
 
 
 def _check_devices(estimator: Any, mesh: Mesh | None) -> None:
@@ -520,40 +333,18 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
     if isinstance(lock_in, LockIn) and not isinstance(net, AbstractFeedForwardNetwork):
         # While steps are traced, nothing can be looked at.
         check_drive(net, lock_in.teaching)
-        require_turning(lock_in.teaching, signal_phasors(lock_in.teaching, net.dtype))
+        turning_coefficient(lock_in.teaching, net.dtype)
         lock_in.cycle.plan(lock_in.teaching, net.dtype, lock_in.noise, net.time_constants)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 
 
-def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
-    """Whether the last error is that of guessing, after the one before was less than half of it."""
-    name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
-    if classes is None or name is None:
-        return False
-    chance = 100 * (1 - 1 / classes)
-    return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
-
-
-def _scores(row: Metrics) -> list[str]:
-    return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
-
-
-def _score_name(row: Metrics) -> str:
-    """What epochs are judged by: the first of these that was measured."""
-    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)
-
-
 def _reason_to_stop(learner: Learner, patience: int | None) -> str:
     if patience is None or not learner.history:
         return ""
-    scores = [row[_score_name(row)] for row in learner.history]
+    scores = [row[score_name(row)] for row in learner.history]
     since = len(scores) - 1 - int(np.argmin(scores))
     return f"no better epoch in the last {since}" if since >= patience else ""
-
-
-def _named(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 # Files.

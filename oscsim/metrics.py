@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from oscsim._arrays import norm
+from oscsim.networks.base import named
 
 Gradient: TypeAlias = PyTree[Array | np.ndarray]
 """Arrays as in a network's parameters, on the device or on the host."""
@@ -38,11 +39,7 @@ def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
 def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
     """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
     _require_same(estimate, exact)
-    named = jax.tree_util.tree_leaves_with_path(exact)
-    return {
-        jax.tree_util.keystr(path).lstrip("."): metric(a, b)
-        for a, (path, b) in zip(jax.tree.leaves(estimate), named, strict=True)
-    }
+    return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
 
 
 def _require_same(estimate: Gradient, exact: Gradient) -> None:

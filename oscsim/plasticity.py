@@ -8,7 +8,6 @@ It holds while time scales stay apart, which `check_time_scales` looks at.
 
 import math
 import time
-import warnings
 from typing import Any
 
 import diffrax
@@ -21,187 +20,18 @@ from jaxtyping import Array, Float
 from oscsim._arrays import as_count, as_scalar, describe, interactive, norm, require_positive
 from oscsim._progress import tqdm
 from oscsim.cycle import Cycle, Plan, State, advance_plastic, check_drive, divergence
-from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.errors import DivergenceError
-from oscsim.networks.base import AbstractNetwork, Layers, parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.inputs import Inputs, clamped
-from oscsim.readings import require_turning, signal_phasors
-from oscsim.response.modes import slowest_time
+from oscsim.readings import turning_coefficient
 from oscsim.simulate import presenter, starting_state
+from oscsim.time_scales import TimeScales, time_scales_of, warn_of
 
 CHUNK = 256
 """Cycles per device call, at most: one compilation serves every number of them."""
 
 LONGEST_LOOK = 64
 """How many cycles of changing data are looked at to see how long an input stays."""
-
-
-class TimeScales(eqx.Module):
-    r"""The times that have to stay apart for a network to learn; `check_time_scales` makes it. Infinite: never.
-
-    Attributes:
-        neurons: the time constant of the network's slowest mode, $\tau_s$.
-        period: $T$ of the teaching signal.
-        presentation: how long an input stays; infinite if it never changes.
-        weights: $|\theta| / (\eta |g|)$, the time in which weights move by their own size; None without a rate.
-        swing: $|a_1| |\theta| / (\eta |\partial\Phi/\partial\theta|)$, the same at the speed of their swing to and fro
-            within a cycle; None without a rate, and for weights that see demodulated gradients only.
-        rate: $\eta$, if one was given.
-        fastest_rate: the largest rate that no warning stands against; gradients are true to some percent only well
-            below it.
-    """
-
-    neurons: float
-    period: float
-    presentation: float
-    weights: float | None
-    swing: float | None
-    rate: float | None
-    fastest_rate: float
-
-    @property
-    def too_close(self) -> tuple[str, ...]:
-        """One message for every two time scales that are too close for learning: values and remedy."""
-        found = []
-        if not self.period >= 2 * math.pi * self.neurons:
-            found.append(
-                f"period / neurons = {self.period:.3g} / {self.neurons:.3g} = {self.period / self.neurons:.2g} is "
-                "below 2 pi: the slowest mode lags by an eighth of a turn or more, and gradients through several "
-                f"layers change sign; use a period of {2 * math.pi * self.neurons:.3g} or more"
-            )
-        if not self.presentation >= 2 * self.period:
-            found.append(
-                f"presentation / period = {self.presentation:.3g} / {self.period:.3g} = "
-                f"{self.presentation / self.period:.2g} is below 2: what the change of inputs sets off is in every "
-                "cycle; show each input for 2 cycles or more"
-            )
-        slower = f"use a rate of {self.fastest_rate:.2g} or less"
-        name, stay = self._stay
-        if self.weights is not None and self.weights < stay:
-            while_shown = "while one input is shown, and forget the others" if name == "presentation" else "in a cycle"
-            found.append(
-                f"weights / {name} = {self.weights:.3g} / {stay:.3g} = {self.weights / stay:.2g} is below 1: the "
-                f"weights move by their own size {while_shown}; {slower}"
-            )
-        if self.swing is not None and self.swing < self.period / math.pi:
-            found.append(
-                f"swing / period = {self.swing:.3g} / {self.period:.3g} = {self.swing / self.period:.2g} is below "
-                "1 / pi: within every cycle the weights swing to and fro by half their own size or more, which drowns "
-                f"the gradient; {slower}, a larger amplitude or a shorter period"
-            )
-        return tuple(found)
-
-    @property
-    def _stay(self) -> tuple[str, float]:
-        """What the weights have to be slower than, with its name."""
-        return ("presentation", self.presentation) if self.presentation < math.inf else ("period", self.period)
-
-    def __str__(self) -> str:
-        scales = [("neurons", self.neurons), ("period", self.period), ("presentation", self.presentation)]
-        if self.weights is not None:
-            scales.append(("weights", self.weights))
-        chain = " < ".join(f"{name} {value:.3g}" for name, value in scales)
-        lines = [f"Time scales: {chain}"]
-        if self.swing is not None:
-            lines.append(
-                f"  swing of the weights {self.swing:.3g}, to be above period / pi = {self.period / math.pi:.3g}"
-            )
-        lines.append(f"  rate  {'none' if self.rate is None else f'{self.rate:.3g}'}, up to {self.fastest_rate:.2g}")
-        return "\n".join([*lines, *(f"  TOO CLOSE: {message}" for message in self.too_close)])
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def check_time_scales(
-    net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    teaching: Any,
-    cycles_per_input: Any,
-    rate: Any = None,
-    *,
-    demodulated: bool = False,
-) -> TimeScales:
-    r"""Whether neurons, teaching signal, inputs and weights move on time scales that let the network learn.
-
-    The order has to be $\tau_s$ < period < the time an input stays < the time in which weights move: a period of
-    $2\pi\tau_s$ at least, two cycles per input, $|\theta| / (\eta |g|)$ above the time an input stays. Weights in the
-    equation also swing within each cycle, $\partial\Phi/\partial\theta$ at rest being no small thing beside the
-    gradient: by $\eta |\partial\Phi/\partial\theta| T / (2\pi |a_1|)$, to be below half of $|\theta|$. (A network that
-    learns XOR so stops learning between 0.6 and 0.9 of $|\theta|$, at amplitudes a factor of ten apart.)
-
-    Args:
-        net: the neurons, with the weights that learning starts from.
-        x: what is shown at the same time, (batch, ...).
-        y: its targets, (batch,) labels or (batch, classes).
-        teaching: the signal.
-        cycles_per_input: how many cycles an input stays; None if it never changes.
-        rate: $\eta$ in $\dot\theta = -\eta\, g$, per gradient and time. An optimizer that moves weights by `step` times
-            the gradient once per input has the rate `step / (cycles_per_input * period)`.
-        demodulated: the weights see demodulated gradients, as in `train`: they do not swing.
-
-    Returns:
-        The time scales. Every two that are too close for learning give a warning with values and remedy.
-
-    Raises:
-        NotSettledError: the free network has no stable state.
-        NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
-        ValueError: bad inputs; a period, a number of cycles or a rate that is not positive; a signal that does not
-            turn.
-        TypeError: objects of the wrong kind.
-    """
-    check_drive(net, teaching)
-    if cycles_per_input is not None:
-        require_positive("cycles_per_input", cycles_per_input)
-    if rate is not None:
-        require_positive("rate", rate)
-    stay = math.inf if cycles_per_input is None else float(cycles_per_input)
-    scales = _time_scales(net, Inputs.of(net, x, y), teaching, stay, rate, demodulated)
-    _warn(scales)
-    return scales
-
-
-def _time_scales(
-    net: AbstractNetwork, inputs: Inputs, teaching: Any, stay: float, rate: Any, demodulated: bool
-) -> TimeScales:
-    first = _turning_coefficient(net, teaching)
-    gradient, free, _ = exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000)
-    size, slope, height = (np.float64(a) for a in _sizes(net, inputs, free.activities, gradient))
-    period = float(teaching.period)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing to learn takes forever
-        weights, swing = size / slope, abs(first) * size / height
-    limits = [float(weights / (stay * period if stay < math.inf else period))]
-    if not demodulated:
-        limits.append(float(swing * math.pi / period))
-    return TimeScales(
-        neurons=slowest_time(net, inputs, free.potentials),
-        period=period,
-        presentation=stay * period,
-        weights=None if rate is None else float(weights / float(rate)),
-        swing=None if rate is None or demodulated else float(swing / float(rate)),
-        rate=None if rate is None else float(rate),
-        fastest_rate=min(limits),
-    )
-
-
-@eqx.filter_jit
-def _sizes(net: AbstractNetwork, inputs: Inputs, s: Layers, gradient: Any) -> tuple[Array, Array, Array]:
-    """The norms of the parameters, of the gradient, and of what each synapse sees at rest."""
-    product = net.plasticity(inputs.x, s, inputs.y, jnp.zeros((), net.dtype))
-    return norm(parameters(net)), norm(gradient), norm(product)
-
-
-def _turning_coefficient(net: AbstractNetwork, teaching: Any) -> complex:
-    """The signal's first Fourier coefficient, which must not vanish beside its mean."""
-    phasors = signal_phasors(teaching, net.dtype)
-    require_turning(teaching, phasors)
-    return complex(phasors.teaching[1])
-
-
-def _warn(scales: TimeScales) -> None:
-    for message in scales.too_close:
-        warnings.warn(message, stacklevel=3)
 
 
 class Learned(eqx.Module):
@@ -325,15 +155,15 @@ def learn(
     require_positive("rate", rate)
     rate_now = as_scalar(rate, "rate")
     check_drive(net, teaching)
-    _turning_coefficient(net, teaching)
+    turning_coefficient(teaching, net.dtype)
     plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks).plan(teaching, net.dtype)
     state, x, y = starting_state(net, x, y, teaching, plan, start.state if isinstance(start, Learned) else start)
     first = int(state.cycle)
     scales = None
     if check:
         shown = Inputs.of(net, *(data(state.cycle) if callable(data) else data for data in (x, y)))
-        scales = _time_scales(net, shown, teaching, _cycles_per_input(x, y, first, cycles), rate_now, False)
-        _warn(scales)
+        scales = time_scales_of(net, shown, teaching, _cycles_per_input(x, y, first, cycles), rate_now, False)
+        warn_of(scales)
 
     began = time.perf_counter()
     watching = interactive() if progress is None else progress

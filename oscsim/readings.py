@@ -159,5 +159,16 @@ def require_turning(teaching: Any, reading: "Phasors | Points") -> None:
         )
 
 
+def turning_coefficient(teaching: Any, dtype: Any) -> complex:
+    """The first Fourier coefficient of a signal, which must not vanish beside its mean.
+
+    Raises:
+        ValueError: the signal does not turn.
+    """
+    phasors = signal_phasors(teaching, dtype)
+    require_turning(teaching, phasors)
+    return complex(phasors.teaching[1])
+
+
 def _relative(change: Array, size: Array) -> Array:
     return change / jnp.maximum(size, jnp.finfo(size.dtype).tiny)

@@ -97,10 +97,10 @@ class Run(eqx.Module):
                 _gradient(self.network, self.inputs_in(first + i), jax.tree.map(lambda a, i=i: a[i], readings))
                 for i in range(kept - discard)
             ]
-            running = _running_mean(jax.tree.map(lambda *a: jnp.stack(a), *each))
+            running = _cumulative_means(jax.tree.map(lambda *a: jnp.stack(a), *each))
             return running if cumulative else jax.tree.map(lambda a: a[-1], running)
         if cumulative:
-            return _gradients(self.network, self.inputs, _running_mean(readings))
+            return _gradients(self.network, self.inputs, _cumulative_means(readings))
         return _gradient(self.network, self.inputs, jax.tree.map(lambda a: jnp.mean(a, axis=0), readings))
 
     @property
@@ -200,7 +200,7 @@ class Run(eqx.Module):
         return str(self)
 
 
-def _running_mean(tree: Any) -> Any:
+def _cumulative_means(tree: Any) -> Any:
     """The mean of the first 1, 2, ... entries along the leading axis."""
     return jax.tree.map(
         lambda a: (

@@ -132,7 +132,7 @@ class Constant(AbstractTeaching):
         return jnp.broadcast_to(self.value, jnp.shape(t))
 
 
-class Onset(eqx.Module):
+class Onset(AbstractTeaching):
     r"""Another signal, switched on smoothly over the first $n$ cycles.
 
     It is $\beta(t)\, \sin^2(\frac{\pi}{2} \min(t / (n T), 1))$ with $t$ counted from the very start. A start without a

@@ -16,7 +16,7 @@ import pytest
 import oscsim as osc
 from oscsim import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
-from oscsim.learning import Learner, jumped_to_chance
+from oscsim.session import Learner, jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
 
@@ -276,7 +276,7 @@ def test_a_jump_to_chance_is_a_divergence():
 def test_a_jump_goes_back_to_the_epoch_before(digits, held_out, tmp_path, monkeypatch):
     """Checkpoints of every call lie in the folder; the good one is that of the last epoch, not the newest."""
     jumped = iter([False, True])
-    monkeypatch.setattr(osc.learning, "jumped_to_chance", lambda *_: next(jumped, False))
+    monkeypatch.setattr(osc.session, "jumped_to_chance", lambda *_: next(jumped, False))
     settings = {"validation": held_out, "epochs": 3, "out": tmp_path, "checkpoint_seconds": 1e-6}
     with pytest.raises(
         osc.DivergenceError, match=r"epoch 3 .*jumped to chance.*last good checkpoint is .*step-000000030"

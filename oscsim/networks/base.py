@@ -220,6 +220,16 @@ def require_holomorphic(network: AbstractNetwork, what: str) -> None:
             )
 
 
+def parameter_name(path: Any) -> str:
+    """The name of a parameter array by its path in the network, such as `weights[0]`."""
+    return jax.tree_util.keystr(path).lstrip(".")
+
+
+def named(tree: Any) -> list[tuple[str, Any]]:
+    """The arrays of a pytree like `parameters(net)`, with their names."""
+    return [(parameter_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def check_parameters(network: AbstractNetwork) -> None:
     """Refuse parameters and time constants that no network can have.
 
@@ -233,8 +243,7 @@ def check_parameters(network: AbstractNetwork) -> None:
         raise TypeError(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):
         return
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(network)):
-        name = jax.tree_util.keystr(path).lstrip(".")
+    for name, leaf in named(parameters(network)):
         if jnp.iscomplexobj(leaf):
             raise TypeError(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"

@@ -15,7 +15,7 @@ from oscsim.equilibrium import Equilibrium
 from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import WhiteNoise
-from oscsim.readings import require_turning, signal_phasors
+from oscsim.readings import turning_coefficient
 from oscsim.response.linear import free_state
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
@@ -89,9 +89,7 @@ def _first_coefficient(net: AbstractNetwork, teaching: Any) -> float:
         raise ValueError(
             f"{describe(teaching)} is read as points on its plateaus, not as phasors: use Rotating or Cosine"
         )
-    phasors = signal_phasors(teaching, net.dtype)
-    require_turning(teaching, phasors)
-    return float(jnp.abs(phasors.teaching[1]))
+    return abs(turning_coefficient(teaching, net.dtype))
 
 
 def ticks_of(net: AbstractNetwork, period: Any, ticks: int | None) -> int:

@@ -1,0 +1,225 @@
+"""One training run from the inside: where it stands, some steps of it, and what is measured after an epoch."""
+
+import math
+import time
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from oscsim._arrays import all_finite
+from oscsim.devices import on_all, on_one, shared_out
+from oscsim.equilibrium import exact_gradient
+from oscsim.errors import DivergenceError, NotSettledError
+from oscsim.estimators import AlwaysOn, Backpropagation
+from oscsim.evaluation import EVALUATED, measured
+from oscsim.metrics import cosine, per_layer
+from oscsim.networks.base import named, parameters
+from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.updates import AUGMENTED, updates
+
+CHUNK = 64
+"""Steps per device call, at most: one compilation serves every number of them."""
+
+CHUNK_BYTES = 2**26
+"""Inputs per device call, at most."""
+
+Metrics: TypeAlias = dict[str, float | int]
+"""What was measured after an epoch, by name."""
+
+
+class Learner(eqx.Module):
+    """Where a training run stands between two steps; what a checkpoint holds.
+
+    Attributes:
+        network: with the parameters as they are now.
+        optimizer_state: the arrays of the optimizer's state.
+        stream: the neurons' state that `AlwaysOn` carries from input to input; None for other estimators.
+        step: how many updates were made.
+        rate_scale: what updates are multiplied by; below 1 after a rollback.
+        best: the network after its best epoch so far, by validation error (by loss without validation data).
+        best_score: that error, or loss.
+        totals: sums over the steps of the epoch so far: loss, error in percent, and the largest residual.
+        history: what was measured after each epoch.
+        seconds: wall time spent so far.
+        identity: what the run is made of; a run is only resumed with the same.
+    """
+
+    network: Any
+    optimizer_state: Any
+    stream: Any
+    step: int
+    rate_scale: float
+    best: Any
+    best_score: float
+    totals: tuple[float, float, float]
+    history: list[Metrics]
+    seconds: float
+    identity: dict[str, str]
+
+
+class Session:
+    """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
+
+    def __init__(self, estimator, optimizer, source, sample, validation, augment, key, batch_size, probe, mesh):
+        self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
+        self.source, self.sample, self.validation = source, sample, validation
+        self.batch_size, self.probe = batch_size, probe
+        self.order_key, self.step_key = jax.random.split(key)
+        self.steps_per_epoch = len(source) // batch_size
+        bytes_per_step = sample[0][:batch_size].nbytes
+        self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
+        self.coming: Iterator[Any] = iter(())  # batches
+        self.position = -1  # the step that the next one is for
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+
+    def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
+        """The inputs and targets of some steps of one epoch, in buffers of fixed length.
+
+        Raises:
+            ValueError: the source gives fewer batches than its samples make, or labels without a class.
+        """
+        epoch, first = divmod(step, self.steps_per_epoch)
+        if step != self.position or first == 0:
+            self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
+        given = list(islice(self.coming, count))
+        if len(given) < count:
+            raise ValueError(
+                f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
+                f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
+            )
+        self.position = step + count
+        buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
+        for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
+            buffer[:count] = batches
+        x, y = buffers
+        as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
+        return x.astype(network.dtype, copy=False), y
+
+    def close(self) -> None:
+        """Stop whatever prepares batches."""
+        if isinstance(self.coming, Generator):
+            self.coming.close()
+
+    def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
+        """Some steps within one epoch: the learner after them, and how many they were."""
+        left = self.steps_per_epoch - learner.step % self.steps_per_epoch
+        count = min(self.chunk, left, pace)
+        x, y = self.batches(learner.step, count, learner.network)
+        network, optimizer_state, stream, tally = updates(
+            self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
+            on_all(self.mesh, self.step_key), np.float32(learner.rate_scale), shared_out(self.mesh, x, 1),
+            shared_out(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
+        )  # fmt: skip
+        done = int(tally.count)
+        self.epoch_steps += done
+        total_loss, total_error, largest = learner.totals
+        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual))
+        for loss, error, residual in zip(*measured, strict=True):  # one by one: the same sum however steps are grouped
+            total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
+        learner = replace(
+            learner,
+            network=network,
+            optimizer_state=optimizer_state,
+            stream=stream,
+            step=learner.step + done,
+            totals=(total_loss, total_error, largest),
+        )
+        if bool(tally.failed):
+            raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
+        return learner, done
+
+    def diagnosis(self, learner: Learner, x: Any, y: Any) -> str:
+        """Why the step after this state failed."""
+        place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
+        key = jax.random.fold_in(self.step_key, learner.step)
+        if self.augment is not None:
+            x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
+        try:
+            estimate = self.estimate(on_one(self.mesh, learner), x, y, key)
+        except (DivergenceError, NotSettledError) as error:
+            return f"{place}: {error}; or lower the learning rate"
+        broken = [name for name, a in named(estimate.gradient) if not all_finite(a)]
+        what = f"the gradient of {broken[0]}" if broken else "the updated network"
+        if not math.isfinite(float(estimate.loss)):
+            what = "the loss"
+        return f"{place}: {what} is not finite; lower the learning rate"
+
+    def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
+        """The estimate for one batch, as the learner stands."""
+        if isinstance(self.estimator, AlwaysOn):
+            inputs = Inputs.of(learner.network, x, y)
+            return self.estimator.present(learner.stream, learner.network, inputs, key)[1]
+        return self.estimator(learner.network, x, y, key=key)
+
+    def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
+        """The learner with the epoch's metrics in its history."""
+        steps = self.steps_per_epoch
+        loss, error, residual = learner.totals
+        row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
+        if learner.network.outputs is not None:
+            row["error"] = error / steps
+        if self.validation is not None:
+            x, y = self.validation
+            found = measured(learner.network, x, y, EVALUATED, self.mesh)
+            row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
+        row["residual"] = residual
+        if self.probe and not isinstance(self.estimator, Backpropagation):
+            row |= self.cosines(on_one(self.mesh, learner))
+        row["rate_scale"] = learner.rate_scale
+        row["seconds"] = seconds
+        now = time.perf_counter()
+        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(now - self.epoch_began, 1e-9)
+        self.epoch_began, self.epoch_steps = now, 0
+        score = row[score_name(row)]
+        better = score < learner.best_score
+        learner = replace(
+            learner,
+            history=[*learner.history, row],
+            totals=(0.0, 0.0, 0.0),
+            best=learner.network if better else learner.best,
+            best_score=score if better else learner.best_score,
+        )
+        if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
+            raise DivergenceError(
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
+                "less than half of that; lower the learning rate"
+            )
+        return learner
+
+    def cosines(self, learner: Learner) -> Metrics:
+        """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
+        size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
+        x, y = (a[:size] for a in self.sample)
+        try:
+            exact = exact_gradient(learner.network, x, y)
+            gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
+        except (NotSettledError, DivergenceError) as error:
+            warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
+            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(learner.network))}
+        each = per_layer(cosine, gradient, exact)
+        return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
+
+
+def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
+    """Whether the last error is that of guessing, after the one before was less than half of it."""
+    name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
+    if classes is None or name is None:
+        return False
+    chance = 100 * (1 - 1 / classes)
+    return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
+
+
+def scores_of(row: Metrics) -> list[str]:
+    """The names of what is worth showing beside the loss."""
+    return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
+
+
+def score_name(row: Metrics) -> str:
+    """What epochs are judged by: the first of these that was measured."""
+    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)
