@@ -90,20 +90,9 @@ class Cycle(eqx.Module):
             return self._noisy(teaching, dtype, noises, tuple(jnp.asarray(tau) for tau in time_constants))
         if is_srk(self.solver):
             raise ValueError(f"solver={self.solver!r} is for noise, and there is none: use diffrax.Tsit5()")
-        self._require_fine_steps(teaching, time_constants)
-        return self._filled(teaching, dtype)
-
-    def _require_fine_steps(self, teaching: Any, time_constants: Any) -> None:
-        """Refuse equal steps that let the relaxation of the fastest neurons jump to and fro instead of ending."""
-        if self.steps_per_cycle is None or is_traced(teaching, time_constants):
-            return
-        fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
-        step = float(teaching.period) / self.steps_per_cycle
-        if step >= 2 * fastest * (1 - 1e-6):
-            raise ValueError(
-                f"steps_per_cycle={self.steps_per_cycle} makes steps of {step:.3g}, and the fastest neurons have a "
-                f"time constant of {fastest:.3g}: use {math.ceil(float(teaching.period) / fastest)} or more"
-            )
+        plan = self._filled(teaching, dtype)
+        plan.require_fine_steps(teaching, time_constants)
+        return plan
 
     def _noisy(
         self, teaching: Any, dtype: Any, noises: tuple[AbstractNoise, ...], time_constants: tuple[Array, ...]
@@ -136,9 +125,9 @@ class Cycle(eqx.Module):
             ticks = steps if needed is None else next((d for d in divisors if d >= max(needed, DEFAULT_TICKS)), steps)
         plan = Cycle(solver, None, steps, ticks, self.demodulator)._filled(teaching, dtype)
         assert plan.steps_per_cycle is not None  # given, or filled in above
-        self._require_fine_steps(teaching, time_constants)
         step = None if is_traced(teaching) else float(teaching.period) / plan.steps_per_cycle
         check_noises(noises, plan.solver, step, time_constants)
+        plan.require_fine_steps(teaching, time_constants)
         return plan
 
     def _filled(self, teaching: Any, dtype: Any) -> "Plan":
@@ -199,6 +188,18 @@ class Plan(eqx.Module):
     steps_per_cycle: int | None = eqx.field(static=True)
     ticks: int = eqx.field(static=True)
     demodulator: AbstractDemodulator
+
+    def require_fine_steps(self, teaching: Any, time_constants: Any) -> None:
+        """Refuse equal steps that let the relaxation of the fastest neurons jump to and fro instead of ending."""
+        if self.steps_per_cycle is None or is_traced(teaching, time_constants):
+            return
+        fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
+        step = float(teaching.period) / self.steps_per_cycle
+        if step >= 2 * fastest * (1 - 1e-6):
+            raise ValueError(
+                f"steps_per_cycle={self.steps_per_cycle} makes steps of {step:.3g}, and the fastest neurons have a "
+                f"time constant of {fastest:.3g}: use {math.ceil(float(teaching.period) / fastest)} or more"
+            )
 
 
 def as_plan(cycle: Cycle | Plan, teaching: Any, net: AbstractNetwork, noise: Any = None) -> Plan:
