@@ -461,7 +461,8 @@ def test_the_command(tmp_path, capsys):
         STUDY.replace("[axes]", "[axis]"): "has no table [axes]",
         "epochs = 3\n" + STUDY: "epochs does nothing in a gradient_quality study of phases over amplitude",
         "readings = 5\n" + STUDY: "readings does nothing in a gradient_quality study of phases",
-        "readings = 5\n" + STUDY.replace('"phases"', '"classic"'): "readings does nothing in a",
+        "readings = 5\n"
+        + STUDY.replace('"phases"', '"classic"').replace("points = 4\n", ""): "readings does nothing in a",
         "shared_over_batch = true\n" + STUDY: "shared_over_batch does nothing",
         STUDY.replace("from = 0.1", "from = -0.1"): "on a log scale: use positive numbers",
         STUDY.replace("amplitude =", "amplitud ="): "amplitud",
