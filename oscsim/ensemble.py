@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from oscsim._arrays import all_finite, as_count, describe
-from oscsim.cycle import Cycle, Plan, begin, check_drive
+from oscsim.cycle import Cycle, Plan, as_plan, begin, check_drive
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import mean_reading
@@ -122,7 +122,7 @@ def ensemble(
         raise ValueError(f"noise={noise!r}: without noise all realisations are equal; use simulate")
     require_noise_key(noises, key)
     check_drive(net, teaching)
-    plan = Cycle(solver, None, steps_per_cycle, ticks, demodulator).plan(teaching, net.dtype, noise, net.time_constants)
+    plan = as_plan(Cycle(solver, None, steps_per_cycle, ticks, demodulator), teaching, net, noise)
     require_whole(plan.demodulator, discard)
     inputs = Inputs.of(net, x, y)
     potentials = _start(net, inputs, start)

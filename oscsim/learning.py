@@ -26,7 +26,7 @@ from jaxtyping import Array, Key
 from oscsim import checkpoint
 from oscsim._arrays import as_count, describe, interactive, require_key, require_positive
 from oscsim._progress import tqdm
-from oscsim.cycle import check_drive
+from oscsim.cycle import as_plan, check_drive
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.devices import (
     agreed,
@@ -44,7 +44,7 @@ from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import AbstractNoise
 from oscsim.readings import turning_coefficient
-from oscsim.session import Learner, Metrics, Session, score_name, scores_of
+from oscsim.session import Learner, Metrics, Session, score_name
 from oscsim.time_scales import check_time_scales
 
 
@@ -80,7 +80,7 @@ class Trained(eqx.Module):
         final, best = self.history[-1], min(self.history, key=lambda row: row[score])
         lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
         for name, row in (("final", final), ("best", best)):
-            text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *scores_of(row)))
+            text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *_scores(row)))
             lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
@@ -238,7 +238,7 @@ def train(
             if ended:
                 row = learner.history[-1]
                 _write_metrics(folder, learner)
-                bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *scores_of(row))})
+                bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
                 stopped = _reason_to_stop(learner, patience)
                 if agreed(any([callback(row, learner.network) for callback in callbacks])):
                     stopped = stopped or "a callback asked for it"
@@ -334,9 +334,14 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
         # While steps are traced, nothing can be looked at.
         check_drive(net, lock_in.teaching)
         turning_coefficient(lock_in.teaching, net.dtype)
-        lock_in.cycle.plan(lock_in.teaching, net.dtype, lock_in.noise, net.time_constants)
+        as_plan(lock_in.cycle, lock_in.teaching, net, lock_in.noise)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
+
+
+def _scores(row: Metrics) -> list[str]:
+    """The names of what is worth showing beside the loss."""
+    return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
 
 
 def _reason_to_stop(learner: Learner, patience: int | None) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from oscsim._arrays import as_count, as_scalar, describe, interactive, norm, require_positive
 from oscsim._progress import tqdm
-from oscsim.cycle import Cycle, Plan, State, advance_plastic, check_drive, divergence
+from oscsim.cycle import Cycle, Plan, State, advance_plastic, as_plan, check_drive, divergence
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.inputs import Inputs, clamped
@@ -156,7 +156,7 @@ def learn(
     rate_now = as_scalar(rate, "rate")
     check_drive(net, teaching)
     turning_coefficient(teaching, net.dtype)
-    plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks).plan(teaching, net.dtype)
+    plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks), teaching, net)
     state, x, y = starting_state(net, x, y, teaching, plan, start.state if isinstance(start, Learned) else start)
     first = int(state.cycle)
     scales = None

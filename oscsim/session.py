@@ -215,11 +215,6 @@ def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
     return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
 
 
-def scores_of(row: Metrics) -> list[str]:
-    """The names of what is worth showing beside the loss."""
-    return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
-
-
 def score_name(row: Metrics) -> str:
     """What epochs are judged by: the first of these that was measured."""
     return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)

@@ -22,6 +22,7 @@ from oscsim.cycle import (
     State,
     Watched,
     advance_watching,
+    as_plan,
     begin,
     begin_noise,
     check_drive,
@@ -139,8 +140,7 @@ def simulate(
             "record=Mean() averages readings, which inputs that change with the cycle forbid: use PerCycle()"
         )
     check_drive(net, teaching)
-    plan = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
-    plan = plan.plan(teaching, net.dtype, noise, net.time_constants)
+    plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator), teaching, net, noise)
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
     if isinstance(record, Mean):

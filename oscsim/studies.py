@@ -24,7 +24,7 @@ from oscsim.equilibrium import exact_gradient
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.evaluation import checked_data, mean_loss_and_error
 from oscsim.metrics import cosine, relative_error
-from oscsim.networks.base import AbstractNetwork, parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, fastest_neuron, parameters, split_parameters
 from oscsim.networks.inputs import as_inputs, as_targets
 from oscsim.noise import WhiteNoise
 from oscsim.response import predict_bias, predict_spread
@@ -152,7 +152,7 @@ def gradient_quality(
     static = tuple(static)
     if estimator is None:
         static = () if steps_per_cycle else ("period",)
-    fastest = min(float(jnp.min(tau)) for tau in net.time_constants)
+    fastest = fastest_neuron(net.time_constants)
     exact = exact_gradient(net, x, y)
     return _GradientQuality(net, x, y, exact, estimator, static, steps_per_cycle, fastest, predict)
 

@@ -7,9 +7,9 @@ import equinox as eqx
 
 from oscsim._arrays import as_scalar
 from oscsim.equilibrium import free_equilibrium
-from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
 from oscsim.networks.inputs import Inputs
-from oscsim.response.modes import slowest_neuron, slowest_time
+from oscsim.response.modes import slowest_time
 from oscsim.response.radius import fitted_radius
 from oscsim.teaching import Rotating
 
@@ -67,7 +67,7 @@ def suggest(net: AbstractNetwork, x: Any, y: Any, *, bias: float = 0.01) -> Sugg
     require_holomorphic(net, "a suggestion for a rotating signal")
     inputs = Inputs.of(net, x, y)
     free = free_equilibrium(net, inputs)
-    tau = slowest_neuron(net)
+    tau = slowest_neuron(net.time_constants)
     slowest = slowest_time(net, inputs, free.potentials)
     radius = fitted_radius(net, inputs, free.potentials)
     amplitude = _two_digits(min(0.4 * radius, 1.0))

@@ -7,7 +7,7 @@ noise as one more term of the equation.
 """
 
 from oscsim.cycle.advance import advance, advance_watching
-from oscsim.cycle.plan import Cycle, Plan, check_drive
+from oscsim.cycle.plan import Cycle, Plan, as_plan, check_drive
 from oscsim.cycle.plastic import advance_plastic
 from oscsim.cycle.state import Effort, State, Watched, begin, begin_noise, divergence, first_state, read_anew
 
@@ -20,6 +20,7 @@ __all__ = [
     "advance",
     "advance_plastic",
     "advance_watching",
+    "as_plan",
     "begin",
     "begin_noise",
     "check_drive",

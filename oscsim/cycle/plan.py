@@ -13,7 +13,13 @@ from jaxtyping import Array
 
 from oscsim._arrays import as_count, describe, is_traced, require_positive
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Plateaus
-from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic
+from oscsim.networks.base import (
+    AbstractNetwork,
+    check_parameters,
+    fastest_neuron,
+    require_holomorphic,
+    slowest_neuron,
+)
 from oscsim.noise.base import (
     AbstractNoise,
     as_noises,
@@ -108,7 +114,7 @@ class Cycle(eqx.Module):
         steps, ticks = self.steps_per_cycle, self.ticks or getattr(teaching, "points", None)
         needed = None
         if not is_traced(teaching, time_constants):
-            fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
+            fastest = fastest_neuron(time_constants)
             spans = float(teaching.period) / fastest * (1 if per_step else 2)
             needed = max(1, round(spans) if math.isclose(spans, round(spans), rel_tol=1e-5) else math.ceil(spans))
         elif steps is None:
@@ -193,7 +199,7 @@ class Plan(eqx.Module):
         """Refuse equal steps that let the relaxation of the fastest neurons jump to and fro instead of ending."""
         if self.steps_per_cycle is None or is_traced(teaching, time_constants):
             return
-        fastest = min(float(np.min(np.asarray(tau))) for tau in time_constants)
+        fastest = fastest_neuron(time_constants)
         step = float(teaching.period) / self.steps_per_cycle
         if step >= 2 * fastest * (1 - 1e-6):
             raise ValueError(
@@ -244,7 +250,7 @@ def check_drive(net: AbstractNetwork, teaching: Any, warn: bool = True) -> None:
         return
     require_positive("period", teaching.period)
     period = float(teaching.period)
-    slowest = max(float(np.max(np.asarray(tau))) for tau in net.time_constants)
+    slowest = slowest_neuron(net.time_constants)
     if not period >= 2 * np.pi * slowest:
         raise ValueError(
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "

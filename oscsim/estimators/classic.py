@@ -18,6 +18,7 @@ from oscsim._arrays import (
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
+    free_equilibrium,
     require_settled,
     settle_inputs,
 )
@@ -85,10 +86,9 @@ class Classic(AbstractEstimator):
             require_finite(estimate, self)
             return estimate
         level = default_tolerance(net.dtype)
-        free = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(level))
+        free = free_equilibrium(net, inputs)
         nudged = settle_inputs(net, inputs, self.amplitude, np.asarray(level), start=free.potentials)
         if not is_traced(nudged):
-            require_settled(net, inputs, free, 0.0, level)
             require_settled(net, inputs, nudged, self.amplitude, level)
         return _settled(net, inputs, self.amplitude, free, nudged)
 

@@ -11,11 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim._arrays import (
-    as_count,
-    is_traced,
-)
-from oscsim.cycle import Cycle, Plan, State, advance, check_drive, divergence, first_state, read_anew
+from oscsim._arrays import as_count, is_traced
+from oscsim.cycle import Cycle, Plan, State, advance, as_plan, check_drive, divergence, first_state, read_anew
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
@@ -97,14 +94,14 @@ class LockIn(AbstractEstimator):
 
     def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest."""
-        plan = self.cycle.plan(self.teaching, net.dtype, self.noise, net.time_constants)
+        plan = as_plan(self.cycle, self.teaching, net, self.noise)
         return first_state(net, inputs, self.teaching, cycle=plan, noise=self.noise, key=key)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
     ) -> tuple[State, Estimate]:
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
-        plan = self.cycle.plan(self.teaching, net.dtype, self.noise, net.time_constants)
+        plan = as_plan(self.cycle, self.teaching, net, self.noise)
         counts = np.int32(self.cycles), np.int32(self.discard)
         state, reading, estimate = _presented(state, net, inputs, self.teaching, plan, key, *counts, self.noise)
         if not is_traced(reading):
@@ -117,7 +114,7 @@ class LockIn(AbstractEstimator):
         """This one, and one with a signal twice as fast: the same time to forget the start, at the same step size."""
         teaching, steps, ticks = _twice_as_fast(self.teaching), self.cycle.steps_per_cycle, self.cycle.ticks
         if steps is None and as_noises(self.noise):  # under noise steps are equal: those of half the period, twice
-            steps = self.cycle.plan(teaching, net.dtype, self.noise, net.time_constants).steps_per_cycle
+            steps = as_plan(self.cycle, teaching, net, self.noise).steps_per_cycle
             steps = None if steps is None else 2 * steps
 
         def lock_in(teaching, cycles, discard, steps, ticks):
@@ -174,7 +171,7 @@ class AlwaysOn(eqx.Module):
     ) -> tuple[State, Estimate]:
         """Show the next input: the state after it, and the estimate, which is of this input alone."""
         lock_in = self.lock_in
-        plan = lock_in.cycle.plan(lock_in.teaching, net.dtype, lock_in.noise, net.time_constants)
+        plan = as_plan(lock_in.cycle, lock_in.teaching, net, lock_in.noise)
         return lock_in.present(read_anew(state, net, plan), net, inputs, key)
 
 

@@ -189,15 +189,14 @@ def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.
     None where the noise is not additive on the potentials, or there are too many neurons.
     """
     noise = settings.disturbance
-    count = sum(math.prod(shape) for shape in net.shapes)
     sizes = [math.prod(shape) for shape in net.shapes]
-    starts = np.cumsum([0, *sizes[:-1]])
+    starts = np.cumsum([0, *sizes[:-1]])  # the neurons watched are those of the engine
     watched = np.concatenate([start + np.arange(min(WATCHED, n)) for start, n in zip(starts, sizes, strict=True)])
     span = WINDOW * settings.period
     if isinstance(noise, ReadoutNoise):
         level = settings.intensity / math.sqrt(WINDOW * TICKS)
         return np.full((len(watched), len(frequencies())), level)
-    if not isinstance(noise, Predictable) or count > LARGEST or settings.intensity == 0:
+    if not isinstance(noise, Predictable) or sum(sizes) > LARGEST or settings.intensity == 0:
         return None
     inputs, free = free_state(net, x, y)
     jacobian, slope = map(np.asarray, _linearised(net, inputs, free.potentials))

@@ -39,7 +39,6 @@ E24 = (1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9
 SHOWN = 6
 """Neurons that are drawn at first."""
 
-
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
 
 

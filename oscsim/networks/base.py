@@ -220,6 +220,16 @@ def require_holomorphic(network: AbstractNetwork, what: str) -> None:
             )
 
 
+def fastest_neuron(time_constants: Any) -> float:
+    """The smallest of the neurons' own time constants."""
+    return min(float(np.min(np.asarray(tau))) for tau in time_constants)
+
+
+def slowest_neuron(time_constants: Any) -> float:
+    """The largest of the neurons' own time constants."""
+    return max(float(np.max(np.asarray(tau))) for tau in time_constants)
+
+
 def parameter_name(path: Any) -> str:
     """The name of a parameter array by its path in the network, such as `weights[0]`."""
     return jax.tree_util.keystr(path).lstrip(".")

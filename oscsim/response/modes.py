@@ -8,19 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, slowest_neuron
 from oscsim.networks.inputs import Inputs
-
-
-def slowest_neuron(net: AbstractNetwork) -> float:
-    """The largest of the neurons' own time constants."""
-    return max(float(jnp.max(t)) for t in net.time_constants)
 
 
 def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
     """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
     gain = float(jnp.max(_slowest_gain(net, inputs, u)))
-    return slowest_neuron(net) / max(1 - gain, 1e-3)
+    return slowest_neuron(net.time_constants) / max(1 - gain, 1e-3)
 
 
 @eqx.filter_jit

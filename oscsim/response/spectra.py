@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from oscsim._arrays import describe
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.noise import StepNoise
 
 
@@ -47,7 +47,7 @@ class Spectra(eqx.Module):
             raise TypeError(
                 f"noise={noise!r} does not say whether it is shared_over_batch: give it that attribute, True or False"
             )
-        fastest = min(float(jnp.min(tau)) for tau in net.time_constants)
+        fastest = fastest_neuron(net.time_constants)
         omega = 2 * np.pi / period
         sampling = ticks * omega
         folds = math.ceil(16 / (sampling * fastest))

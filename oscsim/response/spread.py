@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oscsim._arrays import as_count, describe
-from oscsim.cycle import Cycle, check_drive
+from oscsim.cycle import Cycle, as_plan, check_drive
 from oscsim.demodulation import FEWEST_TICKS
 from oscsim.equilibrium import Equilibrium
 from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
@@ -96,7 +96,7 @@ def ticks_of(net: AbstractNetwork, period: Any, ticks: int | None) -> int:
     """The ticks given, or those of a run under noise."""
     if ticks is not None:
         return as_count("ticks", ticks, FEWEST_TICKS)
-    return Cycle().plan(Rotating(1.0, period), net.dtype, WhiteNoise(1.0), net.time_constants).ticks
+    return as_plan(Cycle(), Rotating(1.0, period), net, WhiteNoise(1.0)).ticks
 
 
 @eqx.filter_jit
