@@ -113,7 +113,6 @@ def order(errors, scales):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.usefixtures("x64")
 def test_only_ratios_of_times_count():
     """Everything ten times as slow, in the same number of steps, is the same equation."""
     learned = []
@@ -124,6 +123,7 @@ def test_only_ratios_of_times_count():
     np.testing.assert_allclose(learned[1].weights[0], learned[0].weights[0], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("phase", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_drift_is_minus_rate_times_gradient_to_second_order_in_the_rate(phase):
     rates = np.array([1e-6, 3e-6, 1e-5])
