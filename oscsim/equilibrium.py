@@ -169,9 +169,10 @@ def anderson(
 
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
-    Where $\|f(z) - z\|$ grew, the iterates before are forgotten, unless $f$ is `linear`: far from the fixed point they
-    mislead. Near a bifurcation the mixing can wander for ever all the same: after `PATIENCE` evaluations half steps
-    follow, $z + (f(z) - z) / 2$.
+    Where $\|f(z) - z\|$ grew, unless $f$ is `linear`, the iterates before are forgotten, and none are mixed until it
+    has shrunk as often in a row as `memory` holds: far from the fixed point they mislead, and near a bifurcation
+    mixing can wander for ever. A function that does not contract on its own gets half steps after `PATIENCE`
+    evaluations, $z + (f(z) - z) / 2$.
 
     Returns:
         the fixed point; per sample the largest $|f(z) - z|$ at it; evaluations of `function`.
@@ -185,12 +186,12 @@ def anderson(
         return _flatten_samples(function(unravel(z)))[0]
 
     def running(carry):
-        _, _, residual, _, step = carry
+        _, _, residual, _, _, step = carry
         size = jnp.max(jnp.abs(residual), axis=1)
         return (step < max_steps) & jnp.any((size > tolerance) & jnp.isfinite(size))
 
     def improve(carry):
-        z, value, residual, (d_residual, d_value), step = carry
+        z, value, residual, (d_residual, d_value), shrunk, step = carry
         if memory == 0:
             z_next = value
         else:
@@ -201,12 +202,14 @@ def anderson(
             ridge = (10 * jnp.finfo(real).eps * trace + jnp.finfo(real).tiny) * jnp.eye(depth, dtype=real)[None]
             gamma = jnp.linalg.solve(gram + ridge, right[..., None])[..., 0]
             mixed = value - jnp.einsum("bi,bin->bn", gamma, d_value)
-            z_next = jnp.where(step < PATIENCE, mixed, z + residual / 2)
+            z_next = jnp.where((shrunk < depth)[:, None], value, mixed)
+            z_next = jnp.where(step < PATIENCE, z_next, z + residual / 2)
         value_next = evaluate(z_next)
         residual_next = value_next - z_next
         if not linear:
             grew = jnp.sum(residual_next**2, axis=1) > jnp.sum(residual**2, axis=1)
             d_residual, d_value = (jnp.where(grew[:, None, None], 0, d) for d in (d_residual, d_value))
+            shrunk = jnp.where(grew, 0, shrunk + 1)
         slot = step % depth
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)
@@ -215,11 +218,12 @@ def anderson(
         z_next, value_next, residual_next = (
             jnp.where(keep, old, new) for old, new in ((z, z_next), (value, value_next), (residual, residual_next))
         )
-        return z_next, value_next, residual_next, (d_residual, d_value), step + 1
+        return z_next, value_next, residual_next, (d_residual, d_value), shrunk, step + 1
 
     value = evaluate(flat)
-    carry = (flat, value, value - flat, history, jnp.ones((), jnp.int32))
-    z, _, residual, _, steps = lax.while_loop(running, improve, carry)
+    trusted = jnp.full(flat.shape[0], depth, jnp.int32)
+    carry = (flat, value, value - flat, history, trusted, jnp.ones((), jnp.int32))
+    z, _, residual, _, _, steps = lax.while_loop(running, improve, carry)
     return unravel(z), jnp.max(jnp.abs(residual), axis=1), steps
 
 
