@@ -4,6 +4,7 @@ Nothing is pickled. A module is written as its class's import path and its field
 settings of the user's own as well. Reading it imports those classes by name: read only files that you trust.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import io
@@ -57,11 +58,12 @@ def write(path: Path, content: Any) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the new name is on the disk only once the folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # some network shares cannot promise it, and the file is there
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     return path
 
 
@@ -126,7 +128,8 @@ class Folder:
         earlier = [other for other in self.paths() if other.name < path.name]
         for old in earlier[: max(0, len(earlier) - self.keep + 1)]:
             if spare is None or old != self.path_of(spare):
-                old.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # someone reads it, where that forbids: next time
+                    old.unlink(missing_ok=True)
 
     def rewind(self, step: int) -> None:
         """Make the checkpoint of a step the newest one, by removing later ones; without it, the newest one before it.

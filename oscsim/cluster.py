@@ -84,9 +84,14 @@ def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finis
     def submit(number):
         return client.submit(_run, payload, precision, str(store), number, key=f"block-{number}-{payload.key}")
 
-    ahead = IN_FLIGHT * max(1, sum(client.nthreads().values()))
     lost: list[str] = []
-    running = as_completed([submit(number) for number in itertools.islice(waiting, ahead)])
+    running = as_completed()
+
+    def fill():  # workers come and go
+        ahead = IN_FLIGHT * max(1, sum(client.nthreads().values()))
+        running.update([submit(number) for number in itertools.islice(waiting, max(0, ahead - running.count()))])
+
+    fill()
     for future in running:
         try:
             future.result()
@@ -94,8 +99,7 @@ def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finis
         except KilledWorker as error:
             lost.append(str(error))
         future.release()
-        if (number := next(waiting, None)) is not None:
-            running.add(submit(number))
+        fill()
     if lost:
         raise RuntimeError(
             f"{len(lost)} of the blocks were given up, since their workers died each time (out of memory?): {lost[0]}; "

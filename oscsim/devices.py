@@ -15,7 +15,7 @@ from jaxtyping import Array
 AXIS = "batch"
 """The name of the mesh's one axis; `jax.lax.pmean(a, AXIS)` is the mean over the devices."""
 
-WHOLE, SHARE = PartitionSpec(), PartitionSpec(AXIS)
+REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(AXIS)
 """How an array lies on the devices: whole on each, or its leading axis split over them."""
 
 
@@ -38,11 +38,11 @@ def as_mesh(devices: Sequence[Any] | None, batch_size: int) -> Mesh | None:
     return None if devices is None and len(chosen) == 1 else Mesh(np.array(chosen), (AXIS,))
 
 
-def on_all(mesh: Mesh | None, tree: Any) -> Any:
+def replicate(mesh: Mesh | None, tree: Any) -> Any:
     """The arrays of a pytree, whole on every device."""
     if mesh is None:
         return tree
-    place = NamedSharding(mesh, WHOLE)
+    place = NamedSharding(mesh, REPLICATED)
 
     def whole(a):
         if not eqx.is_array(a):
@@ -55,7 +55,7 @@ def on_all(mesh: Mesh | None, tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def shared_out(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
+def shard(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
     """An array that every process holds, one axis of it split over the devices."""
     if mesh is None:
         return a
@@ -63,20 +63,20 @@ def shared_out(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
     return jax.make_array_from_callback(a.shape, place, lambda index: a[index])
 
 
-def on_one(mesh: Mesh | None, tree: Any) -> Any:
+def unreplicate(mesh: Mesh | None, tree: Any) -> Any:
     """The arrays of a pytree that are whole on every device, on one of this process."""
     if mesh is None:
         return tree
     return jax.tree.map(lambda a: a.addressable_data(0) if isinstance(a, jax.Array) else a, tree)
 
 
-def in_shares(function: Callable, mesh: Mesh | None, out: Any, whole: Any, parts: Any) -> Any:
+def map_shards(function: Callable, mesh: Mesh | None, out: Any, whole: Any, parts: Any) -> Any:
     """`function(*whole, *parts)`, under jit; each device with its share of the leading axis of the arrays in `parts`.
 
     Args:
         function: of pytrees.
         mesh: the devices; None calls the function as it is.
-        out: `WHOLE` or `SHARE` for each of what it returns: the same on all devices, or shares to be put together.
+        out: `REPLICATED` or `SHARDED` for each of what it returns: the same on all devices, or shares to put together.
         whole: arguments that all devices have.
         parts: arguments that are split.
     """
@@ -88,27 +88,27 @@ def in_shares(function: Callable, mesh: Mesh | None, out: Any, whole: Any, parts
         whole, parts = eqx.combine(arrays, rest)
         return function(*whole, *parts)
 
-    return jax.shard_map(share, mesh=mesh, in_specs=((WHOLE, SHARE),), out_specs=out, check_vma=False)(arrays)
+    return jax.shard_map(share, mesh=mesh, in_specs=((REPLICATED, SHARDED),), out_specs=out, check_vma=False)(arrays)
 
 
 def own_key(mesh: Mesh | None, key: Any) -> Any:
-    """Within `in_shares`: a key of each device's own."""
+    """Within `map_shards`: a key of each device's own."""
     return key if mesh is None else jax.random.fold_in(key, lax.axis_index(AXIS))
 
 
 def mean_over(mesh: Mesh | None, tree: Any) -> Any:
-    """Within `in_shares`: the mean over the devices."""
+    """Within `map_shards`: the mean over the devices."""
     return tree if mesh is None else lax.pmean(tree, AXIS)
 
 
 def largest_over(mesh: Mesh | None, a: Array) -> Array:
-    """Within `in_shares`: the largest over the devices."""
+    """Within `map_shards`: the largest over the devices."""
     return a if mesh is None else lax.pmax(a, AXIS)
 
 
-def put_together(mesh: Mesh | None, tree: Any) -> Any:
+def gather(mesh: Mesh | None, tree: Any) -> Any:
     """Under jit: arrays that are split over the devices, whole on each."""
-    return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
+    return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, REPLICATED))
 
 
 # Several processes run the same program; where a clock or a disk decides, the first decides for all.

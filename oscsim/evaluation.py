@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from oscsim._arrays import as_count
-from oscsim.devices import SHARE, in_shares, put_together, shared_out
+from oscsim.devices import SHARDED, gather, map_shards, shard
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork
@@ -87,7 +87,7 @@ def _judge(net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None) -> t
         scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
         return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
 
-    return put_together(mesh, in_shares(judge, mesh, SHARE, (net, sweeps), (x, y)))
+    return gather(mesh, map_shards(judge, mesh, SHARDED, (net, sweeps), (x, y)))
 
 
 EVALUATED = 100
@@ -125,7 +125,7 @@ def _judged(
         for first in range(0, len(x), batch_size):
             part, count = _padded(x[first : first + batch_size], batch_size)
             targets = _padded(y[first : first + batch_size], batch_size)[0]
-            judged = _judge(net, shared_out(mesh, part, 0), shared_out(mesh, targets, 0), np.int32(sweeps), mesh)
+            judged = _judge(net, shard(mesh, part, 0), shard(mesh, targets, 0), np.int32(sweeps), mesh)
             found.append([np.asarray(a)[:count] for a in judged])
         losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
         return losses, scores, residuals
@@ -144,7 +144,7 @@ def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh
     row = {"loss": float(np.mean(losses, dtype=float))}
     if net.outputs is not None:
         order = np.argsort(-scores, axis=1, kind="stable")
-        right = order == labels_of(y)[:, None]
+        right = (order == labels_of(y)[:, None]) & np.isfinite(scores).all(axis=1, keepdims=True)
         row["error"] = float(100 * np.mean(~right[:, 0]))
         if net.outputs > 5:
             row["top5_error"] = float(100 * np.mean(~right[:, :5].any(axis=1)))

@@ -26,14 +26,14 @@ from jaxtyping import Array, Key
 from oscsim import checkpoint
 from oscsim._arrays import as_count, describe, interactive, require_key, require_positive
 from oscsim._progress import tqdm
-from oscsim.cycle import as_plan, check_drive
+from oscsim.cycle import check_drive
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.devices import (
     agreed,
     as_mesh,
     is_first,
-    on_all,
-    on_one,
+    replicate,
+    unreplicate,
     wait_for_all,
 )
 from oscsim.errors import DivergenceError
@@ -42,7 +42,7 @@ from oscsim.evaluation import checked_data
 from oscsim.networks.base import AbstractNetwork, check_parameters, named, parameter_name, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import AbstractNoise
+from oscsim.noise import AbstractNoise, AbstractTeachingNoise
 from oscsim.readings import turning_coefficient
 from oscsim.session import Learner, Metrics, Session, score_name
 from oscsim.time_scales import check_time_scales
@@ -77,7 +77,7 @@ class Trained(eqx.Module):
         if not self.history:
             return f"Trained: no epoch was finished ({self.stopped})"
         score = score_name(self.history[-1])
-        final, best = self.history[-1], min(self.history, key=lambda row: row[score])
+        final, best = self.history[-1], self.history[_best([row[score] for row in self.history])]
         lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
         for name, row in (("final", final), ("best", best)):
             text = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in ("loss", *_scores(row)))
@@ -113,7 +113,8 @@ def train(
     r"""Train a network with the gradients of an estimator: $\theta \leftarrow \theta + \mathrm{optimizer}(g)$.
 
     Each epoch shuffles the data anew and goes through them in batches; what does not fill the last batch is left out
-    this time. The steps are compiled once. After each epoch the network is evaluated at its free equilibrium.
+    this time. The steps are compiled once. With `validation` the network is evaluated after each epoch, at its free
+    equilibrium.
 
     Args:
         net: the neurons, or a feed-forward network with `Backpropagation()`.
@@ -127,12 +128,13 @@ def train(
         augment: a function of a batch of inputs and a key that returns such a batch, as `datasets.augment`.
         out: folder for checkpoints and `metrics.jsonl`; made if it does not exist. None writes nothing.
         resume: go on from the newest checkpoint in `out`, with the same arguments: network, training and validation
-            data, estimator, batch size and key are checked; of the optimizer only the kind of its state.
+            data, estimator, batch size and key are checked, `augment` by its name; of the optimizer only the kind of
+            its state.
         keep: how many checkpoints are kept, beside that of the beginning of the epoch.
         checkpoint_seconds: at most so long between checkpoints; there is one at the start and after each epoch too.
         patience: stop after so many epochs without a better validation error.
         rollback: after a divergence go back to the last checkpoint and go on with updates multiplied by this, below 1;
-            None raises.
+            at most ten times. None raises.
         probe: samples of the data on which the estimate is compared with the exact gradient after each epoch (with
             `AlwaysOn`, one batch of them, following the last input); 0 for none.
         callbacks: each is called after an epoch with its metrics and the network; one that returns True ends the run.
@@ -141,10 +143,11 @@ def train(
         progress: show a progress bar; by default at a terminal and in notebooks.
 
     Returns:
-        The network after the last and after the best epoch, and the metrics of each epoch. They are `loss` and `error`
-        over the epoch's batches, `validation_loss`, `validation_error` and, with more than five classes,
-        `validation_top5_error` (errors in percent), `settle_residual` of the evaluation, `residual` (the largest that
-        the estimator reported), `cosine` and `cosine/<parameter>` of the probe, `seconds`, `samples_per_second`.
+        The network after the last and after the best epoch, and the metrics of each epoch. They are `epoch` (from 1),
+        `step`, `loss` and `error` over the epoch's batches; with `validation` `validation_loss`, `validation_error`,
+        with more than five classes `validation_top5_error` (errors in percent), and `settle_residual` of the
+        evaluation; `residual` (the largest that the estimator reported), `cosine` and `cosine/<parameter>` of the
+        probe; `rate_scale` (below 1 after a rollback), `seconds`, `samples_per_second` of training.
 
     Raises:
         DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance; names the step,
@@ -190,9 +193,11 @@ def train(
         "validation data": "none" if held_out is None else digest_of(*held_out),
         "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
     }
+    if isinstance(estimator, (LockIn, AlwaysOn)) and not isinstance(net, AbstractFeedForwardNetwork):
+        estimator = estimator.planned(net)
     folder = None if out is None else _folder(out, keep)
     batch = tuple(a[:batch_size] for a in sample)
-    learner = on_all(mesh, _start(net, estimator, optimizer, batch, key, identity, folder, resume))
+    learner = replicate(mesh, _start(net, estimator, optimizer, batch, key, identity, folder, resume))
     _write_metrics(folder, learner)
     session = Session(estimator, optimizer, source, sample, held_out, augment, key, batch_size, probe, mesh)
     stopped, rollbacks = _reason_to_stop(learner, patience), 0
@@ -222,7 +227,8 @@ def train(
                 warnings.warn(
                     f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
                 )
-                learner = on_all(mesh, replace(_loaded(folder, net, optimizer, identity), rate_scale=scale))
+                learner = replicate(mesh, replace(_loaded(folder, net, optimizer, identity), rate_scale=scale))
+                _save(folder, learner, steps_per_epoch)  # whoever goes on from here does so with this scale
                 _write_metrics(folder, learner)
                 session.epoch_began, session.epoch_steps = time.perf_counter(), 0
                 bar.reset()
@@ -248,7 +254,7 @@ def train(
     finally:
         bar.close()
         session.close()
-    network, best = on_one(mesh, (learner.network, learner.best))
+    network, best = unreplicate(mesh, (learner.network, learner.best))
     return Trained(network, best, learner.history, stopped)
 
 
@@ -256,18 +262,24 @@ MOST_ROLLBACKS = 10
 """After so many the run is given up."""
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, best: bool = False) -> Any:
     """The network in a folder of `train` (of its newest intact checkpoint), or in a file written by `checkpoint.save`.
+
+    Args:
+        path: the folder, one of its checkpoints, or the file.
+        best: of a run, the network after its best epoch so far, instead of the newest.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: what is there was not written by oscsim, or is damaged.
+        ValueError: what is there was not written by oscsim, or is damaged; `best` of a file that is not of a run.
     """
     path = Path(path)
-    if path.is_dir():
-        return checkpoint.Folder(path, write=False).newest(Learner).network
-    value = checkpoint.load(path)
-    return value.network if isinstance(value, Learner) else value
+    value = checkpoint.Folder(path, write=False).newest(Learner) if path.is_dir() else checkpoint.load(path)
+    if isinstance(value, Learner):
+        return value.best if best else value.network
+    if best:
+        raise ValueError(f"best=True: {path} holds no training run; leave it out")
+    return value
 
 
 def layerwise(
@@ -313,7 +325,7 @@ def _check_devices(estimator: Any, mesh: Mesh | None) -> None:
     if isinstance(estimator, AlwaysOn):
         raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}; {one}")
     for noise in jax.tree.leaves(estimator, is_leaf=lambda part: isinstance(part, AbstractNoise)):
-        if getattr(noise, "shared_over_batch", False):
+        if getattr(noise, "shared_over_batch", isinstance(noise, AbstractTeachingNoise)):
             raise ValueError(
                 f"{type(noise).__name__} is shared over the batch, but each of {mesh.size} devices draws its own; {one}"
             )
@@ -334,7 +346,6 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
         # While steps are traced, nothing can be looked at.
         check_drive(net, lock_in.teaching)
         turning_coefficient(lock_in.teaching, net.dtype)
-        as_plan(lock_in.cycle, lock_in.teaching, net, lock_in.noise)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 
@@ -344,11 +355,16 @@ def _scores(row: Metrics) -> list[str]:
     return [name for name in ("error", "validation_loss", "validation_error", "validation_top5_error") if name in row]
 
 
+def _best(scores: Sequence[float]) -> int:
+    """Where the lowest is; one that is not a number is none."""
+    return int(np.argmin(np.where(np.isnan(scores), np.inf, scores)))
+
+
 def _reason_to_stop(learner: Learner, patience: int | None) -> str:
     if patience is None or not learner.history:
         return ""
     scores = [row[score_name(row)] for row in learner.history]
-    since = len(scores) - 1 - int(np.argmin(scores))
+    since = len(scores) - 1 - _best(scores)
     return f"no better epoch in the last {since}" if since >= patience else ""
 
 
@@ -404,7 +420,11 @@ def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> 
                 f"{folder.path} holds a run with another {name}: {theirs}, not {ours}; resume with the same, or choose "
                 "another folder"
             )
-    theirs, ours = (split_parameters(of)[1] for of in (learner.network, net))
+    # numpy's arrays come back from the first update as jax's, which are 32 bits wide where those were 64
+    theirs, ours = (
+        jax.tree.map(lambda a: jnp.asarray(a) if eqx.is_array(a) else a, split_parameters(of)[1])
+        for of in (learner.network, net)
+    )
     for name in vars(net):  # all that is not learned
         if not eqx.tree_equal(getattr(theirs, name, None), getattr(ours, name)):
             said = (describe(getattr(of, name, None)) for of in (theirs, ours))

@@ -27,22 +27,23 @@ SIX = (
 
 
 def vgg4(
-    classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    products: str | None = None, key: Key[Array, ""],
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalNetwork:  # fmt: skip
     """Four convolutions of 128, 256, 512 and 512 channels, each pooled, and a dense readout: Table 2.
 
     Args:
         classes: of the readout.
         width: what the channels are multiplied by; 1 is the paper's network.
-        temperature: of the softmax pooling.
+        temperature: of the softmax pooling; 1 if not given.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `HoloTanh(a=1.0, width=2.0)`.
         products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
         key: for the weights.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
     """
     return ConvolutionalNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -50,8 +51,8 @@ def vgg4(
 
 
 def vgg6(
-    classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    products: str | None = None, key: Key[Array, ""],
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalNetwork:  # fmt: skip
     """Six convolutions of 128, 128, 256, 256, 512 and 512 channels, every other pooled: Fig. 4.
 
@@ -61,14 +62,15 @@ def vgg6(
     Args:
         classes: of the readout.
         width: what the channels are multiplied by; 1 is the paper's network.
-        temperature: of the softmax pooling.
+        temperature: of the softmax pooling; 1 if not given.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `HoloTanh(a=1.0, width=2.0)`.
         products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
         key: for the weights.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
     """
     return ConvolutionalNetwork(
         _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -76,22 +78,23 @@ def vgg6(
 
 
 def vgg4_feedforward(
-    classes: int = 10, width: float = 1.0, *, temperature: float = 1.0, pooling: Any = None, activation: Any = None,
-    products: str | None = None, key: Key[Array, ""],
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
 ) -> ConvolutionalFeedForwardNetwork:  # fmt: skip
     """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
 
     Args:
         classes: of the readout.
         width: what the channels are multiplied by; 1 is the paper's network.
-        temperature: of the softmax pooling.
+        temperature: of the softmax pooling; 1 if not given.
         pooling: another pooling by 2 instead, such as `MaxPooling()`.
         activation: another one than `ReLU()`.
         products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalFeedForwardNetwork`.
         key: for the weights; those of `vgg4` with the same key.
 
     Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels; unknown products.
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
     """
     return ConvolutionalFeedForwardNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -99,10 +102,12 @@ def vgg4_feedforward(
 
 
 def _stack(
-    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float, pooling: Any
+    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float | None, pooling: Any
 ) -> tuple[Convolution, ...]:
     """From channels at full width, padding, and whether it is pooled, of each layer."""
-    pool = SoftmaxPooling(2, temperature) if pooling is None else pooling
+    if pooling is not None and temperature is not None:
+        raise ValueError(f"temperature={temperature} is that of the softmax pooling, not of {pooling!r}: leave it out")
+    pool = SoftmaxPooling(2, 1.0 if temperature is None else temperature) if pooling is None else pooling
     return tuple(
         Convolution(_channels(channels, width), padding=padding, pooling=pool if pooled else None)
         for channels, padding, pooled in layers

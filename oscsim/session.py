@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from oscsim._arrays import all_finite
-from oscsim.devices import on_all, on_one, shared_out
+from oscsim.devices import replicate, shard, unreplicate
 from oscsim.equilibrium import exact_gradient
 from oscsim.errors import DivergenceError, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation
@@ -113,8 +113,8 @@ class Session:
         x, y = self.batches(learner.step, count, learner.network)
         network, optimizer_state, stream, tally = updates(
             self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
-            on_all(self.mesh, self.step_key), np.float32(learner.rate_scale), shared_out(self.mesh, x, 1),
-            shared_out(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
+            replicate(self.mesh, self.step_key), np.float32(learner.rate_scale), shard(self.mesh, x, 1),
+            shard(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
         )  # fmt: skip
         done = int(tally.count)
         self.epoch_steps += done
@@ -141,7 +141,7 @@ class Session:
         if self.augment is not None:
             x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
         try:
-            estimate = self.estimate(on_one(self.mesh, learner), x, y, key)
+            estimate = self.estimate(unreplicate(self.mesh, learner), x, y, key)
         except (DivergenceError, NotSettledError) as error:
             return f"{place}: {error}; or lower the learning rate"
         broken = [name for name, a in named(estimate.gradient) if not all_finite(a)]
@@ -159,6 +159,7 @@ class Session:
 
     def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
         """The learner with the epoch's metrics in its history."""
+        trained = time.perf_counter() - self.epoch_began
         steps = self.steps_per_epoch
         loss, error, residual = learner.totals
         row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
@@ -170,12 +171,11 @@ class Session:
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
         if self.probe and not isinstance(self.estimator, Backpropagation):
-            row |= self.cosines(on_one(self.mesh, learner))
+            row |= self.cosines(unreplicate(self.mesh, learner))
         row["rate_scale"] = learner.rate_scale
         row["seconds"] = seconds
-        now = time.perf_counter()
-        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(now - self.epoch_began, 1e-9)
-        self.epoch_began, self.epoch_steps = now, 0
+        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(trained, 1e-9)
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
         score = row[score_name(row)]
         better = score < learner.best_score
         learner = replace(

@@ -278,7 +278,8 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
             return
         where = "of memory are free: give a store"
     else:
-        parent = next(p for p in Path(path).absolute().parents if p.exists())
+        parents = Path(path).absolute().parents
+        parent = next((p for p in parents if p.exists()), parents[-1])
         free, where = shutil.disk_usage(parent).free, f"are free on the disk of {parent}: use another"
     if needed > free:
         raise ValueError(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from oscsim._arrays import all_finite
-from oscsim.devices import WHOLE, in_shares, largest_over, mean_over, own_key
+from oscsim.devices import REPLICATED, largest_over, map_shards, mean_over, own_key
 from oscsim.estimators import AlwaysOn
 from oscsim.evaluation import labels_of
 from oscsim.networks.base import split_parameters
@@ -62,8 +62,8 @@ def updates(
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
-        gradient, loss, error, residual, new_stream = in_shares(
-            reading, mesh, (WHOLE,) * 5, (net, step_key, stream), (x_i, y[i])
+        gradient, loss, error, residual, new_stream = map_shards(
+            reading, mesh, (REPLICATED,) * 5, (net, step_key, stream), (x_i, y[i])
         )
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(gradient, state, learned)

@@ -281,6 +281,8 @@ def stack(*layers, image=(8, 8, 3), outputs=2):
          r"\(8, 8, 4\): pooling=MaxPooling\(size=3\): windows of 3 by 3 do not divide the 8 by 8"),
         (lambda: stack(osc.Convolution(4, 7, padding="VALID", pooling=osc.AveragePooling(4))),
          "do not divide the 2 by 2"),
+        (lambda: osc.models.vgg4(temperature=2.0, pooling=osc.MaxPooling(), key=jax.random.key(0)),
+         r"temperature=2.0 is that of the softmax pooling, not of MaxPooling"),
         (lambda: stack(osc.Convolution(4, scale=-1.0)), "scale=-1.0: use a finite number"),
         (lambda: stack(), r"convolutions=\(\): give one"),
         (lambda: stack(SOFT), r"convolutions\[0\]=SoftmaxPooling.*: use Convolution"),

@@ -84,9 +84,10 @@ def test_what_devices_cannot_do_is_said():
         x, y = osc.datasets.load("digits")
         always_on = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2))
         noisy = osc.Classic(0.1, steps=(5, 5), noise=osc.StepNoise(0.1, shared_over_batch=True))
+        shaken = osc.LockIn(osc.Rotating(0.3, 60.0), noise=osc.TeachingNoise(0.1))
         both = jax.devices()
         for estimator, batch_size, devices in (
-            (osc.Exact(), 5, both), (always_on, 4, both), (noisy, 4, both), (always_on, 4, both[:1])
+            (osc.Exact(), 5, both), (always_on, 4, both), (noisy, 4, both), (always_on, 4, both[:1]), (shaken, 4, both)
         ):
             try:
                 run = osc.train(net, (x[:40], y[:40]), estimator, optax.sgd(0.1), epochs=1, batch_size=batch_size,
@@ -103,6 +104,7 @@ def test_what_devices_cannot_do_is_said():
         "StepNoise_is_shared_over_the_batch,_but_each_of_2_devices_draws_its_own;_use_one_device"
     )
     assert found[3] == "1"
+    assert found[4].startswith("TeachingNoise_is_shared_over_the_batch")
     with pytest.raises(ValueError, match="devices is empty"):
         as_mesh([], 4)
 

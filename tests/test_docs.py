@@ -64,3 +64,23 @@ def test_no_link_leads_to_a_file_that_is_missing(name):
 def test_the_moving_picture_is_small_enough():
     size = (DOCS / "images" / "landing.gif").stat().st_size
     assert 0 < size < 2 * 2**20
+
+
+def test_a_room_imports_from_the_rows_above_it_in_the_map_of_the_house():
+    told = (DOCS / "contributing.md").read_text("utf-8").split("How the house is laid out")[1].split("\n## ")[0]
+    rows = [
+        re.findall(r"`(?:oscsim/)?(\w+)(?:/|\.py)`", line.split("|")[1]) for line in told.splitlines() if "| `" in line
+    ]
+    level = {room: number for number, row in enumerate(rows) for room in row}
+    rooms = {
+        path: path.relative_to(ROOT / "oscsim").parts[0].removesuffix(".py") for path in ROOT.glob("oscsim/**/*.py")
+    }
+    assert set(rooms.values()) - {"__init__"} <= set(level)
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {used}"
+        for path, room in rooms.items()
+        if room != "__init__"
+        for used in re.findall(r"^\s*(?:from|import) oscsim\.(\w+)", path.read_text("utf-8"), re.M)
+        if level[used] > level[room]
+    ]
+    assert upwards == []

@@ -1,9 +1,12 @@
 """Training: it learns, it stops, it goes on bit for bit; what is written is whole, and what goes wrong has a name."""
 
+import errno
 import functools
 import itertools
 import json
 import math
+import os
+import stat
 
 import diffrax
 import equinox as eqx
@@ -16,6 +19,7 @@ import pytest
 import oscsim as osc
 from oscsim import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
+from oscsim.learning import _reason_to_stop
 from oscsim.session import Learner, jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
@@ -184,11 +188,13 @@ def test_patience_and_callbacks_end_a_run(digits, held_out):
     assert "callback" in result.stopped
 
 
-def test_the_best_network_is_kept_beside_the_final_one(digits, held_out):
-    result = train(digits, validation=held_out, epochs=6, rate=1.0)
+def test_the_best_network_is_kept_beside_the_final_one(digits, held_out, tmp_path):
+    result = train(digits, validation=held_out, epochs=6, rate=1.0, out=tmp_path)
     scores = [row["validation_error"] for row in result.history]
     assert osc.evaluate(result.best, *held_out)["error"] == min(scores)
     assert osc.evaluate(result.network, *held_out)["error"] == scores[-1]
+    assert_same_weights(osc.load(tmp_path, best=True), result.best)
+    assert_same_weights(osc.load(tmp_path), result.network)
 
 
 def test_augmentation_is_seeded_and_seen(digits):
@@ -249,7 +255,90 @@ def test_classic_keeps_the_precision_of_its_network(digits):
         assert [a.dtype for a in jax.tree.leaves(after)] == [a.dtype for a in jax.tree.leaves(before)]
 
 
+def test_noise_finds_its_steps_before_the_period_is_traced(digits):
+    net, (x, y) = network(sizes=(64, 4, 10)), (a[:10] for a in digits)
+    settings = {"noise": osc.WhiteNoise(0.05), "cycles": 2}
+    for lock_in in (
+        osc.LockIn(osc.Rotating(0.3, 60.0), **settings),
+        osc.LockIn(osc.Rotating(0.3, 60.0), **settings, steps_per_cycle=480),  # more than there have to be ticks
+    ):
+        planned = lock_in.planned(net)
+        jitted = eqx.filter_jit(lambda estimator: estimator(net, x, y, KEY).gradient)(planned)
+        assert osc.relative_error(jitted, lock_in(net, x, y, KEY).gradient) < 1e-4
+        assert len(train((x, y), lock_in, net, epochs=1, batch_size=10).history) == 1
+
+
+class Masked(osc.AbstractNetwork):
+    """A network of one's own that holds 64-bit numbers of numpy, which are not learned."""
+
+    weights: jax.Array
+    chosen: np.ndarray
+    activation = osc.Logistic()
+    outputs = 10
+    shapes = ((10,),)
+
+    def clamp(self, x):
+        return x[self.chosen]
+
+    def phi(self, clamped, s, y, beta):
+        return jnp.sum((self.weights @ clamped) * s[0]) - beta * osc.SquaredError()(s[0], y)
+
+
+def test_a_network_that_holds_64_bit_numbers_of_numpy_is_resumed(digits, tmp_path):
+    net = Masked(jnp.zeros((10, 32)), np.arange(0, 64, 2))
+    whole = train(digits, net=net, epochs=2)
+    train(digits, net=net, epochs=1, out=tmp_path)
+    assert_same_weights(train(digits, net=net, epochs=2, out=tmp_path, resume=True).network, whole.network)
+
+
+def test_narrow_labels_reach_past_255():
+    net, x = network(sizes=(2, 3, 300)), np.zeros((1, 2))
+    narrow, wide = (osc.evaluate(net, x, np.array([5], dtype))["loss"] for dtype in (np.uint8, np.int32))
+    assert narrow == wide
+
+
 # What goes wrong.
+
+
+def test_what_is_not_a_number_is_not_the_best_and_not_right(digits):
+    def learner(*scores):
+        history = [{"epoch": i, "loss": a} for i, a in enumerate(scores)]
+        return Learner(None, [], None, 0, 1.0, None, math.inf, (0.0, 0.0, 0.0), history, 0.0, {})
+
+    assert not _reason_to_stop(learner(math.nan, 0.5, 0.4, 0.3), patience=2)
+    assert _reason_to_stop(learner(math.nan, 0.3, 0.4, 0.5), patience=2)
+    lost = eqx.tree_at(lambda net: net.weights[1], network(), jnp.full((10, 16), jnp.nan))
+    found = osc.evaluate(lost, *digits)
+    assert found["error"] == found["top5_error"] == 100
+
+
+def test_the_scale_after_a_rollback_is_on_the_disk(digits, tmp_path, monkeypatch):
+    advance = osc.session.Session.advance
+
+    def killed(session, learner, pace):
+        if learner.rate_scale < 1:
+            raise Killed
+        return advance(session, learner, pace)
+
+    monkeypatch.setattr(osc.session.Session, "advance", killed)
+    with pytest.warns(UserWarning, match="going back to"), pytest.raises(Killed):
+        train(digits, net=network(activation=osc.Identity()), rate=1e8, out=tmp_path, rollback=0.5)
+    assert checkpoint.Folder(tmp_path).newest(Learner).rate_scale == 0.5
+
+
+def test_a_folder_that_cannot_be_synchronised_keeps_its_checkpoints(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    folder = checkpoint.Folder(tmp_path, keep=1)
+    for step in (0, 1):
+        folder.save(step, network())
+    assert [path.name for path in folder.paths()] == ["step-000000001.osc"]
 
 
 def test_divergence_names_step_and_checkpoint_and_can_roll_back(digits, tmp_path):
@@ -394,6 +483,8 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(digits, tmp_path):
         train(digits, epochs=3, out=tmp_path, resume=True)
     with pytest.raises(FileNotFoundError, match="No such file"):
         osc.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"best=True: .* holds no training run"):
+        osc.load(path, best=True)
 
 
 def test_checkpoints_kept(tmp_path):

@@ -442,6 +442,18 @@ amplitude = {from = 0.1, to = 0.4, count = 3, scale = "log"}
 """
 
 
+def test_classes_are_those_of_both_splits(tmp_path):
+    from oscsim.cli.settings import Network
+    from oscsim.cli.sweep import _File
+
+    x = np.zeros((4, 3))
+    np.savez(tmp_path / "own.npz", x=x, y=np.array([0, 1, 0, 1]), x_test=x, y_test=np.array([0, 1, 2, 3]))
+    file = _File(
+        data=str(tmp_path / "own.npz"), study="training", estimator="phases", axes={}, batch=4, network=Network()
+    )
+    assert file.build().network(jax.random.key(0)).outputs == 4
+
+
 def test_the_command(tmp_path, capsys):
     from oscsim.cli import main
 

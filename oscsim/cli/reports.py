@@ -69,7 +69,7 @@ def print_table(heads: list[str], rows: list[list[str]]) -> None:
 def require_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written, or cannot be made, before anything is computed."""
     found = folder.absolute()
-    while not found.exists():
+    while not found.exists() and found != found.parent:  # the root is its own: a drive may be missing
         found = found.parent
     if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
         raise ValueError(f"{folder} cannot be written: {found} is not a folder open for writing")

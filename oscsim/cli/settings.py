@@ -272,6 +272,11 @@ def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     return arrays
 
 
+def classes_of(*targets: np.ndarray) -> int:
+    """How many classes there are in labels, or one-hot targets, of several splits."""
+    return max(int(y.max()) + 1 if y.ndim == 1 else y.shape[1] for y in targets)
+
+
 def _listed(names: Any) -> str:
     """`array x and array y`."""
     return " and ".join(f"array {name}" for name in names)

@@ -17,7 +17,7 @@ import tyro
 import oscsim as osc
 from oscsim import checkpoint, plot
 from oscsim.cli.reports import png, require_writable
-from oscsim.cli.settings import Network, load_npz, load_toml
+from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,10 @@ class _File:
     def build(self) -> osc.studies.AbstractStudy:
         """The study."""
         x, y = self._samples("train")
-        classes = int(np.max(y)) + 1
-        sizes = (x.shape[1], *self.hidden, classes)
+        held_out = self._samples("test") if self.study == "training" else (x, y)
+        if x.ndim != 2:
+            raise ValueError(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
+        sizes = (x.shape[1], *self.hidden, classes_of(y, held_out[1]))
 
         def network(key):
             return self.network.build(sizes, key)
@@ -141,7 +143,7 @@ class _File:
             )
         return osc.studies.training(
             network, (x[: self.samples], y[: self.samples]), self._estimator(), optax.sgd, epochs=self.epochs,
-            validation=self._samples("test"), batch_size=self.batch,
+            validation=held_out, batch_size=self.batch,
         )  # fmt: skip
 
     def _samples(self, split: Literal["train", "test"]) -> tuple[Any, Any]:

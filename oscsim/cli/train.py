@@ -20,7 +20,7 @@ import oscsim as osc
 from oscsim import checkpoint
 from oscsim._arrays import as_count
 from oscsim.cli.reports import FAILURES, one_line, require_writable
-from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, load_npz
+from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
 from oscsim.devices import is_first
 
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
@@ -31,7 +31,8 @@ class Train:
     """Train a network on a data set, with the gradients of an estimator.
 
     Prints a row for each epoch, and writes checkpoints, metrics.jsonl and settings.json into a folder, from which
-    `oscsim train --resume DIR` goes on bit for bit, whatever stopped it. oscsim.load(DIR) gives the network.
+    `oscsim train --resume DIR` goes on bit for bit, whatever stopped it. oscsim.load(DIR) gives the newest network,
+    oscsim.load(DIR, best=True) that of the best epoch.
     """
 
     data: Annotated[str, tyro.conf.Positional] = "digits"
@@ -43,7 +44,7 @@ class Train:
 
     resume: Path | None = None
     """Go on with the run in this folder, with its own settings; all other options are refused, but for --epochs
-    and those that say which process this is."""
+    (not under --schedule cosine) and those that say which process this is."""
 
     estimator: Literal["lock-in", "phases", "classic", "exact", "backpropagation"] = "lock-in"
     """How gradients are obtained; backpropagation trains the feed-forward twin."""
@@ -165,7 +166,7 @@ class Train:
         """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
         refused = [name for name in _changed(self) if name not in ("resume", "epochs")]
         if refused:
-            raise ValueError(f"{refused[0]} cannot change in a resumed run: give --resume and --epochs only")
+            raise ValueError(_fixed(refused[0]))
         path = Path(self.resume or "") / "settings.json"
         try:
             saved = _from_json(Train, json.loads(path.read_text("utf-8"))["settings"])
@@ -189,9 +190,8 @@ class Train:
             if self.data == "imagenet32":
                 shape, classes, samples = validation[0].shape[1:], 1000, len(data)
             else:
-                x, *labels = *data, validation[1]
-                classes = max(int(a.max()) + 1 if a.ndim == 1 else a.shape[1] for a in labels)
-                shape, samples = x.shape[1:], len(x)
+                (x, y), (_, held_out) = data, validation
+                shape, classes, samples = x.shape[1:], classes_of(y, held_out), len(x)
             net = self._network(shape, classes, key_weights)
             steps = epochs * max(1, samples // batch_size)
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
@@ -315,7 +315,14 @@ def require_bare_resume(args: list[str]) -> None:
     kept = {"resume", "epochs", "help", *(f.name for f in dataclasses.fields(Processes))}
     for name in names if "resume" in names else ():
         if name not in kept:
-            raise ValueError(f"{name} cannot change in a resumed run: give --resume and --epochs only")
+            raise ValueError(_fixed(name))
+
+
+def _fixed(name: str) -> str:
+    return (
+        f"{name} cannot change in a resumed run: give --resume alone, or with --epochs and the options that say which "
+        "process this is"
+    )
 
 
 GROUPS: dict[str, Any] = {name: value for name, value in vars(Train()).items() if dataclasses.is_dataclass(value)}
@@ -347,6 +354,9 @@ class Predict:
     scores: Path | None = None
     """Write the score of each class, (n, classes), to this .npy file as well."""
 
+    best: bool = False
+    """Use the network after the best epoch of the run, instead of the newest."""
+
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point numbers to compute in: those of the training run."""
 
@@ -354,7 +364,7 @@ class Predict:
         """Run it."""
         x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
         with jax.enable_x64(self.precision == "float64"):
-            scores = osc.predict(osc.load(self.network), x)
+            scores = osc.predict(osc.load(self.network, self.best), x)
         if self.scores is not None:
             with self.scores.open("wb") as file:
                 np.save(file, scores)

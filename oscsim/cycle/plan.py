@@ -35,11 +35,12 @@ class Cycle(eqx.Module):
     """How one period is integrated and read.
 
     Attributes:
-        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`.
+        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`, under
+            `StepNoise` `diffrax.Euler()`.
         stepsize_controller: a diffrax controller; by default `PIDController` at relative and absolute tolerance 1e-4 in
             float32, 1e-8 in float64. Not with `steps_per_cycle`, and not under noise.
         steps_per_cycle: integrate with so many equal steps instead; a multiple of `ticks`. Under noise steps are always
-            equal, by default of half the fastest time constant or finer.
+            equal, by default of half the fastest time constant or finer; of that time constant under `StepNoise`.
         ticks: how often per cycle the demodulator reads; by default 64, or the largest divisor of `steps_per_cycle` up
             to that, or one per plateau of a `Staircase`. Under noise every half time constant or more often, but not
             more often than there are steps: what fluctuates faster than the ticks is folded into the reading.

@@ -92,6 +92,21 @@ class LockIn(AbstractEstimator):
         residual = jnp.maximum(estimate.residual, short.residual)
         return Estimate(gradient, estimate.loss, estimate.activities, residual, estimate.valid & short.valid)
 
+    def planned(self, net: AbstractNetwork) -> "LockIn":
+        """The same with the steps that its noise asks for, which cannot be found once the period is traced.
+
+        Raises:
+            ValueError: settings that contradict each other, the signal or the noise.
+        """
+        plan = as_plan(self.cycle, self.teaching, net, self.noise)
+        if not as_noises(self.noise):
+            return self
+        steps, ticks = plan.steps_per_cycle, plan.ticks
+        if self.extrapolate:
+            steps, ticks = self._two_periods(net)[0].cycle.steps_per_cycle, self.cycle.ticks
+        cycle = Cycle(self.cycle.solver, None, steps, ticks, self.cycle.demodulator)
+        return eqx.tree_at(lambda lock_in: lock_in.cycle, self, cycle)
+
     def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest."""
         plan = as_plan(self.cycle, self.teaching, net, self.noise)
@@ -160,6 +175,10 @@ class AlwaysOn(eqx.Module):
             raise TypeError(f"lock_in={self.lock_in!r}: use LockIn(teaching, cycles=..., discard=...)")
         if self.lock_in.extrapolate:
             raise ValueError("lock_in.extrapolate=True needs a second run, and a stream has none: leave it out")
+
+    def planned(self, net: AbstractNetwork) -> "AlwaysOn":
+        """The same with the steps that its noise asks for: see `LockIn.planned`."""
+        return AlwaysOn(self.lock_in.planned(net))
 
     def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state before the first input: rest."""

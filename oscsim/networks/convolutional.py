@@ -194,18 +194,10 @@ class ConvolutionalNetwork(AbstractNetwork):
 
     **Mixed precision.** `products` splits the operands of every convolution, and of all its derivatives, into bfloat16
     numbers, and adds their products up in float32; the readout (few products), states, sums, parameters and gradients
-    stay float32. Off by default, and measured on a CPU only, where it is slower: 3 to 4 times for `"bfloat16x3"`.
-    Cosines are those of each layer's gradient to the float32 one, of `vgg4` at widths 1/8 and 1/4, untrained, and
-    `Phases(1.0, 2, tolerance=1e-4)`.
-
-    - `"bfloat16x3"`: a high and a low part of each operand, three products, about 16 bits: above 0.9997 in every layer.
-      The nudge has to stand out of the rounding: at a tenth of the amplitude, 0.997 is left in the second layer.
-    - `"bfloat16"`: one product, 8 bits, too few for equilibrium propagation. The nudge shrinks on its way down, and in
-      the early layers the states at the two points differ by less than the rounding: 0.68 and 0.48 (width 1/4) in the
-      first layer, 0.84 in the second, 0.99 in the third; 0.92 in the first at three times the amplitude. Settling takes
-      3 to 6 times the sweeps. Backpropagation through the feed-forward twin keeps 0.998.
-
-    `docs/results/precision.py` measures this.
+    stay float32. Off by default. `"bfloat16x3"` takes a high and a low part of each operand, three products, about 16
+    bits, and keeps the gradient of every layer. `"bfloat16"` takes one product, 8 bits: too few for equilibrium
+    propagation, since in the early layers the states at the two points differ by less than the rounding. The results
+    on convolutional networks in the documentation say how much is left.
 
     Attributes:
         weights: one (height, width, in, out) array per convolution, then the readout's (outputs, neurons); truncated
@@ -218,6 +210,11 @@ class ConvolutionalNetwork(AbstractNetwork):
         input_shape: height, width and channels of one input.
         outputs: the number of classes.
         products: None for the network's own type; `"bfloat16x3"` or `"bfloat16"`, of float32 networks only.
+
+    Args:
+        image: the `input_shape`.
+        key: for the initial weights.
+        readout_scale: standard deviation of the readout's; by default 1/sqrt(fan in). Each `Convolution` has its own.
 
     Raises:
         TypeError: an activation, a cost, a key or a convolution of the wrong kind.

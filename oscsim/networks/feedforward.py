@@ -53,6 +53,10 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
         cost: `CrossEntropy()` by default.
         sizes: input, layers, output.
 
+    Args:
+        key: for the initial weights.
+        scale: their standard deviation; by default 1/sqrt(fan in).
+
     Raises:
         TypeError: an activation, a cost or a key of the wrong kind.
         ValueError: fewer than two sizes.
@@ -112,6 +116,11 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         input_shape: height, width and channels of one input.
         outputs: the number of classes.
         products: None, `"bfloat16x3"` or `"bfloat16"`, as in `ConvolutionalNetwork`.
+
+    Args:
+        image: the `input_shape`.
+        key: for the initial weights.
+        readout_scale: standard deviation of the readout's; by default 1/sqrt(fan in). Each `Convolution` has its own.
 
     Raises:
         TypeError: an activation, a cost, a key or a convolution of the wrong kind.

@@ -32,6 +32,10 @@ class HopfieldNetwork(AbstractNetwork):
         time_constant: $\tau$, one number, or a tuple with one array over the neurons.
         sizes: inputs, neurons, outputs.
 
+    Args:
+        key: for the initial weights.
+        scale: their standard deviation; by default 1/sqrt(fan in).
+
     Raises:
         TypeError: an activation, a cost or a key of the wrong kind.
         ValueError: not three sizes, or more output neurons than neurons.

@@ -75,7 +75,9 @@ def as_targets(net: Any, y: Any) -> Array:
             raise ValueError(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
         raise ValueError(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes})")
-    return jnp.asarray(y)
+    # jax counts classes in the type of the labels, where 8 bits end at 255
+    narrow = jnp.issubdtype(y.dtype, jnp.integer) and y.dtype.itemsize < 4
+    return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
 
 
 def _as_numbers(name: str, value: Any) -> Any:

@@ -77,6 +77,10 @@ class LayeredNetwork(AbstractNetwork):
         time_constant: $\tau$, one number, or a tuple with one entry per layer of neurons.
         sizes: input, layers, output.
 
+    Args:
+        key: for the initial weights.
+        scale: their standard deviation; by default 1/sqrt(fan in).
+
     Raises:
         TypeError: an activation, a cost or a key of the wrong kind.
         ValueError: fewer sizes than an input, a layer of neurons and an output.

@@ -119,7 +119,8 @@ def optimal_amplitude(
         NotSettledError: the free network has no stable state.
         NotHolomorphicError: the network declares itself non-holomorphic.
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
-        ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum.
+        ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum, an exact
+            gradient of zero.
     """
     check_drive(net, Rotating(1.0, period), warn=False)
     period = float(as_scalar(period, "period"))
@@ -131,6 +132,8 @@ def optimal_amplitude(
     candidates = None if points is None else _candidates(points, limit)
     exact = exact_gradient(net, x, y)
     scale = float(norm(exact))
+    if scale == 0:
+        raise ValueError("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
     chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
     read = gradient_read(net, inputs, free.activities, chi)
     bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
