@@ -169,16 +169,16 @@ def anderson(
 
     The next $z$ is $\sum_i \alpha_i f(z_i)$ over the last few iterates, with weights that sum to one and make
     $\|\sum_i \alpha_i (f(z_i) - z_i)\|$ least; a complex iterate counts as a real vector of twice the length.
-    Where $\|f(z) - z\|$ grew, unless $f$ is `linear`, the iterates before are forgotten, and none are mixed until it
-    has shrunk as often in a row as `memory` holds: far from the fixed point they mislead, and near a bifurcation
-    mixing can wander for ever. A function that does not contract on its own gets half steps after `PATIENCE`
-    evaluations, $z + (f(z) - z) / 2$.
+    Where $\|f(z) - z\|$ grew, unless $f$ is `linear`, the iterates before are forgotten: far from the fixed point they
+    mislead. Real iterates are not mixed again until it has shrunk as often in a row as `memory` holds: near a
+    bifurcation mixing can wander for ever, and sweeps of a real network go down in energy. Complex ones have no energy,
+    and their fixed point may repel. After `PATIENCE` evaluations all take half steps, $z + (f(z) - z) / 2$.
 
     Returns:
         the fixed point; per sample the largest $|f(z) - z|$ at it; evaluations of `function`.
     """
     flat, unravel = _flatten_samples(start)
-    real = flat.dtype
+    real, is_complex = flat.dtype, any(map(jnp.iscomplexobj, jax.tree.leaves(start)))
     depth = max(memory, 1)
     history = (jnp.zeros((flat.shape[0], depth, flat.shape[1]), real),) * 2  # differences of residuals, of values
 
@@ -209,7 +209,7 @@ def anderson(
         if not linear:
             grew = jnp.sum(residual_next**2, axis=1) > jnp.sum(residual**2, axis=1)
             d_residual, d_value = (jnp.where(grew[:, None, None], 0, d) for d in (d_residual, d_value))
-            shrunk = jnp.where(grew, 0, shrunk + 1)
+            shrunk = shrunk if is_complex else jnp.where(grew, 0, shrunk + 1)
         slot = step % depth
         d_residual = d_residual.at[:, slot].set(residual_next - residual)
         d_value = d_value.at[:, slot].set(value_next - value)

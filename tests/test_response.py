@@ -412,8 +412,8 @@ def test_errors_name_the_argument_and_the_remedy():
         optimal_amplitude(net, x, y, 100.0, noise, 10, points=[2.0, 3.0])
     with pytest.raises(ValueError, match="points=-1"):
         optimal_amplitude(net, x, y, 100.0, noise, 10, points=[-1.0])
-    settled = osc.LayeredNetwork((1, 3, 2), key=jax.random.key(0), cost=osc.SquaredError())
-    reached = osc.settle(settled, x, jnp.zeros((2, 2))).activities[-1]
+    settled = osc.LayeredNetwork((6, 3, 2), key=jax.random.key(0), cost=osc.SquaredError())
+    reached = osc.settle(settled, x, jnp.zeros((3, 2))).activities[-1]
     with pytest.raises(ValueError, match="the exact gradient is zero"):
         optimal_amplitude(settled, x, reached, 100.0, noise, 10)
     with pytest.raises(ValueError, match="grid of shape"):
