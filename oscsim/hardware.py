@@ -5,7 +5,6 @@ Everything at zero strength is the ideal, bit for bit. Deviations are drawn once
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -99,7 +98,18 @@ class UnequalGains(AbstractImperfectNetwork):
     """
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
-        return self.network.phi(clamped, tuple(g * a for g, a in zip(self.imperfection, s, strict=True)), y, beta)
+        return self.network.phi(clamped, self._scaled(s), y, beta)
+
+    @property
+    def directed(self) -> Callable | None:
+        """What the network has without a potential, of the scaled activities; None if it has nothing."""
+        inner = self.network.directed
+        if inner is None:
+            return None
+        return lambda clamped, s, r, y, beta: inner(clamped, self._scaled(s), self._scaled(r), y, beta)
+
+    def _scaled(self, s: Layers) -> Layers:
+        return tuple(g * a for g, a in zip(self.imperfection, s, strict=True))
 
 
 def spread(net: Any, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any = 0.0) -> Any:
@@ -147,9 +157,15 @@ class MismatchedNetwork(AbstractImperfectNetwork):
     r"""A layered network whose backward path is another than its forward path: $B_l = W_l + \delta_l$.
 
     Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
-    comes back as $-\beta B_{out}^T\, \partial C / \partial z$. What a synapse sees, and so the gradient that is read,
-    stays $\partial\Phi/\partial\theta$ of the forward path. The force has no potential any more: the estimate is not
-    exact, which is what there is to study. Made by `mismatch`.
+    $e = \partial C / \partial z$ comes back as $-\beta B_{out}^T e$. The force has no potential any more: it is
+    $\partial_1\Psi(s, r)$ at $r = s$ of
+
+    $$\Psi(s, r) = \Phi(s) + \sum_l r_{l+1} \cdot \delta_l (s_l - r_l)
+    - \beta\, e(r) \cdot \delta_{out} (s_{last} - r_{last})$$
+
+    What is added is 0 at $r = s$, and so are its derivatives by $\theta$ and $\beta$: the loss, and what a synapse
+    sees, stay those of the forward path. The gradient that is read is not exact any more, which is what there is to
+    study. $\delta$ is never learned. Made by `mismatch`.
 
     Attributes:
         network: the forward path. Gradients are pytrees like `parameters(self)`, with those of its parameters in
@@ -158,21 +174,20 @@ class MismatchedNetwork(AbstractImperfectNetwork):
     """
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
-        """The forward path's; what is added has the value 0, and of its derivatives only that by the layer below."""
+        """The forward path's."""
+        return self.network.phi(clamped, s, y, beta)
+
+    def directed(
+        self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
+    ) -> Array:
+        r"""What comes back through $\delta$ to the layer below, from the layer above as it is heard."""
         net = self.network
-
-        def returned(delta, below):
-            back = linear(delta, below)
-            return back - lax.stop_gradient(back)
-
-        total = net.phi(clamped, s, y, beta)
-        for delta, (below, above) in zip(self.imperfection, pairwise(s), strict=False):
-            total += jnp.sum(lax.stop_gradient(above) * returned(delta, below))
+        heard = list(r[1:])
         if net.cost.readout:
-            output = linear(net.weights[-1], s[-1]) + net.biases[-1]
-            error = jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y)
-            total -= beta * jnp.sum(lax.stop_gradient(error) * returned(self.imperfection[-1], s[-1]))
-        return total
+            output = linear(net.weights[-1], r[-1]) + net.biases[-1]
+            heard.append(-beta * jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y))
+        returned = [linear(delta, a - b) for delta, a, b in zip(self.imperfection, s, r, strict=False)]
+        return sum((jnp.sum(a * b) for a, b in zip(heard, returned, strict=True)), jnp.zeros((), s[0].dtype))
 
 
 def mismatch(net: Any, key: Key[Array, ""], *, deviation: Any) -> MismatchedNetwork:

@@ -4,6 +4,10 @@ $\Phi(\theta; x, s, y, \beta) = \Phi_0(\theta; x, s) - \beta\, C(\theta; s, y)$,
 in the teaching signal $\beta$, with real parameters $\theta$. Its derivatives are the force on the neurons
 ($\partial\Phi/\partial s$), the plasticity of the synapses ($\partial\Phi/\partial\theta$) and the cost
 ($-\partial\Phi/\partial\beta$); all are taken by autodiff here, for every network.
+
+A force without a potential follows from a scalar of two arguments, $\Psi(s, r) = \Phi(s) + D(s, r)$: what a neuron
+emits, $s$, and what it hears, $r$. The force is $\partial_1\Psi(s, r)$ at $r = s$. Every derivative of the force moves
+both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$, moves the first only.
 """
 
 import abc
@@ -54,9 +58,14 @@ class AbstractNetwork(eqx.Module):
     - `clamp(x)`: what the input contributes, computed once per input and not per time step;
     - `phi(clamped, s, y, beta)`: the scalar $\Phi$, with `s` one array per layer.
 
-    and may give three more, as fields or class attributes: `time_constant` ($\tau$, one number or a tuple with one
+    and may give more, as fields or class attributes: `time_constant` ($\tau$, one number or a tuple with one
     per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
     the number of classes; `x` and `y` are checked against them before anything runs).
+
+    One whose force has no potential also gives `directed(clamped, s, r, y, beta)`: the scalar $D$ in
+    $\Psi(s, r) = \Phi(s) + D(s, r)$, of what neurons emit, $s$, and what they hear, $r$, one array per layer each. The
+    force is then $\partial\Phi/\partial s + \partial_1 D(s, r)$ at $r = s$, where $\partial D/\partial\beta$ vanishes:
+    the loss is in $\Phi$. With $D = s \cdot F(\theta; r)$ and $\Phi = -\beta C(s)$ it is any vector field $F$.
 
     Every real array of the network is a parameter, but for those in activations, costs, poolings,
     `imperfection` and `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
@@ -69,6 +78,7 @@ class AbstractNetwork(eqx.Module):
     time_constant: ClassVar[Any] = 1.0
     input_shape: ClassVar[Any] = None
     outputs: ClassVar[Any] = None
+    directed: ClassVar[Any] = None
 
     @abc.abstractmethod
     def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
@@ -78,15 +88,32 @@ class AbstractNetwork(eqx.Module):
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         r"""$\Phi$ of one sample: a scalar, holomorphic in `s` and affine in `beta`."""
 
-    # What follows from phi. All of it acts on batches: the leading axis of every array is the sample.
+    def psi(
+        self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
+    ) -> Array:
+        r"""$\Psi(s, r) = \Phi(s) + D(s, r)$ of one sample: what neurons emit, $s$, and what they hear, $r$.
+
+        Without `directed` this is $\Phi(s)$, and `r` does not matter. Source: Laborieux & Zenke, "Improving equilibrium
+        propagation without weight symmetry through Jacobian homeostasis", ICLR 2024, for forces without a potential.
+        """
+        total = self.phi(clamped, s, y, beta)
+        return total if self.directed is None else total + self.directed(clamped, s, r, y, beta)
+
+    @property
+    def symmetric(self) -> bool:
+        r"""Whether the force has a potential, $\Phi$; if not, what a lock-in reads is not the exact gradient."""
+        return self.directed is None
+
+    # What follows from psi. All of it acts on batches: the leading axis of every array is the sample.
 
     def activities(self, u: Layers) -> Layers:
         r"""$s = \sigma(u)$, layer by layer."""
         return tuple(self.activation(layer).astype(layer.dtype) for layer in u)
 
     def force(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."], beta: Any) -> Layers:
-        r"""$\partial\Phi/\partial s$ for a batch; `beta` is one number, or one per sample.
+        r"""$\partial_1\Psi(s, r)$ at $r = s$ for a batch; `beta` is one number, or one per sample.
 
+        Of a network with a potential this is $\partial\Phi/\partial s$. Its own derivatives move both arguments.
         Real activities and a real `beta` give the real derivative, anything else the complex one.
         """
         beta = jnp.asarray(beta)
@@ -97,25 +124,26 @@ class AbstractNetwork(eqx.Module):
         if beta.ndim and beta.shape != (batch,):
             raise ValueError(f"beta has shape {beta.shape} for a batch of {batch}: use one number, or one per sample")
 
-        def phi(*args):
-            value = jnp.asarray(self.phi(*args))
+        def psi(*args):
+            value = jnp.asarray(self.psi(*args))
             if value.shape != () or (is_complex and not jnp.iscomplexobj(value)):
+                name = "phi" if self.symmetric else "phi or directed"
                 raise TypeError(
-                    f"phi of {type(self).__name__} returns {value.dtype}{list(value.shape)} for activities of "
+                    f"{name} of {type(self).__name__} returns {value.dtype}{list(value.shape)} for activities of "
                     f"{s[0].dtype}: return one scalar, complex for complex activities (no .real, no abs)"
                 )
             return value
 
-        gradient = jax.grad(phi, argnums=1, holomorphic=is_complex)
-        return jax.vmap(gradient, in_axes=(0, 0, 0, 0 if beta.ndim else None))(clamped, s, y, beta)
+        gradient = jax.grad(psi, argnums=1, holomorphic=is_complex)
+        return jax.vmap(gradient, in_axes=(0, 0, 0, 0, 0 if beta.ndim else None))(clamped, s, s, y, beta)
 
     def loss(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
-        r"""The cost $C = -\partial\Phi/\partial\beta$ of each sample, at the real part of `s`."""
+        r"""The cost $C = -\partial\Psi/\partial\beta$ of each sample, at the real part of `s`."""
         real = tuple(layer.real for layer in s)
 
         def cost(clamped, s, y):
             zero = jnp.zeros((), s[0].dtype)
-            return -jax.jvp(lambda beta: self.phi(clamped, s, y, beta), (zero,), (jnp.ones_like(zero),))[1]
+            return -jax.jvp(lambda beta: self.psi(clamped, s, s, y, beta), (zero,), (jnp.ones_like(zero),))[1]
 
         return jax.vmap(cost)(clamped, real, y)
 
@@ -130,8 +158,10 @@ class AbstractNetwork(eqx.Module):
         labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
 
-    def plasticity(self, x: Array, s: Layers, y: Array, beta: Any, weight: Any = 1.0) -> "AbstractNetwork":
-        r"""$\partial/\partial\theta$ of the batch mean of $\mathrm{Re}[w \Phi]$ at fixed activities, like `parameters`.
+    def plasticity(
+        self, x: Array, s: Layers, y: Array, beta: Any, weight: Any = 1.0, heard: Layers | None = None
+    ) -> "AbstractNetwork":
+        r"""$\partial/\partial\theta$ of the mean of $\mathrm{Re}[w \Psi(s, r)]$ at fixed $s$, $r$: like `parameters`.
 
         Args:
             x: inputs; gradients pass through `clamp`.
@@ -139,14 +169,16 @@ class AbstractNetwork(eqx.Module):
             y: targets.
             beta: teaching signal, one number or one per sample.
             weight: $w$, one number or one per sample.
+            heard: $r$, what the neurons hear; by default `s`. With a potential it does not matter.
         """
         beta, weight = jnp.asarray(beta), jnp.asarray(weight)
+        r = s if heard is None else heard
 
-        def mean_phi(network, clamped):
-            axes = (0, 0, 0, 0 if beta.ndim else None)
-            return jnp.mean((weight * jax.vmap(network.phi, in_axes=axes)(clamped, s, y, beta)).real)
+        def mean_psi(network, clamped):
+            axes = (0, 0, 0, 0, 0 if beta.ndim else None)
+            return jnp.mean((weight * jax.vmap(network.psi, in_axes=axes)(clamped, s, r, y, beta)).real)
 
-        return gradient_of(mean_phi, self, x)
+        return gradient_of(mean_psi, self, x)
 
     def rest(self, batch: int) -> Layers:
         """Potentials of zero for a batch."""
