@@ -32,6 +32,8 @@ def advance_plastic(
     $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}
     \frac{\partial\Phi}{\partial\theta}(t) / a_1\big]$, the mean over the batch, with $a_1$ the teaching signal's own
     first Fourier coefficient. What is integrated is $(\theta - \theta_0) / \eta$, so that a slow rate loses no digits.
+    Where the force has no potential, $\Psi(s(t), \bar s)$ stands for $\Phi$: what is heard is held at the mean that
+    was read in the cycle before, or at the activities that the cycle begins with where nothing was read yet.
 
     Args:
         state: from `begin`, or from the cycle before.
@@ -55,6 +57,7 @@ def advance_plastic(
     held = getattr(teaching, "points", None) is not None
     first = fourier_coefficient(teaching, 1, net.dtype)
     reference = (1 / first).real, (1 / first).imag  # real: the solver sees no complex number
+    heard = None if net.symmetric else _heard(state, net, demodulator.warm_up)
 
     def tick(carry, number):
         u, moved, read, diverged, step = carry
@@ -63,7 +66,7 @@ def advance_plastic(
         packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u), moved
         term = diffrax.ODETerm(_plastic_velocity)
         solution, succeeded, steps = solve(
-            term, packed, (args, rate, reference), jnp.where(diverged, 0, length), step, plan
+            term, packed, (args, rate, reference, heard), jnp.where(diverged, 0, length), step, plan
         )
         real, imag, new = solution
         new_u = tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True))
@@ -91,7 +94,7 @@ def advance_plastic(
 
 def _plastic_velocity(t: Any, packed: tuple[Layers, Layers, Any], args: tuple) -> tuple[Layers, Layers, Any]:
     r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its own product back and follows it."""
-    (net, inputs, teaching, _, start, *_), rate, reference = args
+    (net, inputs, teaching, _, start, *_), rate, reference, heard = args
     real, imag, moved = packed
     net = _moved(net, moved, rate)
     inputs = Inputs(inputs.x, inputs.y, jax.vmap(net.clamp)(inputs.x))
@@ -99,8 +102,17 @@ def _plastic_velocity(t: Any, packed: tuple[Layers, Layers, Any], args: tuple) -
     s = net.activities(tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True)))
     turn = jnp.asarray((start + t) / teaching.period, net.dtype)
     turned_back = lax.complex(*reference) * jnp.exp(-2j * jnp.pi * turn)
-    descent = net.plasticity(inputs.x, s, inputs.y, signal_at(t, now), turned_back)
+    descent = net.plasticity(inputs.x, s, inputs.y, signal_at(t, now), turned_back, heard)
     return *velocity(t, (real, imag), now), descent
+
+
+def _heard(state: State, net: AbstractNetwork, warm_up: int) -> Layers:
+    """What the neurons hear on average, as real activities: the free equilibrium, where nothing turns."""
+    begun = net.activities(state.potentials)
+    return tuple(
+        jnp.where(state.cycle > warm_up, mean.real, now.real)
+        for mean, now in zip(state.reading.mean, begun, strict=True)
+    )
 
 
 def _moved(net: AbstractNetwork, moved: Any, rate: Array) -> AbstractNetwork:

@@ -28,7 +28,8 @@ def check_holomorphic(
 
     At random points $z$ and in random directions $v$, a holomorphic function has $Df(z)[iv] = i\,Df(z)[v]$ (the
     Cauchy-Riemann equations); one that is real on the real axis has $Df(\bar z)[\bar v] = \overline{Df(z)[v]}$ as well.
-    Of a network the activation, and $\Phi$ in every layer of activities and in $\beta$, are tested one by one.
+    Of a network the activation, and $\Phi$ in every layer of activities and in $\beta$, are tested one by one; where
+    the force has no potential, $\Psi(s, r)$ in both of its arguments.
 
     Args:
         subject: a network, or a function from an array to an array (an activation, a cost with its target bound).
@@ -86,27 +87,37 @@ def _network_violations(network, x, y, points, spread, key) -> dict[str, float]:
     x, y = as_inputs(network, x)[:1], as_targets(network, y)[:1]
     clamped, y = jax.tree.map(lambda a: a[0], (Inputs.of(network, x, y).clamped, y))
     violations: dict[str, float] = {}
+    name = "phi" if network.symmetric else "psi"
 
     def note(name, violation):
         violations[name] = max(violations.get(name, 0.0), violation)
 
     for k in jax.random.split(key, points):
         k_u, k_beta, k_direction = jax.random.split(k, 3)
-        u = tuple(
-            _random(jax.random.fold_in(k_u, i), shape, network.dtype, spread) for i, shape in enumerate(network.shapes)
+        u, heard = (
+            tuple(_random(jax.random.fold_in(k, i), a, network.dtype, spread) for i, a in enumerate(network.shapes))
+            for k in (k_u, jax.random.fold_in(k_u, len(network.shapes)))
         )
-        s = to_complex(network.activities(u))
+        s, r = (to_complex(network.activities(a)) for a in (u, heard))
         beta = _random(k_beta, (), network.dtype, spread)
         for i, layer in enumerate(u):
             note(f"activation on layer {i + 1}", _violation(network.activation, layer, k_direction))
 
-            def phi_of_layer(z, i=i, s=s, beta=beta):
-                return network.phi(clamped, (*s[:i], z, *s[i + 1 :]), y, beta)
+            def of_emitted(z, i=i, s=s, r=r, beta=beta):
+                return network.psi(clamped, (*s[:i], z, *s[i + 1 :]), r, y, beta)
 
-            note(f"phi in s[{i}]", _riemann_violation(phi_of_layer, s[i], k_direction))
-        note("phi in beta", _riemann_violation(lambda z, s=s: network.phi(clamped, s, y, z), beta, k_direction))
-        joint = lambda z: network.phi(clamped, z[0], y, z[1])  # noqa: E731
-        note("phi real on the real axis", _reality_violation(joint, (s, beta), k_direction))
+            def of_heard(z, i=i, s=s, r=r, beta=beta):
+                return network.psi(clamped, s, (*r[:i], z, *r[i + 1 :]), y, beta)
+
+            note(f"{name} in s[{i}]", _riemann_violation(of_emitted, s[i], k_direction))
+            if not network.symmetric:
+                note(f"{name} in r[{i}]", _riemann_violation(of_heard, r[i], k_direction))
+        note(
+            f"{name} in beta",
+            _riemann_violation(lambda z, s=s, r=r: network.psi(clamped, s, r, y, z), beta, k_direction),
+        )
+        joint = lambda z: network.psi(clamped, z[0], z[1], y, z[2])  # noqa: E731
+        note(f"{name} real on the real axis", _reality_violation(joint, (s, r, beta), k_direction))
     return violations
 
 

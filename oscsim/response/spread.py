@@ -158,7 +158,11 @@ def unit_variance(
 
 
 def _read_change(net: AbstractNetwork, inputs: Inputs, orbit: Orbit, mean: Array, phasor: Array) -> Any:
-    r"""The derivative of the gradient that is read along a change of $c_0$ and of $\chi$, (batch, neurons) each."""
+    r"""The derivative of the gradient that is read along a change of $c_0$ and of $\chi$, (batch, neurons) each.
+
+    Of $g(c_0, \chi) = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(c_0 + \epsilon \chi, c_0, \epsilon)$:
+    what neurons hear is $c_0$ too, and moves with it.
+    """
     c_0, chi, mean_layers, phasor_layers = (as_layers(net, a) for a in (orbit.c_0, orbit.chi, mean, phasor))
 
     def slope(network, clamped):
@@ -166,8 +170,8 @@ def _read_change(net: AbstractNetwork, inputs: Inputs, orbit: Orbit, mean: Array
             zero = jnp.zeros((), c_0[0].dtype)
 
             def reading(c_0, chi):
-                phi = lambda s, beta: network.phi(clamped, s, y, beta)  # noqa: E731
-                return jax.jvp(phi, (c_0, zero), (chi, jnp.ones_like(zero)))[1]
+                psi = lambda s, beta: network.psi(clamped, s, c_0, y, beta)  # noqa: E731
+                return jax.jvp(psi, (c_0, zero), (chi, jnp.ones_like(zero)))[1]
 
             return jax.jvp(reading, (c_0, chi), (mean, phasor))[1].real
 
