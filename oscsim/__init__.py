@@ -7,7 +7,14 @@ from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle
-from oscsim.errors import DivergenceError, NotHolomorphicError, NotSettledError
+from oscsim.error_bars import GradientError
+from oscsim.errors import (
+    DivergenceError,
+    InexactGradientError,
+    InexactGradientWarning,
+    NotHolomorphicError,
+    NotSettledError,
+)
 from oscsim.estimators import (
     AbstractEstimator,
     AlwaysOn,
@@ -73,7 +80,7 @@ from oscsim.store import load_sweep
 from oscsim.suggestion import Suggestion, suggest
 from oscsim.summary import summarise
 from oscsim.sweep import sweep
-from oscsim.teaching import AbstractTeaching, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
 from oscsim.time_scales import TimeScales, check_time_scales
 
 if TYPE_CHECKING:
@@ -94,6 +101,7 @@ __all__ = [
     "AbstractReadoutNoise",
     "AbstractTeaching",
     "AbstractTeachingNoise",
+    "Adaptive",
     "AlwaysOn",
     "AveragePooling",
     "Backpropagation",
@@ -113,11 +121,14 @@ __all__ = [
     "Exact",
     "Exponential",
     "FeedForwardNetwork",
+    "GradientError",
     "Hann",
     "HardTanh",
     "HoloTanh",
     "HopfieldNetwork",
     "Identity",
+    "InexactGradientError",
+    "InexactGradientWarning",
     "Inputs",
     "LayeredNetwork",
     "Layers",

@@ -27,10 +27,12 @@ FEWEST_TICKS = 8
 class AbstractDemodulator(eqx.Module):
     """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
 
-    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole.
+    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole,
+    `independent` whether each cycle's reading is of that cycle alone.
     """
 
     fewest_ticks: ClassVar[int] = 1
+    independent: ClassVar[bool] = True
 
     @property
     def warm_up(self) -> int:
@@ -104,13 +106,13 @@ class Boxcar(AbstractDemodulator):
     r"""The plain mean over one whole cycle: $c_n = \frac1K \sum_j s(t_j)\, e^{-in\omega t_j}$.
 
     Attributes:
-        harmonics: which $n$ to read; 0 and 1 are what the gradient needs.
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
 
     Raises:
         ValueError: harmonics without 0 and 1, or repeated ones.
     """
 
-    harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
     fewest_ticks: ClassVar[int] = FEWEST_TICKS
 
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Phasors:
@@ -137,15 +139,16 @@ class Exponential(AbstractDemodulator):
 
     Attributes:
         cycles: $\kappa$, the time constant in cycles.
-        harmonics: which $n$ to read; 0 and 1 are what the gradient needs.
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
 
     Raises:
         ValueError: `cycles` is not positive; harmonics without 0 and 1, or repeated ones.
     """
 
     cycles: Scalar = eqx.field(converter=scalar_named("cycles"), default=5.0)
-    harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
     fewest_ticks: ClassVar[int] = FEWEST_TICKS
+    independent: ClassVar[bool] = False
 
     def __check_init__(self):
         require_positive("cycles", self.cycles)
@@ -182,15 +185,16 @@ class Hann(AbstractDemodulator):
 
     Attributes:
         cycles: $M$, at least 2.
-        harmonics: which $n$ to read; 0 and 1 are what the gradient needs.
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
 
     Raises:
         ValueError: fewer than two cycles; harmonics without 0 and 1, or repeated ones.
     """
 
     cycles: int = eqx.field(static=True, default=4)
-    harmonics: tuple[int, ...] = eqx.field(static=True, default=(0, 1), converter=_as_harmonics)
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
     fewest_ticks: ClassVar[int] = FEWEST_TICKS
+    independent: ClassVar[bool] = False
 
     def __check_init__(self):
         as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")

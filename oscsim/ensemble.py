@@ -13,7 +13,7 @@ from oscsim._arrays import all_finite, as_count, describe
 from oscsim.cycle import Cycle, Plan, as_plan, begin, check_drive
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.equilibrium import free_equilibrium
-from oscsim.estimators.lock_in import mean_reading
+from oscsim.estimators.lock_in import Counts, averaged
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise.base import as_noises, require_noise_key
@@ -160,8 +160,9 @@ def _realised(
     def one(number):
         own = jax.random.fold_in(key, number)
         state = begin(net, inputs, teaching, cycle=plan, potentials=potentials, noise=noise, key=own)
-        state, reading, _ = mean_reading(state, net, inputs, teaching, plan, own, cycles, discard, noise)
-        return reading.gradient(net, inputs), reading, state.diverged | ~all_finite(reading)
+        found = averaged(state, net, inputs, teaching, plan, own, Counts(cycles, discard, cycles), noise)
+        reading = found.average.mean
+        return reading.gradient(net, inputs), reading, found.state.diverged | ~all_finite(reading)
 
     return jax.vmap(one)(numbers)
 

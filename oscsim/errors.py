@@ -18,3 +18,14 @@ class NotSettledError(RuntimeError):
 
 class NotHolomorphicError(TypeError):
     """A complex signal was to pass through a function that has no complex derivative."""
+
+
+class InexactGradientError(RuntimeError):
+    """A gradient whose own error is above the tolerance, where `throw=True` asked for an error.
+
+    The message says why, and what to do.
+    """
+
+
+class InexactGradientWarning(UserWarning):
+    """A gradient whose own error is above the tolerance. The message says why, and what to do."""

@@ -37,7 +37,7 @@ from oscsim.devices import (
     wait_for_all,
 )
 from oscsim.errors import DivergenceError
-from oscsim.estimators import AlwaysOn, Backpropagation, LockIn
+from oscsim.estimators import AbstractEstimator, AlwaysOn, Backpropagation, LockIn
 from oscsim.evaluation import checked_data
 from oscsim.networks.base import AbstractNetwork, check_parameters, named, parameter_name, parameters, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -339,7 +339,7 @@ def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
         )
     if not isinstance(net, AbstractFeedForwardNetwork):
         check_parameters(net)
-    if not (callable(estimator) or isinstance(estimator, AlwaysOn)) or isinstance(estimator, type):
+    if not isinstance(estimator, AbstractEstimator):
         raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
     lock_in = estimator.lock_in if isinstance(estimator, AlwaysOn) else estimator
     if isinstance(lock_in, LockIn) and not isinstance(net, AbstractFeedForwardNetwork):
@@ -397,14 +397,13 @@ def _start(
         raise ValueError(
             f"out={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
         )
-    stream = None
+    x, y = sample
     if isinstance(estimator, AlwaysOn):
-        (x, y), lock_in = sample, estimator.lock_in
-        check_time_scales(net, x, y, lock_in.teaching, lock_in.cycles, demodulated=True)
-        stream = estimator.begin(net, Inputs.of(net, x, y), key)
+        check_time_scales(net, x, y, estimator.lock_in.teaching, estimator.lock_in.cycles, demodulated=True)
+    stream = None if isinstance(net, AbstractFeedForwardNetwork) else estimator.init(net, Inputs.of(net, x, y), key)
     wait_for_all("the folder is seen to be empty")
     state = jax.tree.leaves(optimizer.init(parameters(net)))
-    learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0), [], 0.0, identity)
+    learner = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0, 0.0), [], 0.0, identity)
     if folder is not None:
         folder.save(0, learner)
     return learner

@@ -4,17 +4,49 @@ r"""Readings: what was read off the activities, and the gradient in it.
 from a demodulator, once per cycle, or are averages of such; both turn into a gradient by a formula of their own.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 from oscsim._arrays import describe, norm
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.teaching import fourier_coefficient
+
+
+def response_gradient(
+    network: AbstractNetwork, inputs: Inputs, c_0: Layers, direction: Layers, direct: float = 1.0
+) -> Any:
+    r"""$-\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(\theta; x, c_0 + \epsilon v, c_0, y, \epsilon d)$ at
+    $\epsilon = 0$, the mean over the batch.
+
+    With the response $v = \chi$ and $d = 1$ it is the gradient of the mean loss. With $d = 0$ it is what an error $v$ of
+    the response does to it.
+
+    Args:
+        network: the neurons.
+        inputs: what they are shown.
+        c_0: the free activities, one complex (batch, neurons) array per layer; what neurons hear stays there.
+        direction: $v$, likewise.
+        direct: $d$, how much of the cost's own derivative enters.
+
+    Returns:
+        A pytree like `parameters(network)`.
+    """
+
+    def slope(network, clamped):
+        def along(c_0, v, clamped, y):
+            zero = jnp.zeros((), c_0[0].dtype)
+            psi = lambda s, beta: network.psi(clamped, s, c_0, y, beta)  # noqa: E731
+            return jax.jvp(psi, (c_0, zero), (v, jnp.full_like(zero, direct)))[1].real
+
+        return -jnp.mean(jax.vmap(along)(c_0, direction, clamped, inputs.y))
+
+    return gradient_of(slope, network, inputs.x)
 
 
 class Phasors(eqx.Module):
@@ -46,6 +78,31 @@ class Phasors(eqx.Module):
         return self[0]
 
     @property
+    def has_image(self) -> bool:
+        """Whether harmonic -1 was read: what stands there measures the error (see `oscsim.error`)."""
+        return -1 in self.harmonics
+
+    def response(self, n: int = 1) -> Layers:
+        r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""
+        a_1 = self.teaching[self._place(1)]
+        return tuple(c / per_sample(a_1, c) for c in self[n])
+
+    def image_ratio(self) -> Float[Array, "..."]:
+        r"""$\|c_{-1}\| / \|c_1\|$ of each sample: how much of its response is contamination."""
+        sizes = sample_norm(self[1])
+        return sample_norm(self[-1]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+
+    def over_samples(self) -> "Phasors":
+        """The same, with the teaching signal's coefficients one per sample."""
+        batch = self[0][0].shape[0]
+        teaching = tuple(jnp.broadcast_to(a, (batch,)) for a in self.teaching)
+        return Phasors(self.activities, teaching, self.harmonics)
+
+    def map_samples(self, function: Callable[..., Any], *others: "Phasors") -> "Phasors":
+        """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
+        return jax.tree.map(function, self, *others)
+
+    @property
     def strength(self) -> Array:
         """$|a_1|$ relative to the largest coefficient that was read of the teaching signal: how much of it turns."""
         sizes = jnp.abs(jnp.stack(self.teaching))
@@ -71,18 +128,7 @@ class Phasors(eqx.Module):
         $\epsilon = 0$, with $\chi = c_1 / a_1$ and $a_1$ the teaching signal's own first coefficient: one forward-mode
         derivative, then one reverse-mode gradient. Equal to the demodulated $-\partial\Phi/\partial\theta(t)$.
         """
-        c_0, c_1, a_1 = self[0], self[1], self.teaching[self._place(1)]
-        chi = tuple(c / a_1 for c in c_1)
-
-        def slope(network, clamped):
-            def along(c_0, chi, clamped, y):
-                zero = jnp.zeros((), c_0[0].dtype)
-                phi = lambda s, beta: network.phi(clamped, s, y, beta)  # noqa: E731
-                return jax.jvp(phi, (c_0, zero), (chi, jnp.ones_like(zero)))[1].real
-
-            return -jnp.mean(jax.vmap(along)(c_0, chi, clamped, inputs.y))
-
-        return gradient_of(slope, network, inputs.x)
+        return response_gradient(network, inputs, self[0], self.response())
 
 
 class Points(eqx.Module):
@@ -108,28 +154,63 @@ class Points(eqx.Module):
         sizes = jnp.abs(self.teaching)
         return jnp.min(sizes, axis=-1) / jnp.maximum(jnp.max(sizes, axis=-1), jnp.finfo(sizes.dtype).tiny)
 
+    @property
+    def has_image(self) -> bool:
+        """Points hold no harmonic of their own that could measure the error."""
+        return False
+
+    def over_samples(self) -> "Points":
+        """The same, with the teaching signal's values one per sample."""
+        points, batch = self.activities[0].shape[:2]
+        teaching = jnp.broadcast_to(self.teaching.reshape(points, -1), (points, batch))
+        return Points(self.activities, teaching)
+
+    def map_samples(self, function: Callable[..., Any], *others: "Points") -> "Points":
+        """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
+
+        def at_front(*arrays):
+            return jnp.moveaxis(function(*(jnp.moveaxis(a, 1, 0) for a in arrays)), 0, 1)
+
+        return jax.tree.map(at_front, self, *others)
+
     def change(self, before: "Points") -> Array:
         """The relative change since another reading."""
         return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
 
-    def gradient(self, network: AbstractNetwork, inputs: Inputs, weights: Any = None) -> Any:
+    def gradient(
+        self, network: AbstractNetwork, inputs: Inputs, weights: Any = None, free: Layers | None = None
+    ) -> Any:
         r"""The gradient of the mean loss, from $N$ points.
 
-        $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Phi}{\partial\theta}(s_k, \beta_k) / \beta_k$. Its error is
-        $O(A^N)$ at settled points. `weights` replaces the $1/N$ of each point, where one stands for two.
+        $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Psi}{\partial\theta}(s_k, s_0, \beta_k) / \beta_k$. Its error is
+        $O(A^N)$ at settled points. `weights` replaces the $1/N$ of each point, where one stands for two; `free` is
+        $s_0$, by default the mean of the points.
         Source: Laborieux & Zenke (2022), eq. (7).
         """
         if weights is None:
             weights = jnp.full(len(self.teaching), 1 / len(self.teaching), network.dtype)
+        heard = self.mean if free is None else free
+        heard = tuple(a.astype(s.dtype) for a, s in zip(heard, self.activities, strict=True))
 
         def mean(network, clamped):
             def at_point(s, beta):
-                phi = jax.vmap(network.phi, in_axes=(0, 0, 0, None))(clamped, s, inputs.y, beta)
-                return jnp.mean((phi / beta).real)
+                psi = jax.vmap(network.psi, in_axes=(0, 0, 0, 0, 0 if beta.ndim else None))
+                return jnp.mean((psi(clamped, s, heard, inputs.y, beta) / beta).real)
 
             return -jnp.sum(weights * jax.vmap(at_point)(self.activities, self.teaching))
 
         return gradient_of(mean, network, inputs.x)
+
+
+def per_sample(values: Array, like: Array) -> Array:
+    """Numbers per sample, or one for all, in a shape that multiplies an array with the same leading axes."""
+    return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
+
+
+def sample_norm(layers: Layers) -> Float[Array, "..."]:
+    """The Euclidean norm over all neurons of each sample; layers are (batch, neurons...)."""
+    squares = [jnp.sum(jnp.abs(a.reshape(len(a), -1)) ** 2, axis=1) for a in layers]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
 def running_mean(mean: Any, new: Any, before: Any) -> Any:

@@ -1,7 +1,8 @@
 """A finished simulation: what was read, how it went, and the gradient in it."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,12 +12,18 @@ import xarray
 from jaxtyping import Array, Float
 
 from oscsim import checkpoint
-from oscsim._arrays import as_count, describe
+from oscsim._arrays import as_count, describe, norm
+from oscsim.average import Average, accumulated, turns_one_way
 from oscsim.cycle import Effort, Plan, State, Watched
 from oscsim.demodulation import Reading, require_whole
-from oscsim.networks.base import AbstractNetwork
+from oscsim.equilibrium import Equilibrium, exact_gradient, settle
+from oscsim.error_bars import TOLERANCE, GradientError, gradient_and_error, report, response_lag
+from oscsim.errors import NotHolomorphicError, NotSettledError
+from oscsim.metrics import cosine, per_layer, relative_error
+from oscsim.networks.base import AbstractNetwork, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.readings import Phasors, require_turning
+from oscsim.readings import Phasors, require_turning, sample_norm
+from oscsim.response.linear import DENSE
 
 
 class Run(eqx.Module):
@@ -33,6 +40,9 @@ class Run(eqx.Module):
         watched: samples of a few neurons, (cycles, ticks, watched) per layer: of the last cycle unless more were asked.
         watched_neurons: their flat indices in each layer.
         state: where it ended; `simulate(..., start=run)` goes on from there.
+        average: after `record=Mean()`, the mean and what is known of its error; else None.
+        change: how much each sample's response changed in the last cycle, relative to it.
+        until: the error bar that was asked for, if one was.
         seconds: wall time, compilation included.
     """
 
@@ -49,6 +59,9 @@ class Run(eqx.Module):
     watched: Watched | None
     watched_neurons: tuple[np.ndarray, ...] | None
     state: State
+    average: Average | None
+    change: Float[np.ndarray, " batch"]
+    until: float | None = eqx.field(static=True)
     seconds: float = eqx.field(static=True)
 
     @property
@@ -72,36 +85,186 @@ class Run(eqx.Module):
         y = self.y(cycle) if callable(self.y) else self.y
         return Inputs.of(self.network, x, y)
 
-    def gradient(self, discard: int = 0, cumulative: bool = False) -> Any:
+    def gradient(
+        self,
+        discard: int | None = None,
+        cumulative: bool = False,
+        *,
+        tolerance: float = TOLERANCE,
+        throw: bool = False,
+    ) -> Any:
         """The gradient of the mean loss, from the readings averaged over the cycles after the first `discard`.
 
         With data that change from cycle to cycle, the mean of each cycle's own gradient instead.
 
         Args:
-            discard: how many cycles at the start to leave out: those before the network locked.
+            discard: how many cycles at the start to leave out; by default those before the network locked, which
+                `discarded` counts.
             cumulative: a leading axis of running results, after 1, 2, ... of the kept cycles.
+            tolerance: where the error of the result, `error(discard).total`, is larger, there is a warning that says
+                why and what to do. Not with `cumulative`.
+            throw: raise an error instead.
 
         Raises:
             ValueError: `discard` is negative or leaves no cycle; the signal does not turn, so there is no gradient.
+            InexactGradientError: with `throw`, the error is above the tolerance.
         """
-        kept = jax.tree.leaves(self.phasors)[0].shape[0]
-        if as_count("discard", discard, 0) >= kept:
-            raise ValueError(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
-        if kept == self.cycles:  # of a mean `simulate` has seen to it
-            require_whole(self.plan.demodulator, discard, self.first_cycle)
-        readings = jax.tree.map(lambda a: jnp.asarray(a[discard:]), self.phasors)
-        require_turning(self.teaching, readings)
-        if callable(self.x) or callable(self.y):
-            first = self.first_cycle + discard
-            each = [
-                _gradient(self.network, self.inputs_in(first + i), jax.tree.map(lambda a, i=i: a[i], readings))
-                for i in range(kept - discard)
-            ]
-            running = _cumulative_means(jax.tree.map(lambda *a: jnp.stack(a), *each))
-            return running if cumulative else jax.tree.map(lambda a: a[-1], running)
+        readings = self._kept(discard)
         if cumulative:
+            if self.changing:
+                return _cumulative_means(jax.tree.map(lambda *a: jnp.stack(a), *(g for g, _ in self._each(readings))))
             return _gradients(self.network, self.inputs, _cumulative_means(readings))
-        return _gradient(self.network, self.inputs, jax.tree.map(lambda a: jnp.mean(a, axis=0), readings))
+        gradient, error = self._estimated(discard)
+        report(error, tolerance, throw)
+        return gradient
+
+    def error(self, discard: int | None = None) -> GradientError:
+        """How right `gradient(discard)` is, by the run's own measure (see `GradientError`).
+
+        The lag is computed from the linear response at the run's own state where that is known, else it is estimated
+        from the quadrature. With two cycles or more, `deviation` is the standard deviation of each parameter.
+
+        Raises:
+            ValueError: as `gradient`.
+        """
+        return self._estimated(discard)[1]
+
+    def discarded(self, discard: int | None = None) -> int:
+        """How many cycles at the start `gradient(discard)` leaves out."""
+        if discard is not None:
+            return as_count("discard", discard, 0)
+        if self.average is not None:
+            return int(np.max(self.average.skipped))
+        cut_off = max(0, self.plan.demodulator.warm_up - self.first_cycle)
+        if self.changing or self._recorded - cut_off < 2:
+            return min(cut_off, self._recorded - 1)
+        average = _average(jax.tree.map(lambda a: a[cut_off:], self.phasors), self._changes()[cut_off:], None)
+        return cut_off + int(np.max(average.skipped))
+
+    @property
+    def changing(self) -> bool:
+        """Whether inputs or targets change from cycle to cycle."""
+        return callable(self.x) or callable(self.y)
+
+    @property
+    def _recorded(self) -> int:
+        return jax.tree.leaves(self.phasors)[0].shape[0]
+
+    def _changes(self) -> np.ndarray:
+        """The lock residual of the recorded cycles."""
+        return self.lock_residual[-self._recorded :]
+
+    def _kept(self, discard: int | None) -> Reading:
+        """The readings that count, or an error that says why there are none."""
+        kept = self._recorded
+        if discard is not None and as_count("discard", discard, 0) >= kept:
+            raise ValueError(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
+        first = 0 if self.average is not None else self.discarded(discard)
+        if kept == self.cycles and self.average is None:  # of a mean `simulate` has seen to it
+            require_whole(self.plan.demodulator, first, self.first_cycle)
+        readings = jax.tree.map(lambda a: jnp.asarray(a[first:]), self.phasors)
+        require_turning(self.teaching, readings)
+        return readings
+
+    def _each(self, readings: Reading) -> list[tuple[Any, GradientError]]:
+        """Gradient and error of each reading on its own, with the inputs of its cycle."""
+        count = jax.tree.leaves(readings)[0].shape[0]
+        first = self.first_cycle + self.cycles - count
+        alone = np.full(len(self.change), np.nan, self.network.dtype)
+        return [
+            _gradient_and_error(
+                self.network,
+                self.inputs_in(first + i),
+                _average(jax.tree.map(lambda a, i=i: a[i : i + 1], readings), np.zeros(1), 0),
+                alone,
+                self.teaching,
+                self.plan,
+                self.noise,
+                None,
+            )
+            for i in range(count)
+        ]
+
+    def _estimated(self, discard: int | None) -> tuple[Any, GradientError]:
+        """Gradient and error over the cycles that count."""
+        readings = self._kept(discard)
+        if self.changing:
+            return combined(self._each(readings))
+        average = self.average
+        if average is None:
+            average = _average(readings, self._changes()[-jax.tree.leaves(readings)[0].shape[0] :], 0)
+            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self.discarded(discard))
+        lag = self._lag(average) if isinstance(average.mean, Phasors) else None
+        change = jnp.asarray(self.change, self.network.dtype)
+        gradient, error = _gradient_and_error(
+            self.network, self.inputs, average, change, self.teaching, self.plan, self.noise, lag
+        )
+        count = jax.tree.leaves(readings)[0].shape[0]
+        if self.average is None and count > 1 and self.plan.demodulator.independent:
+            deviation = _deviation(self.network, self.inputs, readings)
+            error = eqx.tree_at(lambda e: e.deviation, error, deviation, is_leaf=lambda a: a is None)
+        return gradient, error
+
+    def _lag(self, average: Average) -> Any:
+        """What the finite period does to the gradient, by the linear response at the run's own state; None if unknown."""
+        if not turns_one_way_or_unread(average.mean):
+            return None
+        if sum(math.prod(shape) for shape in self.network.shapes) > DENSE:
+            return None  # the quadrature will do: a linear solve per sample would take as long as the run
+        try:
+            found = self.equilibrium
+        except (NotSettledError, NotHolomorphicError):
+            return None
+        return response_lag(self.network, self.inputs, found.potentials, 2 * jnp.pi / self.teaching.period)
+
+    @property
+    def equilibrium(self) -> Equilibrium:
+        r"""The free equilibrium that the neurons rest in: settled from the run's own mean activities.
+
+        Raises:
+            NotSettledError: there is none close to them: the run was not locked, or outside the analytic regime.
+        """
+        inputs = self.inputs
+        kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
+        start = self.network.force(
+            inputs.clamped, tuple(a.real for a in kept), inputs.y, jnp.zeros((), self.network.dtype)
+        )
+        return settle(self.network, inputs.x, inputs.y, start=start)
+
+    def exact(self) -> Any:
+        """The exact gradient at the state that the neurons rest in.
+
+        Raises:
+            NotSettledError: they rest in none.
+        """
+        return exact_gradient(self.network, self.inputs.x, self.inputs.y, at=self.equilibrium)
+
+    def compare(self, discard: int | None = None) -> "Comparison":
+        """The gradient beside the exact one at the run's own state, and beside its own error bar.
+
+        Raises:
+            NotSettledError: the neurons rest in no free equilibrium.
+            ValueError: as `gradient`.
+        """
+        gradient, error = self._estimated(discard)
+        exact = self.exact()
+        return Comparison(
+            float(cosine(gradient, exact)),
+            float(relative_error(gradient, exact)),
+            {name: float(value) for name, value in per_layer(relative_error, gradient, exact).items()},
+            error,
+        )
+
+    def elsewhere(self) -> tuple[int, ...]:
+        """The samples that rest in another state than settling from rest finds.
+
+        Raises:
+            NotSettledError: the neurons rest in no free equilibrium, or the free network has none.
+        """
+        inputs = self.inputs
+        own, found = self.equilibrium, settle(self.network, inputs.x, inputs.y)
+        apart = jax.tree.map(jnp.subtract, own.activities, found.activities)
+        return tuple(int(i) for i in np.flatnonzero(np.asarray(sample_norm(apart)) > APART))
 
     @property
     def loss(self) -> Array:
@@ -191,13 +354,131 @@ class Run(eqx.Module):
             f"  teaching  {describe(self.teaching)}",
             *([] if self.noise is None else [f"  noise     {describe(self.noise)}"]),
             f"  effort    {how}, {rejected} rejected, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
-            f"  lock      residual {lock:.2g} in the last cycle" + (", DIVERGED" if self.diverged else ""),
-            f"  mean      a free equilibrium to {self.equilibrium_residual:.2g}",
+            f"  lock      residual {lock:.2g} in the last cycle",
         ]
-        return "\n".join(lines)
+        return "\n".join([lines[0], *(f"  {line}" for line in self.verdict), *lines[1:]])
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """How right the gradient is, why not, and which state it belongs to: a sentence each."""
+        if self.diverged:
+            return (f"DIVERGED in cycle {int(self.state.cycle) + 1}: there is no gradient",)
+        try:
+            error = self.error()
+        except ValueError as refused:  # a signal that does not turn
+            return (f"no gradient: {refused}",)
+        found = [str(error)]
+        left_out = self.discarded()
+        if left_out:
+            found.append(f"{left_out} of {self.cycles} cycles left out: the network had not locked")
+        if self.until is not None:
+            reached = float(error.total) <= self.until
+            found.append(
+                f"asked for {100 * self.until:g} %: "
+                + ("reached" if reached else f"not reached in {self.cycles} cycles")
+            )
+        try:
+            elsewhere = self.elsewhere()
+        except NotSettledError:
+            found.append("its mean is no free equilibrium: not locked, or past the convergence radius")
+        else:
+            if elsewhere:
+                found.append(
+                    f"{_listed_samples(elsewhere)} in another state than settling from rest finds: compare with "
+                    "run.exact(), which is taken there"
+                )
+        return tuple(found)
 
     def __repr__(self) -> str:
         return str(self)
+
+
+class Comparison(NamedTuple):
+    """A gradient beside the exact one at the same state.
+
+    Attributes:
+        cosine: between the two.
+        relative_error: the norm of the difference over that of the exact one.
+        per_array: the same for each array of parameters, by name.
+        error: what the estimate says of itself.
+    """
+
+    cosine: float
+    relative_error: float
+    per_array: dict[str, float]
+    error: GradientError
+
+    def __str__(self) -> str:
+        bar = float(self.error.total)
+        return f"cosine {self.cosine:.6f}, relative error {self.relative_error:.2g}, by its own measure {bar:.2g}"
+
+
+APART = 1e-3
+"""States whose activities differ by more than this, in the Euclidean norm of a sample, are two."""
+
+
+def _listed_samples(numbers: tuple[int, ...]) -> str:
+    """`sample 3 rests`, or `samples 1, 2 and 5 more rest`."""
+    if len(numbers) == 1:
+        return f"sample {numbers[0]} rests"
+    shown = ", ".join(map(str, numbers[:3]))
+    return f"samples {shown}{f' and {len(numbers) - 3} more' if len(numbers) > 3 else ''} rest"
+
+
+def turns_one_way_or_unread(reading: Any) -> bool:
+    """Whether nothing was read that speaks against a signal of positive frequencies."""
+    return not reading.has_image or bool(turns_one_way(reading))
+
+
+def combined(each: list[tuple[Any, GradientError]]) -> tuple[Any, GradientError]:
+    """The mean of gradients of different inputs, and its error: contaminations are independent, all else adds up."""
+    gradient = jax.tree.map(lambda *a: jnp.mean(jnp.stack(a), axis=0), *(g for g, _ in each))
+    size = jnp.maximum(norm(gradient), jnp.finfo(norm(gradient).dtype).tiny)
+    weights = jnp.stack([norm(g) for g, _ in each]) / (len(each) * size)
+    errors = jax.tree.map(lambda *a: jnp.stack(a), *(e for _, e in each))
+    last = each[-1][1]
+    spread = jnp.sqrt(jnp.sum((weights * errors.contamination) ** 2))
+    rest = (jnp.sum(weights * part) for part in (errors.lag, errors.steps, errors.asymmetry))
+    image = jnp.max(errors.per_sample, axis=0)
+    return gradient, eqx.tree_at(
+        lambda e: (e.contamination, e.lag, e.steps, e.asymmetry, e.per_sample), last, (spread, *rest, image)
+    )
+
+
+@eqx.filter_jit
+def _average(readings: Reading, changes: Any, discard: Any) -> Average:
+    """The average of readings, (cycles, ...)."""
+    empty = Average.empty(jax.tree.map(lambda a: a[0], readings))
+
+    def one(average, numbered):
+        age, reading, change = numbered
+        change = jnp.asarray(change, average.quality.dtype)
+        return accumulated(average, reading, change, age, discard), None
+
+    count = len(jax.tree.leaves(readings)[0])
+    return jax.lax.scan(one, empty, (jnp.arange(count), readings, jnp.asarray(changes)))[0]
+
+
+_gradient_and_error = eqx.filter_jit(gradient_and_error)
+"""`gradient_and_error`, compiled."""
+
+
+@eqx.filter_jit
+def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Any:
+    r"""$\sqrt{\sum_m (g_m - \bar g)^2 / (M (M - 1))}$ of the gradients in the $M$ readings, one at a time."""
+    count = len(jax.tree.leaves(readings)[0])
+    nothing = jax.tree.map(jnp.zeros_like, parameters(network))
+
+    def add(carry, numbered):
+        mean, squares = carry
+        number, reading = numbered
+        gradient = reading.gradient(network, inputs)
+        new = jax.tree.map(lambda m, g: m + (g - m) / (number + 1), mean, gradient)
+        squares = jax.tree.map(lambda s, m, n, g: s + (g - m) * (g - n), squares, mean, new, gradient)
+        return (new, squares), None
+
+    _, squares = jax.lax.scan(add, (nothing, nothing), (jnp.arange(count), readings))[0]
+    return jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / (count * (count - 1))), squares)
 
 
 def _cumulative_means(tree: Any) -> Any:
@@ -208,12 +489,6 @@ def _cumulative_means(tree: Any) -> Any:
         ),
         tree,
     )
-
-
-@eqx.filter_jit
-def _gradient(network: AbstractNetwork, inputs: Inputs, reading: Reading) -> Any:
-    """The gradient in one reading, compiled."""
-    return reading.gradient(network, inputs)
 
 
 @eqx.filter_jit

@@ -15,10 +15,11 @@ import numpy as np
 from oscsim._arrays import all_finite
 from oscsim.devices import replicate, shard, unreplicate
 from oscsim.equilibrium import exact_gradient
-from oscsim.errors import DivergenceError, NotSettledError
+from oscsim.error_bars import TOLERANCE
+from oscsim.errors import DivergenceError, InexactGradientWarning, NotSettledError
 from oscsim.estimators import AlwaysOn, Backpropagation
 from oscsim.evaluation import EVALUATED, measured
-from oscsim.metrics import cosine, per_layer
+from oscsim.metrics import cosine, per_layer, relative_error
 from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Inputs, as_targets
 from oscsim.updates import AUGMENTED, updates
@@ -39,12 +40,14 @@ class Learner(eqx.Module):
     Attributes:
         network: with the parameters as they are now.
         optimizer_state: the arrays of the optimizer's state.
-        stream: the neurons' state that `AlwaysOn` carries from input to input; None for other estimators.
+        stream: what the estimator carries from batch to batch: the neurons' state of `AlwaysOn`, the starting amplitude
+            of an `Adaptive` signal; None for others.
         step: how many updates were made.
         rate_scale: what updates are multiplied by; below 1 after a rollback.
         best: the network after its best epoch so far, by validation error (by loss without validation data).
         best_score: that error, or loss.
-        totals: sums over the steps of the epoch so far: loss, error in percent, and the largest residual.
+        totals: over the steps of the epoch so far: sums of loss and error in percent, the largest residual, and the sum
+            of the squared error bars.
         history: what was measured after each epoch.
         seconds: wall time spent so far.
         identity: what the run is made of; a run is only resumed with the same.
@@ -57,7 +60,7 @@ class Learner(eqx.Module):
     rate_scale: float
     best: Any
     best_score: float
-    totals: tuple[float, float, float]
+    totals: tuple[float, float, float, float]
     history: list[Metrics]
     seconds: float
     identity: dict[str, str]
@@ -77,6 +80,7 @@ class Session:
         self.coming: Iterator[Any] = iter(())  # batches
         self.position = -1  # the step that the next one is for
         self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+        self.warned = False
 
     def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
         """The inputs and targets of some steps of one epoch, in buffers of fixed length.
@@ -118,17 +122,20 @@ class Session:
         )  # fmt: skip
         done = int(tally.count)
         self.epoch_steps += done
-        total_loss, total_error, largest = learner.totals
-        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual))
-        for loss, error, residual in zip(*measured, strict=True):  # one by one: the same sum however steps are grouped
+        total_loss, total_error, largest, bars = learner.totals
+        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
+        for loss, error, residual, bar in zip(
+            *measured, strict=True
+        ):  # one by one: the same sum however steps are grouped
             total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
+            bars += bar**2
         learner = replace(
             learner,
             network=network,
             optimizer_state=optimizer_state,
             stream=stream,
             step=learner.step + done,
-            totals=(total_loss, total_error, largest),
+            totals=(total_loss, total_error, largest, bars),
         )
         if bool(tally.failed):
             raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
@@ -152,16 +159,14 @@ class Session:
 
     def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
         """The estimate for one batch, as the learner stands."""
-        if isinstance(self.estimator, AlwaysOn):
-            inputs = Inputs.of(learner.network, x, y)
-            return self.estimator.present(learner.stream, learner.network, inputs, key)[1]
-        return self.estimator(learner.network, x, y, key=key)
+        inputs = Inputs.of(learner.network, x, y)
+        return self.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
 
     def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
         """The learner with the epoch's metrics in its history."""
         trained = time.perf_counter() - self.epoch_began
         steps = self.steps_per_epoch
-        loss, error, residual = learner.totals
+        loss, error, residual, bars = learner.totals
         row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
         if learner.network.outputs is not None:
             row["error"] = error / steps
@@ -170,8 +175,11 @@ class Session:
             found = measured(learner.network, x, y, EVALUATED, self.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
+        if not math.isnan(bars):
+            row["error_bar"] = math.sqrt(bars / steps)
+            self.warn_once(row)
         if self.probe and not isinstance(self.estimator, Backpropagation):
-            row |= self.cosines(unreplicate(self.mesh, learner))
+            row |= self.probed(unreplicate(self.mesh, learner))
         row["rate_scale"] = learner.rate_scale
         row["seconds"] = seconds
         row["samples_per_second"] = self.epoch_steps * self.batch_size / max(trained, 1e-9)
@@ -181,7 +189,7 @@ class Session:
         learner = replace(
             learner,
             history=[*learner.history, row],
-            totals=(0.0, 0.0, 0.0),
+            totals=(0.0, 0.0, 0.0, 0.0),
             best=learner.network if better else learner.best,
             best_score=score if better else learner.best_score,
         )
@@ -192,18 +200,43 @@ class Session:
             )
         return learner
 
-    def cosines(self, learner: Learner) -> Metrics:
-        """The estimate on the first samples of the data against the exact gradient, in all and for each parameter."""
+    def probed(self, learner: Learner) -> Metrics:
+        """The estimate on the first samples against the exact gradient at its own states, and what it says of itself."""
         size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
         x, y = (a[:size] for a in self.sample)
+        net = learner.network
         try:
-            exact = exact_gradient(learner.network, x, y)
-            gradient = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step)).gradient
+            estimate = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step))
+            inputs = Inputs.of(net, x, y)
+            at = net.force(inputs.clamped, estimate.activities, inputs.y, 0.0)  # the state that the neurons rested in
+            exact = exact_gradient(net, x, y, at=at)
         except (NotSettledError, DivergenceError) as error:
             warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
-            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(learner.network))}
-        each = per_layer(cosine, gradient, exact)
-        return {"cosine": float(cosine(gradient, exact))} | {f"cosine/{k}": float(v) for k, v in each.items()}
+            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(net))}
+        each = per_layer(cosine, estimate.gradient, exact)
+        row: Metrics = {"cosine": float(cosine(estimate.gradient, exact))}
+        row |= {f"cosine/{k}": float(v) for k, v in each.items()}
+        if (bar := estimate.error) is not None:
+            row["probe_error"] = float(relative_error(estimate.gradient, exact))
+            row["probe_error_bar"] = float(bar.total)
+            row["outside"] = 100 * float(np.mean(np.asarray(bar.outside)))
+            amplitude = np.asarray(bar.amplitude)
+            low, median, high = np.quantile(amplitude, [0, 0.5, 1])
+            row |= {"amplitude": float(median), "amplitude_lowest": float(low), "amplitude_highest": float(high)}
+        return row
+
+    def warn_once(self, row: Metrics) -> None:
+        """Say, once in a run, that the gradients of an epoch were further off than `TOLERANCE`."""
+        bar = row.get("error_bar", 0.0)
+        if self.warned or not bar > TOLERANCE:
+            return
+        self.warned = True
+        warnings.warn(
+            f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} %, by their own measure; with a fixed "
+            "amplitude use Adaptive(period) as the signal, under noise more cycles, and see `probe_error_bar`",
+            InexactGradientWarning,
+            stacklevel=4,
+        )
 
 
 def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 
 from oscsim._arrays import as_count, interactive, require_positive
 from oscsim._progress import tqdm
+from oscsim.average import Average, accumulated, response_change
 from oscsim.cycle import (
     Cycle,
     Effort,
@@ -31,11 +32,11 @@ from oscsim.cycle import (
 )
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.equilibrium import free_equilibrium
+from oscsim.error_bars import gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
 from oscsim.noise.base import as_noises, require_noise_key
-from oscsim.readings import running_mean
 from oscsim.run import Run
 
 
@@ -61,16 +62,17 @@ class Mean(eqx.Module):
     """Keep the mean reading alone: memory does not grow with the number of cycles.
 
     Attributes:
-        discard: how many cycles at the start do not enter the mean.
+        discard: how many cycles at the start do not enter the mean; by default it starts anew at the first locked one.
 
     Raises:
         ValueError: a negative number of cycles.
     """
 
-    discard: int = eqx.field(static=True, default=0)
+    discard: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        as_count("discard", self.discard, 0)
+        if self.discard is not None:
+            as_count("discard", self.discard, 0)
 
 
 def simulate(
@@ -89,6 +91,7 @@ def simulate(
     record: PerCycle | Mean = PerCycle(),  # noqa: B008
     start: Any = "rest",
     tolerance: float | None = None,
+    until: float | None = None,
     progress: bool | None = None,
     check: bool = True,
     key: Key[Array, ""] | None = None,
@@ -113,6 +116,7 @@ def simulate(
         record: `PerCycle(...)`, or `Mean(discard)` for long runs in constant memory.
         start: `"rest"`, `"settled"` (the free equilibrium), or an earlier `Run` or its `state` to go on from.
         tolerance: stop early once the lock residual (relative change of the reading from cycle to cycle) is below.
+        until: stop early once the gradient's own error bar, `run.error().total`, is below; `cycles` is then the most.
         progress: show a progress bar; by default at a terminal and in notebooks.
         check: raise where the neurons diverge; without it `run.diverged` says so, and the readings of that cycle are
             nan.
@@ -132,24 +136,31 @@ def simulate(
         raise TypeError(f"record={record!r}: use PerCycle() or Mean()")
     if tolerance is not None:
         require_positive("tolerance", tolerance)
+    if until is not None:
+        require_positive("until", until)
     require_noise_key(as_noises(noise), key)
-    if isinstance(record, Mean) and record.discard >= cycles:
+    if isinstance(record, Mean) and (record.discard or 0) >= cycles:
         raise ValueError(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
-    if isinstance(record, Mean) and (callable(x) or callable(y)):
+    if (isinstance(record, Mean) or until is not None) and (callable(x) or callable(y)):
+        what = "until averages" if until is not None else "record=Mean() averages"
         raise ValueError(
-            "record=Mean() averages readings, which inputs that change with the cycle forbid: use PerCycle()"
+            f"{what} readings, which inputs that change with the cycle forbid: use PerCycle(), and no until"
         )
     check_drive(net, teaching)
     plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator), teaching, net, noise)
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
-    if isinstance(record, Mean):
-        require_whole(plan.demodulator, record.discard, first)
+    discard = record.discard if isinstance(record, Mean) else None
+    cut_off = max(0, plan.demodulator.warm_up - first)
+    if isinstance(record, Mean) and discard is not None:
+        require_whole(plan.demodulator, discard, first)
+    elif cut_off:
+        discard = cut_off
     watch = _spread(net, record.neurons) if isinstance(record, PerCycle) and record.neurons else None
 
     began = time.perf_counter()
-    mean = jax.tree.map(jnp.zeros_like, state.reading) if isinstance(record, Mean) else None
-    discard = record.discard if isinstance(record, Mean) else 0
+    average = Average.empty(state.reading) if isinstance(record, Mean) or until is not None else None
+    change = jnp.full(state.potentials[0].shape[0], jnp.inf, net.dtype)
     chunks = []
     watching = interactive() if progress is None else progress
     with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
@@ -166,12 +177,16 @@ def simulate(
                 plan,
                 watch,
                 isinstance(record, PerCycle) and record.every_cycle,
-                mean,
-                np.int32(first + discard),
+                isinstance(record, PerCycle),
+                average,
+                change,
+                np.int32(first),
+                None if discard is None else np.int32(discard),
                 np.int32(min(request, cycles - done)),
                 np.asarray(-1.0 if tolerance is None else tolerance),
+                None if until is None else np.asarray(until, net.dtype),
             )
-            state, mean, done = chunk.state, chunk.mean, done + int(chunk.count)
+            state, average, change, done = chunk.state, chunk.average, chunk.change, done + int(chunk.count)
             chunks.append(_to_host(chunk, record))
             bar.update(int(chunk.count))
             if bool(chunk.finished):
@@ -182,8 +197,8 @@ def simulate(
     if check and bool(state.diverged):
         raise DivergenceError(divergence(net, teaching, state))
     readings, residual, effort, watched = _joined(chunks, record)
-    if mean is not None:
-        readings = jax.tree.map(lambda a: np.asarray(a)[None], mean)
+    if isinstance(record, Mean):
+        readings = jax.tree.map(lambda a: np.asarray(a)[None], average.mean)
     return Run(
         network=net,
         x=x,
@@ -198,6 +213,9 @@ def simulate(
         watched=watched,
         watched_neurons=watch,
         state=state,
+        average=average if isinstance(record, Mean) else None,
+        change=np.asarray(change),
+        until=until,
         seconds=time.perf_counter() - began,
     )
 
@@ -206,7 +224,8 @@ class _Chunk(eqx.Module):
     """Some cycles of a run, in buffers of fixed length; the first `count` entries are filled."""
 
     state: State
-    mean: Reading | None
+    average: Average | None
+    change: Array
     readings: Reading | None
     lock_residual: Array
     effort: Effort
@@ -226,13 +245,17 @@ def _run_chunk(
     plan: Plan,
     watch: tuple[Any, ...] | None,
     every_cycle: bool,
-    mean: Reading | None,
-    mean_from: Any,
+    per_cycle: bool,
+    average: Average | None,
+    change: Array,
+    first: Any,
+    discard: Any,
     most: Any,
     tolerance: Any,
+    until: Any,
 ) -> _Chunk:
     """Up to `most` cycles, fewer if the neurons lock or diverge; one compilation serves every number of cycles."""
-    length = _buffer_length(state.reading) if mean is None else MEAN_BUFFER
+    length = _buffer_length(state.reading) if per_cycle else MEAN_BUFFER
     present = presenter(net, data)
 
     def one(state):
@@ -246,8 +269,9 @@ def _run_chunk(
     _, reading, watched, effort, residual = jax.eval_shape(one, state)
     empty = _Chunk(
         state=state,
-        mean=mean,
-        readings=None if mean is not None else jax.tree.map(buffer, reading),
+        average=average,
+        change=change,
+        readings=jax.tree.map(buffer, reading) if per_cycle else None,
         lock_residual=buffer(residual),
         effort=jax.tree.map(buffer, effort),
         watched=jax.tree.map(lambda a: buffer(a, every_cycle), watched),
@@ -261,20 +285,29 @@ def _run_chunk(
     def run_one(chunk):
         i, number = chunk.count, chunk.state.cycle
         state, reading, watched, effort, residual = one(chunk.state)
+        age = number - first if chunk.state.tuning is None else chunk.state.tuning.age
+        change = response_change(reading, chunk.state.reading, number)
+        average = None if chunk.average is None else accumulated(chunk.average, reading, residual, age, discard)
 
         def put(kept, new):
             return jax.tree.map(lambda a, b: a.at[i].set(b), kept, new)
 
-        locked = (residual <= tolerance) & (number > mean_from)
+        finished = (residual <= tolerance) & (number > first + (0 if discard is None else discard))
+        if until is not None:
+            inputs = present(number)
+            error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
+            # Two cycles at least: one can look good by chance.
+            finished |= (jnp.min(average.count) >= 2) & (error.total <= until)
         return _Chunk(
             state=state,
-            mean=None if mean is None else running_mean(chunk.mean, reading, number - mean_from),
-            readings=None if mean is not None else put(chunk.readings, reading),
+            average=average,
+            change=change,
+            readings=put(chunk.readings, reading) if per_cycle else None,
             lock_residual=put(chunk.lock_residual, residual),
             effort=put(chunk.effort, effort),
             watched=put(chunk.watched, watched) if every_cycle else watched,
             count=i + 1,
-            finished=state.diverged | locked,
+            finished=state.diverged | finished,
         )
 
     return lax.while_loop(running, run_one, empty)

@@ -25,7 +25,7 @@ from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.evaluation import checked_data, mean_loss_and_error
 from oscsim.metrics import cosine, relative_error
 from oscsim.networks.base import AbstractNetwork, fastest_neuron, parameters, split_parameters
-from oscsim.networks.inputs import as_inputs, as_targets
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
 from oscsim.noise import WhiteNoise
 from oscsim.response import predict_bias, predict_spread
 from oscsim.teaching import Rotating
@@ -129,7 +129,8 @@ def gradient_quality(
 ) -> AbstractStudy:
     r"""How good a gradient is: its direction, length and scatter against the exact one.
 
-    Results, for each seed: `cosine` and `relative_error` over all parameters; `gradient`, all parameters one after the
+    Results, for each seed: `cosine` and `relative_error` over all parameters; `error_bar`, what the estimate says of
+    itself (nan where it says nothing); `gradient`, all parameters one after the
     other, where they are `MOST_PARAMETERS` or fewer; `diverged`.
 
     Args:
@@ -175,6 +176,7 @@ class _GradientQuality(AbstractStudy):
         return SETTINGS | {
             "cosine": Quantity("cosine to the exact gradient"),
             "relative_error": Quantity("relative error of the gradient"),
+            "error_bar": Quantity("relative error, by the estimate's own measure"),
             "gradient": Quantity("gradient", dims=("parameter",)),
             "predicted_relative_error": Quantity("predicted relative error"),
             "predicted_bias": Quantity("predicted bias over the gradient's norm"),
@@ -183,8 +185,10 @@ class _GradientQuality(AbstractStudy):
 
     def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
         make = self._oscillation if self.estimator is None else self.estimator
-        gradient = make(**settings)(self.net, self.x, self.y, key=key).gradient
+        estimate = make(**settings)(self.net, self.x, self.y, key=key)
+        gradient = estimate.gradient
         found = {
+            "error_bar": jnp.asarray(jnp.nan) if estimate.error is None else estimate.error.total,
             "cosine": cosine(gradient, self.exact),
             "relative_error": relative_error(gradient, self.exact),
             "diverged": ~all_finite(gradient),
@@ -298,13 +302,13 @@ class _Training(AbstractStudy):
         def epoch(carry, number):
             order = jax.random.permutation(jax.random.fold_in(key_order, number), len(self.x))
             order = order[: steps * self.batch_size].reshape(steps, self.batch_size)
-            net, state, _, tally = updates(
-                estimator, optimizer, None, eqx.combine(carry[0], fixed), carry[1], None, key_steps, jnp.ones(()),
+            net, state, stream, tally = updates(
+                estimator, optimizer, None, eqx.combine(carry[0], fixed), carry[1], carry[2], key_steps, jnp.ones(()),
                 self.x[order], self.y[order], number * steps, steps,
             )  # fmt: skip
             loss, error = mean_loss_and_error(net, self.x_held, self.y_held)
             failed = jnp.where(tally.failed, jnp.nan, 0.0)  # a failed step ends the epoch, and leaves the one before it
-            return (parameters(net), state), {
+            return (parameters(net), state, stream), {
                 "loss": jnp.mean(tally.loss) + failed,
                 "error": jnp.mean(tally.error) + failed,
                 "validation_loss": loss + failed,
@@ -312,7 +316,8 @@ class _Training(AbstractStudy):
             }
 
         state = jax.tree.leaves(optimizer.init(learned))
-        _, rows = lax.scan(epoch, (learned, state), jnp.arange(self.epochs))
+        stream = estimator.init(net, Inputs.of(net, self.x[: self.batch_size], self.y[: self.batch_size]), key_steps)
+        _, rows = lax.scan(epoch, (learned, state, stream), jnp.arange(self.epochs))
         error = rows["validation_error"]
         best = jnp.where(jnp.all(jnp.isnan(error)), jnp.nan, jnp.nanmin(error))
         return rows | {"final_error": error[-1], "best_error": best, "survived": all_finite(rows)}

@@ -13,9 +13,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
-from oscsim._arrays import Scalar, as_count, complex_of, require_positive, scalar_named
+from oscsim._arrays import Scalar, as_count, as_real, complex_of, is_traced, require_positive, scalar_named
+
+
+def as_amplitude(value: Any) -> Array:
+    """A positive amplitude, or one per sample."""
+    value = as_real("amplitude", value)
+    if value.ndim == 0:
+        require_positive("amplitude", value)
+    return value
 
 
 class AbstractTeaching(eqx.Module):
@@ -55,6 +63,123 @@ class Rotating(AbstractTeaching):
 
     def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
         return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
+
+
+class Tuning(eqx.Module):
+    """Where the amplitudes of an `Adaptive` signal stand, between two cycles.
+
+    Attributes:
+        amplitude: of each sample.
+        age: how many cycles each sample has had at it.
+        ceiling: what it is not raised above again: half way to an amplitude that was too large.
+        image: the image relative to the response, in the last cycle that was looked at; infinite before.
+        raised: whether the amplitude was raised when it last changed.
+        lowered: whether the amplitude was ever lowered.
+        floor: the size of the image that noise alone leaves, the median over the samples; infinite before it was seen.
+    """
+
+    amplitude: Float[Array, " batch"]
+    age: Int[Array, " batch"]
+    ceiling: Float[Array, " batch"]
+    image: Float[Array, " batch"]
+    raised: Bool[Array, " batch"]
+    lowered: Bool[Array, " batch"]
+    floor: Float[Array, ""]
+
+
+class Adaptive(AbstractTeaching):
+    r"""A turning signal whose amplitude is one per sample, and tunes itself: $\beta_b(t) = A_b e^{i(2\pi t/T + \varphi)}$.
+
+    The estimate does not depend on the amplitude, so each sample may have its own. At the end of a cycle, the first
+    after a change left out, each sample is judged by its image $q = \|c_{-1}\| / \|c_1\|$:
+
+    - $q > 3\,\%$, and the image is three times larger than what noise leaves in the other samples, or did not fall when
+      the amplitude was raised: the analytic regime is lost. The amplitude is halved, or quartered where $q > 20\,\%$,
+      and never raised so far again.
+    - $q > 1\,\%$ otherwise, under noise: noise dominates. The amplitude is doubled.
+
+    In between it stays. Without noise it is never raised, since a small amplitude costs nothing but rounding.
+
+    Attributes:
+        period: $T$, in units of the neurons' time constant.
+        amplitude: what every sample starts with; in training, what the first batch starts with.
+        lowest: no sample goes below.
+        highest: no sample goes above.
+        phase: $\varphi$, in radians.
+
+    Raises:
+        ValueError: numbers that are not positive, or not in the order lowest, amplitude, highest.
+    """
+
+    period: Scalar = eqx.field(converter=scalar_named("period"))
+    amplitude: Float[Array, "..."] = eqx.field(converter=as_amplitude, default=0.05)
+    lowest: Scalar = eqx.field(converter=scalar_named("lowest"), default=1e-3)
+    highest: Scalar = eqx.field(converter=scalar_named("highest"), default=1.0)
+    phase: Scalar = eqx.field(converter=scalar_named("phase"), default=0.0)
+
+    def __check_init__(self):
+        for name in ("period", "lowest", "highest"):
+            require_positive(name, getattr(self, name))
+        if not is_traced(self) and not bool(
+            jnp.all((self.lowest <= self.amplitude) & (self.amplitude <= self.highest))
+        ):
+            raise ValueError(
+                f"amplitude={self.amplitude} is not between lowest={float(self.lowest):g} and "
+                f"highest={float(self.highest):g}: change one of them"
+            )
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """The signal at the starting amplitude, or one number per sample after `at`."""
+        return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
+
+    def at(self, amplitude: Float[Array, "..."]) -> "Adaptive":
+        """The same signal at these amplitudes."""
+        return eqx.tree_at(lambda signal: signal.amplitude, self, amplitude)
+
+    def begin(self, batch: int, dtype: Any) -> Tuning:
+        """Where the amplitudes stand before the first cycle."""
+        return Tuning(
+            amplitude=jnp.broadcast_to(self.amplitude, (batch,)).astype(dtype),
+            age=jnp.zeros(batch, jnp.int32),
+            ceiling=jnp.broadcast_to(self.highest, (batch,)).astype(dtype),
+            image=jnp.full(batch, jnp.inf, dtype),
+            raised=jnp.zeros(batch, bool),
+            lowered=jnp.zeros(batch, bool),
+            floor=jnp.asarray(jnp.inf, dtype),
+        )
+
+    def tune(self, tuning: Tuning, image: Array, response: Array, noisy: bool) -> Tuning:
+        """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
+        ratio = image / jnp.maximum(response, jnp.finfo(image.dtype).tiny)
+        floor = jnp.minimum(1.05 * tuning.floor, jnp.median(image)) if noisy else jnp.zeros_like(tuning.floor)
+        in_vain = tuning.raised & (ratio > 0.8 * tuning.image)
+        judged = tuning.age > 0
+        lost = judged & (ratio > LOST) & ((image > 3 * floor) | in_vain)
+        drowned = judged & (ratio > DROWNED) & ~lost & noisy
+        lower = jnp.maximum(tuning.amplitude * jnp.where(ratio > FAR_OUT, 0.25, 0.5), self.lowest.astype(ratio.dtype))
+        ceiling = jnp.where(lost, jnp.minimum(tuning.ceiling, 0.75 * tuning.amplitude), tuning.ceiling)
+        higher = jnp.maximum(jnp.minimum(2 * tuning.amplitude, ceiling), tuning.amplitude)
+        amplitude = jnp.where(lost, lower, jnp.where(drowned, higher, tuning.amplitude))
+        changed = amplitude != tuning.amplitude
+        return Tuning(
+            amplitude=amplitude,
+            age=jnp.where(changed, 0, tuning.age + 1),
+            ceiling=ceiling,
+            image=jnp.where(judged, ratio, tuning.image),
+            raised=jnp.where(changed, amplitude > tuning.amplitude, tuning.raised & ~judged),
+            lowered=tuning.lowered | (changed & lost),
+            floor=jnp.where(jnp.any(judged), floor, tuning.floor),
+        )
+
+    def next_start(self, start: Array, tuning: Tuning) -> Array:
+        """What the next batch starts with: lower where a sample was lost, higher where most drown in noise."""
+        drown = jnp.median(tuning.image) > DROWNED
+        factor = jnp.where(jnp.any(tuning.lowered), 0.8, jnp.where(drown, 1.25, 1.0))
+        return jnp.clip(start * factor.astype(start.dtype), self.lowest, self.highest).astype(start.dtype)
+
+
+LOST, FAR_OUT, DROWNED = 0.03, 0.2, 0.01
+"""Images, relative to the response, above which `Adaptive` acts."""
 
 
 class Staircase(AbstractTeaching):
@@ -182,6 +307,11 @@ def signal_during(teaching: Any, cycle: Any) -> Callable:
     """The signal within one cycle: `teaching.during(cycle)` where the signal has that, the signal itself elsewhere."""
     during = getattr(teaching, "during", None)
     return teaching if during is None else during(cycle)
+
+
+def is_adaptive(teaching: Any) -> bool:
+    """Whether the amplitude of a signal is one per sample and tunes itself: it has `begin`, `at` and `tune`."""
+    return callable(getattr(teaching, "tune", None))
 
 
 def fourier_coefficient(teaching: Any, n: int, dtype: Any) -> Array:

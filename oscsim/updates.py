@@ -12,7 +12,6 @@ from jaxtyping import Array
 
 from oscsim._arrays import all_finite
 from oscsim.devices import REPLICATED, largest_over, map_shards, mean_over, own_key
-from oscsim.estimators import AlwaysOn
 from oscsim.evaluation import labels_of
 from oscsim.networks.base import split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -25,6 +24,7 @@ class Tally(eqx.Module):
     loss: Array
     error: Array
     residual: Array
+    bar: Array
     count: Array
     failed: Array
 
@@ -45,16 +45,17 @@ def updates(
     learned, fixed = split_parameters(network)
     structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
     zeros = jnp.zeros(len(x), network.dtype)
-    tally = Tally(zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    tally = Tally(zeros, zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
     def reading(net, key, stream, x, y):
         inputs = Inputs.of(net, x, y)
-        if isinstance(estimator, AlwaysOn):
-            stream, estimate = estimator.present(stream, net, inputs, key)
-        else:
-            estimate = estimator(net, inputs.x, inputs.y, key=own_key(mesh, key))
-        gradient, loss, error = mean_over(mesh, (estimate.gradient, estimate.loss, _error(net, inputs, estimate)))
-        return gradient, loss, error, largest_over(mesh, estimate.residual), stream
+        stream, estimate = estimator.estimate(stream, net, inputs, own_key(mesh, key))
+        bar = jnp.asarray(jnp.nan, net.dtype) if estimate.error is None else estimate.error.total
+        measured = estimate.gradient, estimate.loss, _error(net, inputs, estimate), bar
+        gradient, loss, error, bar = mean_over(mesh, measured)
+        if mesh is not None:  # what is carried on is the same on all devices
+            stream = mean_over(mesh, stream)
+        return gradient, loss, error, bar, largest_over(mesh, estimate.residual), stream
 
     def one(carry):
         learned, optimizer_state, stream, tally = carry
@@ -62,8 +63,8 @@ def updates(
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
-        gradient, loss, error, residual, new_stream = map_shards(
-            reading, mesh, (REPLICATED,) * 5, (net, step_key, stream), (x_i, y[i])
+        gradient, loss, error, bar, residual, new_stream = map_shards(
+            reading, mesh, (REPLICATED,) * 6, (net, step_key, stream), (x_i, y[i])
         )
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(gradient, state, learned)
@@ -81,6 +82,7 @@ def updates(
                 tally.loss.at[i].set(loss),
                 tally.error.at[i].set(error),
                 tally.residual.at[i].set(residual.astype(tally.residual.dtype)),
+                tally.bar.at[i].set(bar.astype(tally.bar.dtype)),
                 jnp.where(good, i + 1, i),
                 ~good,
             ),

@@ -145,11 +145,11 @@ class Processes:
 class Signal:
     """The teaching signal."""
 
-    teaching: Literal["rotating", "staircase", "cosine"] = "rotating"
-    """The form of the teaching signal."""
+    teaching: Literal["rotating", "adaptive", "staircase", "cosine"] = "rotating"
+    """The form of the teaching signal; adaptive: rotating, with an amplitude for each sample that tunes itself."""
 
-    amplitude: float = 0.4
-    """Amplitude of the teaching signal."""
+    amplitude: float | None = None
+    """Amplitude of the teaching signal, 0.4 if not given; of the adaptive one what it starts with, 0.05."""
 
     period: float = 200.0
     """Period of the teaching signal, in units of the neurons' time constant."""
@@ -160,10 +160,17 @@ class Signal:
     def build(self) -> osc.AbstractTeaching:
         """The signal."""
         if self.teaching == "staircase":
-            return osc.Staircase(self.amplitude, self.period, 10 if self.points is None else self.points)
+            return osc.Staircase(self.fixed_amplitude, self.period, 10 if self.points is None else self.points)
         if self.points is not None:
             raise ValueError(f"points={self.points} belongs to the staircase, not to the {self.teaching} signal")
-        return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.amplitude, self.period)
+        if self.teaching == "adaptive":
+            return osc.Adaptive(self.period, **({} if self.amplitude is None else {"amplitude": self.amplitude}))
+        return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.fixed_amplitude, self.period)
+
+    @property
+    def fixed_amplitude(self) -> float:
+        """The amplitude of a signal that keeps it."""
+        return 0.4 if self.amplitude is None else self.amplitude
 
 
 NOISES: dict[str, tuple[str, ...]] = {

@@ -82,8 +82,11 @@ class Train:
     cycles: int = 2
     """Cycles per update of the lock-in."""
 
-    discard: int = 1
-    """How many of them, at the start, to leave out of the gradient."""
+    discard: int | None = None
+    """How many of them, at the start, to leave out of the gradient; if not given, those before the network locked."""
+
+    start: Literal["rest", "settled"] = "settled"
+    """Where the neurons of the lock-in start at each update: at rest, or at the free equilibrium."""
 
     always_on: bool = False
     """Carry the neurons' state from input to input, instead of starting from rest."""
@@ -129,7 +132,7 @@ class Train:
 
     images: Annotated[Images, tyro.conf.arg(name="")] = field(default_factory=Images)
     network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
-    signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=lambda: Signal(period=100.0))
+    signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=lambda: Signal("adaptive", period=100.0))
     integration: Annotated[Integration, tyro.conf.arg(name="")] = field(
         default_factory=lambda: Integration(solver="euler", steps_per_cycle=100)
     )
@@ -260,12 +263,13 @@ class Train:
             for name in _changed(self) if self.estimator not in owners else ():
                 if name in options:
                     raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
-        amplitude, noise = self.signal.amplitude, self.noise.build()
+        amplitude, noise = self.signal.fixed_amplitude, self.noise.build()
         if self.estimator == "lock-in":
             arguments = self.integration.arguments()
             lock_in = osc.LockIn(
-                self.signal.build(), cycles=self.cycles, discard=self.discard, noise=noise, **arguments
-            )
+                self.signal.build(), cycles=self.cycles, discard=self.discard, noise=noise, start=self.start,
+                **arguments,
+            )  # fmt: skip
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
@@ -329,7 +333,9 @@ GROUPS: dict[str, Any] = {name: value for name, value in vars(Train()).items() i
 """The options that `Train` shares with other commands, as they are by default."""
 
 OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("cycles", "discard", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): ("lock-in",),
+    ("cycles", "discard", "start", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): (
+        "lock-in",
+    ),
     ("amplitude",): ("lock-in", "phases", "classic"),
     ("points",): ("lock-in", "phases"),
     ("noise",): ("lock-in", "phases", "classic"),
@@ -378,7 +384,17 @@ class _Rows:
         self.columns: list[str] = []
 
     def __call__(self, row: dict[str, Any], net: Any) -> None:
-        names = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "residual", "seconds")
+        names = (
+            "epoch",
+            "loss",
+            "error",
+            "validation_loss",
+            "validation_error",
+            "cosine",
+            "error_bar",
+            "amplitude",
+            "seconds",
+        )
         if not self.columns:
             self.columns = [name for name in names if name in row]
             print("  ".join(f"{name.replace('_', ' '):>16}" for name in self.columns))

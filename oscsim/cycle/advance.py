@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
+from oscsim._arrays import describe
 from oscsim.cycle.equation import bounded, first_step, integrate, signal_at
 from oscsim.cycle.noisy import as_read, integrate_noisily, noise_keys, scan_in_blocks
 from oscsim.cycle.plan import Cycle, Plan, as_plan
@@ -14,9 +15,9 @@ from oscsim.cycle.state import Effort, State, Watched
 from oscsim.demodulation import Reading
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.noise.base import (
-    as_noises,
-)
+from oscsim.noise.base import as_noises
+from oscsim.readings import sample_norm
+from oscsim.teaching import Tuning
 
 
 def advance(
@@ -61,7 +62,7 @@ def advance_watching(
 ) -> tuple[State, Reading, Watched | None, Effort]:
     """`advance`, with samples of the watched neurons (flat indices into the first sample's layers) and the effort."""
     ticks, demodulator = plan.ticks, plan.demodulator
-    noises = as_noises(noise)
+    noises, adaptive, teaching = as_noises(noise), teaching, state.drive(teaching)
     keys = noise_keys(noises, state, key, plan)
     length = jnp.asarray(teaching.period / ticks, net.dtype)
     held = getattr(teaching, "points", None) is not None
@@ -84,7 +85,7 @@ def advance_watching(
         effort = jax.tree.map(jnp.add, effort, steps)
         if plan.steps_per_cycle is None:  # an adaptive solver starts each tick with the mean step of the last one
             step = length / jnp.maximum(steps.accepted, 1)
-        watched = None if watch is None else Watched(_pick(s, watch), beta)
+        watched = None if watch is None else Watched(_pick(s, watch), beta.reshape(-1)[0])
         return (u, read, diverged, effort, step, disturbed), watched
 
     none = jnp.zeros((), jnp.int32)
@@ -103,7 +104,18 @@ def advance_watching(
     u, read, diverged, effort, _, disturbed = carry
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
     number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
-    return State(u, number, read, reading, diverged, disturbed), reading, watched, effort
+    tuning = None if state.tuning is None else _tuned(adaptive, state.tuning, reading, bool(noises))
+    return State(u, number, read, reading, diverged, disturbed, tuning), reading, watched, effort
+
+
+def _tuned(teaching: Any, tuning: Tuning, reading: Any, noisy: bool) -> Tuning:
+    """The amplitudes for the next cycle."""
+    if not reading.has_image:
+        raise ValueError(
+            f"{describe(teaching)} tunes itself by harmonic -1, which was not read: use a demodulator with harmonics="
+            "(-1, 0, 1)"
+        )
+    return teaching.tune(tuning, sample_norm(reading[-1]), sample_norm(reading[1]), noisy)
 
 
 def _pick(s: Layers, watch: tuple[Any, ...]) -> Layers:

@@ -18,6 +18,7 @@ from oscsim.noise.base import (
     as_noises,
     require_noise_key,
 )
+from oscsim.teaching import is_adaptive
 
 
 class State(eqx.Module):
@@ -30,6 +31,7 @@ class State(eqx.Module):
         reading: what was last read.
         diverged: whether the neurons ran away; the potentials are then the last finite ones, the reading is nan.
         noise: the state of each noise, or None.
+        tuning: the amplitudes of an `Adaptive` signal, or None.
     """
 
     potentials: Layers
@@ -38,6 +40,11 @@ class State(eqx.Module):
     reading: Reading
     diverged: Bool[Array, ""]
     noise: Any = None
+    tuning: Any = None
+
+    def drive(self, teaching: Any) -> Any:
+        """The signal of the present cycle: at each sample's own amplitude where that tunes itself."""
+        return teaching if self.tuning is None else teaching.at(self.tuning.amplitude)
 
 
 class Watched(eqx.Module):
@@ -79,7 +86,8 @@ def begin(
     plan = as_plan(cycle, teaching, net, noise)
     u = net.rest(inputs.x.shape[0]) if potentials is None else potentials
     u = to_complex(u)
-    demodulator = _first_reader(net, plan, u)
+    tuning = teaching.begin(inputs.x.shape[0], net.dtype) if is_adaptive(teaching) else None
+    demodulator = _first_reader(net, plan, u, tuning)
     return State(
         potentials=u,
         cycle=jnp.zeros((), jnp.int32),
@@ -87,17 +95,19 @@ def begin(
         reading=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(plan.demodulator.read, demodulator)),
         diverged=jnp.zeros((), bool),
         noise=begin_noise(as_noises(noise), key, u),
+        tuning=tuning,
     )
 
 
-def _first_reader(net: AbstractNetwork, plan: Plan, u: Layers) -> Any:
+def _first_reader(net: AbstractNetwork, plan: Plan, u: Layers, tuning: Any) -> Any:
     """The demodulator's state before it has seen anything."""
-    return plan.demodulator.init(net.activities(u), jnp.zeros((), complex_of(net.dtype)), plan.ticks)
+    shape = () if tuning is None else tuning.amplitude.shape
+    return plan.demodulator.init(net.activities(u), jnp.zeros(shape, complex_of(net.dtype)), plan.ticks)
 
 
 def read_anew(state: State, net: AbstractNetwork, plan: Plan) -> State:
     """The same neurons, noise and time, with a demodulator that has seen nothing of the past."""
-    return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(net, plan, state.potentials))
+    return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(net, plan, state.potentials, state.tuning))
 
 
 def begin_noise(noises: tuple[AbstractNoise, ...], key: Any, u: Layers) -> Any:

@@ -7,7 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim._arrays import is_traced, require_positive
+from oscsim.error_bars import TOLERANCE, GradientError, report
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.inputs import Inputs
 
 
@@ -19,7 +21,9 @@ class Estimate(eqx.Module):
         loss: the mean loss at the activities that the estimator takes for the free equilibrium.
         activities: those activities, one (batch, neurons) array per layer.
         residual: how far from settled: the largest residual of its states, or the lock residual of the last cycle.
-        valid: whether the neurons settled, or did not diverge. Under jit nothing can be raised: look here.
+        valid: whether the neurons settled, or did not diverge, and the error that is known is within the tolerance of
+            10 %. Under jit nothing can be raised: look here.
+        error: how right the gradient is, by its own measure; None where the estimator has none.
     """
 
     gradient: Any
@@ -27,20 +31,70 @@ class Estimate(eqx.Module):
     activities: Layers
     residual: Float[Array, ""]
     valid: Bool[Array, ""]
+    error: GradientError | None = None
 
 
 class AbstractEstimator(eqx.Module):
-    """A way to obtain the gradient of the mean loss of a batch."""
+    """A way to obtain the gradient of the mean loss of a batch.
+
+    One of your own gives `estimate`, and `init` where it carries a state from batch to batch.
+    """
+
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+        """What is carried from batch to batch, before the first one: None for most."""
+        return None
 
     @abc.abstractmethod
-    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
-        """The estimate for one batch; works under jit, where nothing is raised."""
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
+        """The state after a batch, and the estimate for it; works under jit, where nothing is raised."""
+
+    def __call__(
+        self,
+        net: AbstractNetwork,
+        x: Any,
+        y: Any,
+        key: Key[Array, ""] | None = None,
+        *,
+        tolerance: float = TOLERANCE,
+        throw: bool = False,
+    ) -> Estimate:
+        """The estimate for one batch, without a past; works under jit, where nothing is raised.
+
+        Args:
+            net: the neurons.
+            x: inputs, (batch, ...).
+            y: targets, (batch,) labels or (batch, classes).
+            key: for noise.
+            tolerance: a larger error than this gives a warning that says why, and what to do.
+            throw: raise an error instead.
+
+        Raises:
+            InexactGradientError: with `throw`, the error is above the tolerance.
+        """
+        require_positive("tolerance", tolerance)
+        if isinstance(net, AbstractNetwork):
+            check_parameters(net)
+        inputs = Inputs.of(net, x, y)
+        estimate = self.estimate(self.init(net, inputs, key), net, inputs, key)[1]
+        if not is_traced(estimate):
+            report(estimate.error, tolerance, throw)
+        return estimate
 
 
 @eqx.filter_jit
 def estimate_at(
-    net: AbstractNetwork, inputs: Inputs, gradient: Any, activities: Layers, residual: Array, valid: Array
+    net: AbstractNetwork,
+    inputs: Inputs,
+    gradient: Any,
+    activities: Layers,
+    residual: Array,
+    valid: Array,
+    error: GradientError | None = None,
 ) -> Estimate:
     """The estimate with the loss at the activities taken for the free equilibrium (their real parts)."""
     real = tuple(layer.real for layer in activities)
-    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, valid)
+    if error is not None:
+        valid = valid & ~(error.total > TOLERANCE)
+    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, valid, error)

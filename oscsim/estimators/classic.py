@@ -24,7 +24,7 @@ from oscsim.equilibrium import (
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
-from oscsim.networks.base import AbstractNetwork, check_parameters
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.noise.base import as_noises, require_noise_key
@@ -76,21 +76,21 @@ class Classic(AbstractEstimator):
         if self.readings > 1 and noise is None:
             raise ValueError(f"readings={readings} without noise would all be equal: leave it out")
 
-    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
-        check_parameters(net)
-        inputs = Inputs.of(net, x, y)
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
         if self.steps is not None:
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
             estimate = _stepped(net, inputs, self.amplitude, steps, self.noise, key, self.readings)
             require_finite(estimate, self)
-            return estimate
+            return state, estimate
         level = default_tolerance(net.dtype)
         free = free_equilibrium(net, inputs)
         nudged = settle_inputs(net, inputs, self.amplitude, np.asarray(level), start=free.potentials)
         if not is_traced(nudged):
             require_settled(net, inputs, nudged, self.amplitude, level)
-        return _settled(net, inputs, self.amplitude, free, nudged)
+        return state, _settled(net, inputs, self.amplitude, free, nudged)
 
 
 def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:

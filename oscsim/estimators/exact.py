@@ -15,7 +15,7 @@ from oscsim.equilibrium import (
     exact_solution,
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 
@@ -37,17 +37,17 @@ class Exact(AbstractEstimator):
         if self.method not in ("implicit", "bptt"):
             raise ValueError(f"method={self.method!r}: use 'implicit' or 'bptt'")
 
-    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
-        check_parameters(net)
-        inputs = Inputs.of(net, x, y)
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
         gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
-        return estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
+        return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
 
 
 class Backpropagation(AbstractEstimator):
     """The gradient of a feed-forward network by ordinary backpropagation: the baseline that learns without dynamics."""
 
-    def __call__(self, net: Any, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+    def estimate(self, state: Any, net: Any, inputs: Inputs, key: Key[Array, ""] | None = None) -> tuple[Any, Estimate]:
         """The gradient for one batch.
 
         Raises:
@@ -58,8 +58,7 @@ class Backpropagation(AbstractEstimator):
                 f"net is a {type(net).__name__}: use a feed-forward network, or Exact('bptt') for a "
                 "network with dynamics"
             )
-        inputs = Inputs.of(net, x, y)
-        return _backpropagated(net, inputs)
+        return state, _backpropagated(net, inputs)
 
 
 @eqx.filter_jit

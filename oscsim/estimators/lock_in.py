@@ -11,15 +11,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim._arrays import as_count, is_traced
+from oscsim._arrays import all_finite, as_count, is_traced, norm, require_positive
+from oscsim.average import Average, accumulated, response_change
 from oscsim.cycle import Cycle, Plan, State, advance, as_plan, check_drive, divergence, first_state, read_anew
-from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
+from oscsim.demodulation import AbstractDemodulator, require_whole
+from oscsim.equilibrium import free_equilibrium
+from oscsim.error_bars import TOLERANCE, gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.noise.base import as_noises, require_noise_key
-from oscsim.readings import require_turning, running_mean
+from oscsim.readings import require_turning
+from oscsim.teaching import is_adaptive
 
 
 class LockIn(AbstractEstimator):
@@ -30,11 +34,16 @@ class LockIn(AbstractEstimator):
 
     Attributes:
         teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
-        cycles: how many cycles to run from rest.
-        discard: how many of them to leave out at the start.
+        cycles: how many cycles to run, at least.
+        discard: how many of them to leave out at the start, and after each change of a sample's amplitude; by default
+            those before the network locked.
         extrapolate: Richardson extrapolation over two periods (at equal step size, where steps are fixed).
         noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
         cycle: solver, steps, ticks and demodulator, as in `simulate`.
+        start: `"rest"`, or `"settled"`: the free equilibrium.
+        accuracy: go on until the estimate's own error bar is below this.
+        most: how many cycles at most, where samples whose amplitude was lowered, or the accuracy, ask for more; by
+            default 4 times `cycles`, 64 times with an accuracy.
 
     Raises:
         ValueError: `discard` leaves no cycle, or `steps_per_cycle` is odd with `extrapolate`; when called, as
@@ -45,17 +54,20 @@ class LockIn(AbstractEstimator):
 
     teaching: Any
     cycles: int = eqx.field(static=True)
-    discard: int = eqx.field(static=True)
+    discard: int | None = eqx.field(static=True)
     extrapolate: bool = eqx.field(static=True)
     noise: Any
     cycle: Cycle
+    start: str = eqx.field(static=True)
+    accuracy: float | None
+    most: int = eqx.field(static=True)
 
     def __init__(
         self,
         teaching: Any,
         *,
         cycles: int = 3,
-        discard: int = 1,
+        discard: int | None = None,
         extrapolate: bool = False,
         noise: Any = None,
         demodulator: AbstractDemodulator | None = None,
@@ -63,34 +75,68 @@ class LockIn(AbstractEstimator):
         solver: diffrax.AbstractSolver | None = None,
         stepsize_controller: diffrax.AbstractStepSizeController | None = None,
         steps_per_cycle: int | None = None,
+        start: str = "rest",
+        accuracy: float | None = None,
+        most: int | None = None,
     ):
         cycles = as_count("cycles", cycles)
-        if as_count("discard", discard, 0) >= cycles:
+        if discard is not None and as_count("discard", discard, 0) >= cycles:
             raise ValueError(f"discard={discard} leaves nothing of {cycles} cycles: use 0 to {cycles - 1}")
         if demodulator is not None:
-            require_whole(demodulator, discard)
+            discard = demodulator.warm_up if discard is None and demodulator.warm_up else discard
+            require_whole(demodulator, discard or 0)
+            if discard is not None and discard >= cycles:
+                raise ValueError(
+                    f"cycles={cycles}: the first {discard} readings are not whole, use {discard + 1} or more"
+                )
+        if start not in ("rest", "settled"):
+            raise ValueError(f"start={start!r}: use 'rest' or 'settled'")
+        if accuracy is not None:
+            require_positive("accuracy", accuracy)
+        if most is None:
+            most = cycles * (4 if accuracy is None else 64)
+        if as_count("most", most) < cycles:
+            raise ValueError(f"most={most} is fewer than cycles={cycles}: use {cycles} or more")
+        self.start, self.accuracy, self.most = start, None if accuracy is None else float(accuracy), most
         if extrapolate and steps_per_cycle is not None and steps_per_cycle % 2:
             raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
                              "takes half the steps")  # fmt: skip
-        self.teaching, self.cycles, self.discard, self.extrapolate = teaching, int(cycles), int(discard), extrapolate
+        self.teaching, self.cycles, self.extrapolate = teaching, int(cycles), extrapolate
+        self.discard = None if discard is None else int(discard)
         as_noises(noise)
         self.noise = noise
         self.cycle = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
 
-    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+        """What is carried from batch to batch: the starting amplitude of an `Adaptive` signal; None for any other."""
+        check_drive(net, self.teaching)
+        return Carried.of(self.teaching, net.dtype) if is_adaptive(self.teaching) else None
+
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
         check_drive(net, self.teaching)
         require_noise_key(as_noises(self.noise), key)
-        inputs = Inputs.of(net, x, y)
         if not self.extrapolate:
-            return self.present(self.begin(net, inputs, key), net, inputs, key)[1]
+            return self._alone(state, net, inputs, key)
         long, half = self._two_periods(net)
         check_drive(net, half.teaching)
-        estimate = long.present(long.begin(net, inputs, key), net, inputs, key)[1]
+        state, estimate = long._alone(state, net, inputs, key)
         other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
-        short = half.present(half.begin(net, inputs, other), net, inputs, other)[1]
-        gradient = jax.tree.map(lambda long, short: (4 * long - short) / 3, estimate.gradient, short.gradient)
-        residual = jnp.maximum(estimate.residual, short.residual)
-        return Estimate(gradient, estimate.loss, estimate.activities, residual, estimate.valid & short.valid)
+        _, short = half._alone(state, net, inputs, other)
+        return state, extrapolated(estimate, short)
+
+    def _alone(
+        self, carried: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+    ) -> tuple[Any, Estimate]:
+        """One run from its start: what is carried on, and the estimate."""
+        lock_in = self if carried is None else self._at(carried.amplitude)
+        state, estimate = lock_in.present(lock_in.begin(net, inputs, key, carried), net, inputs, key)
+        return None if carried is None else carried.after(self.teaching, state.tuning), estimate
+
+    def _at(self, amplitude: Array) -> "LockIn":
+        """The same with a signal that starts at this amplitude."""
+        return eqx.tree_at(lambda lock_in: lock_in.teaching, self, self.teaching.at(amplitude))
 
     def planned(self, net: AbstractNetwork) -> "LockIn":
         """The same with the steps that its noise asks for, which cannot be found once the period is traced.
@@ -107,22 +153,30 @@ class LockIn(AbstractEstimator):
         cycle = Cycle(self.cycle.solver, None, steps, ticks, self.cycle.demodulator)
         return eqx.tree_at(lambda lock_in: lock_in.cycle, self, cycle)
 
-    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
-        """The state that the first input is presented to: rest."""
+    def begin(
+        self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None, carried: Any = None
+    ) -> State:
+        """The state that the first input is presented to: rest, or settled."""
         plan = as_plan(self.cycle, self.teaching, net, self.noise)
-        return first_state(net, inputs, self.teaching, cycle=plan, noise=self.noise, key=key)
+        potentials = free_equilibrium(net, inputs).potentials if self.start == "settled" else None
+        state = first_state(net, inputs, self.teaching, cycle=plan, potentials=potentials, noise=self.noise, key=key)
+        if carried is None:
+            return state
+        return eqx.tree_at(lambda s: s.tuning.floor, state, carried.floor)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
     ) -> tuple[State, Estimate]:
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
         plan = as_plan(self.cycle, self.teaching, net, self.noise)
-        counts = np.int32(self.cycles), np.int32(self.discard)
-        state, reading, estimate = _presented(state, net, inputs, self.teaching, plan, key, *counts, self.noise)
-        if not is_traced(reading):
+        discard = None if self.discard is None else np.int32(self.discard)
+        accuracy = None if self.accuracy is None else np.asarray(self.accuracy, net.dtype)
+        counts = Counts(np.int32(self.cycles), discard, np.int32(self.most), accuracy)
+        state, average, estimate = _presented(state, net, inputs, self.teaching, plan, key, counts, self.noise)
+        if not is_traced(estimate):
             if bool(state.diverged):
                 raise DivergenceError(divergence(net, self.teaching, state))
-            require_turning(self.teaching, reading)
+            require_turning(self.teaching, average.mean)
         return state, estimate
 
     def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
@@ -143,22 +197,46 @@ class LockIn(AbstractEstimator):
                 solver=self.cycle.solver,
                 stepsize_controller=self.cycle.stepsize_controller,
                 steps_per_cycle=steps,
+                start=self.start,
+                accuracy=self.accuracy,
             )
 
         half, fewer = (
             (None, ticks) if steps is None else (steps // 2, None if ticks is None else math.gcd(ticks, steps // 2))
         )
         long = lock_in(self.teaching, self.cycles, self.discard, steps, ticks)
+        if self.discard is None:
+            return long, lock_in(teaching, 2 * self.cycles, None, half, fewer)
         return long, lock_in(teaching, self.cycles + self.discard, 2 * self.discard, half, fewer)
 
 
-class AlwaysOn(eqx.Module):
+class Carried(eqx.Module):
+    """What an `Adaptive` signal hands on from batch to batch.
+
+    Attributes:
+        amplitude: what the next batch starts with.
+        floor: the size of the image that noise alone leaves.
+    """
+
+    amplitude: Array
+    floor: Array
+
+    @staticmethod
+    def of(teaching: Any, dtype: Any) -> "Carried":
+        """Before the first batch."""
+        return Carried(jnp.asarray(teaching.amplitude, dtype), jnp.asarray(jnp.inf, dtype))
+
+    def after(self, teaching: Any, tuning: Any) -> "Carried":
+        """After a batch whose amplitudes ended like this."""
+        return Carried(teaching.next_start(self.amplitude, tuning), tuning.floor)
+
+
+class AlwaysOn(AbstractEstimator):
     r"""Learning without phases: the signal turns without interruption, inputs come and go, the state is carried over.
 
-    Each input meets the neurons as the one before left them. After `lock_in.cycles` cycles of it, the readings of all
-    but the first `lock_in.discard` of them make the estimate; weights move at that cycle boundary and the next input
-    arrives. Each sample of a batch is a stream of its own. For `oscsim.train`; there is no estimate without a past, so
-    it is not called as other estimators are.
+    Each input meets the neurons as the one before left them. After `lock_in.cycles` cycles of it, the readings of those
+    that count make the estimate; weights move at that cycle boundary and the next input arrives. Each sample of a
+    batch is a stream of its own. Called as a single estimate it starts from rest, as its `LockIn` does.
 
     Attributes:
         lock_in: signal, cycles per input, cycles to discard after an input arrives, and how to integrate and read.
@@ -180,18 +258,34 @@ class AlwaysOn(eqx.Module):
         """The same with the steps that its noise asks for: see `LockIn.planned`."""
         return AlwaysOn(self.lock_in.planned(net))
 
-    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
-        """The state before the first input: rest."""
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
+        """The neurons' state before the first input."""
         check_drive(net, self.lock_in.teaching)
         return self.lock_in.begin(net, inputs, key)
 
-    def present(
-        self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+    def estimate(
+        self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[State, Estimate]:
         """Show the next input: the state after it, and the estimate, which is of this input alone."""
         lock_in = self.lock_in
         plan = as_plan(lock_in.cycle, lock_in.teaching, net, lock_in.noise)
-        return lock_in.present(read_anew(state, net, plan), net, inputs, key)
+        state = read_anew(state, net, plan)
+        if state.tuning is not None:  # amplitudes belong to the inputs: the new ones start where most ended
+            start = lock_in.teaching.next_start(jnp.median(state.tuning.amplitude), state.tuning)
+            fresh = lock_in.teaching.at(start).begin(inputs.x.shape[0], net.dtype)
+            fresh = eqx.tree_at(lambda tuning: tuning.floor, fresh, state.tuning.floor)
+            state = eqx.tree_at(lambda s: s.tuning, state, fresh)
+        return lock_in.present(state, net, inputs, key)
+
+
+def extrapolated(long: Estimate, half: Estimate) -> Estimate:
+    r"""Richardson extrapolation of an estimate at a period and one at half of it: $(4\, g(T) - g(T/2)) / 3$."""
+    gradient = jax.tree.map(lambda a, b: (4 * a - b) / 3, long.gradient, half.gradient)
+    residual = jnp.maximum(long.residual, half.residual)
+    size = jnp.maximum(norm(gradient), jnp.finfo(residual.dtype).tiny)
+    bias = norm(jax.tree.map(jnp.subtract, long.gradient, half.gradient)) / (3 * size)
+    error = long.error.extrapolated(half.error, bias)
+    return Estimate(gradient, long.loss, long.activities, residual, ~(error.total > TOLERANCE), error)
 
 
 def _twice_as_fast(teaching: Any) -> Any:
@@ -206,30 +300,100 @@ def _twice_as_fast(teaching: Any) -> Any:
 
 
 @eqx.filter_jit
-def _presented(state: State, net: AbstractNetwork, inputs: Inputs, *how: Any) -> tuple[State, Reading, Estimate]:
-    """`mean_reading`, with the estimate in it in place of the residual."""
-    state, reading, residual = mean_reading(state, net, inputs, *how)
-    gradient = reading.gradient(net, inputs)
-    return state, reading, estimate_at(net, inputs, gradient, reading.mean, residual, ~state.diverged)
-
-
-def mean_reading(
+def _presented(
     state: State,
     net: AbstractNetwork,
     inputs: Inputs,
     teaching: Any,
     plan: Plan,
     key: Any,
-    cycles: Any,
-    discard: Any,
+    counts: "Counts",
     noise: Any,
-) -> tuple[State, Reading, Array]:
-    """The state after some cycles, the mean reading of those after the first `discard`, and the last lock residual."""
+) -> tuple[State, Average, Estimate]:
+    """`averaged`, and the estimate in it."""
+    found = averaged(state, net, inputs, teaching, plan, key, counts, noise)
+    gradient, error = gradient_and_error(net, inputs, found.average, found.change, teaching, plan, noise)
+    valid = ~found.state.diverged & all_finite(gradient)
+    return (
+        found.state,
+        found.average,
+        estimate_at(net, inputs, gradient, found.average.mean.mean, found.residual, valid, error),
+    )
 
-    def one(number, carry):
-        state, mean, _ = carry
+
+class Counts(eqx.Module):
+    """How many cycles to run, and which of them count.
+
+    Attributes:
+        cycles: how many at least.
+        discard: how many do not count, from the start and from each change of a sample's amplitude; None leaves out
+            those before the network locked.
+        most: how many at most, where samples whose amplitude was lowered, or the accuracy, ask for more.
+        accuracy: the error to go on for until it is reached; None for none.
+    """
+
+    cycles: Any
+    discard: Any
+    most: Any
+    accuracy: Any = None
+
+
+class Averaged(eqx.Module):
+    """What some cycles gave: the state after them, the average reading, and how much the last cycle changed it.
+
+    Attributes:
+        state: after the last cycle.
+        average: of the cycles that count.
+        change: of each sample's response in the last cycle, relative; infinite where there was one cycle only.
+        residual: the lock residual of the last cycle.
+    """
+
+    state: State
+    average: Average
+    change: Array
+    residual: Array
+
+
+def averaged(
+    state: State,
+    net: AbstractNetwork,
+    inputs: Inputs,
+    teaching: Any,
+    plan: Plan,
+    key: Any,
+    counts: Counts,
+    noise: Any,
+) -> Averaged:
+    """Run cycles and average what is read in them: pure, with memory that does not grow with their number."""
+
+    def one(carry):
+        number, state, average, _, _ = carry
         new, reading = advance(state, net, inputs, teaching, key, cycle=plan, noise=noise)
-        return new, running_mean(mean, reading, number - discard), reading.change(state.reading)
+        residual, change = reading.change(state.reading), response_change(reading, state.reading, number)
+        age = number if state.tuning is None else state.tuning.age
+        average = accumulated(average, reading, residual, age, counts.discard)
+        return number + 1, new, average, residual, change
 
-    nothing = jax.tree.map(jnp.zeros_like, state.reading), jnp.zeros((), net.dtype)
-    return lax.fori_loop(0, cycles, one, (state, *nothing))
+    def wanting(carry):
+        number, state, average, _, change = carry
+        wanted = jnp.zeros((), bool)
+        if state.tuning is not None:
+            unread = state.tuning.age <= (1 if counts.discard is None else counts.discard)
+            wanted |= jnp.any(state.tuning.lowered & unread)
+        if counts.accuracy is not None:
+            error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
+            # Two cycles at least: one can look good by chance.
+            enough = jnp.min(average.count) >= 2
+            wanted |= ~(enough & (error.total <= counts.accuracy))
+        return (number < counts.cycles) | ((number < counts.most) & wanted & ~state.diverged)
+
+    batch = inputs.x.shape[0]
+    start = (
+        jnp.zeros((), jnp.int32),
+        state,
+        Average.empty(state.reading),
+        jnp.zeros((), net.dtype),
+        jnp.full(batch, jnp.inf, net.dtype),
+    )
+    _, state, average, residual, change = lax.while_loop(wanting, one, start)
+    return Averaged(state, average, change, residual)

@@ -24,7 +24,7 @@ from oscsim.equilibrium import (
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
-from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.noise.base import as_noises, require_noise_key
@@ -87,17 +87,17 @@ class Phases(AbstractEstimator):
         self.steps = steps
         self.noise = noise
 
-    def __call__(self, net: AbstractNetwork, x: Any, y: Any, key: Key[Array, ""] | None = None) -> Estimate:
-        check_parameters(net)
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
         if self.points > 2:
             require_holomorphic(net, f"Phases with {self.points} complex points")
-        inputs = Inputs.of(net, x, y)
         if self.steps is not None:
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
             estimate = _stepped_phases(net, inputs, self.amplitude, self.points, steps, self.noise, key)
             require_finite(estimate, self)
-            return estimate
+            return state, estimate
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
         estimate, free, nudged, betas = _settled_phases(net, inputs, self.amplitude, self.points, np.asarray(tolerance))
         if not is_traced(estimate):
@@ -105,7 +105,7 @@ class Phases(AbstractEstimator):
             for k, beta in enumerate(np.asarray(betas)):
                 point = jax.tree.map(lambda a, k=k: a[k], nudged)
                 require_settled(net, inputs, point, beta, tolerance)
-        return estimate
+        return state, estimate
 
 
 @eqx.filter_jit
@@ -131,7 +131,7 @@ def _settled_phases(
     # Conjugate partners give the same term: count them twice instead of building them.
     count = jnp.asarray([1 if 2 * k % points == 0 else 2 for k in range(len(half))], net.dtype)
     reading = Points(nudged.activities, half)
-    gradient = reading.gradient(net, inputs, count / points)
+    gradient = reading.gradient(net, inputs, count / points, free.activities)
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
     return estimate_at(net, inputs, gradient, free.activities, residual, residual <= tolerance), free, nudged, half
 
@@ -159,6 +159,6 @@ def _stepped_phases(
 
     start = to_complex(free) if points > 2 else free
     _, activities = lax.scan(point, start, (circle, keys[:-1]))
-    gradient = Points(activities, circle).gradient(net, inputs)
+    gradient = Points(activities, circle).gradient(net, inputs, free=net.activities(free))
     residual = movement(net, inputs, free)
     return estimate_at(net, inputs, gradient, net.activities(free), residual, all_finite((free, activities)))

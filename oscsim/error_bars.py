@@ -1,0 +1,429 @@
+r"""How right an estimate is, measured on the estimate itself.
+
+With a teaching signal that turns one way, below the convergence radius, locked and without noise, harmonic -1 of every
+neuron is exactly zero. What stands there, the *image*, is contamination, and about as large as that in harmonic 1:
+noise, transients and rounding put the same power into both, and past the radius negative harmonics appear. Passed
+through the gradient's formula in place of the response, the image is a sample of the gradient's error:
+
+$$g_{img} = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Phi(\theta; x, c_0 + \epsilon\, \overline{c_{-1}} / a_1, y, 0)$$
+
+What the image does not see has an entry of its own: the error of $c_0$, the lag behind a finite period, the steps of
+the solver, and couplings without symmetry.
+"""
+
+import math
+import warnings
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from oscsim._arrays import complex_of, norm
+from oscsim.average import Average, turns_one_way
+from oscsim.cycle import Plan
+from oscsim.errors import InexactGradientError, InexactGradientWarning
+from oscsim.networks.base import AbstractNetwork, Layers, named
+from oscsim.networks.inputs import Inputs
+from oscsim.noise.base import AbstractForcing, as_noises
+from oscsim.readings import Phasors, per_sample, response_gradient, sample_norm
+from oscsim.response.asymmetry import asymmetry_error
+from oscsim.response.linear import gradient_read, linear_response
+
+TOLERANCE = 0.1
+"""A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""
+
+LAG = 1.5
+r"""The lag is about so many times the squared quadrature, $(|g_q| / |g|)^2$: 1 for one real mode, more for several."""
+
+LOST = 0.1
+"""A sample whose image is above this share of its response contributes an error worth naming."""
+
+
+class GradientError(eqx.Module):
+    r"""How right a gradient is: the size of each part of its error, relative to the norm of the gradient.
+
+    A part that cannot be known is nan, and `reasons` says why.
+
+    Attributes:
+        contamination: noise, transients, rounding and a lost analytic regime: from the image, and from the scatter of
+            $c_0$, which the image does not see.
+        lag: what the finite period leaves, $O((\omega\tau)^2)$.
+        steps: what the solver's steps leave.
+        asymmetry: what couplings without symmetry leave; 0 where the force has a potential.
+        per_array: the same four for each array of parameters, relative to that array's own gradient: a pytree like the
+            gradient with an array (4,) in each place.
+        deviation: the standard deviation of each parameter, a pytree like the gradient; None without several cycles or
+            images.
+        per_sample: the image of each sample relative to its response; nan where there is none.
+        rounding: the part of `per_sample` that the precision alone explains.
+        change: how much each sample's response changed in the last cycle, relative to it.
+        kept: over how many cycles each sample was averaged.
+        skipped: how many cycles before those were left out.
+        amplitude: of each sample's teaching signal, $|a_1|$.
+        noisy: whether there was noise.
+    """
+
+    contamination: Float[Array, ""]
+    lag: Float[Array, ""]
+    steps: Float[Array, ""]
+    asymmetry: Float[Array, ""]
+    per_array: Any
+    deviation: Any
+    per_sample: Float[Array, " batch"]
+    rounding: Float[Array, " batch"]
+    change: Float[Array, " batch"]
+    kept: Int[Array, " batch"]
+    skipped: Int[Array, " batch"]
+    amplitude: Float[Array, " batch"]
+    noisy: bool = eqx.field(static=True, default=False)
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """All parts in squares; nan where the contamination is unknown. Other unknown parts are left out."""
+        rest = jnp.stack([self.lag, self.steps, self.asymmetry])
+        return jnp.sqrt(self.contamination**2 + jnp.nansum(rest**2))
+
+    def extrapolated(self, half: "GradientError", bias: Array) -> "GradientError":
+        r"""The error of $(4\, g(T) - g(T/2)) / 3$, where this is that of $g(T)$ and `half` that of $g(T/2)$.
+
+        `bias` is $|g(T) - g(T/2)| / 3$ relative to the gradient: the lag of $g(T)$. Of one mode, four times its square
+        is left. Equal steps of one size lag like the neurons, and are extrapolated with them.
+        """
+        both = jnp.hypot(4 * self.contamination, half.contamination) / 3
+        lag, steps = 4 * bias**2, 4 * self.steps**2
+        worse = jnp.fmax(self.per_sample, half.per_sample)
+        per_array = jax.tree.map(
+            lambda a, b: jnp.stack([jnp.hypot(4 * a[0], b[0]) / 3, lag, steps, a[3]]), self.per_array, half.per_array
+        )
+        replaced = (both, lag, steps, per_array, worse)
+        return eqx.tree_at(lambda e: (e.contamination, e.lag, e.steps, e.per_array, e.per_sample), self, replaced)
+
+    @property
+    def outside(self) -> Bool[Array, " batch"]:
+        """Samples outside the analytic regime: an image that neither noise, nor rounding, nor a transient explains."""
+        image = self.per_sample
+        explained = (3 * self.rounding > image) | (self.change > 0.5 * image)
+        return (image > LOST) & ~explained & (not self.noisy)
+
+    def by_name(self) -> dict[str, dict[str, float]]:
+        """`per_array` as numbers, by the name of the parameter array and of the part."""
+        return {name: dict(zip(PARTS, map(float, row), strict=True)) for name, row in named(self.per_array)}
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """A sentence for each part that is unknown or above `TOLERANCE`: what it is and what to do. Not under jit."""
+        return tuple(sentence for sentence, _ in self._findings())
+
+    def _findings(self) -> list[tuple[str, float]]:
+        """Sentences, each with the size of what it speaks of, the largest first; unknown parts last."""
+        found: list[tuple[str, float]] = []
+        contamination, lag = float(self.contamination), float(self.lag)
+        if math.isnan(contamination):
+            found.append(
+                (
+                    "contamination unknown: this signal turns both ways or is read as points, so it has no image, and "
+                    "there are no two cycles to compare; keep two cycles or more, or use Rotating",
+                    math.nan,
+                )
+            )
+        elif contamination > TOLERANCE:
+            found.append((self._cause(), contamination))
+        if lag > TOLERANCE:
+            found.append(
+                (f"the neurons lag behind the period by {_percent(lag)}; use a longer period, or extrapolate=True", lag)
+            )
+        elif math.isnan(lag):
+            found.append(("lag unknown: it is not in the quadrature of this reading", math.nan))
+        steps, asymmetry = float(self.steps), float(self.asymmetry)
+        if steps > TOLERANCE:
+            found.append(
+                (f"the solver's steps leave {_percent(steps)}; use more steps_per_cycle or tighter tolerances", steps)
+            )
+        elif math.isnan(steps):
+            found.append(("steps unknown: compare with half the step", math.nan))
+        if asymmetry > TOLERANCE:
+            found.append(
+                (
+                    f"the couplings are not symmetric, which leaves {_percent(asymmetry)} at any amplitude and period",
+                    asymmetry,
+                )
+            )
+        elif math.isnan(asymmetry):
+            found.append(("asymmetry unknown: the linear response at rest was not solved", math.nan))
+        return sorted(found, key=lambda item: (math.isnan(item[1]), -item[1] if item[1] == item[1] else 0))
+
+    def _cause(self) -> str:
+        """What the contamination is, and what to do."""
+        image = np.asarray(self.per_sample)
+        worst = int(np.argmax(np.where(np.isfinite(image), image, -1)))
+        size = _percent(float(self.contamination))
+        where = f"sample {worst} of {len(image)}, whose image is {_percent(float(image[worst]))} of its response"
+        rounding, change = float(self.rounding[worst]), float(self.change[worst])
+        if 3 * rounding > image[worst]:
+            return f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger amplitude, or float64"
+        if self.noisy:
+            return f"noise leaves {size} (worst in {where}); average more cycles, or use a larger amplitude"
+        if not math.isfinite(change):
+            return (
+                f"the only cycle leaves {size} (worst in {where}): a start that has not been forgotten, or an amplitude "
+                "past the convergence radius; run more cycles, or use start='settled'"
+            )
+        if change > 0.5 * image[worst]:
+            return f"not locked: the cycles still change, which leaves {size} (worst in {where}); run more cycles, or discard more"
+        outside = int(np.sum(np.asarray(self.outside)))
+        return (
+            f"outside the analytic regime: {max(outside, 1)} of {len(image)} samples are past their convergence radius, "
+            f"which leaves {size} (worst in {where}); lower the amplitude, or use Adaptive"
+        )
+
+    def __str__(self) -> str:
+        if not math.isfinite(float(self.total)):
+            head = "gradient of unknown accuracy"
+        else:
+            head = f"gradient good to {_percent(float(self.total))}"
+        parts = [
+            f"{name} {_percent(value)}"
+            for name, value in zip(
+                PARTS, map(float, (self.contamination, self.lag, self.steps, self.asymmetry)), strict=True
+            )
+            if (value > 0 and name != "asymmetry") or value > 1e-4
+        ]
+        if self.noisy:
+            parts = [part.replace("contamination", "noise") for part in parts]
+        sentences = "; ".join(self.reasons)
+        return head + (f": {', '.join(parts)}" if parts else "") + (f"; {sentences}" if sentences else "")
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+PARTS = ("contamination", "lag", "steps", "asymmetry")
+"""The parts of an error, in the order of `per_array`."""
+
+
+def _percent(value: float) -> str:
+    return "an unknown share" if not math.isfinite(value) else f"{100 * value:.2g} %"
+
+
+def gradient_and_error(
+    network: AbstractNetwork,
+    inputs: Inputs,
+    average: Average,
+    change: Float[Array, " batch"],
+    teaching: Any,
+    plan: Plan,
+    noise: Any = None,
+    lag: Any = None,
+) -> tuple[Any, GradientError]:
+    """The gradient in an average of readings, and how right it is: pure, works under jit.
+
+    Args:
+        network: the neurons.
+        inputs: what they were shown.
+        average: the readings.
+        change: of each sample's response in the last cycle, relative; nan or infinite where there was one alone.
+        teaching: the signal.
+        plan: how it was integrated and read.
+        noise: what disturbed it.
+        lag: the lag's own contribution as a pytree like the gradient, where it is known better than from the
+            quadrature.
+    """
+    reading, dtype = average.mean, network.dtype
+    gradient = reading.gradient(network, inputs)
+    size, sizes = norm(gradient), jax.tree.map(norm, gradient)
+    tiny = jnp.finfo(dtype).tiny
+    several = average.count > 1
+    unknown = jnp.asarray(jnp.nan, dtype)
+
+    def norms(tree):
+        return jax.tree.map(norm, tree)
+
+    def from_contrast():
+        moved = jax.jvp(lambda r: r.gradient(network, inputs), (reading,), (average.contrast,))[1]
+        known = jnp.all(several)
+        return jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
+
+    def from_image():
+        c_0, image = reading[0], image_response(reading)
+        seen = response_gradient(network, inputs, c_0, image, 0.0)
+        factor = jnp.asarray(mean_factor(noise, teaching, plan), dtype)
+        spread = mean_error(average, several & plan.demodulator.independent, factor)
+        chi = reading.response()
+        moved = jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (c_0,), (spread,))[1]
+        return jax.tree.map(lambda a, b: jnp.hypot(norm(a), norm(b)), seen, moved)
+
+    batch = len(reading.mean[0])
+    blank = jnp.full(batch, jnp.nan, dtype)
+    if isinstance(reading, Phasors):
+        if reading.has_image:
+            one_way = turns_one_way(reading)
+            parts = lax.cond(one_way, from_image, from_contrast)
+            image = jnp.where(one_way, reading.image_ratio(), jnp.nan)
+        else:
+            parts, image = from_contrast(), blank
+        chi = reading.response()
+        quadrature = norms(response_gradient(network, inputs, reading[0], tuple(-1j * c for c in chi), 0.0))
+        noise_free = jax.tree.map(
+            lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, parts
+        )
+        time = norm(noise_free) / jnp.maximum(size, tiny)
+        if lag is not None:
+            lags = norms(lag)
+        elif network.symmetric:
+            lags = jax.tree.map(lambda q, s: LAG * q**2 / jnp.maximum(s, tiny), noise_free, sizes)
+            lags = _rescaled(lags, LAG * time**2 * size)
+        else:
+            lags = jax.tree.map(lambda s: unknown, sizes)
+        rounding = rounding_ratio(reading)
+        amplitude = jnp.abs(reading.teaching[reading.harmonics.index(1)]).astype(dtype)
+    else:
+        parts, image, rounding = from_contrast(), blank, blank
+        amplitude = jnp.max(jnp.abs(reading.teaching), axis=0).astype(dtype)
+        lags, time = jax.tree.map(lambda s: unknown, sizes), unknown
+    steps = step_error(plan, teaching, time, dtype)
+    stepped = jax.tree.map(lambda s: steps * s, sizes)
+    skew = jax.tree.map(jnp.zeros_like, sizes) if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
+    all_parts = (parts, lags, stepped, skew)
+    per_array = jax.tree.map(lambda s, *p: jnp.stack(p) / jnp.maximum(s, tiny), sizes, *all_parts)
+    contamination, lagging, _, skewed = (norm(part) / jnp.maximum(size, tiny) for part in all_parts)
+    return gradient, GradientError(
+        contamination,
+        lagging,
+        steps,
+        skewed,
+        per_array,
+        None,
+        image,
+        rounding,
+        change,
+        average.count,
+        average.skipped,
+        amplitude,
+        noisy=bool(as_noises(noise)),
+    )
+
+
+def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
+    """Warn of a gradient whose own error is above a tolerance, or raise.
+
+    Raises:
+        InexactGradientError: with `throw`.
+    """
+    if error is None or not float(error.total) > tolerance:
+        return
+    if throw:
+        raise InexactGradientError(str(error))
+    warnings.warn(str(error), InexactGradientWarning, stacklevel=3)
+
+
+def _rescaled(norms: Any, total: Array) -> Any:
+    """Norms of arrays in the same proportions, of which the whole is `total`."""
+    factor = total / jnp.maximum(norm(norms), jnp.finfo(total.dtype).tiny)
+    return jax.tree.map(lambda a: a * factor, norms)
+
+
+def image_response(reading: Phasors) -> Layers:
+    r"""$\overline{c_{-1}} / a_1$, what stands for an error of the response $\chi = c_1 / a_1$."""
+    a_1 = reading.teaching[reading.harmonics.index(1)]
+    return tuple(jnp.conj(c) / per_sample(a_1, c) for c in reading[-1])
+
+
+def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array) -> Layers:
+    r"""A sample of the error of $c_0$: the contrast of the cycles where it is known, else from the image.
+
+    Real noise that is white down to zero frequency moves $c_0$ as much as twice the power of the image's real part.
+    """
+    from_image = (factor * math.sqrt(2) * c.real for c in average.mean[-1])
+    return tuple(
+        jnp.where(per_sample(measured, d), d, c.astype(d.dtype))
+        for d, c in zip(average.contrast[0], from_image, strict=True)
+    )
+
+
+def mean_factor(noise: Any, teaching: Any, plan: Plan) -> Any:
+    r"""$\sqrt{S(0) / S(\omega)}$ of the noise on the potentials, for the error of $c_0$ where one cycle is all there is.
+
+    Complex noise has half its power in each quadrature of $c_{-1}$, and so has $c_0$: then $1 / \sqrt 2$ of that.
+    """
+    forcings = [n for n in as_noises(noise) if isinstance(n, AbstractForcing)]
+    if not as_noises(noise):
+        return 1.0
+    complex_noise = all(getattr(n, "quadratures", "real") != "real" for n in as_noises(noise))
+    share = math.sqrt(0.5) if complex_noise else 1.0
+    if not forcings:
+        return share
+    omega = 2 * jnp.pi / teaching.period
+    slow, at = (sum(jnp.asarray(n.spectrum(w), float) for n in forcings) for w in (0.0, omega))
+    return share * jnp.sqrt(jnp.where(at > 0, slow / jnp.maximum(at, jnp.finfo(at.dtype).tiny), 1.0))
+
+
+def rounding_ratio(reading: Phasors) -> Float[Array, " batch"]:
+    """What rounding alone leaves of the response, relative: half a unit in the last place of the activities."""
+    sizes = sample_norm(reading[1])
+    eps = jnp.finfo(sizes.dtype).eps
+    return eps * sample_norm(reading[0]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+
+
+def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> Any:
+    """The norm of what asymmetry leaves, per parameter array, at the state that the neurons rest in."""
+    u = network.force(inputs.clamped, tuple(c.real for c in c_0), inputs.y, jnp.zeros((), network.dtype))
+    found = asymmetry_error(network, inputs, u)
+    return jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact)
+
+
+@eqx.filter_jit
+def response_lag(network: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array) -> Any:
+    r"""What the lag does to the gradient: that read with $\chi(\omega)$ minus that read with $\chi(0)$, at the state `u`."""
+    s = network.activities(u)
+
+    def read(omega):
+        return gradient_read(
+            network, inputs, s, linear_response(network, inputs, u, jnp.asarray(omega, network.dtype))[1]
+        )
+
+    return jax.tree.map(jnp.subtract, read(omega), read(0.0))
+
+
+def step_error(plan: Plan, teaching: Any, lag: Array, dtype: Any) -> Float[Array, ""]:
+    r"""The relative error that the solver's steps leave in the response.
+
+    Of equal steps: exact for one mode whose time constant is the measured lag, $|g_q| / (|g| \omega)$. An explicit
+    Runge-Kutta method with tableau $(A, b, c)$ and $z = -h / \tau$ answers $e^{i\omega t}$ with $\frac{h}{\tau}
+    b^\top (1 - zA)^{-1} e^{i\omega h c} / (e^{i\omega h} - 1 - z b^\top (1 - zA)^{-1} 1)$ in place of
+    $1 / (1 + i\omega\tau)$. Of adaptive steps: the controller's relative tolerance.
+    """
+    if plan.steps_per_cycle is None:
+        return jnp.asarray(getattr(plan.stepsize_controller, "rtol", jnp.nan), dtype)
+    tableau = tableau_of(plan.solver)
+    if tableau is None:
+        return jnp.asarray(jnp.nan, dtype)
+    matrix, weights, nodes = (jnp.asarray(a, complex_of(dtype)) for a in tableau)
+    turn = 2 * math.pi / plan.steps_per_cycle
+    # Steps that resolve no mode slower than themselves: the fastest mode that they can follow is about one step long.
+    x = jnp.maximum(jnp.nan_to_num(lag), turn).astype(dtype)  # omega tau
+    z = -turn / x
+    stages = jnp.eye(len(nodes)) - z * matrix
+    driven = weights @ jnp.linalg.solve(stages, jnp.exp(1j * turn * nodes))
+    kept = 1 + z * (weights @ jnp.linalg.solve(stages, jnp.ones_like(nodes)))
+    answer = -z * driven / (jnp.exp(jnp.asarray(1j * turn, nodes.dtype)) - kept)
+    exact = 1 / (1 + 1j * x)
+    return (jnp.abs(answer.real - exact.real) / exact.real).astype(dtype)
+
+
+def tableau_of(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The Butcher tableau of an explicit solver: its matrix, weights and nodes; None where it has no such form."""
+    if isinstance(solver, diffrax.Euler):
+        return np.zeros((1, 1)), np.ones(1), np.zeros(1)
+    tableau = getattr(solver, "tableau", None)
+    if not isinstance(tableau, diffrax.ButcherTableau):
+        return None
+    count = len(tableau.b_sol)
+    matrix = np.zeros((count, count))
+    for row, entries in enumerate(tableau.a_lower, start=1):
+        matrix[row, : len(entries)] = entries
+    return matrix, np.asarray(tableau.b_sol), np.concatenate([[0.0], tableau.c])
