@@ -427,7 +427,7 @@ def test_errors_name_the_argument_and_the_remedy():
 def test_networks_without_an_answer_are_refused():
     _, x, y = toy()
     hard = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), activation=osc.HardTanh())
-    wild = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=9.0, activation=osc.RaisedCosine(3.0))
+    wild = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=9.0, activation=osc.Identity())  # runs off
     questions = (
         lambda net: susceptibility(net, x, y, 0.1),
         lambda net: predict_gradient(net, x, y, 100.0),

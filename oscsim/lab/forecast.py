@@ -17,6 +17,7 @@ import numpy as np
 
 from oscsim._arrays import norm
 from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
 from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
@@ -36,7 +37,6 @@ from oscsim.response import (
 from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.linear import free_state
 from oscsim.response.spectra import Spectra
-from oscsim.response.vectors import as_layers, flat, flat_force, flat_time_constants
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from oscsim._arrays import as_count, as_scalar, norm, require_positive
 from oscsim.cycle import check_drive
-from oscsim.equilibrium import Equilibrium, exact_gradient
+from oscsim.equilibrium import Equilibrium
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.response.linear import free_state, gradient_read, response_at
+from oscsim.response.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.response.radius import fitted_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import ticks_of, unit_variance
@@ -98,6 +98,7 @@ def optimal_amplitude(
     *,
     points: Any = None,
     ticks: int | None = None,
+    at: Any = None,
 ) -> OptimalAmplitude:
     r"""The amplitude of a rotating signal that makes the predicted error of the gradient least.
 
@@ -114,9 +115,10 @@ def optimal_amplitude(
         cycles: how many are averaged.
         points: amplitudes to choose among, an array; by default any.
         ticks: how often the demodulator reads in each cycle, as in `predict_spread`.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Raises:
-        NotSettledError: the free network has no stable state.
+        NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum, an exact
@@ -126,11 +128,11 @@ def optimal_amplitude(
     period = float(as_scalar(period, "period"))
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
     spectra = Spectra.of(net, noise, period, ticks)
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
     radius = fitted_radius(net, inputs, free.potentials)
     limit = SAFE * radius
     candidates = None if points is None else _candidates(points, limit)
-    exact = exact_gradient(net, x, y)
+    exact = exact_at(net, inputs, free)
     scale = float(norm(exact))
     if scale == 0:
         raise ValueError("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")

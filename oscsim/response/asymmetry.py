@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oscsim._arrays import norm
+from oscsim.equilibrium.vectors import as_layers, flat, flat_force
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.response.linear import DENSE, gradient_read
-from oscsim.response.vectors import as_layers, flat, flat_force
 
 
 class Asymmetry(eqx.Module):

@@ -11,19 +11,18 @@ from jaxtyping import Array, Complex, Float
 
 from oscsim._arrays import as_scalar, complex_of, is_traced, norm, to_complex
 from oscsim.cycle import check_drive
-from oscsim.equilibrium import Equilibrium, default_tolerance, exact_gradient, free_equilibrium
+from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.readings import Phasors
-from oscsim.response.vectors import as_layers, flat, flat_force, flat_time_constants
 from oscsim.teaching import Rotating
 
-DENSE = 1024
-"""Neurons up to which one sample's system is solved as a matrix; above, by GMRES without one."""
 
-
-def susceptibility(net: AbstractNetwork, x: Any, y: Any, omega: Any) -> tuple[Complex[Array, "batch ..."], ...]:
+def susceptibility(
+    net: AbstractNetwork, x: Any, y: Any, omega: Any, *, at: Any = None
+) -> tuple[Complex[Array, "batch ..."], ...]:
     r"""The linear response of the activities to the teaching signal, $\chi(\omega) = c_1 / a_1$.
 
     With $F(u, \beta) = \partial\Phi/\partial s\,(\sigma(u), \beta)$ at the free equilibrium $u$,
@@ -35,23 +34,24 @@ def susceptibility(net: AbstractNetwork, x: Any, y: Any, omega: Any) -> tuple[Co
         x: inputs, (batch, ...).
         y: targets, (batch,) labels or (batch, classes).
         omega: angular frequency, $2\pi / T$, in radians per unit of time; any real number.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Returns:
         One complex (batch, ...) array per layer, in activity per unit of beta.
 
     Raises:
-        NotSettledError: the free network has no stable state, or the linear system was not solved.
+        NotSettledError: the free network has no stable state, or none at `at`, or the linear system was not solved.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs (see `Inputs.of`), or a frequency that is not finite.
 
     Source: Laborieux & Zenke (2022), section 4, for $\omega \to 0$.
     """
     omega = as_scalar(omega, "omega")
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
     return response_at(net, inputs, free, omega)
 
 
-def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
+def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
     r"""The gradient that an ideal lock-in reads at this period: `Phasors.gradient` of $c_0$ and $\chi(2\pi/T)$.
 
     Args:
@@ -59,22 +59,27 @@ def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
         x: inputs, (batch, ...).
         y: targets, (batch,) labels or (batch, classes).
         period: $T$ of the teaching signal, in units of time.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Returns:
         A pytree like `parameters(net)`.
 
     Raises:
-        NotSettledError: the free network has no stable state.
+        NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
     """
     check_drive(net, Rotating(1.0, period), warn=False)
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
+    return _gradient_at(net, inputs, free, period)
+
+
+def _gradient_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: Any) -> Any:
     chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
     return gradient_read(net, inputs, free.activities, chi)
 
 
-def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
+def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
     r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
 
     $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.
@@ -84,6 +89,7 @@ def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
         x: inputs, (batch, ...).
         y: targets, (batch,) labels or (batch, classes).
         period: $T$ of the teaching signal, in units of time.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Returns:
         A pytree like `parameters(net)`.
@@ -93,15 +99,23 @@ def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any) -> Any:
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
     """
-    return jax.tree.map(jnp.subtract, predict_gradient(net, x, y, period), exact_gradient(net, x, y))
+    check_drive(net, Rotating(1.0, period), warn=False)
+    inputs, free = free_state(net, x, y, at)
+    exact = exact_at(net, inputs, free)
+    return jax.tree.map(jnp.subtract, _gradient_at(net, inputs, free, period), exact)
 
 
-def free_state(net: AbstractNetwork, x: Any, y: Any) -> tuple[Inputs, Equilibrium]:
-    """Checked inputs and the settled state at beta = 0."""
+def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Any:
+    """The exact gradient at this state."""
+    return exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000, free)[0]
+
+
+def free_state(net: AbstractNetwork, x: Any, y: Any, at: Any = None) -> tuple[Inputs, Equilibrium]:
+    """Checked inputs and the free equilibrium that is meant."""
     check_parameters(net)
     require_holomorphic(net, "the response to a complex signal")
     inputs = Inputs.of(net, x, y)
-    return inputs, free_equilibrium(net, inputs)
+    return inputs, state_at(net, inputs, at)
 
 
 def response_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, omega: Array) -> Layers:

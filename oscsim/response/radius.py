@@ -19,7 +19,7 @@ POINTS = 32
 """Of the teaching circle, to find the radius from."""
 
 
-def convergence_radius(net: AbstractNetwork, x: Any, y: Any) -> float:
+def convergence_radius(net: AbstractNetwork, x: Any, y: Any, *, at: Any = None) -> float:
     r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
 
     From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root
@@ -29,13 +29,14 @@ def convergence_radius(net: AbstractNetwork, x: Any, y: Any) -> float:
         net: a holomorphic network.
         x: inputs, (batch, ...); the radius is the least over the batch.
         y: targets, (batch,) labels or (batch, classes).
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Raises:
-        NotSettledError: the free network has no stable state.
+        NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs.
     """
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
     return fitted_radius(net, inputs, free.potentials)
 
 

@@ -12,6 +12,7 @@ from oscsim._arrays import as_count, describe
 from oscsim.cycle import Cycle, as_plan, check_drive
 from oscsim.demodulation import FEWEST_TICKS
 from oscsim.equilibrium import Equilibrium
+from oscsim.equilibrium.vectors import as_layers
 from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import WhiteNoise
@@ -19,12 +20,19 @@ from oscsim.readings import turning_coefficient
 from oscsim.response.linear import free_state
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
-from oscsim.response.vectors import as_layers
 from oscsim.teaching import Rotating
 
 
 def predict_spread(
-    net: AbstractNetwork, x: Any, y: Any, teaching: Any, noise: Any, cycles: int, *, ticks: int | None = None
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    teaching: Any,
+    noise: Any,
+    cycles: int,
+    *,
+    ticks: int | None = None,
+    at: Any = None,
 ) -> Any:
     r"""The standard deviation of each parameter's estimate under weak additive noise on the potentials.
 
@@ -62,12 +70,13 @@ def predict_spread(
             which averages; and `quadratures`, unless it is real.
         cycles: $M$, how many are averaged.
         ticks: $K$, how often the demodulator reads in each; by default as often as `simulate` has it read under noise.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Returns:
         A pytree like `parameters(net)` of standard deviations.
 
     Raises:
-        NotSettledError: the free network has no stable state.
+        NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, a spectrum that is negative or not finite, a signal that does not turn, is
@@ -77,7 +86,7 @@ def predict_spread(
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, teaching.period, ticks)
     amplitude = _first_coefficient(net, teaching)
     spectra = Spectra.of(net, noise, float(teaching.period), ticks)
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
     weights = jnp.array([1 / amplitude, 1.0, amplitude], net.dtype)
     variance = unit_variance(net, inputs, free, spectra, weights, bool(noise.shared_over_batch))
     return jax.tree.map(lambda v: jnp.sqrt(v / (cycles * teaching.period)).astype(v.dtype), variance)

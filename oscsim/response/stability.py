@@ -37,7 +37,7 @@ class StabilityMap(eqx.Module):
         return jnp.min(jnp.where(self.settled, jnp.inf, jnp.abs(self.grid)), initial=jnp.inf)
 
 
-def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int = 64) -> StabilityMap:
+def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int = 64, at: Any = None) -> StabilityMap:
     r"""Follow the free equilibrium along rays to points of the complex plane of $\beta$, as in the paper's Fig. 2b.
 
     Every point is approached from 0 in equal steps, each settled from the line through the two states before. A sample
@@ -52,9 +52,10 @@ def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int
         y: targets, (batch,) labels or (batch, classes).
         grid: $\beta$, a complex array of any shape; all points and samples are settled as one batch.
         steps: how many to each point.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
 
     Raises:
-        NotSettledError: the free network has no stable state.
+        NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         TypeError: the grid holds no numbers.
         ValueError: bad inputs, a grid that is empty or not finite, `steps` below 1.
@@ -67,7 +68,7 @@ def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int
         raise TypeError(f"grid={grid!r}: use an array of complex numbers")
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise ValueError(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
-    inputs, free = free_state(net, x, y)
+    inputs, free = free_state(net, x, y, at)
     tolerance = default_tolerance(net.dtype)
     beta = jnp.asarray(values, complex_of(net.dtype))
     velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))

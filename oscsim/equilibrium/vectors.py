@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from oscsim.networks.base import AbstractNetwork, Layers
+
+DENSE = 1024
+"""Neurons up to which one sample's linear system is solved as a matrix; above, by GMRES without one."""
 
 
 def flat(layers: Layers) -> Array:
@@ -39,3 +42,26 @@ def flat_force(net: AbstractNetwork, clamped: Any, y: Array) -> Callable[[Array,
         return flat(net.force(clamped, net.activities(as_layers(net, u[None])), y, beta))
 
     return force
+
+
+def per_sample(values: Array, like: Array) -> Array:
+    """One number per sample, shaped to act on a batch of arrays."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTree[Array]]]:
+    """A batch of pytrees as one real (batch, numbers) array, and the way back."""
+    leaves, structure = jax.tree.flatten(tree)
+    batch = leaves[0].shape[0]
+    parts = [part for a in leaves for part in ((a.real, a.imag) if jnp.iscomplexobj(a) else (a,))]
+    ends = np.cumsum([p.size // batch for p in parts])[:-1]
+
+    def unravel(flat: Array) -> PyTree[Array]:
+        columns = iter(jnp.split(flat, ends, axis=1))
+        restored = []
+        for a in leaves:
+            column = next(columns).reshape(a.shape)
+            restored.append(jax.lax.complex(column, next(columns).reshape(a.shape)) if jnp.iscomplexobj(a) else column)
+        return jax.tree.unflatten(structure, restored)
+
+    return jnp.concatenate([p.reshape(batch, -1) for p in parts], axis=1), unravel

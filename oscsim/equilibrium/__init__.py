@@ -1,0 +1,26 @@
+"""Settled states and exact gradients: the references that every estimate is held against.
+
+Without time stepping where that will do: accelerated sweeps find a state, and the neurons are followed in time where
+sweeps fail.
+"""
+
+from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.exact import exact_gradient, exact_solution, implicit_gradient
+from oscsim.equilibrium.settling import free_equilibrium, settle, settle_inputs, state_at
+from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
+
+__all__ = [
+    "PATIENCE",
+    "Equilibrium",
+    "anderson",
+    "default_tolerance",
+    "exact_gradient",
+    "exact_solution",
+    "free_equilibrium",
+    "implicit_gradient",
+    "is_settled",
+    "require_settled",
+    "settle",
+    "settle_inputs",
+    "state_at",
+]

@@ -1,0 +1,240 @@
+r"""The exact gradient at a settled state: the oracle that every estimate is held against."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from oscsim._arrays import as_count, is_traced, require_positive
+from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.settling import settle_inputs, state_at
+from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, per_sample
+from oscsim.errors import NotSettledError
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, split_parameters
+from oscsim.networks.inputs import Inputs
+
+
+def exact_gradient(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    method: Literal["implicit", "bptt"] = "implicit",
+    *,
+    at: Any = None,
+    tolerance: float | None = None,
+    max_steps: int = 1000,
+) -> Any:
+    r"""The gradient of the mean loss at the free equilibrium, a pytree like `parameters(net)`.
+
+    A network with several stable states has a loss, and a gradient, at each of them: `at` says which one is meant.
+
+    `"implicit"`: with $F = \partial\Phi_0/\partial s$ and $u = F(\sigma(u), \theta)$ settled, the adjoint
+    $\lambda = \partial C/\partial u + (\partial F/\partial u)^\top \lambda$ is settled in the same way, or where that
+    fails solved for, and $dL/d\theta = \lambda^\top \partial F/\partial\theta + \partial C/\partial\theta$.
+    `"bptt"`: backpropagation through `max_steps` steps $u \leftarrow u + h (F(\sigma(u)) - u)$ that hold the state,
+    with $h = 1$ (Euler steps of length tau) unless those would leave it.
+
+    Args:
+        net: the neurons.
+        x: inputs, (batch, ...).
+        y: targets, (batch,) labels or (batch, classes).
+        method: `"implicit"` or `"bptt"`.
+        at: the state, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds from rest.
+        tolerance: as in `settle`.
+        max_steps: as in `settle`; the number of steps for `"bptt"`.
+
+    Raises:
+        NotSettledError: the free network, or the adjoint, does not settle; `at` is no free equilibrium; the steps of
+            `"bptt"` are too few for the slowest mode.
+        ValueError: an unknown method, bad inputs (see `Inputs.of`), tolerance, counts, or a state of another network.
+    """
+    if method not in ("implicit", "bptt"):
+        raise ValueError(f"method={method!r}: use 'implicit' or 'bptt'")
+    check_parameters(net)
+    tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
+    require_positive("tolerance", tolerance)
+    return exact_solution(net, Inputs.of(net, x, y), method, tolerance, as_count("max_steps", max_steps), at)[0]
+
+
+def exact_solution(
+    net: AbstractNetwork, inputs: Inputs, method: str, tolerance: float, max_steps: int, at: Any = None
+) -> tuple[Any, Equilibrium, Bool[Array, ""]]:
+    """The exact gradient of checked inputs, the free equilibrium, and whether all settled: raised where it can be."""
+    if at is None:
+        found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), np.int32(max_steps))
+        if not is_traced(found):
+            require_settled(net, inputs, found, 0.0, tolerance)
+    else:
+        found = state_at(net, inputs, at)
+    if method == "implicit":
+        gradient, off = implicit_gradient(net, inputs, found, np.asarray(tolerance), np.int32(max_steps))
+    else:
+        gradient, off = _bptt_gradient(net, inputs, found.potentials, max_steps)
+    # The adjoint is held to the rounding that solving it leaves, which grows with how slow the slowest mode is.
+    allowed = max(tolerance, 100 * float(jnp.finfo(net.dtype).eps))
+    if not is_traced(off) and not bool(jnp.all(off <= allowed)):
+        sample, worst = int(jnp.argmax(off)), float(jnp.max(off))
+        remedy = (
+            "the free network is close to instability; use a smaller scale or slope"
+            if method == "implicit"
+            else "a slow mode is not forgotten within them; use more max_steps, or method='implicit'"
+        )
+        raise NotSettledError(
+            f"the adjoint of sample {sample} did not settle in {max_steps} steps (residual {worst:.3g}, tolerance "
+            f"{allowed:.3g}): {remedy}"
+        )
+    return gradient, found, jnp.all(is_settled(found, tolerance)) & jnp.all(off <= allowed)
+
+
+def implicit_gradient(
+    net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: Any, max_steps: Any = 1000
+) -> tuple[Any, Float[Array, " batch"]]:
+    """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
+    adjoint, residual, any_left = _swept_adjoint(net, inputs, found.potentials, tolerance, max_steps)
+    if is_traced(any_left) or bool(any_left):
+        adjoint, residual = _solved_adjoint(net, inputs, found.potentials, tolerance, adjoint, residual)
+    return _gradient_with(net, inputs, found.potentials, adjoint), residual
+
+
+def _loss(net: AbstractNetwork, inputs: Inputs, clamped: Any, u: Layers) -> Array:
+    return jnp.sum(net.loss(clamped, net.activities(u), inputs.y))
+
+
+def _force(net: AbstractNetwork, inputs: Inputs, clamped: Any, u: Layers) -> Layers:
+    return net.force(clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
+
+
+def _largest(tree: Any) -> Float[Array, " batch"]:
+    return jnp.max(jnp.abs(flatten_samples(tree)[0]), axis=1)
+
+
+@eqx.filter_jit
+def _swept_adjoint(
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: Any, max_steps: Any
+) -> tuple[Layers, Float[Array, " batch"], Bool[Array, ""]]:
+    """The adjoint by accelerated sweeps, its residual relative to its size, and whether some did not settle."""
+    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
+    # The adjoint is linear: solve it at unit source per sample, so that one tolerance serves every scale.
+    size = _largest(source)
+    size = jnp.where(size > 0, size, 1)
+    scaled = tuple(a / per_sample(size, a) for a in source)
+    _, pull = jax.vjp(lambda u: _force(net, inputs, inputs.clamped, u), u)
+    v, residual, _, _ = anderson(
+        lambda v: jax.tree.map(jnp.add, scaled, pull(v)[0]),
+        scaled,
+        tolerance,
+        jnp.minimum(max_steps, 3 * PATIENCE),
+        5,
+        linear=True,
+    )
+    residual = residual / jnp.maximum(_largest(v), 1)
+    residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
+    return tuple(a * per_sample(size, a) for a in v), residual, ~jnp.all(residual <= tolerance)
+
+
+@eqx.filter_jit
+def _solved_adjoint(
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: Any, adjoint: Layers, residual: Array
+) -> tuple[Layers, Float[Array, " batch"]]:
+    """The adjoint where sweeps did not settle it: by LU up to `DENSE` neurons, by GMRES above."""
+    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
+    zero = jnp.zeros((), net.dtype)
+
+    def one(sample):
+        clamped, y, u, source, adjoint, residual = sample
+        force, u, source = flat_force(net, clamped, y), flat(u), flat(source)
+
+        def apply(v):
+            return v - jax.vjp(lambda u: force(u, zero), u)[1](v)[0]
+
+        def solve(right):
+            if u.size <= DENSE:
+                return jnp.linalg.solve(
+                    jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u).T, right
+                )
+            level = 30 * float(jnp.finfo(net.dtype).eps)
+            operator = lx.FunctionLinearOperator(apply, jax.eval_shape(lambda: right))
+            solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
+            return lx.linear_solve(operator, right, solver, throw=False).value
+
+        def again():
+            v = solve(source)
+            v = v + solve(source - apply(v))  # once refined, so that it is right to rounding
+            off = jnp.max(jnp.abs(source - apply(v))) / jnp.maximum(jnp.max(jnp.abs(source)), jnp.max(jnp.abs(v)))
+            return v, jnp.where(jnp.isfinite(off), off, jnp.inf)
+
+        return lax.cond(residual <= tolerance, lambda: (flat(adjoint), residual), again)
+
+    vectors, residual = lax.map(one, (inputs.clamped, inputs.y, u, source, adjoint, residual))
+    return as_layers(net, vectors), residual
+
+
+@eqx.filter_jit
+def _gradient_with(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Any:
+    """The derivative of the Lagrangian in the parameters, at a settled state and its adjoint."""
+
+    def lagrangian(net, clamped):
+        work = sum(jnp.sum(a * f) for a, f in zip(adjoint, _force(net, inputs, clamped, u), strict=True))
+        return (_loss(net, inputs, clamped, u) + work) / inputs.x.shape[0]
+
+    return gradient_of(lagrangian, net, inputs.x)
+
+
+@eqx.filter_jit
+def _bptt_gradient(net: AbstractNetwork, inputs: Inputs, u: Layers, steps: int) -> tuple[Any, Float[Array, " batch"]]:
+    r"""Backpropagation through steps that hold the state; and how much of the loss still depends on where they began.
+
+    That is $|\partial L/\partial u|$ at their beginning over that at their end, per sample: nothing, had they no end.
+    """
+    learned, fixed = split_parameters(net)
+    start = jax.tree.map(lax.stop_gradient, u)
+    length = _holding_step(net, inputs, start)
+
+    def loss(learned, start):
+        net = eqx.combine(learned, fixed)
+        clamped = jax.vmap(net.clamp)(inputs.x)
+
+        @jax.checkpoint
+        def step(u, _):
+            force = _force(net, inputs, clamped, u)
+            return tuple(a + per_sample(length, a) * (f - a) for a, f in zip(u, force, strict=True)), None
+
+        return _loss(net, inputs, clamped, lax.scan(step, start, length=steps)[0]) / inputs.x.shape[0]
+
+    gradient, begun = jax.grad(loss, argnums=(0, 1))(learned, start)
+    ended = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u) / inputs.x.shape[0])(start)
+    scale = _largest(ended)
+    return gradient, _largest(begun) / jnp.where(scale > 0, scale, 1)
+
+
+def _holding_step(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: int = 100) -> Float[Array, " batch"]:
+    r"""The step $h \le 1$ at which $u + h (F(u) - u)$ contracts to a state, $1.8 / \rho(1 - \partial F/\partial u)$.
+
+    By power iteration for the largest eigenvalue.
+    """
+
+    def slope(v):
+        pushed = jax.jvp(lambda u: _force(net, inputs, inputs.clamped, u), (u,), (v,))[1]
+        return tuple(a - b for a, b in zip(v, pushed, strict=True))
+
+    def size(v):
+        return jnp.linalg.norm(flatten_samples(v)[0], axis=1)
+
+    def one(_, carry):
+        v, _ = carry
+        new = slope(v)
+        length = jnp.maximum(size(new), jnp.finfo(net.dtype).tiny)
+        return tuple(a / per_sample(length, a) for a in new), length
+
+    keys = jax.random.split(jax.random.key(0), len(u))
+    v = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True))
+    length = size(v)
+    v = tuple(a / per_sample(length, a) for a in v)
+    largest = lax.fori_loop(0, iterations, one, (v, length))[1]
+    return jnp.where(largest < 2, 1.0, 1.8 / largest).astype(net.dtype)

@@ -1,0 +1,57 @@
+r"""Whether a linear system $\dot v = A v$ dies out."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+
+def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, "..."]:
+    r"""Whether every eigenvalue of $A$ has a negative real part, by products of matrices alone.
+
+    The Cayley transform $C = (1 - A)^{-1} (1 + A)$ takes the left half plane into the unit disc, so $C^{2^k}$ goes to
+    zero or grows. A rate below $2^{-k}$ either way cannot be told from zero, and counts as growth.
+    """
+    unit = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    unit = unit.reshape(*(1,) * (matrix.ndim - 2), *unit.shape)
+    power = jnp.linalg.solve(unit - matrix, unit + matrix)
+
+    def size(power):
+        return jnp.sqrt(jnp.sum(power**2, axis=(-2, -1)))
+
+    def undecided(carry):
+        power, count = carry
+        return (count < squarings) & jnp.any((size(power) > 0.5) & (size(power) < 1e12))
+
+    def square(carry):
+        power, count = carry
+        known = ~((size(power) > 0.5) & (size(power) < 1e12))[..., None, None]
+        return jnp.where(known, power, power @ power), count + 1
+
+    power, _ = lax.while_loop(undecided, square, (power, 0))
+    return size(power) <= 0.5
+
+
+def dies_out(slope: Callable[[Array], Array], size: int, dtype: jnp.dtype, iterations: int = 300) -> Bool[Array, ""]:
+    r"""`decays` without a matrix, by following $\dot v = A v$ in steps that its largest eigenvalue allows.
+
+    A first pass of power iteration finds the size $\rho$ of that eigenvalue; a second one takes steps of
+    $0.9 / \rho$ from a random start. The growth over their second half decides, so that rates below
+    $\rho$ / `iterations` may be taken for others.
+    """
+    start = jax.random.normal(jax.random.key(0), (size,), dtype)
+
+    def iterate(step):
+        def one(_, carry):
+            v, growth = carry
+            new = step(v)
+            length = jnp.linalg.norm(new)
+            return new / jnp.maximum(length, jnp.finfo(dtype).tiny), growth + jnp.log(length)
+
+        first, _ = lax.fori_loop(0, iterations // 2, one, (start / jnp.linalg.norm(start), jnp.zeros((), dtype)))
+        return lax.fori_loop(0, iterations // 2, one, (first, jnp.zeros((), dtype)))[1]
+
+    largest = jnp.exp(iterate(slope) / (iterations // 2))
+    return iterate(lambda v: v + 0.9 / largest * slope(v)) < 0
