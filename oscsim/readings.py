@@ -136,23 +136,31 @@ class Points(eqx.Module):
 
     Attributes:
         activities: one complex array (..., points, batch, neurons) per layer.
-        teaching: $\beta_k$, (..., points).
+        teaching: $\beta_k$, (..., points), or (..., points, batch) where each sample has its own.
+        by_sample: whether each sample has its own.
     """
 
     activities: Layers
     teaching: Inexact[Array, "..."]
+    by_sample: bool = eqx.field(static=True, default=False)
+
+    @property
+    def _axis(self) -> int:
+        """The axis of the points."""
+        return self.teaching.ndim - 1 - self.by_sample
 
     @property
     def mean(self) -> tuple[Any, ...]:
         """The mean over the circle: the free equilibrium, up to $O(A^N)$."""
-        axis = self.teaching.ndim - 1
+        axis = self._axis
         return tuple(jnp.mean(layer, axis=axis) for layer in self.activities)
 
     @property
     def strength(self) -> Array:
         """The smallest of the radii relative to the largest."""
         sizes = jnp.abs(self.teaching)
-        return jnp.min(sizes, axis=-1) / jnp.maximum(jnp.max(sizes, axis=-1), jnp.finfo(sizes.dtype).tiny)
+        axis = self._axis
+        return jnp.min(sizes, axis=axis) / jnp.maximum(jnp.max(sizes, axis=axis), jnp.finfo(sizes.dtype).tiny)
 
     @property
     def has_image(self) -> bool:
@@ -163,7 +171,7 @@ class Points(eqx.Module):
         """The same, with the teaching signal's values one per sample."""
         points, batch = self.activities[0].shape[:2]
         teaching = jnp.broadcast_to(self.teaching.reshape(points, -1), (points, batch))
-        return Points(self.activities, teaching)
+        return Points(self.activities, teaching, by_sample=True)
 
     def map_samples(self, function: Callable[..., Any], *others: "Points") -> "Points":
         """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""

@@ -301,7 +301,9 @@ class Run(eqx.Module):
             layers, teaching = list(reading.activities), reading.teaching
         numbers = self.first_cycle + 1 + np.arange(self.cycles)
         kept = numbers if len(teaching) == self.cycles else numbers[-1:]
-        variables: dict[str, Any] = {"teaching": (("cycle", axis), np.asarray(teaching))}
+        teaching = np.asarray(teaching)
+        own = ("sample",) if teaching.ndim > 2 else ()  # an amplitude for each sample
+        variables: dict[str, Any] = {"teaching": (("cycle", axis, *own), teaching)}
         for number, layer in enumerate(layers, start=1):
             neurons = [f"neuron_{number}" + (f"_{i}" if layer.ndim > 4 else "") for i in range(layer.ndim - 3)]
             variables[f"layer_{number}"] = (("cycle", axis, "sample", *neurons), np.asarray(layer))

@@ -101,9 +101,9 @@ def test_every_sample_once_an_epoch_in_an_order_of_its_own():
     class Looks(osc.AbstractEstimator):
         """Notes what it is shown."""
 
-        def __call__(self, net, x, y, key=None):
-            jax.debug.callback(lambda x: seen.append(np.asarray(x)[:, 0]), x, ordered=True)
-            return osc.Exact()(net, x, y)
+        def estimate(self, state, net, inputs, key=None):
+            jax.debug.callback(lambda x: seen.append(np.asarray(x)[:, 0]), inputs.x, ordered=True)
+            return osc.Exact().estimate(state, net, inputs)
 
     x = np.arange(12, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32) / 12
     net = network(sizes=(3, 4, 2))
@@ -211,10 +211,10 @@ def test_always_on_carries_the_state_over(digits):
     stream = osc.AlwaysOn(lock_in)
     net, (x, y) = network(), (a[:20] for a in digits)
     first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
-    state = stream.begin(net, first)
-    state, fresh = stream.present(state, net, first, None)
+    state = stream.init(net, first)
+    state, fresh = stream.estimate(state, net, first, None)
     assert osc.relative_error(fresh.gradient, lock_in(net, x[:10], y[:10]).gradient) < 1e-6
-    state, carried = stream.present(state, net, second, None)
+    state, carried = stream.estimate(state, net, second, None)
     assert int(state.cycle) == 2
     from_rest = lock_in(net, x[10:], y[10:]).gradient
     assert 1e-3 < osc.relative_error(carried.gradient, from_rest) < 0.3  # the input before, instead of rest
@@ -229,8 +229,8 @@ def test_always_on_reads_each_input_alone(digits):
     stream = osc.AlwaysOn(lock_in)
     net, (x, y) = network(), (a[:20] for a in digits)
     first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
-    state, _ = stream.present(stream.begin(net, first), net, first, None)
-    _, carried = stream.present(state, net, second, None)
+    state, _ = stream.estimate(stream.init(net, first), net, first, None)
+    _, carried = stream.estimate(state, net, second, None)
     anew = osc.begin(net, second, lock_in.teaching, cycle=lock_in.cycle, potentials=state.potentials)
     _, alone = lock_in.present(anew, net, second, None)
     assert osc.relative_error(carried.gradient, alone.gradient) < 1e-5
@@ -303,7 +303,7 @@ def test_narrow_labels_reach_past_255():
 def test_what_is_not_a_number_is_not_the_best_and_not_right(digits):
     def learner(*scores):
         history = [{"epoch": i, "loss": a} for i, a in enumerate(scores)]
-        return Learner(None, [], None, 0, 1.0, None, math.inf, (0.0, 0.0, 0.0), history, 0.0, {})
+        return Learner(None, [], None, 0, 1.0, None, math.inf, (0.0, 0.0, 0.0, 0.0), history, 0.0, {})
 
     assert not _reason_to_stop(learner(math.nan, 0.5, 0.4, 0.3), patience=2)
     assert _reason_to_stop(learner(math.nan, 0.3, 0.4, 0.5), patience=2)

@@ -85,7 +85,7 @@ def _running(net: Any, x: Any, y: Any, exact: Any, period: int, cycles: int) -> 
         net, x, y, Staircase(0.5, float(period), 10), cycles=cycles, solver=diffrax.Euler(), steps_per_cycle=period,
         record=PerCycle(neurons=0), progress=False,
     )  # fmt: skip
-    error, distance = jax.vmap(errors_of, in_axes=(0, None))(run.gradient(cumulative=True), exact)
+    error, distance = jax.vmap(errors_of, in_axes=(0, None))(run.gradient(0, cumulative=True), exact)
     return np.asarray(error), np.asarray(distance)
 
 
