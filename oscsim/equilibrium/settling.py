@@ -148,7 +148,7 @@ def settle_inputs(
         swept, doubtful = Equilibrium(u, u, nowhere, jnp.zeros((), jnp.int32)), jnp.ones(inputs.x.shape[0], bool)
     else:
         if method is None:
-            max_steps = jnp.minimum(max_steps, SWEEPS)
+            max_steps = (jnp if is_traced(max_steps) else np).minimum(max_steps, SWEEPS)
         swept, doubtful, any_doubt = _sweep_inputs(net, inputs, beta, tolerance, max_steps, memory, start, even_odd)
         if method == "sweeps" or (not is_traced(any_doubt) and not bool(any_doubt)):
             return swept

@@ -73,9 +73,9 @@ def check_start(net: AbstractNetwork, inputs: Inputs, start: Any, name: str = "s
 
 def require_settled(net: AbstractNetwork, inputs: Inputs, found: Equilibrium, beta: Any, tolerance: float) -> None:
     """Raise where a sample of a batch has not settled, and say which, where and what to do."""
-    if bool(np.all(np.asarray(is_settled(found, tolerance)))):
-        return
     worst = np.asarray(found.residual)
+    if np.all(worst <= tolerance) or np.all(is_settled(found, tolerance)):
+        return
     sample = int(np.argmax(np.where(np.isfinite(worst), worst, np.inf)))
     force = net.force(inputs.clamped, found.activities, inputs.y, beta)
     sizes = [np.abs(np.asarray(f[sample] - u[sample])).max() for f, u in zip(force, found.potentials, strict=True)]
