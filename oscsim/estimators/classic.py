@@ -19,10 +19,12 @@ from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
     free_equilibrium,
+    is_settled,
     require_settled,
     settle_inputs,
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.estimators.points_error import Circle, points_error
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
@@ -35,7 +37,8 @@ class Classic(AbstractEstimator):
     r"""Classic one-sided equilibrium propagation.
 
     $g = -\left(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)\right) / A$:
-    a free and a nudged equilibrium, both real; biased by $O(A)$.
+    a free and a nudged equilibrium, both real; biased by $O(A)$. The estimate's `error` says by how much, from what
+    would be read at half the nudge, and what comes of a nudge that moves neurons by less than they are settled to.
 
     Attributes:
         amplitude: $A$, the nudge; its sign is free.
@@ -94,12 +97,14 @@ class Classic(AbstractEstimator):
 
 
 def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
-    r"""$-(\frac{\partial\Phi}{\partial\theta}(s_A, A) - \frac{\partial\Phi}{\partial\theta}(s_0, 0)) / A$.
+    r"""$-(\frac{\partial\Psi}{\partial\theta}(s_A, s_0, A) - \frac{\partial\Psi}{\partial\theta}(s_0, s_0, 0)) / A$.
 
-    Of two points, the free one first.
+    Of two points, the free one first: what neurons hear stays there.
     """
+    states = [tuple(a[k] for a in points.activities) for k in (0, 1)]
     free, nudged = (
-        net.plasticity(inputs.x, tuple(a[k] for a in points.activities), inputs.y, points.teaching[k]) for k in (0, 1)
+        net.plasticity(inputs.x, s, inputs.y, beta, heard=states[0])
+        for s, beta in zip(states, points.teaching, strict=True)
     )
     amplitude = (points.teaching[1] - points.teaching[0]).real
     return jax.tree.map(lambda a, b: (a - b) / amplitude, free, nudged)
@@ -113,7 +118,18 @@ def _settled(
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
     activities = tuple(jnp.stack(layers) for layers in zip(free.activities, nudged.activities, strict=True))
     gradient = one_sided(Points(activities, jnp.stack([jnp.zeros_like(amplitude), amplitude])), net, inputs)
-    return estimate_at(net, inputs, gradient, free.activities, residual, residual <= default_tolerance(net.dtype))
+    circle = one_point(amplitude, inputs)
+    potentials = tuple(a[None] for a in nudged.potentials)
+    error = points_error(net, inputs, gradient, circle, free.potentials, potentials)
+    level = default_tolerance(net.dtype)
+    valid = jnp.all(is_settled(free, level)) & jnp.all(is_settled(nudged, level))
+    return estimate_at(net, inputs, gradient, free.activities, residual, valid, error)
+
+
+def one_point(amplitude: Array, inputs: Inputs) -> Circle:
+    """The one-sided nudge as a circle of one point."""
+    one = jnp.ones(1, amplitude.dtype)
+    return Circle(jnp.full(inputs.x.shape[0], amplitude), one, one, 1)
 
 
 @eqx.filter_jit
@@ -128,24 +144,44 @@ def _stepped(
 ) -> Estimate:
     zero, amplitude = jnp.zeros((), net.dtype), amplitude.astype(net.dtype)
 
-    def phase(u, beta, count, key):
+    def phase(u, beta, count, key, heard=None):
         """The potentials at the last reading, and the mean of all."""
         key, key_readings = (None, None) if key is None else tuple(jax.random.split(key))
+
+        def plasticity(u):
+            return net.plasticity(inputs.x, net.activities(u), inputs.y, beta, heard=heard)
 
         def read(number, carry):
             u, total = carry
             own = None if key_readings is None else jax.random.fold_in(key_readings, number)
             u = iterate(net, inputs, u, beta, 1, noise, own)
-            return u, jax.tree.map(jnp.add, total, net.plasticity(inputs.x, net.activities(u), inputs.y, beta))
+            return u, jax.tree.map(jnp.add, total, plasticity(u))
 
         u = iterate(net, inputs, u, beta, count, noise, key)
-        first = net.plasticity(inputs.x, net.activities(u), inputs.y, beta)
-        u, total = lax.fori_loop(1, readings, read, (u, first))
+        u, total = lax.fori_loop(1, readings, read, (u, plasticity(u)))
         return u, jax.tree.map(lambda a: a / readings, total)
 
     key_free, key_nudged = (None, None) if key is None else jax.random.split(key)
     free, before = phase(net.rest(inputs.x.shape[0]), zero, steps[0], key_free)
-    nudged, after = phase(free, amplitude, steps[1], key_nudged)
+    nudged, after = phase(free, amplitude, steps[1], key_nudged, net.activities(free))
     gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
     valid = all_finite((free, nudged))
-    return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), valid)
+    error = points_error(
+        net,
+        inputs,
+        gradient,
+        one_point(amplitude, inputs),
+        free,
+        tuple(a[None] for a in nudged),
+        stepped=True,
+        noisy=noise is not None,
+        unknown="" if readings == 1 else MEANS,
+    )
+    return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), valid, error)
+
+
+MEANS = (
+    "contamination unknown: the gradient is a mean over readings of noisy states, of which the last alone is known; "
+    "compare several estimates"
+)
+"""Why there is no error bar."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from oscsim._arrays import (
     all_finite,
@@ -19,17 +19,19 @@ from oscsim._arrays import (
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
+    is_settled,
     require_settled,
     settle_inputs,
 )
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.estimators.points_error import Circle, points_error, truncated
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.noise import StepNoise
 from oscsim.noise.base import as_noises, require_noise_key
-from oscsim.readings import Points
-from oscsim.teaching import check_points, teaching_circle
+from oscsim.readings import Points, sample_norm
+from oscsim.teaching import DROWNED, LOST, check_points, teaching_circle
 
 
 class Phases(AbstractEstimator):
@@ -38,21 +40,29 @@ class Phases(AbstractEstimator):
     $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Phi}{\partial\theta}(s_k, \beta_k) / \beta_k$ with $\beta_k = A
     e^{2\pi i k/N}$; the error is $O(A^N)$, and $N = 2$ is symmetric equilibrium propagation, with real signals. Since
     $s(\bar\beta) = \overline{s(\beta)}$, only $\lfloor N/2 \rfloor + 1$ points are settled, all in one batch and
-    warm-started from the free equilibrium.
+    warm-started from the free equilibrium. The estimate's `error` says what the amplitude leaves of so many points, and
+    what comes of points that have not settled as far as the nudge asks for: a nudge below the tolerance moves nothing.
+
+    With `adaptive` each sample has an amplitude of its own. One whose points leave more than 3 % of its response, or do
+    not settle, is settled again at half the amplitude, four times at most; the others stay as they are. Carried from
+    batch to batch is the amplitude that all samples start with: 0.8 of it where any had to be halved, 1.25 of it, up
+    to `amplitude`, where most samples moved by so little that tolerance and rounding leave more than 1 %.
 
     Attributes:
-        amplitude: $A > 0$.
+        amplitude: $A > 0$; with `adaptive`, what every sample of the first batch starts with.
         points: $N$, at least 2.
         tolerance: residual to settle to; by default 1e-12 in float64, 1e-6 in float32.
         steps: `(T1, T2)` runs the plain iteration instead, without any acceleration or symmetry: T1 steps free, then T2
             steps at each of the N points in turn, as the paper does. None settles to the tolerance.
         noise: `StepNoise(...)` at every step, free ones included; needs `steps`, and a key when called.
+        adaptive: whether the amplitude is one per sample, and lowered where it is too large.
 
     Raises:
         ValueError: an amplitude that is not positive, fewer than two points, steps that are not positive, settings that
             exclude each other.
         NotSettledError: a point does not settle; names it.
         NotHolomorphicError: complex points on a network that declares itself non-holomorphic.
+        DivergenceError: the steps run away.
 
     Source: Laborieux & Zenke (2022), eq. (7).
     """
@@ -62,6 +72,7 @@ class Phases(AbstractEstimator):
     tolerance: float | None = eqx.field(static=True)
     steps: tuple[int, int] | None = eqx.field(static=True)
     noise: StepNoise | None
+    adaptive: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -71,6 +82,7 @@ class Phases(AbstractEstimator):
         tolerance: float | None = None,
         steps: tuple[int, int] | None = None,
         noise: StepNoise | None = None,
+        adaptive: bool = False,
     ):
         self.amplitude = as_scalar(amplitude, "amplitude")
         require_positive("amplitude", self.amplitude)
@@ -83,9 +95,18 @@ class Phases(AbstractEstimator):
         if steps is not None and tolerance is not None:
             raise ValueError(f"steps={steps} and tolerance={tolerance} exclude each other: give one of them")
         check_step_noise(noise, steps)
+        if not isinstance(adaptive, bool):
+            raise TypeError(f"adaptive={adaptive!r}: use True or False")
+        if adaptive and steps is not None:
+            raise ValueError(f"steps={steps} and adaptive=True exclude each other: only settled points are judged")
         self.tolerance = tolerance
         self.steps = steps
         self.noise = noise
+        self.adaptive = adaptive
+
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+        """What is carried from batch to batch: the starting amplitude where it is `adaptive`; None elsewhere."""
+        return self.amplitude.astype(net.dtype) if self.adaptive else None
 
     def estimate(
         self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
@@ -99,41 +120,87 @@ class Phases(AbstractEstimator):
             require_finite(estimate, self)
             return state, estimate
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
-        estimate, free, nudged, betas = _settled_phases(net, inputs, self.amplitude, self.points, np.asarray(tolerance))
+        start = self.amplitude if state is None else state
+        estimate, free, nudged, circle, lowered = _settled_phases(
+            net, inputs, start, self.points, np.asarray(tolerance), self.adaptive
+        )
         if not is_traced(estimate):
             require_settled(net, inputs, free, 0.0, tolerance)
-            for k, beta in enumerate(np.asarray(betas)):
+            for k, betas in enumerate(np.asarray(circle.teaching)):
                 point = jax.tree.map(lambda a, k=k: a[k], nudged)
-                require_settled(net, inputs, point, beta, tolerance)
-        return state, estimate
+                require_settled(net, inputs, point, betas, tolerance)
+        return None if state is None else self._next_start(state, lowered, estimate), estimate
+
+    def _next_start(self, start: Array, lowered: Array, estimate: Estimate) -> Array:
+        """The amplitude that the next batch starts with."""
+        error = estimate.error
+        drowned = jnp.median(jnp.hypot(error.rounding, error.change)) > DROWNED
+        higher = jnp.where(drowned, jnp.minimum(1.25 * start, self.amplitude.astype(start.dtype)), start)
+        return jnp.where(lowered, 0.8 * start, jnp.maximum(higher, start)).astype(start.dtype)
+
+
+HALVINGS = 4
+"""How often the amplitude of a sample is halved at most."""
 
 
 @eqx.filter_jit
 def _settled_phases(
-    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: Any
-) -> tuple[Estimate, Equilibrium, Equilibrium, Array]:
+    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: Any, adaptive: bool
+) -> tuple[Estimate, Equilibrium, Equilibrium, Circle, Bool[Array, ""]]:
+    """The estimate, the states that it comes from, the circle, and whether any sample's amplitude was lowered."""
     free = settle_inputs(net, inputs, jnp.zeros(()), tolerance)
-    circle = teaching_circle(amplitude, points, net.dtype)
-    half = circle[: points // 2 + 1]
-    if points == 2:
-        half = half.real
-    batch = inputs.x.shape[0]
-    # All points settle in one batch: sample-major within each point.
-    repeated = jax.tree.map(lambda a: jnp.tile(a, (len(half), *(1,) * (a.ndim - 1))), (inputs, free.potentials))
-    betas = jnp.repeat(half, batch)
-    nudged = settle_inputs(net, repeated[0], betas, tolerance, start=repeated[1])
-    nudged = Equilibrium(
-        *jax.tree.map(
-            lambda a: a.reshape(len(half), batch, *a.shape[1:]), (nudged.potentials, nudged.activities, nudged.residual)
-        ),
-        steps=jnp.broadcast_to(nudged.steps, (len(half),)),
-    )
+    unit = teaching_circle(jnp.ones(()), points, net.dtype)[: points // 2 + 1]
+    unit = unit.real if points == 2 else unit
     # Conjugate partners give the same term: count them twice instead of building them.
-    count = jnp.asarray([1 if 2 * k % points == 0 else 2 for k in range(len(half))], net.dtype)
-    reading = Points(nudged.activities, half)
-    gradient = reading.gradient(net, inputs, count / points, free.activities)
+    count = jnp.asarray([1 if 2 * k % points == 0 else 2 for k in range(len(unit))], net.dtype)
+    batch = inputs.x.shape[0]
+    first = Circle(jnp.full(batch, amplitude, net.dtype), unit, count / points, points)
+
+    def settled(circle, start):
+        # All points settle in one batch: sample-major within each point.
+        repeated = jax.tree.map(lambda a: jnp.tile(a, (len(unit), *(1,) * (a.ndim - 1))), inputs)
+        flat = tuple(a.reshape(-1, *a.shape[2:]) for a in start)
+        found = settle_inputs(net, repeated, circle.teaching.reshape(-1), tolerance, start=flat)
+        found = Equilibrium(found.potentials, found.activities, found.residual, found.steps)
+        return jax.tree.map(lambda a: a.reshape(len(unit), batch, *a.shape[1:]) if a.ndim else a, found)
+
+    at_rest = tuple(jnp.broadcast_to(a, (len(unit), *a.shape)) for a in free.potentials)
+    nudged, circle = settled(first, at_rest), first
+    if adaptive:
+
+        def lost(circle, nudged):
+            """Samples whose amplitude is too large."""
+            response = sample_norm(circle.coefficient(nudged.activities, free.activities, 1))
+            least = jnp.maximum(response, jnp.finfo(net.dtype).tiny)
+            noise = jnp.finfo(net.dtype).eps * sample_norm(free.activities) + jnp.max(nudged.residual, axis=0)
+            tail = truncated(circle, nudged.activities, free.activities)
+            return ((tail > LOST) & (tail > 3 * noise / least)) | ~jnp.all(is_settled(nudged, tolerance), axis=0)
+
+        def wanting(carry):
+            halvings, circle, nudged = carry
+            return (halvings < HALVINGS) & jnp.any(lost(circle, nudged))
+
+        def lower(carry):
+            halvings, circle, nudged = carry
+            which = lost(circle, nudged)
+            halved = jnp.where(which, circle.amplitude / 2, circle.amplitude)
+            circle = eqx.tree_at(lambda c: c.amplitude, circle, halved)
+            start = (
+                jnp.where(which.reshape(1, -1, *(1,) * (a.ndim - 2)), b.astype(a.dtype), a)
+                for a, b in zip(nudged.potentials, at_rest, strict=True)
+            )
+            return halvings + 1, circle, settled(circle, tuple(start))
+
+        _, circle, nudged = lax.while_loop(wanting, lower, (0, first, nudged))
+    reading = Points(nudged.activities, circle.teaching, by_sample=True)
+    gradient = reading.gradient(net, inputs, circle.weights, free.activities)
+    error = points_error(net, inputs, gradient, circle, free.potentials, nudged.potentials)
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
-    return estimate_at(net, inputs, gradient, free.activities, residual, residual <= tolerance), free, nudged, half
+    valid = jnp.all(is_settled(free, tolerance)) & jnp.all(is_settled(nudged, tolerance))
+    estimate = estimate_at(net, inputs, gradient, free.activities, residual, valid, error)
+    steps = jnp.broadcast_to(nudged.steps, (len(unit),))
+    nudged = Equilibrium(nudged.potentials, nudged.activities, nudged.residual, steps)
+    return estimate, free, nudged, circle, jnp.any(circle.amplitude < first.amplitude)
 
 
 @eqx.filter_jit
@@ -146,19 +213,24 @@ def _stepped_phases(
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
 ) -> Estimate:
+    unit = teaching_circle(jnp.ones(()), points, net.dtype)
     circle = teaching_circle(amplitude, points, net.dtype)
     if points == 2:
-        circle = circle.real
+        unit, circle = unit.real, circle.real
     keys = jax.random.split(jax.random.key(0) if key is None else key, points + 1)
     rest, quiet = net.rest(inputs.x.shape[0]), jnp.zeros((), net.dtype)
     free = iterate(net, inputs, rest, quiet, steps[0], noise, keys[-1])
 
     def point(u, beta_and_key):
         u = iterate(net, inputs, u, beta_and_key[0], steps[1], noise, beta_and_key[1])
-        return u, net.activities(u)
+        return u, (u, net.activities(u))
 
     start = to_complex(free) if points > 2 else free
-    _, activities = lax.scan(point, start, (circle, keys[:-1]))
+    _, (potentials, activities) = lax.scan(point, start, (circle, keys[:-1]))
     gradient = Points(activities, circle).gradient(net, inputs, free=net.activities(free))
     residual = movement(net, inputs, free)
-    return estimate_at(net, inputs, gradient, net.activities(free), residual, all_finite((free, activities)))
+    batch, shares = inputs.x.shape[0], jnp.full(points, 1 / points, net.dtype)
+    around = Circle(jnp.full(batch, amplitude, net.dtype), unit, shares, points)
+    error = points_error(net, inputs, gradient, around, free, potentials, stepped=True, noisy=noise is not None)
+    valid = all_finite((free, activities))
+    return estimate_at(net, inputs, gradient, net.activities(free), residual, valid, error)

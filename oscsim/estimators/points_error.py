@@ -1,0 +1,343 @@
+r"""How right a gradient is that was read off points: measured on the points themselves.
+
+With $h(\beta) = \frac{\partial\Psi}{\partial\theta}(s(\beta), s_0, \beta) = \sum_n h_n \beta^n$ the gradient is $-h_1$,
+and what $N$ points read is $-\sum_m h_{1 + mN} A^{mN}$. Two things are wrong with it.
+
+- *Truncation*, $h_{1+N} A^N$. The mean of the points minus the free state is $h_N A^N$, since that state is known, and
+  the size of the coefficients before says how fast they fall. Of fewer than four points there are too few of those:
+  then the same is read at half the amplitude, and differs by $(1 - 2^{-N})$ of the error.
+- *Points that are not where they should be*, because they have not settled, or were disturbed. One step of Newton's
+  method from each, $(1 - \partial F/\partial u)\, \delta = F(u) - u$, solved to a few per cent by some sweeps, says
+  where they would have come to rest, and what is read there says what is missing.
+
+Rounding, of the order of $\epsilon\, |h_0| / A$, comes on top.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Inexact
+
+from oscsim._arrays import norm
+from oscsim.equilibrium import anderson
+from oscsim.equilibrium.vectors import flatten_samples
+from oscsim.error_bars import GradientError, asymmetry_norms
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.inputs import Inputs
+from oscsim.readings import per_sample, sample_norm
+
+ACCURACY, SWEEPS = 0.03, 20
+"""How well the step of Newton's method is solved for, and in how many sweeps at most."""
+
+FINE = 1e-6
+"""Points that move by less than this share of the nudge are not worth more than one sweep."""
+
+
+class Circle(eqx.Module):
+    r"""Points $\beta_k = A_b e^{i\varphi_k}$ of the teaching circle, an amplitude per sample, and the weight of each.
+
+    Attributes:
+        amplitude: of each sample.
+        unit: $e^{i\varphi_k}$; real where all points are.
+        weights: their shares of the circle: $1/N$, or $2/N$ of a point that stands for its conjugate too.
+        number: $N$; 1 is the one-sided nudge, whose gradient is the difference to the free state.
+    """
+
+    amplitude: Float[Array, " batch"]
+    unit: Inexact[Array, " points"]
+    weights: Float[Array, " points"]
+    number: int = eqx.field(static=True)
+
+    @property
+    def teaching(self) -> Inexact[Array, "points batch"]:
+        r"""$\beta_k$ of each sample."""
+        return self.unit[:, None] * self.amplitude[None]
+
+    def turned(self, n: int) -> Inexact[Array, " points"]:
+        r"""$w_k e^{-i n \varphi_k}$: a sum with these weights is coefficient $n$ times $A^n$."""
+        return self.weights * jnp.conj(self.unit) ** (n % self.number)
+
+    def coefficient(self, values: Layers, free: Layers, n: int) -> Layers:
+        r"""$c_n A^n$ of real coefficients, from values at the points and at rest, for $1 \le n \le N$."""
+        weights = self.turned(n)
+        found = (jnp.tensordot(weights, a, axes=1).real for a in values)
+        return tuple(c - f if n == self.number else c for c, f in zip(found, free, strict=True))
+
+
+class PointsError(GradientError):
+    """How right a gradient is that was read off points: as `GradientError`, with sentences of its own.
+
+    `per_sample` is what is wrong with the response of each sample, `rounding` what the precision explains of it, and
+    `change` what comes of points that have not settled.
+
+    Attributes:
+        number: how many points, 1 for the one-sided nudge.
+        stepped: whether the states come from a fixed number of steps.
+        unknown: why the contamination is not known, where it is not.
+    """
+
+    number: int = eqx.field(static=True, default=1)
+    stepped: bool = eqx.field(static=True, default=False)
+    unknown: str = eqx.field(static=True, default="")
+
+    @property
+    def outside(self) -> Bool[Array, " batch"]:
+        """Samples whose amplitude is too large for so many points, which neither rounding nor settling explains."""
+        image = self.per_sample
+        return (image > 0.1) & ~(2 * self.rounding > image) & ~(2 * self.change > image) & (not self.noisy)
+
+    def _findings(self) -> list[tuple[str, float]]:
+        found = super()._findings()
+        return [(self.unknown if text.startswith("contamination unknown") else text, size) for text, size in found]
+
+    def _cause(self) -> str:
+        image = np.asarray(self.per_sample)
+        worst = int(np.argmax(np.where(np.isnan(image), -1, image)))
+        rounding, change, error = float(self.rounding[worst]), float(self.change[worst]), float(self.contamination)
+        size = f"{100 * error:.2g} %" if np.isfinite(error) else "nothing of the gradient"
+        where = f"sample {worst} of {len(image)}"
+        if self.noisy:
+            return f"noise leaves {size} (worst in {where}); use a larger amplitude, or average several estimates"
+        if rounding > change and 2 * rounding > image[worst]:
+            return (
+                f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger "
+                "amplitude, or float64"
+            )
+        if 2 * change > image[worst]:
+            remedy = "more steps" if self.stepped else "a tighter tolerance (float64 allows more)"
+            how = (
+                "less than they are settled to"
+                if change > 0.5
+                else f"only {1 / change:.2g} times what they are settled to"
+            )
+            return (
+                f"the nudge moved the neurons by {how}, which leaves {size} (worst in {where}); use a larger amplitude, "
+                f"or {remedy}"
+            )
+        points = "Phases, which has no bias of this order" if self.number == 1 else "more points, or adaptive=True"
+        power = "" if self.number == 1 else f"^{self.number}"
+        return (
+            f"the amplitude is too large, which leaves {size}, O(A{power}) (worst in {where}); use a smaller one, or "
+            f"{points}"
+        )
+
+
+@eqx.filter_jit
+def points_error(
+    network: AbstractNetwork,
+    inputs: Inputs,
+    gradient: Any,
+    circle: Circle,
+    free: Layers,
+    potentials: Layers,
+    *,
+    stepped: bool = False,
+    noisy: bool = False,
+    unknown: str = "",
+) -> PointsError:
+    """How right the gradient is that was read off these points: pure, works under jit.
+
+    Args:
+        network: the neurons.
+        inputs: what they were shown.
+        gradient: what was read.
+        circle: where the points lie.
+        free: potentials at rest, (batch, ...) per layer.
+        potentials: those of the points, (points, batch, ...) per layer.
+        stepped: they come from a fixed number of steps.
+        noisy: they were disturbed.
+        unknown: why the contamination cannot be known, where it cannot.
+    """
+    dtype, n = network.dtype, circle.number
+    eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
+    at_half = n < 4
+    betas, states = circle.teaching, _with(potentials, free)
+    betas = jnp.concatenate([jnp.zeros_like(betas[:1]), betas])
+    if at_half:
+        states = tuple(jnp.concatenate([a, b]) for a, b in zip(states, _at_half(circle, potentials, free), strict=True))
+        betas = jnp.concatenate([betas, betas[1:] / 2])
+    points = len(circle.unit)
+    moved = newton_step(network, inputs, states, betas, None if at_half else FINE * jnp.abs(circle.amplitude))
+    found, rest = (
+        _activities(network, states),
+        _activities(network, tuple(a + d for a, d in zip(states, moved, strict=True))),
+    )
+    heard, own = tuple(a[0] for a in rest), slice(1, 1 + points)
+
+    inverse = 1 / circle.amplitude[None]
+
+    def weighted(number, scale=1.0):
+        """Coefficient `number` of h, times A^(number - 1), as weights of the free state and the points."""
+        free = jnp.full(1, -1.0 if number == n else 0.0, dtype)
+        return scale * jnp.concatenate([free, circle.turned(number)])[:, None] * inverse
+
+    nothing = jnp.zeros_like(weighted(1)[1:])
+    if at_half:
+        half = weighted(1, 2.0)
+        rows = [jnp.concatenate([-weighted(1), nothing]), jnp.concatenate([-half[:1], nothing, -half[1:]])]
+    else:
+        rows = [-weighted(1), weighted(n), weighted(n - 2)]
+    one = jnp.zeros_like(rows[0]).at[0].set(inverse[0].astype(rows[0].dtype))
+
+    def read(weights):
+        return read_points(network, inputs, rest, heard, betas, weights)
+
+    settled, *others, base = _each(lax.map(read, jnp.stack([*rows, one])), len(rows) + 1)
+    missing = jax.tree.map(jnp.subtract, gradient, settled)
+    sizes = jax.tree.map(lambda a, b: jnp.maximum(norm(a), norm(b)), gradient, settled)
+    size = jnp.maximum(norm(gradient), norm(settled))
+    if at_half:
+        share = 1 - 0.5**n
+        truncation = jax.tree.map(lambda a, b: norm(a - b) / share, settled, others[0])
+    else:
+        ratio = _ratio(norm(others[0]), norm(others[1]))
+        truncation = jax.tree.map(lambda a: ratio * norm(a), others[0])
+    rounding = jax.tree.map(lambda a: eps * norm(a), base)
+
+    def whole(parts):
+        found = jnp.sqrt(sum(part**2 for part in parts))
+        found = jnp.where(jnp.isnan(found), jnp.inf, found)
+        return jnp.full_like(found, jnp.nan) if unknown else found
+
+    parts = jax.tree.map(lambda m, t, r: whole((norm(m), t, r)), missing, truncation, rounding)
+    skew = jax.tree.map(jnp.zeros_like, sizes)
+    if not network.symmetric:
+        skew = asymmetry_norms(network, inputs, heard)
+    zero = jnp.zeros((), dtype)
+    per_array = jax.tree.map(lambda s, p, k: jnp.stack([p, zero, zero, k]) / jnp.maximum(s, tiny), sizes, parts, skew)
+
+    # Of each sample: ratios of coefficients.
+    def response(values):
+        return circle.coefficient(tuple(a[own] for a in values), tuple(a[0].real for a in values), 1)
+
+    before, after = response(found), response(rest)
+    length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), tiny)
+    change = sample_norm(tuple(a - b for a, b in zip(before, after, strict=True))) / length
+    lost = eps * sample_norm(heard) / length
+    if at_half:
+        last = tuple(a[1 + points :] for a in rest)
+        halved = circle.coefficient(last, tuple(a.real for a in heard), 1)
+        tail = sample_norm(tuple(a - 2 * b for a, b in zip(after, halved, strict=True))) / (share * length)
+    else:
+        tail = truncated(circle, tuple(a[own] for a in rest), tuple(a.real for a in heard))
+    image = jnp.sqrt(tail**2 + change**2 + lost**2)
+    batch = len(image)
+    blank = jnp.full(batch, jnp.inf, dtype)
+    return PointsError(
+        contamination=whole((norm(missing), norm(truncation), norm(rounding))) / jnp.maximum(size, tiny),
+        lag=zero,
+        steps=zero,
+        asymmetry=norm(skew) / jnp.maximum(size, tiny),
+        per_array=per_array,
+        deviation=None,
+        per_sample=jnp.where(jnp.isnan(image), blank, image),
+        rounding=lost,
+        change=jnp.where(jnp.isnan(change), blank, change),
+        kept=jnp.ones(batch, jnp.int32),
+        skipped=jnp.zeros(batch, jnp.int32),
+        amplitude=jnp.abs(circle.amplitude),
+        noisy=noisy,
+        number=n,
+        stepped=stepped,
+        unknown=unknown,
+    )
+
+
+def truncated(circle: Circle, s: Layers, free: Layers) -> Float[Array, " batch"]:
+    """What aliases into the response of each sample, relative to it: from the coefficients that the points hold."""
+    n = circle.number
+    first, last = (sample_norm(circle.coefficient(s, free, k)) for k in (1, n))
+    before = first if n < 4 else sample_norm(circle.coefficient(s, free, n - 2))
+    tail = last * (_ratio(last, before) if n > 2 else _ratio(last, before) ** 2)
+    return tail / jnp.maximum(first, jnp.finfo(first.dtype).tiny)
+
+
+def _ratio(last: Array, before: Array) -> Array:
+    """By how much coefficients fall from one to the next, from two that stand two apart; 1 at most."""
+    return jnp.sqrt(jnp.clip(last / jnp.maximum(before, jnp.finfo(last.dtype).tiny), 0, 1))
+
+
+def newton_step(
+    network: AbstractNetwork, inputs: Inputs, u: Layers, betas: Inexact[Array, "points batch"], fine: Any = None
+) -> Layers:
+    r"""$\delta$ with $(1 - \partial F/\partial u)\, \delta = F(u, \beta) - u$, to `ACCURACY`.
+
+    It is how far each point is from where it would come to rest.
+
+    Args:
+        network: the neurons.
+        inputs: of the batch.
+        u: potentials, (points, batch, ...) per layer.
+        betas: the teaching signal at each.
+        fine: residuals of each sample that are not worth more than one sweep; None for none.
+    """
+    points, batch = betas.shape
+    clamped, y = jax.tree.map(lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y))
+    flat = tuple(a.reshape(points * batch, *a.shape[2:]) for a in u)
+    force, push = jax.linearize(lambda u: network.force(clamped, network.activities(u), y, betas.reshape(-1)), flat)
+    source = tuple(f - a for f, a in zip(force, flat, strict=True))
+    size = jnp.max(jnp.abs(flatten_samples(source)[0]), axis=1)
+    sweeps = SWEEPS if fine is None else jnp.where(jnp.all(size.reshape(points, batch) <= fine[None]), 1, SWEEPS)
+    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)  # linear: solved at unit source, one tolerance for all
+    source = tuple(a / per_sample(unit, a) for a in source)
+    layers = range(len(u))
+    blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
+
+    def sweep(v):
+        for block in blocks:
+            pushed = push(v)
+            v = tuple(source[i] + pushed[i] if i in block else v[i] for i in layers)
+        return v
+
+    found = anderson(sweep, source, ACCURACY, sweeps, 5, linear=True)
+    return tuple((a * per_sample(unit, a)).reshape(b.shape) for a, b in zip(found.value, u, strict=True))
+
+
+def read_points(
+    network: AbstractNetwork,
+    inputs: Inputs,
+    s: Layers,
+    heard: Layers,
+    betas: Inexact[Array, "points batch"],
+    weights: Inexact[Array, "points batch"],
+) -> Any:
+    r"""$\mathrm{Re} \sum_k w_k\, \frac{\partial\Psi}{\partial\theta}(s_k, r, \beta_k)$, the mean over the batch."""
+
+    def total(network, clamped):
+        def at_point(s, beta, weight):
+            return jnp.mean((weight * jax.vmap(network.psi)(clamped, s, heard, inputs.y, beta)).real)
+
+        return jnp.sum(jax.vmap(at_point)(s, betas, weights))
+
+    return gradient_of(total, network, inputs.x)
+
+
+def _with(points: Layers, free: Layers) -> Layers:
+    """The free state before the points."""
+    return tuple(jnp.concatenate([b[None].astype(a.dtype), a]) for a, b in zip(points, free, strict=True))
+
+
+def _at_half(circle: Circle, potentials: Layers, free: Layers) -> Layers:
+    """Where the points would about lie at half the amplitude: the coefficients that they hold, each at its power."""
+    free = tuple(a.real for a in free)
+    found = tuple(jnp.broadcast_to(b, a.shape).astype(a.dtype) for a, b in zip(potentials, free, strict=True))
+    for n in range(1, circle.number + 1):
+        turn = (circle.unit / 2) ** n
+        terms = circle.coefficient(potentials, free, n)
+        found = tuple(a + per_sample(turn, a) * c[None] for a, c in zip(found, terms, strict=True))
+    return found
+
+
+def _activities(network: AbstractNetwork, u: Layers) -> Layers:
+    """Those of states with two leading axes."""
+    flat = network.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
+    return tuple(s.reshape(a.shape) for s, a in zip(flat, u, strict=True))
+
+
+def _each(tree: Any, count: int) -> list[Any]:
+    """The pytrees that were stacked in one."""
+    return [jax.tree.map(lambda a, k=k: a[k], tree) for k in range(count)]
