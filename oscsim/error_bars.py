@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from oscsim._arrays import complex_of, norm
+from oscsim._arrays import complex_of, is_traced, norm
 from oscsim.average import Average, turns_one_way
 from oscsim.cycle import Plan
 from oscsim.errors import InexactGradientError, InexactGradientWarning
@@ -33,6 +33,7 @@ from oscsim.noise.base import AbstractForcing, as_noises
 from oscsim.readings import Phasors, per_sample, response_gradient, sample_norm
 from oscsim.response.asymmetry import asymmetry_error
 from oscsim.response.linear import gradient_read, linear_response
+from oscsim.response.modes import fastest_rate
 
 TOLERANCE = 0.1
 """A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""
@@ -254,8 +255,17 @@ def gradient_and_error(
         factor = jnp.asarray(mean_factor(noise, teaching, plan), dtype)
         spread = mean_error(average, several & plan.demodulator.independent, factor)
         chi = reading.response()
-        moved = jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (c_0,), (spread,))[1]
-        return jax.tree.map(lambda a, b: jnp.hypot(norm(a), norm(b)), seen, moved)
+
+        def along(error):
+            return norms(jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (c_0,), (error,))[1])
+
+        of_response, of_mean = norms(seen), along(spread)
+        if as_noises(noise):  # strong noise moves both for good, which averaging does not reveal
+            shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / teaching.period)
+            left = norms(response_gradient(network, inputs, c_0, bias, 0.0))
+            of_response = jax.tree.map(jnp.maximum, of_response, left)
+            of_mean = jax.tree.map(jnp.maximum, of_mean, along(shift))
+        return jax.tree.map(jnp.hypot, of_response, of_mean)
 
     batch = len(reading.mean[0])
     blank = jnp.full(batch, jnp.nan, dtype)
@@ -345,6 +355,45 @@ def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array)
     )
 
 
+SWEEPS, SHORT = 3, 1.7
+"""How often an imbalance is passed on through the network, and by how much that falls short of for ever."""
+
+
+def imbalance(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array) -> tuple[Layers, Layers]:
+    r"""How far mean and response are from what the equation asks of them: errors of $c_0$ and of $\chi$.
+
+    Without noise $c_0 = \sigma(F(c_0))$ and $(1 + i\omega\tau)\, v = \frac{\partial F}{\partial s} \chi + \frac{\partial
+    F}{\partial\beta}$ with $\chi = \sigma'(F(c_0))\, v$. Strong noise is rectified by $\sigma$ and shifts both, by its
+    second power and for good. What is left of the equations, passed on through the network a few times, is about that
+    shift.
+    """
+    zero = jnp.zeros((), complex_of(network.dtype))
+    s = tuple(c.real.astype(c.dtype) for c in reading[0])
+    taus, chi = network.time_constants, reading.response()
+
+    def force(s, beta):
+        return network.force(inputs.clamped, s, inputs.y, beta)
+
+    u = tuple(f.real.astype(f.dtype) for f in force(s, zero))
+    slow = tuple(1 / (1 + 1j * omega * tau) for tau in taus)
+
+    def passed_on(v, direct, lag):
+        moved = jax.jvp(force, (s, zero), (v, jnp.full_like(zero, direct)))[1]
+        moved = tuple((m * k if lag else m).astype(m.dtype) for m, k in zip(moved, slow, strict=True))
+        return jax.jvp(network.activities, (u,), (moved,))[1]
+
+    def summed(error, lag):
+        total, v = error, error
+        for _ in range(SWEEPS - 1):
+            v = passed_on(v, 0.0, lag)
+            total = jax.tree.map(jnp.add, total, v)
+        return jax.tree.map(lambda a: SHORT * a, total)
+
+    of_mean = jax.tree.map(jnp.subtract, network.activities(u), s)
+    of_response = jax.tree.map(jnp.subtract, passed_on(chi, 1.0, True), chi)
+    return summed(of_mean, False), summed(of_response, True)
+
+
 def mean_factor(noise: Any, teaching: Any, plan: Plan) -> Any:
     r"""$\sqrt{S(0) / S(\omega)}$ of the noise on the potentials, for the error of $c_0$ where one cycle is all there is.
 
@@ -413,6 +462,38 @@ def step_error(plan: Plan, teaching: Any, lag: Array, dtype: Any) -> Float[Array
     answer = -z * driven / (jnp.exp(jnp.asarray(1j * turn, nodes.dtype)) - kept)
     exact = 1 / (1 + 1j * x)
     return (jnp.abs(answer.real - exact.real) / exact.real).astype(dtype)
+
+
+def check_steps(network: AbstractNetwork, inputs: Inputs, mean: Layers, teaching: Any, plan: Plan) -> None:
+    """Refuse equal steps that the network's fastest mode, at these mean activities, would make unstable.
+
+    The couplings can make it faster than every neuron alone. A solver that has become unstable may still lock, around
+    an orbit that the neurons do not have.
+
+    Raises:
+        ValueError: the steps are too long; names how many it takes.
+    """
+    tableau = None if plan.steps_per_cycle is None else tableau_of(plan.solver)
+    if tableau is None or is_traced(network, inputs, mean, teaching):
+        return
+    u = network.force(inputs.clamped, tuple(c.real for c in mean), inputs.y, jnp.zeros((), network.dtype))
+    rate, period = float(fastest_rate(network, inputs, u)), float(teaching.period)
+    matrix, weights, _ = tableau
+    ones = np.ones(len(weights))
+
+    def grows(steps):
+        z = -rate * period / steps
+        return abs(1 + z * (weights @ np.linalg.solve(np.eye(len(ones)) - z * matrix, ones))) > 1 + 1e-3
+
+    if not math.isfinite(rate) or not grows(plan.steps_per_cycle):
+        return
+    needed = plan.steps_per_cycle
+    while grows(needed):
+        needed += plan.ticks
+    raise ValueError(
+        f"steps_per_cycle={plan.steps_per_cycle} makes steps of {period / plan.steps_per_cycle:.3g}, and the fastest mode "
+        f"of this network decays within {1 / rate:.3g}: {type(plan.solver).__name__} is unstable there; use {needed} or more"
+    )
 
 
 def tableau_of(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -1,5 +1,10 @@
-"""How close an estimate comes to the exact gradient: metrics on pytrees of parameters."""
+"""How close an estimate comes to the exact gradient: metrics on pytrees of parameters.
 
+They take gradients, or whole `Estimate`s: two of those say where they belong to different states, which bare gradients
+cannot.
+"""
+
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,37 +14,65 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from oscsim._arrays import norm
+from oscsim._arrays import is_traced, norm
 from oscsim.networks.base import named
 
 Gradient: TypeAlias = PyTree[Array | np.ndarray]
-"""Arrays as in a network's parameters, on the device or on the host."""
+"""Arrays as in a network's parameters, on the device or on the host; or an `Estimate`, which holds such."""
+
+APART = 1e-2
+"""Two free states whose activities differ by more than this, in the Euclidean norm of a sample, are not the same."""
 
 
 def cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction."""
-    _require_same(estimate, exact)
+    estimate, exact = _gradients(estimate, exact)
     inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True))
-    return inner / (norm(estimate) * norm(exact))
+    return jnp.clip(inner / (norm(estimate) * norm(exact)), -1, 1)
 
 
 def relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\|a - b\| / \|b\|$ over all parameters together."""
-    _require_same(estimate, exact)
+    estimate, exact = _gradients(estimate, exact)
     pairs = zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True)
     return norm([a - b for a, b in pairs]) / norm(exact)
 
 
 def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\|a\| / \|b\|$ over all parameters together: above 1 the estimate is too long."""
-    _require_same(estimate, exact)
+    estimate, exact = _gradients(estimate, exact)
     return norm(estimate) / norm(exact)
 
 
 def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
     """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
-    _require_same(estimate, exact)
+    estimate, exact = _gradients(estimate, exact)
     return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
+
+
+def _gradients(estimate: Any, exact: Any) -> tuple[Gradient, Gradient]:
+    """The two gradients; of estimates, with a warning where they belong to different states."""
+    # a gradient is a network too, whose `activities` is a method
+    states = [s if isinstance(s := getattr(v, "activities", None), tuple) else None for v in (estimate, exact)]
+    if all(state and not is_traced(state) for state in states):
+        squares = [
+            np.sum((np.asarray(a) - np.asarray(b)).reshape(len(a), -1) ** 2, axis=1)
+            for a, b in zip(*states, strict=True)
+            if np.shape(a) == np.shape(b)
+        ]
+        apart = np.flatnonzero(np.sqrt(np.sum(squares, axis=0)) > APART) if squares else np.zeros(0)
+        if apart.size:
+            warnings.warn(
+                f"sample {apart[0]} rests in another state in one estimate than in the other ({apart.size} of "
+                f"{len(states[0][0])} do): their gradients are of different losses; compare with exact_gradient(..., "
+                "at=run), or start both from 'settled'",
+                stacklevel=3,
+            )
+    found = tuple(
+        getattr(v, "gradient", v) if s is not None else v for v, s in zip((estimate, exact), states, strict=True)
+    )
+    _require_same(*found)
+    return found
 
 
 def _require_same(estimate: Gradient, exact: Gradient) -> None:

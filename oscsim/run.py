@@ -16,11 +16,11 @@ from oscsim._arrays import as_count, describe, norm
 from oscsim.average import Average, accumulated, turns_one_way
 from oscsim.cycle import Effort, Plan, State, Watched
 from oscsim.demodulation import Reading, require_whole
-from oscsim.equilibrium import Equilibrium, exact_gradient, settle
+from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.error_bars import TOLERANCE, GradientError, gradient_and_error, report, response_lag
 from oscsim.errors import NotHolomorphicError, NotSettledError
 from oscsim.metrics import cosine, per_layer, relative_error
-from oscsim.networks.base import AbstractNetwork, parameters
+from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.readings import Phasors, require_turning, sample_norm
 from oscsim.response.linear import DENSE
@@ -219,17 +219,13 @@ class Run(eqx.Module):
 
     @property
     def equilibrium(self) -> Equilibrium:
-        r"""The free equilibrium that the neurons rest in: settled from the run's own mean activities.
+        r"""The free equilibrium that the neurons rest in, from the run's own mean activities.
 
         Raises:
-            NotSettledError: there is none close to them: the run was not locked, or outside the analytic regime.
+            NotSettledError: left to themselves they would come to rest nowhere.
         """
-        inputs = self.inputs
         kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
-        start = self.network.force(
-            inputs.clamped, tuple(a.real for a in kept), inputs.y, jnp.zeros((), self.network.dtype)
-        )
-        return settle(self.network, inputs.x, inputs.y, start=start)
+        return resting_state(self.network, self.inputs, kept)
 
     def exact(self) -> Any:
         """The exact gradient at the state that the neurons rest in.
@@ -393,6 +389,20 @@ class Run(eqx.Module):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equilibrium:
+    """The free equilibrium of neurons whose mean activities were read: the one there, or where they would come to rest.
+
+    Raises:
+        NotSettledError: they would come to rest nowhere.
+    """
+    real = tuple(a.real for a in mean)
+    u = network.force(inputs.clamped, real, inputs.y, jnp.zeros((), network.dtype))
+    try:
+        return state_at(network, inputs, u)
+    except NotSettledError:
+        return settle(network, inputs.x, inputs.y, start=u, method="flow")
 
 
 class Comparison(NamedTuple):

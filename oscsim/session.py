@@ -22,6 +22,7 @@ from oscsim.evaluation import EVALUATED, measured
 from oscsim.metrics import cosine, per_layer, relative_error
 from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.run import resting_state
 from oscsim.updates import AUGMENTED, updates
 
 CHUNK = 64
@@ -208,8 +209,7 @@ class Session:
         try:
             estimate = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step))
             inputs = Inputs.of(net, x, y)
-            at = net.force(inputs.clamped, estimate.activities, inputs.y, 0.0)  # the state that the neurons rested in
-            exact = exact_gradient(net, x, y, at=at)
+            exact = exact_gradient(net, x, y, at=resting_state(net, inputs, estimate.activities))
         except (NotSettledError, DivergenceError) as error:
             warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
             return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(net))}

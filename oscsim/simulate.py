@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim._arrays import as_count, interactive, require_positive
+from oscsim._arrays import as_count, complex_of, interactive, require_positive
 from oscsim._progress import tqdm
 from oscsim.average import Average, accumulated, response_change
 from oscsim.cycle import (
@@ -31,10 +31,12 @@ from oscsim.cycle import (
     first_state,
 )
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
-from oscsim.equilibrium import free_equilibrium
-from oscsim.error_bars import gradient_and_error
+from oscsim.equilibrium import Equilibrium, free_equilibrium
+from oscsim.equilibrium.states import check_start
+from oscsim.error_bars import check_steps, gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets, clamped
 from oscsim.noise.base import as_noises, require_noise_key
 from oscsim.run import Run
@@ -114,7 +116,8 @@ def simulate(
         stepsize_controller: a diffrax controller for adaptive steps (see `Cycle`).
         steps_per_cycle: so many equal steps instead; under noise always, by default of half a time constant or finer.
         record: `PerCycle(...)`, or `Mean(discard)` for long runs in constant memory.
-        start: `"rest"`, `"settled"` (the free equilibrium), or an earlier `Run` or its `state` to go on from.
+        start: `"rest"`, `"settled"` (the free equilibrium), an `Equilibrium` or potentials, or an earlier `Run` or its
+            `state` to go on from.
         tolerance: stop early once the lock residual (relative change of the reading from cycle to cycle) is below.
         until: stop early once the gradient's own error bar, `run.error().total`, is below; `cycles` is then the most.
         progress: show a progress bar; by default at a terminal and in notebooks.
@@ -150,6 +153,10 @@ def simulate(
     plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator), teaching, net, noise)
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
+    shown = presenter(net, (x, y))(first)
+    if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
+        check_unseen(net, shown)
+    check_steps(net, shown, net.activities(state.potentials), teaching, plan)
     discard = record.discard if isinstance(record, Mean) else None
     cut_off = max(0, plan.demodulator.warm_up - first)
     if isinstance(record, Mean) and discard is not None:
@@ -196,6 +203,8 @@ def simulate(
                 request = max(1, math.ceil(int(chunk.count) * 0.25 / elapsed))
     if check and bool(state.diverged):
         raise DivergenceError(divergence(net, teaching, state))
+    if check and not bool(state.diverged):  # where the neurons went to, their fastest mode may be another
+        check_steps(net, presenter(net, (x, y))(int(state.cycle) - 1), state.reading.mean, teaching, plan)
     readings, residual, effort, watched = _joined(chunks, record)
     if isinstance(record, Mean):
         readings = jax.tree.map(lambda a: np.asarray(a)[None], average.mean)
@@ -366,13 +375,18 @@ def starting_state(
         if bool(earlier.diverged):
             raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, x, y
+    potentials = start.potentials if isinstance(start, Equilibrium) else start
+    if isinstance(potentials, tuple):
+        check_start(net, inputs, potentials)
+        own = tuple(jnp.asarray(a, complex_of(net.dtype)) for a in potentials)
+        return first_state(net, inputs, teaching, cycle=plan, potentials=own, noise=noise, key=key), x, y
     if start == "rest":
         return first_state(net, inputs, teaching, cycle=plan, noise=noise, key=key), x, y
     if start == "settled":
         free = free_equilibrium(net, inputs)
         state = first_state(net, inputs, teaching, cycle=plan, potentials=free.potentials, noise=noise, key=key)
         return state, x, y
-    raise ValueError(f"start={start!r}: use 'rest', 'settled', or an earlier Run or its state")
+    raise ValueError(f"start={start!r}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state")
 
 
 def _layout(tree: Any) -> tuple:

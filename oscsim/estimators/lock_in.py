@@ -16,10 +16,11 @@ from oscsim.average import Average, accumulated, response_change
 from oscsim.cycle import Cycle, Plan, State, advance, as_plan, check_drive, divergence, first_state, read_anew
 from oscsim.demodulation import AbstractDemodulator, require_whole
 from oscsim.equilibrium import free_equilibrium
-from oscsim.error_bars import TOLERANCE, gradient_and_error
+from oscsim.error_bars import TOLERANCE, check_steps, gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.noise.base import as_noises, require_noise_key
 from oscsim.readings import require_turning
@@ -110,6 +111,7 @@ class LockIn(AbstractEstimator):
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
         """What is carried from batch to batch: the starting amplitude of an `Adaptive` signal; None for any other."""
         check_drive(net, self.teaching)
+        check_unseen(net, inputs)
         return Carried.of(self.teaching, net.dtype) if is_adaptive(self.teaching) else None
 
     def estimate(
@@ -177,6 +179,7 @@ class LockIn(AbstractEstimator):
             if bool(state.diverged):
                 raise DivergenceError(divergence(net, self.teaching, state))
             require_turning(self.teaching, average.mean)
+            check_steps(net, inputs, estimate.activities, self.teaching, plan)
         return state, estimate
 
     def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
@@ -261,6 +264,7 @@ class AlwaysOn(AbstractEstimator):
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The neurons' state before the first input."""
         check_drive(net, self.lock_in.teaching)
+        check_unseen(net, inputs)
         return self.lock_in.begin(net, inputs, key)
 
     def estimate(

@@ -1,4 +1,4 @@
-"""How slowly the network comes to rest."""
+"""How slowly the network comes to rest, and how fast its fastest mode is."""
 
 from typing import Any
 
@@ -54,3 +54,29 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int 
 
     shift = largest(jnp.zeros(len(u[0]), net.dtype))
     return largest(shift) - shift
+
+
+@eqx.filter_jit
+def fastest_rate(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int = 60) -> Array:
+    r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ at the potentials `u`, over all samples.
+
+    By power iteration: the decay rate of the fastest mode, which is what equal steps have to resolve.
+    """
+
+    def velocity(u):
+        force = net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
+        return tuple((a - f) / tau for a, f, tau in zip(u, force, net.time_constants, strict=True))
+
+    def size(v):
+        return jnp.sqrt(sum(jnp.sum(a.reshape(len(a), -1) ** 2, axis=1) for a in v))
+
+    def iterate(_, carry):
+        v, _ = carry
+        new = jax.jvp(velocity, (u,), (v,))[1]
+        length = size(new)
+        divisor = jnp.maximum(length, jnp.finfo(net.dtype).tiny)
+        return tuple(a / divisor.reshape(-1, *(1,) * (a.ndim - 1)) for a in new), length
+
+    keys = jax.random.split(jax.random.key(0), len(u))
+    start = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True))
+    return jnp.max(lax.fori_loop(0, iterations, iterate, (start, size(start)))[1])
