@@ -3,12 +3,11 @@ r"""How right a gradient is that was read off points: measured on the points the
 With $h(\beta) = \frac{\partial\Psi}{\partial\theta}(s(\beta), s_0, \beta) = \sum_n h_n \beta^n$ the gradient is $-h_1$,
 and what $N$ points read is $-\sum_m h_{1 + mN} A^{mN}$. Two things are wrong with it.
 
-- *Truncation*, $h_{1+N} A^N$. The mean of the points minus the free state is $h_N A^N$, since that state is known, and
-  the size of the coefficients before says how fast they fall. Of fewer than four points there are too few of those:
-  then the same is read at half the amplitude, and differs by $(1 - 2^{-N})$ of the error.
+- *Truncation*, $h_{1+N} A^N$. The coefficients that the points hold say about where the points would lie at half the
+  amplitude; what is read there differs by $1 - 2^{-N}$ of the error.
 - *Points that are not where they should be*, because they have not settled, or were disturbed. One step of Newton's
   method from each, $(1 - \partial F/\partial u)\, \delta = F(u) - u$, solved to a few per cent by some sweeps, says
-  where they would have come to rest, and what is read there says what is missing.
+  where they would come to rest, and what is read there says what is missing. So it is with those at half the amplitude.
 
 Rounding, of the order of $\epsilon\, |h_0| / A$, comes on top.
 """
@@ -19,7 +18,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim._arrays import norm
@@ -32,9 +30,6 @@ from oscsim.readings import per_sample, sample_norm
 
 ACCURACY, SWEEPS = 0.03, 20
 """How well the step of Newton's method is solved for, and in how many sweeps at most."""
-
-FINE = 1e-6
-"""Points that move by less than this share of the nudge are not worth more than one sweep."""
 
 
 class Circle(eqx.Module):
@@ -115,8 +110,8 @@ class PointsError(GradientError):
                 else f"only {1 / change:.2g} times what they are settled to"
             )
             return (
-                f"the nudge moved the neurons by {how}, which leaves {size} (worst in {where}); use a larger amplitude, "
-                f"or {remedy}"
+                f"the nudge moved the neurons by {how}, which leaves {size} (worst in {where}); use a larger "
+                f"amplitude, or {remedy}"
             )
         points = "Phases, which has no bias of this order" if self.number == 1 else "more points, or adaptive=True"
         power = "" if self.number == 1 else f"^{self.number}"
@@ -152,78 +147,64 @@ def points_error(
         noisy: they were disturbed.
         unknown: why the contamination cannot be known, where it cannot.
     """
-    dtype, n = network.dtype, circle.number
+    dtype, n, points = network.dtype, circle.number, len(circle.unit)
     eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
-    at_half = n < 4
-    betas, states = circle.teaching, _with(potentials, free)
-    betas = jnp.concatenate([jnp.zeros_like(betas[:1]), betas])
-    if at_half:
-        states = tuple(jnp.concatenate([a, b]) for a, b in zip(states, _at_half(circle, potentials, free), strict=True))
-        betas = jnp.concatenate([betas, betas[1:] / 2])
-    points = len(circle.unit)
-    moved = newton_step(network, inputs, states, betas, None if at_half else FINE * jnp.abs(circle.amplitude))
-    found, rest = (
-        _activities(network, states),
-        _activities(network, tuple(a + d for a, d in zip(states, moved, strict=True))),
+    betas = circle.teaching
+    states = jax.tree.map(
+        lambda *parts: jnp.concatenate(parts),
+        tuple(a[None].astype(b.dtype) for a, b in zip(free, potentials, strict=True)),
+        potentials,
+        _at_half(circle, potentials, free),
     )
-    heard, own = tuple(a[0] for a in rest), slice(1, 1 + points)
+    fine = eps ** (2 / 3) * jnp.abs(circle.amplitude)
+    moved = newton_step(network, inputs, states, jnp.concatenate([0 * betas[:1], betas, betas / 2]), fine)
+    found = _activities(network, tuple(a[: 1 + points] for a in states))
+    rest = _activities(network, jax.tree.map(jnp.add, states, moved))
+    heard = tuple(a[0] for a in rest)
 
-    inverse = 1 / circle.amplitude[None]
+    def read(first, amplitude):
+        """The gradient in the points from this place on, which lie at this amplitude, and in the free state."""
+        free_weight = jnp.full(1, 1.0 if n == 1 else 0.0, dtype)
+        weights = jnp.concatenate([free_weight, -circle.turned(1)])[:, None] / amplitude[None]
+        at, places = (
+            jnp.concatenate([0 * betas[:1], circle.unit[:, None] * amplitude[None]]),
+            slice(first, first + points),
+        )
+        states = tuple(jnp.concatenate([a[:1], a[places]]) for a in rest)
+        return read_points(network, inputs, states, heard, at, weights)
 
-    def weighted(number, scale=1.0):
-        """Coefficient `number` of h, times A^(number - 1), as weights of the free state and the points."""
-        free = jnp.full(1, -1.0 if number == n else 0.0, dtype)
-        return scale * jnp.concatenate([free, circle.turned(number)])[:, None] * inverse
-
-    nothing = jnp.zeros_like(weighted(1)[1:])
-    if at_half:
-        half = weighted(1, 2.0)
-        rows = [jnp.concatenate([-weighted(1), nothing]), jnp.concatenate([-half[:1], nothing, -half[1:]])]
-    else:
-        rows = [-weighted(1), weighted(n), weighted(n - 2)]
-    one = jnp.zeros_like(rows[0]).at[0].set(inverse[0].astype(rows[0].dtype))
-
-    def read(weights):
-        return read_points(network, inputs, rest, heard, betas, weights)
-
-    settled, *others, base = _each(lax.map(read, jnp.stack([*rows, one])), len(rows) + 1)
-    missing = jax.tree.map(jnp.subtract, gradient, settled)
+    settled, halved = read(1, circle.amplitude), read(1 + points, circle.amplitude / 2)
+    at_rest = read_points(network, inputs, tuple(a[:1] for a in rest), heard, 0 * betas[:1], 1 / circle.amplitude[None])
+    share = 1 - 0.5**n  # of the error, by which half the amplitude makes it smaller
+    missing = jax.tree.map(lambda a, b: norm(a - b), gradient, settled)
+    truncation = jax.tree.map(lambda a, b: norm(a - b) / share, settled, halved)
+    rounding = jax.tree.map(lambda a: eps * norm(a), at_rest)
     sizes = jax.tree.map(lambda a, b: jnp.maximum(norm(a), norm(b)), gradient, settled)
     size = jnp.maximum(norm(gradient), norm(settled))
-    if at_half:
-        share = 1 - 0.5**n
-        truncation = jax.tree.map(lambda a, b: norm(a - b) / share, settled, others[0])
-    else:
-        ratio = _ratio(norm(others[0]), norm(others[1]))
-        truncation = jax.tree.map(lambda a: ratio * norm(a), others[0])
-    rounding = jax.tree.map(lambda a: eps * norm(a), base)
 
     def whole(parts):
         found = jnp.sqrt(sum(part**2 for part in parts))
         found = jnp.where(jnp.isnan(found), jnp.inf, found)
         return jnp.full_like(found, jnp.nan) if unknown else found
 
-    parts = jax.tree.map(lambda m, t, r: whole((norm(m), t, r)), missing, truncation, rounding)
+    parts = jax.tree.map(lambda *parts: whole(parts), missing, truncation, rounding)
     skew = jax.tree.map(jnp.zeros_like, sizes)
     if not network.symmetric:
         skew = asymmetry_norms(network, inputs, heard)
     zero = jnp.zeros((), dtype)
     per_array = jax.tree.map(lambda s, p, k: jnp.stack([p, zero, zero, k]) / jnp.maximum(s, tiny), sizes, parts, skew)
 
-    # Of each sample: ratios of coefficients.
-    def response(values):
-        return circle.coefficient(tuple(a[own] for a in values), tuple(a[0].real for a in values), 1)
+    # Of each sample: the same for the response, the first coefficient of the activities.
+    def response(values, free):
+        return circle.coefficient(values, tuple(a.real for a in free), 1)
 
-    before, after = response(found), response(rest)
+    before = response(tuple(a[1:] for a in found), tuple(a[0] for a in found))
+    after = response(tuple(a[1 : 1 + points] for a in rest), heard)
+    half = response(tuple(a[1 + points :] for a in rest), heard)
     length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), tiny)
-    change = sample_norm(tuple(a - b for a, b in zip(before, after, strict=True))) / length
+    change = sample_norm(jax.tree.map(jnp.subtract, before, after)) / length
+    tail = sample_norm(jax.tree.map(lambda a, b: a - 2 * b, after, half)) / (share * length)
     lost = eps * sample_norm(heard) / length
-    if at_half:
-        last = tuple(a[1 + points :] for a in rest)
-        halved = circle.coefficient(last, tuple(a.real for a in heard), 1)
-        tail = sample_norm(tuple(a - 2 * b for a, b in zip(after, halved, strict=True))) / (share * length)
-    else:
-        tail = truncated(circle, tuple(a[own] for a in rest), tuple(a.real for a in heard))
     image = jnp.sqrt(tail**2 + change**2 + lost**2)
     batch = len(image)
     blank = jnp.full(batch, jnp.inf, dtype)
@@ -249,20 +230,22 @@ def points_error(
 
 def truncated(circle: Circle, s: Layers, free: Layers) -> Float[Array, " batch"]:
     """What aliases into the response of each sample, relative to it: from the coefficients that the points hold."""
-    n = circle.number
-    first, last = (sample_norm(circle.coefficient(s, free, k)) for k in (1, n))
-    before = first if n < 4 else sample_norm(circle.coefficient(s, free, n - 2))
-    tail = last * (_ratio(last, before) if n > 2 else _ratio(last, before) ** 2)
-    return tail / jnp.maximum(first, jnp.finfo(first.dtype).tiny)
-
-
-def _ratio(last: Array, before: Array) -> Array:
-    """By how much coefficients fall from one to the next, from two that stand two apart; 1 at most."""
-    return jnp.sqrt(jnp.clip(last / jnp.maximum(before, jnp.finfo(last.dtype).tiny), 0, 1))
+    sizes = [sample_norm(circle.coefficient(s, free, k)) for k in range(1, circle.number + 1)]
+    first, tiny = jnp.maximum(sizes[0], jnp.finfo(sizes[0].dtype).tiny), jnp.finfo(sizes[0].dtype).tiny
+    if circle.number == 2:
+        return (sizes[1] / first) ** 2
+    # Coefficients turn as they fall, and a single one can be small by chance.
+    last, before = sizes[-2:], sizes[-4:-2] if circle.number > 3 else sizes[:1]
+    fall = jnp.sqrt(jnp.clip(sum(last[-len(before) :]) / jnp.maximum(sum(before), tiny), 0, 1))
+    return jnp.hypot(last[1], last[0] * fall) * fall / first
 
 
 def newton_step(
-    network: AbstractNetwork, inputs: Inputs, u: Layers, betas: Inexact[Array, "points batch"], fine: Any = None
+    network: AbstractNetwork,
+    inputs: Inputs,
+    u: Layers,
+    betas: Inexact[Array, "points batch"],
+    fine: Float[Array, " batch"],
 ) -> Layers:
     r"""$\delta$ with $(1 - \partial F/\partial u)\, \delta = F(u, \beta) - u$, to `ACCURACY`.
 
@@ -273,7 +256,7 @@ def newton_step(
         inputs: of the batch.
         u: potentials, (points, batch, ...) per layer.
         betas: the teaching signal at each.
-        fine: residuals of each sample that are not worth more than one sweep; None for none.
+        fine: residuals of each sample that are not worth more than one sweep.
     """
     points, batch = betas.shape
     clamped, y = jax.tree.map(lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y))
@@ -281,7 +264,7 @@ def newton_step(
     force, push = jax.linearize(lambda u: network.force(clamped, network.activities(u), y, betas.reshape(-1)), flat)
     source = tuple(f - a for f, a in zip(force, flat, strict=True))
     size = jnp.max(jnp.abs(flatten_samples(source)[0]), axis=1)
-    sweeps = SWEEPS if fine is None else jnp.where(jnp.all(size.reshape(points, batch) <= fine[None]), 1, SWEEPS)
+    sweeps = jnp.where(jnp.all(size.reshape(points, batch) <= fine[None]), 1, SWEEPS)
     unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)  # linear: solved at unit source, one tolerance for all
     source = tuple(a / per_sample(unit, a) for a in source)
     layers = range(len(u))
@@ -316,11 +299,6 @@ def read_points(
     return gradient_of(total, network, inputs.x)
 
 
-def _with(points: Layers, free: Layers) -> Layers:
-    """The free state before the points."""
-    return tuple(jnp.concatenate([b[None].astype(a.dtype), a]) for a, b in zip(points, free, strict=True))
-
-
 def _at_half(circle: Circle, potentials: Layers, free: Layers) -> Layers:
     """Where the points would about lie at half the amplitude: the coefficients that they hold, each at its power."""
     free = tuple(a.real for a in free)
@@ -336,8 +314,3 @@ def _activities(network: AbstractNetwork, u: Layers) -> Layers:
     """Those of states with two leading axes."""
     flat = network.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
     return tuple(s.reshape(a.shape) for s, a in zip(flat, u, strict=True))
-
-
-def _each(tree: Any, count: int) -> list[Any]:
-    """The pytrees that were stacked in one."""
-    return [jax.tree.map(lambda a, k=k: a[k], tree) for k in range(count)]
