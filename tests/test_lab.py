@@ -165,6 +165,8 @@ def printed(code):
         pytest.param({"noise": "readout", "demodulator": "exponential"}, marks=pytest.mark.slow),
         pytest.param({"demodulator": "hann", "discard": 0}, marks=pytest.mark.slow),
         pytest.param({"network": "digits", "sample": 11, "period": 60.0}, marks=pytest.mark.slow),
+        pytest.param({"signal": "adaptive", "amplitude": 3.0, "realisations": 2}, marks=pytest.mark.slow),
+        pytest.param({"signal": "adaptive", "amplitude": 3.0, "noise": "none"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -177,6 +179,66 @@ def test_the_copied_call_gives_the_numbers_that_the_lab_shows(engine, changes):
     for column, shown in ((1, frame.cosines), (2, frame.errors)):
         np.testing.assert_allclose(rows[:, column], shown["all"][: len(rows)], rtol=2e-3, atol=2e-5)
     assert np.all(rows[:, 2] > 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sample": 2, "seed": 4},
+        pytest.param({"noise": "none", "period": 40.0}, marks=pytest.mark.slow),
+        pytest.param({"amplitude": 3.0, "intensity": 0.02}, marks=pytest.mark.slow),
+        pytest.param({"noise": "readout", "demodulator": "exponential"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_bar_is_that_of_the_same_run(engine, changes):
+    engine.change(**{**PRESETS["finite"].changes, "realisations": 1, **changes})
+    engine.reset()
+    frame = cycles(engine, 7)
+    settings, example = engine.settings, osc.lab.example("6-4-4-4")
+    net, x, y = example[0], *(a[settings.sample : settings.sample + 1] for a in example[1:])
+    noise, key = settings.disturbance, jax.random.fold_in(jax.random.key(settings.seed), 0)
+    run = osc.simulate(
+        net,
+        x,
+        y,
+        settings.teaching,
+        cycles=7,
+        noise=noise,
+        key=None if noise is None else key,
+        demodulator=settings.reader,
+        solver=diffrax.Heun(),
+        steps_per_cycle=640,
+        ticks=320,
+    )
+    error = run.error(discard=1)
+    for part in ("contamination", "lag", "steps"):
+        np.testing.assert_allclose(getattr(frame.error, part), getattr(error, part), rtol=5e-3, atol=1e-6)
+    np.testing.assert_allclose(frame.bars[0], error.total, rtol=5e-3)
+    assert frame.errors["all"][0] < 5 * frame.bars[0]
+
+
+def test_an_amplitude_past_the_radius_tunes_itself_back(engine):
+    engine.change(**{**PRESETS["finite"].changes, "signal": "adaptive", "amplitude": 3.0, "noise": "none"})
+    engine.reset()
+    first = cycles(engine, 2)
+    assert first.amplitude == 3.0
+    assert first.bars.max() > 0.1
+    last = cycles(engine, 10)
+    assert last.amplitude < 1.07  # the radius
+    assert last.errors["all"].max() < 0.03
+    np.testing.assert_array_less(last.errors["all"], 3 * last.bars)
+
+
+@pytest.mark.slow
+def test_classic_ep_knows_how_it_scatters(engine):
+    engine.change(**{**PRESETS["classic"].changes, "realisations": 16})
+    engine.reset()
+    frame = cycles(engine, 2)
+    assert np.isnan(frame.bars).all()  # one cycle alone says nothing
+    frame = cycles(engine, 20)
+    ratio = np.median(frame.errors["all"]) / np.median(frame.bars)
+    assert 0.5 < ratio < 2
 
 
 def test_the_running_gradient_is_the_better_the_longer_it_runs(engine):
@@ -260,6 +322,27 @@ def test_weights_learn_while_the_neurons_run_on(engine):
     assert engine.advance().updates == 0
     assert "osc.AlwaysOn(lock_in), optax.sgd(0.5)" in python_call(engine.settings, 10)
     engine.change(learning=False)
+
+
+@pytest.mark.slow
+def test_the_bar_is_there_while_weights_learn():
+    pytest.importorskip("bokeh", reason="pictures need the extra `lab`")
+    from oscsim.lab.figures import Pictures
+
+    engine = Engine(Settings(**PRESETS["learns"].changes))
+    frames = [engine.advance() for _ in range(60)]
+    read = [frame for frame in frames if frame.averaged]
+    assert frames[-1].updates > 20
+    ratio = [frame.errors["all"][0] / frame.bars[0] for frame in read]
+    assert 0.3 < np.median(ratio) < 2
+    assert np.mean([frame.loss for frame in read[-5:]]) < np.mean([frame.loss for frame in read[:5]])
+    pictures = Pictures()
+    pictures.name(frames[0].names, tuple(frames[-1].cosines))
+    pictures.chosen = frames[0].names[:2]
+    pictures.add(frames, None, {})
+    pictures.draw(None, None)
+    for name, expected in (("error_bar", [f.bars[0] for f in read]), ("error/all", [f.errors["all"][0] for f in read])):
+        np.testing.assert_array_equal(pictures.sources[name].data["y"], expected)  # no gaps
 
 
 # The threads beside the page.

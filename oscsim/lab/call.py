@@ -8,24 +8,34 @@ import numpy as np
 from oscsim.lab.settings import EXAMPLES, STEPS, TICKS, Settings
 
 
-def python_call(settings: Settings, cycles: int, origin: str | None = None) -> str:
+def python_call(settings: Settings, cycles: int, origin: str | None = None, steps: int = STEPS) -> str:
     """Python code that runs these settings from rest and prints cosine and relative error of each realisation.
 
     Args:
         settings: of the lab.
         cycles: how many it ran.
         origin: code that defines `net, x, y` for a network of the user's own.
+        steps: of each cycle, `oscsim.lab.settings.steps_for` of the network.
     """
     if settings.learning:
-        return _training(settings, origin)
+        return _training(settings, origin, steps)
     cycles = max(cycles, settings.discarded + 1)
     network = _network(settings, origin)
     shown = f"x, y = x[{settings.sample} : {settings.sample + 1}], y[{settings.sample} : {settings.sample + 1}]"
-    teaching, integration = _teaching(settings), f"solver=diffrax.Heun(), steps_per_cycle={STEPS}, ticks={TICKS}"
+    teaching, integration = _teaching(settings), _integration(steps)
     noise, key = settings.disturbance, f"jax.random.key({settings.seed})"
     reading = f"demodulator={_reader(settings)}, {integration}"
     count = settings.realisations
-    if settings.signal == "two-phase" or noise is None:
+    if settings.signal == "adaptive" and noise is None:
+        body = f"""
+lock_in = osc.LockIn(
+    {teaching}, cycles={cycles}, discard={settings.discarded}, most={cycles},
+    {reading},
+)
+gradient = lock_in(net, x, y).gradient
+print(0, float(osc.cosine(gradient, exact)), float(osc.relative_error(gradient, exact)))
+"""
+    elif settings.signal == "two-phase" or noise is None:
         runs = 1 if noise is None else count
         disturbed = "" if noise is None else f"\n        noise=osc.{_exact(noise)}, key=jax.random.fold_in({key}, r),"
         gradient = (
@@ -63,7 +73,7 @@ exact = osc.exact_gradient(net, x, y)
 {body.lstrip()}"""
 
 
-def _training(settings: Settings, origin: str | None) -> str:
+def _training(settings: Settings, origin: str | None, steps: int) -> str:
     """The call that learns with these settings; the lab takes the samples in an order of its own."""
     noise = settings.disturbance
     disturbed = "" if noise is None else f"\n    noise=osc.{_exact(noise)},"
@@ -75,7 +85,7 @@ import oscsim as osc
 {_network(settings, origin)}
 lock_in = osc.LockIn(
     {_teaching(settings)}, cycles={settings.discarded + 1}, discard={settings.discarded},{disturbed}
-    demodulator={_reader(settings)}, solver=diffrax.Heun(), steps_per_cycle={STEPS}, ticks={TICKS},
+    demodulator={_reader(settings)}, {_integration(steps)},
 )
 # The neurons never stop: each batch meets them as the one before left them. The order of samples is train's own.
 result = osc.train(
@@ -93,8 +103,16 @@ def _network(settings: Settings, origin: str | None) -> str:
 
 
 def _teaching(settings: Settings) -> str:
+    amplitude, period = f"amplitude={settings.amplitude!r}", f"period={settings.period!r}"
+    if settings.signal == "adaptive":
+        lowest, highest = settings.bounds
+        return f"osc.Adaptive({period}, {amplitude}, lowest={lowest!r}, highest={highest!r})"
     kind = "osc.Rotating" if settings.signal == "turning" else "osc.lab.TwoPhase"
-    return f"{kind}(amplitude={settings.amplitude!r}, period={settings.period!r})"
+    return f"{kind}({amplitude}, {period})"
+
+
+def _integration(steps: int) -> str:
+    return f"solver=diffrax.Heun(), steps_per_cycle={steps}, ticks={TICKS}"
 
 
 def _reader(settings: Settings) -> str:

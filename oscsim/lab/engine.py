@@ -7,23 +7,28 @@ program (network, kinds of noise, signal and demodulator, learning or not) compi
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim.cycle import State, Watched, advance_watching, begin, divergence
-from oscsim.equilibrium import exact_gradient
-from oscsim.errors import NotSettledError
+from oscsim._arrays import norm
+from oscsim.average import Average, accumulated, response_change
+from oscsim.cycle import State, Watched, advance_watching, begin, divergence, read_anew
+from oscsim.equilibrium import exact_gradient, settle
+from oscsim.error_bars import GradientError, gradient_and_error, response_lag
+from oscsim.errors import NotHolomorphicError, NotSettledError
 from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
 from oscsim.metrics import cosine, per_layer, relative_error
 from oscsim.networks.base import AbstractNetwork, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.readings import Points, running_mean
+from oscsim.noise.base import as_noises
+from oscsim.readings import Points
+from oscsim.response.linear import DENSE
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""
@@ -37,6 +42,9 @@ WINDOW = 8
 WATCHED = 32
 """Neurons that are watched, of each layer at most."""
 
+PATIENCE = 4
+"""A batch whose amplitudes are still being lowered is shown up to so many times longer."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -45,12 +53,17 @@ class Frame:
     Attributes:
         settings: what was set during the cycle.
         number: of the cycle, counted from 1 since the last reset.
-        averaged: how many cycles the running gradient averages; 0 while cycles are discarded.
+        counted: cycles since the average began, those that are discarded included.
+        averaged: how many cycles the running gradient averages; 0 while cycles are discarded. Where amplitudes tune
+            themselves, those of the sample with the fewest, and of the median realisation.
         names: of the watched neurons, such as `1.2` for the second of the first layer.
         samples: complex (watched, ticks), the activities over the last two cycles.
         teaching: complex (ticks,), the signal at the same ticks.
         window: complex (cycles, watched, ticks), up to `WINDOW` cycles for the spectrum.
         cosines, errors: by parameter array and for `all`: of the running gradient to the exact one.
+        bars: what each realisation's running gradient says of its own error, `GradientError.total`.
+        error: all that the realisation with the median bar says of its error; None while cycles are discarded.
+        amplitudes: of the teaching signal in this cycle, (realisations, samples).
         norm: of the exact gradient.
         loss: at the mean activities of the cycle.
         accuracy: of the batch, in percent, while the network learns; else nan.
@@ -61,6 +74,7 @@ class Frame:
 
     settings: Settings
     number: int
+    counted: int
     averaged: int
     names: tuple[str, ...]
     samples: np.ndarray
@@ -68,12 +82,20 @@ class Frame:
     window: np.ndarray
     cosines: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
+    bars: np.ndarray
+    error: GradientError | None
+    amplitudes: np.ndarray
     norm: float
     loss: float
     accuracy: float
     updates: int
     diverged: str
     seconds: float
+
+    @property
+    def amplitude(self) -> float:
+        """The median amplitude of the teaching signal."""
+        return float(np.median(self.amplitudes))
 
 
 class Engine:
@@ -118,6 +140,8 @@ class Engine:
             self._keys = _keys(after)
         if after.sample != before.sample and not after.learning:
             self._show(slice(after.sample, after.sample + 1))
+        elif after.period != before.period:
+            self._lag = self._lag_now()
         self._average_anew()
 
     def reset(self) -> None:
@@ -158,28 +182,55 @@ class Engine:
         settings, shown = self.settings, self.settings.realisations if not self.settings.learning else 1
         if self.diverged:
             return self._frame(shown, began)
-        with first_time("cycle", self._program()):
-            self._states, self._means, watched, result = _cycle(
-                self._states, self._means, self.net, self._inputs, settings.teaching, settings.disturbance, self._keys,
-                settings.plan, self._watch, np.int32(self._counted), np.int32(settings.discarded), self._exact,
-            )  # fmt: skip
+        with first_time("cycle", self._program(), self._lag is None):
+            self._states, self._averages, watched, result = _cycle(
+                self._states,
+                self._averages,
+                self.net,
+                self._inputs,
+                settings.teaching,
+                settings.disturbance,
+                self._keys,
+                self.plan,
+                self._watch,
+                np.int32(self._counted),
+                np.int32(settings.discarded),
+                self._exact,
+                self._lag,
+            )
         self._counted += 1
         self.number += 1
-        self._result = jax.tree.map(np.asarray, result)
+        self._result = Result(*jax.tree.map(np.asarray, tuple(result)))
         self._record(watched)
         lost = np.asarray(self._states.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._states)
             self.diverged = divergence(self.net, settings.teaching, state)
         frame = self._frame(shown, began)
-        if settings.learning and self.averaged > 0 and not self.diverged:
+        if settings.learning and self.averaged > 0 and not self.diverged and not self._waiting():
             self._update()
         return frame
 
     @property
     def averaged(self) -> int:
         """How many cycles are in the running mean."""
-        return max(0, self._counted - self.settings.discarded)
+        if self._result is None:
+            return 0
+        if self.settings.learning:
+            return int(np.min(self._result.error.kept))
+        return int(np.median(np.min(self._result.error.kept[: self.settings.realisations], axis=1)))
+
+    @property
+    def plan(self) -> Any:
+        """How a cycle is integrated and read."""
+        return self.settings.plan(self.net)
+
+    def _waiting(self) -> bool:
+        """Whether an amplitude was lowered, and no reading at the new one is in the mean yet."""
+        tuning, discarded = self._states.tuning, self.settings.discarded
+        if tuning is None or self._counted >= PATIENCE * (discarded + 1):
+            return False
+        return bool(np.any(np.asarray(tuning.lowered) & (np.asarray(tuning.age) <= discarded)))
 
     def _find(self, settings: Settings) -> Example:
         found = self.own[settings.network] if settings.network in self.own else examples(settings.network)
@@ -191,7 +242,7 @@ class Engine:
 
     def _load(self) -> None:
         """Data for the network as it is now, and neurons at rest."""
-        self._batch, self._loaded = 0, True
+        self._batch, self._loaded, self._states = 0, True, None
         self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
         self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
         if self.settings.learning:
@@ -210,24 +261,49 @@ class Engine:
         """States for the noise and the demodulator of now; the potentials are those of before, if any."""
         settings = self.settings
         with first_time("begin", self._program(), before is None):
-            self._states = _begin(
-                self.net, self._inputs, settings.teaching, settings.disturbance, self._keys, settings.plan,
+            self._states, self._averages = _begin(
+                self.net,
+                self._inputs,
+                settings.teaching,
+                settings.disturbance,
+                self._keys,
+                self.plan,
                 None if before is None else (before.potentials, before.cycle),
-            )  # fmt: skip
-            self._means = jax.tree.map(jnp.zeros_like, self._states.reading)
+            )
 
-    def _average_anew(self) -> None:
-        self._counted = 0
-        self._result = None
+    def _average_anew(self, carried: bool = False) -> None:
+        """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
+        with first_time("anew", self._program(), carried):
+            self._states, self._averages = _anew(self._states, self.net, self.settings.teaching, self.plan, carried)
+        self._counted, self._result = 0, None
 
     def _show(self, where: Any) -> None:
+        """Other inputs, and what is exact about them at the state that the neurons are on the way to."""
         self._x, self._y = self._example.x[where], self._example.y[where]
         with first_time("exact", layout(self.net), np.shape(self._x)):
             self._inputs = Inputs.of(self.net, self._x, self._y)
             try:
-                self._exact = exact_gradient(self.net, self._x, self._y)
+                self._rest = settle(self.net, self._x, self._y, start=self._potentials())
+                self._exact = exact_gradient(self.net, self._x, self._y, at=self._rest)
             except NotSettledError:  # nothing to compare with: the curves have a gap
-                self._exact = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
+                self._rest, self._exact = None, jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
+            self._lag = self._lag_now()
+
+    def _potentials(self) -> Any:
+        """Of the first realisation."""
+        if self._states is None:
+            return self.net.rest(len(self._x))
+        return tuple(jnp.asarray(np.asarray(a)[0].real) for a in self._states.potentials)
+
+    def _lag_now(self) -> Any:
+        """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
+        if self._rest is None or sum(int(np.prod(shape)) for shape in self.net.shapes) > DENSE:
+            return None
+        omega = np.asarray(2 * np.pi / self.settings.period, self.net.dtype)
+        try:
+            return response_lag(self.net, self._inputs, self._rest.potentials, omega)
+        except NotHolomorphicError:
+            return None
 
     def _next_batch(self) -> None:
         count = len(self._example.x)
@@ -242,26 +318,29 @@ class Engine:
         """Weights move, the next batch arrives; the neurons run on."""
         rate = np.asarray(self.settings.learning_rate, self.net.dtype)
         with first_time("learn", self._program()):
-            self.net = _learned(self.net, self._means, self._inputs, rate)
+            self.net = _learned(self.net, self._averages, self._inputs, rate)
         self.updates += 1
         self._version += 1
         self._next_batch()
-        self._counted = 0
+        self._average_anew(carried=True)
 
     def _record(self, watched: Watched) -> None:
         self._window.append(np.concatenate([np.asarray(a[0]).T for a in watched.activities]))
         self._signals.append(np.asarray(watched.teaching[0]))
 
     def _frame(self, shown: int, began: float) -> Frame:
-        cosines, errors, norm, loss, accuracy = self._result if self._result is not None else _NOTHING
+        result = self._result
+        cosines, errors = ({}, {}) if result is None else (result.cosines, result.errors)
         missing = np.full(shown, np.nan)
         read = self.averaged > 0 and not self.diverged
+        bars = result.bars[:shown] if read and result is not None else missing
         names = [name for name in cosines if name == "all" or "weight" in name] or list(cosines)
         window = list(self._window)
         empty = np.zeros((len(self._names), 0), complex)
         return Frame(
             settings=self.settings,
             number=self.number,
+            counted=self._counted,
             averaged=self.averaged,
             names=self._names,
             samples=np.concatenate(window[-2:], axis=1) if window else empty,
@@ -269,16 +348,36 @@ class Engine:
             window=np.stack(window) if window else empty[None],
             cosines={name: cosines[name][:shown] if read else missing for name in names},
             errors={name: errors[name][:shown] if read else missing for name in names},
-            norm=float(norm),
-            loss=float(np.mean(loss[:shown])),
-            accuracy=100 * float(np.mean(accuracy[:shown])) if self.settings.learning else np.nan,
+            bars=bars,
+            error=jax.tree.map(lambda a: a[_median(bars)], result.error) if read and result is not None else None,
+            amplitudes=np.full((1, 1), self.settings.amplitude) if result is None else result.amplitudes[:shown],
+            norm=np.nan if result is None else float(result.norm),
+            loss=np.nan if result is None else float(np.mean(result.loss[:shown])),
+            accuracy=100 * float(np.mean(result.accuracy[:shown]))
+            if self.settings.learning and result is not None
+            else np.nan,
             updates=self.updates,
             diverged=self.diverged,
             seconds=time.perf_counter() - began,
         )
 
 
-_NOTHING = ({}, {}, np.nan, np.full(1, np.nan), np.full(1, np.nan))
+class Result(NamedTuple):
+    """What a cycle gave, all but `norm` with a leading axis over realisations: see `Frame`."""
+
+    cosines: Any
+    errors: Any
+    bars: Any
+    error: Any
+    amplitudes: Any
+    loss: Any
+    accuracy: Any
+    norm: Any
+
+
+def _median(bars: np.ndarray) -> int:
+    """The place of the median; nan comes last."""
+    return int(np.argsort(bars)[(len(bars) - 1) // 2])
 
 
 def _keys(settings: Settings) -> Any:
@@ -294,45 +393,122 @@ def _split(key: Any, numbers: Any) -> Any:
 
 
 @eqx.filter_jit
-def _begin(net: Any, inputs: Any, teaching: Any, noise: Any, keys: Any, plan: Any, before: Any) -> State:
-    """A state for each realisation: from rest, or from the potentials and the cycle of another one."""
+def _begin(net: Any, inputs: Any, teaching: Any, noise: Any, keys: Any, plan: Any, before: Any) -> Any:
+    """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
     def one(key, before):
         potentials, number = (None, None) if before is None else before
         state = begin(net, inputs, teaching, cycle=plan, potentials=potentials, noise=noise, key=key)
-        return state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
+        state = state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
+        return state, Average.empty(state.reading)
 
     return jax.vmap(one)(keys, before)
 
 
-def _gradient(reading: Any, net: Any, inputs: Any) -> Any:
-    return one_sided(reading, net, inputs) if isinstance(reading, Points) else reading.gradient(net, inputs)
+@eqx.filter_jit
+def _anew(states: State, net: Any, teaching: Any, plan: Any, carried: bool) -> Any:
+    """The same neurons, read anew, and empty averages.
+
+    Amplitudes that tune themselves begin anew, or where most of those before ended.
+    """
+    COMPILED["anew"] += 1
+
+    def one(state):
+        if state.tuning is not None:
+            batch, start, floor = len(state.tuning.age), teaching.amplitude, jnp.full_like(state.tuning.floor, jnp.inf)
+            if carried:
+                start = teaching.next_start(jnp.median(state.tuning.amplitude), state.tuning)
+                floor = state.tuning.floor
+            fresh = eqx.tree_at(lambda t: t.floor, teaching.at(start).begin(batch, net.dtype), floor)
+            state = eqx.tree_at(lambda s: s.tuning, state, fresh)
+        return read_anew(state, net, plan), Average.empty(state.reading)
+
+    return jax.vmap(one)(states)
 
 
 @eqx.filter_jit
 def _cycle(
-    states: Any, means: Any, net: Any, inputs: Any, teaching: Any, noise: Any, keys: Any, plan: Any, watch: Any,
-    counted: Any, discard: Any, exact: Any,
-) -> Any:  # fmt: skip
-    """One cycle of all realisations: states, running means, samples, and how far the running gradients are off."""
+    states: Any,
+    averages: Any,
+    net: Any,
+    inputs: Any,
+    teaching: Any,
+    noise: Any,
+    keys: Any,
+    plan: Any,
+    watch: Any,
+    counted: Any,
+    discard: Any,
+    exact: Any,
+    lag: Any,
+) -> Any:
+    """One cycle of all realisations: states, averages, samples, and how far the running gradients are off."""
     COMPILED["cycle"] += 1
 
-    def one(state, mean, key):
-        state, reading, watched, _ = advance_watching(state, net, inputs, teaching, key, plan, watch, noise)
-        first = jax.tree.map(lambda m: jnp.where(counted <= discard, jnp.zeros_like(m), m), mean)
-        mean = running_mean(first, reading, counted - discard)
-        gradient = _gradient(mean, net, inputs)
+    def one(before, average, key):
+        amplitude = jnp.broadcast_to(before.drive(teaching).amplitude, len(inputs.x))
+        state, reading, watched, _ = advance_watching(before, net, inputs, teaching, key, plan, watch, noise)
+        age = counted if before.tuning is None else before.tuning.age
+        average = accumulated(average, reading, reading.change(before.reading), age, discard)
+        change = response_change(reading, before.reading, counted)
+        gradient, error = _estimated(net, inputs, average, change, teaching, plan, noise, lag)
         cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
         cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
         s = tuple(layer.real for layer in reading.mean)
         loss = jnp.mean(net.loss(inputs.clamped, s, inputs.y))
-        return state, mean, watched, (cosines, errors, loss, _accuracy(net, inputs, s))
+        found = Result(cosines, errors, error.total, error, amplitude, loss, _accuracy(net, inputs, s), None)
+        return state, average, watched, found
 
-    states, means, watched, (cosines, errors, loss, accuracy) = jax.vmap(one)(states, means, keys)
-    squares = [jnp.sum(a**2) for a in jax.tree.leaves(exact)]
-    norm = jnp.sqrt(jnp.sum(jnp.stack(squares)))
-    return states, means, jax.tree.map(lambda a: a[:1], watched), (cosines, errors, norm, loss, accuracy)
+    states, averages, watched, found = jax.vmap(one)(states, averages, keys)
+    return states, averages, jax.tree.map(lambda a: a[:1], watched), found._replace(norm=norm(exact))
+
+
+def _estimated(
+    net: Any, inputs: Any, average: Average, change: Any, teaching: Any, plan: Any, noise: Any, lag: Any
+) -> tuple[Any, GradientError]:
+    """The gradient in an average, and its own error bar."""
+    if not isinstance(average.mean, Points):
+        return gradient_and_error(net, inputs, average, change, teaching, plan, noise, lag)
+    return _two_phase_error(net, inputs, average, change, noise)
+
+
+def _two_phase_error(net: Any, inputs: Any, average: Average, change: Any, noise: Any) -> tuple[Any, GradientError]:
+    """The classic gradient and what its cycles say of it: how they scatter. Its bias is not in any reading of it."""
+    gradient, moved = jax.jvp(lambda r: one_sided(_one_nudge(r), net, inputs), (average.mean,), (average.contrast,))
+    sizes, known = jax.tree.map(norm, gradient), jnp.all(average.count > 1)
+    unknown = jnp.full((), jnp.nan, net.dtype)
+    scatter = jax.tree.map(
+        lambda m, s: jnp.where(known, norm(m), unknown) / jnp.maximum(s, jnp.finfo(net.dtype).tiny), moved, sizes
+    )
+    blank = jnp.full(len(inputs.x), jnp.nan, net.dtype)
+    whole = jnp.where(known, norm(moved), unknown) / jnp.maximum(norm(gradient), jnp.finfo(net.dtype).tiny)
+    return gradient, GradientError(
+        contamination=whole,
+        lag=unknown,
+        steps=unknown,
+        asymmetry=unknown,
+        per_array=jax.tree.map(lambda a: jnp.stack([a, unknown, unknown, unknown]), scatter),
+        deviation=None,
+        per_sample=blank,
+        rounding=blank,
+        change=change,
+        kept=average.count,
+        skipped=average.skipped,
+        amplitude=jnp.max(jnp.abs(average.mean.teaching), axis=0).astype(net.dtype),
+        noisy=bool(as_noises(noise)),
+    )
+
+
+def _one_nudge(points: Points) -> Points:
+    """Two phases with the one nudge of all samples."""
+    return Points(points.activities, points.teaching[:, 0])
+
+
+def _gradient(reading: Any, net: Any, inputs: Any) -> Any:
+    if isinstance(reading, Points):
+        return one_sided(_one_nudge(reading), net, inputs)
+    return reading.gradient(net, inputs)
 
 
 def _accuracy(net: Any, inputs: Any, s: Any) -> Any:
@@ -344,8 +520,8 @@ def _accuracy(net: Any, inputs: Any, s: Any) -> Any:
 
 
 @eqx.filter_jit
-def _learned(net: Any, means: Any, inputs: Any, rate: Any) -> Any:
+def _learned(net: Any, averages: Any, inputs: Any, rate: Any) -> Any:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
-    gradient = _gradient(jax.tree.map(lambda a: a[0], means), net, inputs)
+    gradient = _gradient(jax.tree.map(lambda a: a[0], averages.mean), net, inputs)
     return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g, gradient))

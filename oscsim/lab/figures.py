@@ -40,6 +40,9 @@ DRAWN = 160
 INK, GRID, LOST, SETTLED = "#1f2933", "#e6e9ee", "#e3d5cf", "#dcebf7"
 """Colours of text, of grids, and of the two parts of the stability map."""
 
+BAR = "#E69F00"
+"""Colour of what the gradient says of its own error."""
+
 SMALLEST = 1e-7
 """Where logarithmic axes end: below it is the rounding of float32."""
 
@@ -90,14 +93,26 @@ class Pictures:
         return self.sources[name]
 
     def _legend(self, plot: Any, items: list[tuple[str, list[Any]]], place: str) -> list[LegendItem]:
-        """A legend that shows what has data."""
+        """A legend that shows what has data, in a corner of the plot or above it."""
         entries = [LegendItem(label=label, renderers=renderers, visible=False) for label, renderers in items]
+        outside = place == "above"
         legend = Legend(
-            items=entries, location=place, label_text_font_size="11px", label_text_color=INK, glyph_width=16,
-            glyph_height=12, spacing=0, padding=4, margin=4, border_line_color=None, background_fill_alpha=0.75,
-            label_height=14, label_standoff=4,
-        )  # fmt: skip
-        plot.add_layout(legend)
+            items=entries,
+            location="top_left" if outside else place,
+            orientation="horizontal" if outside else "vertical",
+            label_text_font_size="11px",
+            label_text_color=INK,
+            glyph_width=16,
+            glyph_height=12,
+            spacing=8 if outside else 0,
+            padding=0 if outside else 4,
+            margin=2 if outside else 4,
+            border_line_color=None,
+            background_fill_alpha=0.75,
+            label_height=14,
+            label_standoff=4,
+        )
+        plot.add_layout(legend, "above" if outside else "center")
         self._entries += entries
         return entries
 
@@ -164,18 +179,23 @@ class Pictures:
         return plot
 
     def _cosine(self) -> Any:
-        plot = _figure("cosine", "Direction of the running gradient", "cycle", "cosine to the exact gradient")
+        plot = _figure("cosine", "Direction of the gradient", "cycle", "cosine to the exact gradient")
         _past_lines(self, plot, "cosine")
         plot.y_range = Range1d(-1.05, 1.05)
         return plot
 
     def _error(self) -> Any:
-        plot = _figure("error", "Error of the running gradient", "cycle", "relative error", y_axis_type="log")
+        plot = _figure("error", "Error of the gradient", "cycle", "relative error", y_axis_type="log")
         band = self._source("error_band", x=[], low=[], high=[])
         area = plot.varea(x="x", y1="low", y2="high", source=band, fill_color="#7b8794", fill_alpha=0.22)
         bias = self._source("error_bias", x=[], y=[])
         dotted = plot.line("x", "y", source=bias, color=DRIVE, line_dash="dotted", line_width=1.6)
-        _past_lines(self, plot, "error", [("predicted band", [area]), ("predicted bias", [dotted])])
+        below = self._source("error_bar_area", x=[], low=[], high=[])
+        shade = plot.varea(x="x", y1="low", y2="high", source=below, fill_color=BAR, fill_alpha=0.2)
+        own = self._source("error_bar", x=[], y=[])
+        edge = plot.line("x", "y", source=own, color=BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
+        more = [("predicted band", [area]), ("predicted bias", [dotted]), ("its own bar", [shade, edge])]
+        _past_lines(self, plot, "error", more)
         plot.y_range = Range1d(1e-4, 10)
         return plot
 
@@ -209,7 +229,7 @@ class Pictures:
         test = self._source("test_accuracy", x=[], y=[])
         held_out = plot.scatter("x", "y", source=test, color=COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = Range1d(0, 20), Range1d(0, 2.5)
-        self._legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "bottom_left")
+        self._legend(plot, [("loss", [line]), ("batch", [dots]), ("held out", [held_out])], "above")
         return plot
 
     # What streams into them.
@@ -256,6 +276,8 @@ class Pictures:
         if not self.past:
             return
         frame = self.past[-1]
+        if frame.settings.learning or (forecast is not None and forecast.settings.network != frame.settings.network):
+            forecast, found = None, None  # they are of other weights
         self._draw_plane(frame, forecast, found)
         if not frame.samples.shape[1]:
             return
@@ -276,7 +298,10 @@ class Pictures:
             item.visible = any(_shows(line.data_source.data) for line in item.renderers)
 
     def _draw_plane(self, frame: Frame, forecast: Forecast | None, found: Map | None) -> None:
-        amplitude = frame.settings.amplitude
+        amplitude = frame.amplitude
+        if found is None and self._map is not None:
+            self._map = None
+            self.sources["map"].data = {"image": [np.full((2, 2), np.nan)], "x": [-1.0], "y": [-1.0], "size": [2.0]}
         if found is not self._map and found is not None:
             self._map = found
             edge = found.reach * (1 + 1 / (len(found.settled) - 1))
@@ -331,7 +356,7 @@ class Pictures:
         _limits(plot.x_range, -2 * period, 0.0)
         # zero stands at the same height on both axes, and the signal has more room, so that no curve hides it
         plot.y_range.update(**_hysteresis(plot.y_range, 1.15 * float(np.abs(both.real).max(initial=1e-6))))
-        drive = 1.3 * max(frame.settings.amplitude, 1e-6)
+        drive = 1.3 * max(float(np.abs(frame.teaching).max(initial=0.0)), 1e-6)
         _limits(plot.extra_y_ranges["drive"], -drive, drive)
 
     def _draw_spectrum(self, frame: Frame, forecast: Forecast | None, places: list[int]) -> None:
@@ -359,14 +384,21 @@ class Pictures:
         _limits(self.figures["spectrum"].y_range, SMALLEST, top)
 
     def _draw_past(self, kind: str) -> None:
-        number = np.array([frame.number for frame in self.past], float)
-        rows = [frame.cosines if kind == "cosine" else frame.errors for frame in self.past]
+        # While weights learn, each batch has cycles that are discarded: the curves go on over them.
+        pairs = [
+            (frame, expected)
+            for frame, expected in zip(self.past, self.expected, strict=True)
+            if frame.averaged or frame.diverged or not frame.settings.learning
+        ] or [(self.past[-1], self.expected[-1])]
+        past = [frame for frame, _ in pairs]
+        number = np.array([frame.number for frame in past], float)
+        rows = [frame.cosines if kind == "cosine" else frame.errors for frame in past]
         table = np.array([[_mean(row.get(name)) for name in (*self.arrays, "all")] for row in rows])
         for slot, column in zip((*range(len(self.arrays)), "all"), table.T, strict=True):
             self.sources[f"{kind}/{slot}"].data = _xy(number, column)
         plot = self.figures[kind]
         _limits(plot.x_range, number[0], max(number[-1], number[0] + 20))
-        bands = np.array([_band(*pair) for pair in zip(self.past, self.expected, strict=True)])
+        bands = np.array([_band(*pair) for pair in pairs])
         if kind == "cosine":
             self.sources["cosine_predicted"].data = _xy(number, bands[:, 3])
             lowest = float(np.nanmin(table)) if np.isfinite(table).any() else 0.0
@@ -378,14 +410,23 @@ class Pictures:
         }  # fmt: skip
         self.sources["error_predicted"].data = _xy(number, bands[:, 1])
         self.sources["error_bias"].data = _xy(number, bands[:, 0])
-        values = np.concatenate([table.ravel(), bands[:, 0], bands[:, 2]])
+        bars = np.array([_mean(frame.bars) for frame in past])
+        self.sources["error_bar"].data = _xy(number, bars)
+        known = np.isfinite(bars)
+        self.sources["error_bar_area"].data = {
+            "x": number[known],
+            "low": np.full(known.sum(), SMALLEST),
+            "high": bars[known],
+        }
+        values = np.concatenate([table.ravel(), bands[:, 0], bands[:, 2], bars])
         values = values[np.isfinite(values) & (values > 0)]
         if len(values):
             low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
-            _limits(plot.y_range, 10.0 ** max(low, -7), 10.0 ** min(max(high, low + 2), 4))
+            low, high = max(low, -7), min(max(high, low + 2), 4)
+            _limits(plot.y_range, 10.0**low, 10.0 ** (high + 0.3 * (high - low)))  # room for the legend
 
     def _draw_snr(self, frame: Frame, forecast: Forecast | None) -> None:
-        amplitude = frame.settings.amplitude
+        amplitude = frame.amplitude
         errors = frame.errors.get("all", np.array([np.nan]))
         plot = self.figures["snr"]
         if np.isfinite(errors).any():
@@ -563,7 +604,9 @@ def _mean(values: np.ndarray | None) -> float:
 
 
 def _band(frame: Frame, expected: Forecast | None) -> tuple[float, ...]:
-    if expected is None or frame.averaged == 0 or not expected.holds:
+    """Expected: bias, error, error with two deviations; and about the cosine, that of an error at right angles."""
+    if expected is None or frame.averaged == 0 or not expected.holds(frame.amplitude):
         return (math.nan,) * 4
-    bias, error, high = expected.band("all", frame.averaged)
-    return bias, error, high, expected.cosine("all", frame.averaged)
+    tuned = frame.amplitude if frame.settings.signal == "adaptive" else None
+    bias, error, high = expected.band("all", frame.averaged, tuned)
+    return bias, error, high, 1 / math.sqrt(1 + error**2)

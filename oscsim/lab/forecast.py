@@ -37,6 +37,7 @@ from oscsim.response import (
 from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.linear import free_state
 from oscsim.response.spectra import Spectra
+from oscsim.teaching import Rotating
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""
@@ -86,20 +87,20 @@ class Forecast:
         """Whether it is for these settings, up to those that it does not depend on."""
         return relevant(self.settings) == relevant(settings) and not settings.learning
 
-    @property
-    def holds(self) -> bool:
+    def holds(self, amplitude: float) -> bool:
         """Whether the amplitude is below the radius, where the theory is at home."""
-        return self.settings.signal == "two-phase" or self.settings.amplitude < self.radius
+        return self.settings.signal == "two-phase" or amplitude < self.radius
 
-    def band(self, name: str, averaged: int) -> tuple[float, float, float]:
-        """Of one array: the bias, the root mean square error, and the error with two deviations of the noise."""
-        bias, spread = self.bias.get(name, math.nan), self.spread.get(name, math.nan) / math.sqrt(max(averaged, 1))
+    def band(self, name: str, averaged: int, amplitude: float | None = None) -> tuple[float, float, float]:
+        """Of one array: the bias, the root mean square error, and the error with two deviations of the noise.
+
+        With an amplitude that tuned itself, of all arrays together, the noise at that amplitude.
+        """
+        bias, spread = self.bias.get(name, math.nan), self.spread.get(name, math.nan)
+        if amplitude is not None and name == "all" and self.variance is not None:
+            spread = math.sqrt(float(self.variance.at(np.asarray(amplitude))))
+        spread /= math.sqrt(max(averaged, 1))
         return bias, math.hypot(bias, spread), math.hypot(bias, 2 * spread)
-
-    def cosine(self, name: str, averaged: int) -> float:
-        """About what the cosine will be: that of a true gradient with an error at right angles to it."""
-        _, error, _ = self.band(name, averaged)
-        return 1 / math.sqrt(1 + error**2)
 
 
 def relevant(settings: Settings) -> Settings:
@@ -120,6 +121,7 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
         NotHolomorphicError: the network declares itself non-holomorphic.
     """
     noise, notes = settings.disturbance, []
+    turning = Rotating(settings.amplitude, settings.period)
     shape = layout(net), np.shape(x)
     with first_time("radius", shape):
         radius = convergence_radius(net, x, y)
@@ -144,7 +146,7 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
         notes.append(f"the scatter under {settings.noise} noise is not predicted: it is not additive on the potentials")
     elif noise is not None and settings.intensity > 0:
         with first_time("spread", shape, settings.noise):
-            spread = _relative(predict_spread(net, x, y, settings.teaching, noise, 1, ticks=TICKS), exact)
+            spread = _relative(predict_spread(net, x, y, turning, noise, 1, ticks=TICKS), exact)
             variance = _variance(net, x, y, settings, noise, exact, min(radius, 10.0))
         with first_time("optimum", shape, settings.noise):
             optimum = optimal_amplitude(net, x, y, settings.period, noise, AVERAGED, ticks=TICKS)

@@ -11,12 +11,12 @@ import diffrax
 import jax
 import numpy as np
 
-from oscsim.cycle import Cycle, Plan
+from oscsim.cycle import Cycle, Plan, as_plan
 from oscsim.datasets import load as load_data
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
 from oscsim.lab.classic import PhaseMeans, TwoPhase
 from oscsim.networks.activations import RaisedCosine
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.noise import (
     AbstractNoise,
@@ -26,7 +26,7 @@ from oscsim.noise import (
     TeachingNoise,
     WhiteNoise,
 )
-from oscsim.teaching import Rotating
+from oscsim.teaching import Adaptive, Rotating
 
 STEPS, TICKS = 640, 320
 """Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""
@@ -37,7 +37,7 @@ SHORTEST, LONGEST = 10.0, 320.0
 MOST_REALISATIONS = 16
 """All of them are computed, which costs little, unless the weights learn, from one; the knob says how many to show."""
 
-Signal = Literal["turning", "two-phase"]
+Signal = Literal["turning", "adaptive", "two-phase"]
 Noise = Literal["none", "white", "ornstein-uhlenbeck", "multiplicative", "teaching", "readout"]
 Demodulator = Literal["boxcar", "exponential", "hann"]
 
@@ -55,8 +55,9 @@ class Settings:
     Attributes:
         network: which of the lab's networks: an example's name, or that of the user's own.
         sample: which of its inputs is shown.
-        signal: `"turning"` (holomorphic equilibrium propagation) or `"two-phase"` (the classic one).
-        amplitude: of the teaching signal, dimensionless.
+        signal: `"turning"` (holomorphic equilibrium propagation), `"adaptive"` (the same, with an amplitude for each
+            sample that tunes itself) or `"two-phase"` (the classic one).
+        amplitude: of the teaching signal, dimensionless; what it starts with where it tunes itself.
         period: of the teaching signal, in time constants; 10 to 320.
         noise: what kind of noise there is.
         intensity: its strength: $q$ of noise on the potentials, the relative amplitude and the phase in radians of
@@ -138,10 +139,18 @@ class Settings:
         return max(self.discard, self.reader.warm_up)
 
     @property
-    def teaching(self) -> Rotating | TwoPhase:
+    def teaching(self) -> Rotating | Adaptive | TwoPhase:
         """The teaching signal."""
+        if self.signal == "adaptive":
+            lowest, highest = self.bounds
+            return Adaptive(self.period, self.amplitude, lowest, highest)
         kind: Any = Rotating if self.signal == "turning" else TwoPhase
         return kind(self.amplitude, self.period)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which the amplitude tunes itself: what it starts with is within them."""
+        return min(1e-3, self.amplitude), max(1.0, self.amplitude)
 
     @property
     def disturbance(self) -> AbstractNoise | None:
@@ -163,17 +172,15 @@ class Settings:
         """The demodulator."""
         return PhaseMeans() if self.signal == "two-phase" else DEMODULATORS[self.demodulator]()
 
-    @property
-    def plan(self) -> Plan:
-        """How a cycle is integrated: equal steps of Heun's method, so that noise can be switched on at any time."""
-        return _plan(self.signal, self.demodulator)
+    def plan(self, net: AbstractNetwork) -> Plan:
+        """How a cycle of this network is integrated: equal steps of Heun, so that noise can be switched on any time."""
+        cycle = Cycle(diffrax.Heun(), None, steps_for(net), TICKS, self.reader)
+        return as_plan(cycle, self.teaching, net)
 
 
-@functools.cache
-def _plan(signal: str, demodulator: str) -> Plan:
-    settings = Settings(signal=signal, demodulator=demodulator)
-    cycle = Cycle(diffrax.Heun(), None, STEPS, TICKS, settings.reader)
-    return cycle.plan(settings.teaching, np.float32)
+def steps_for(net: AbstractNetwork) -> int:
+    """Equal steps of every cycle: `STEPS`, and a multiple of that for neurons faster than one time constant."""
+    return STEPS * max(1, math.ceil(1 / fastest_neuron(net.time_constants)))
 
 
 def _require(name: str, value: Any, holds: Callable[[Any], bool], remedy: str) -> None:
@@ -239,9 +246,18 @@ class Preset(NamedTuple):
 
 
 _TOY = {
-    "network": "6-4-4-4", "sample": 0, "signal": "turning", "amplitude": 0.39, "period": 100.0, "noise": "white",
-    "intensity": 0.05, "demodulator": "boxcar", "discard": 1, "realisations": 8, "learning": False,
-}  # fmt: skip
+    "network": "6-4-4-4",
+    "sample": 0,
+    "signal": "turning",
+    "amplitude": 0.39,
+    "period": 100.0,
+    "noise": "white",
+    "intensity": 0.05,
+    "demodulator": "boxcar",
+    "discard": 1,
+    "realisations": 8,
+    "learning": False,
+}
 
 PRESETS: dict[str, Preset] = {
     "classic": Preset(
@@ -253,7 +269,7 @@ PRESETS: dict[str, Preset] = {
     "finite": Preset(
         "Finite amplitude survives",
         "The same noise, but a signal that turns, 39 times as large. The gradient is exact at any amplitude below the "
-        "convergence radius, so the signal may be large and the noise hardly counts.",
+        "convergence radius, so the signal may be large, and noise counts the less the larger it is.",
         _TOY,
     ),
     "too-large": Preset(
@@ -268,10 +284,24 @@ PRESETS: dict[str, Preset] = {
         "no averaging removes and that the linear response predicts (dotted).",
         {**_TOY, "period": 12.0, "intensity": 0.02},
     ),
+    "learns": Preset(
+        "It learns",
+        "Weights move down the gradient while the signal never stops; each of 20 digits has an amplitude of its own, "
+        "which is lowered where the radius is passed and raised where noise dominates.",
+        {
+            **_TOY,
+            "network": "digits",
+            "signal": "adaptive",
+            "amplitude": 0.051,
+            "intensity": 0.01,
+            "learning": True,
+            "learning_rate": 0.3,
+        },
+    ),
     "diverges": Preset(
         "It runs away",
         "Neurons with a raised cosine as activation have nothing to hold them past the convergence radius.",
         {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
     ),
 }
-"""The paper's points, each at one click."""
+"""Points to show, each at one click."""

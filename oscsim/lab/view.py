@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import time
 import zipfile
 from collections.abc import Callable
@@ -15,11 +16,21 @@ import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
 from oscsim import checkpoint
+from oscsim.error_bars import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
 from oscsim.lab.figures import SLOTS, Pictures
 from oscsim.lab.runner import HISTORY, Runner
-from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, SHORTEST, Example, Settings
+from oscsim.lab.settings import (
+    EXAMPLES,
+    LONGEST,
+    MOST_REALISATIONS,
+    PRESETS,
+    SHORTEST,
+    Example,
+    Settings,
+    steps_for,
+)
 from oscsim.learning import load
 from oscsim.networks.base import AbstractNetwork
 
@@ -32,12 +43,18 @@ PATIENCE, SAID_EVERY = 1.0, 0.25
 GATHERED = 5
 """Milliseconds that a turned knob waits for further turns; Panel's own 50 are a third of what the eye allows."""
 
+WIDTHS = {"classic": 184, "finite": 178, "too-large": 184, "lag": 160, "learns": 90, "diverges": 110}
+"""Of the presets' buttons, in pixels."""
+
 E24 = (1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.3, 4.7, 5.1, 5.6, 6.2, 6.8, 7.5,
        8.2, 9.1)  # fmt: skip
 """Steps of logarithmic knobs: the preferred numbers of IEC 60063."""
 
 SHOWN = 6
 """Neurons that are drawn at first."""
+
+GREETING = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
+"""What is said where no preset has been chosen, or its settings have been left."""
 
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
 
@@ -84,7 +101,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._syncing = False
         self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
-        self._saying = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
+        self._saying, self._said_of = GREETING, self.settings
         self._status = ColumnDataSource(_status(self.settings, 0, 0, 0), name="status")
         self._drawing_number, self._sent, self._said = 0, 0.0, 0.0
         self._build()
@@ -111,16 +128,16 @@ class NoiseLab(pn.viewable.Viewer):
         if name not in PRESETS:
             raise ValueError(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
         found = PRESETS[name]
-        self._saying = found.explanation
         self.change(**found.changes)
+        self._saying, self._said_of = found.explanation, self.settings
         self.runner.reset()
         self.runner.run()
 
     @property
     def call(self) -> str:
         """The Python call that repeats what is shown, from rest."""
-        averaged = 0 if self._frame is None else self._frame.averaged + self._frame.settings.discarded
-        return python_call(self.settings, averaged, self._origin)
+        counted = 0 if self._frame is None else self._frame.counted
+        return python_call(self.settings, counted, self._origin, steps_for(self.engine.net))
 
     def close(self) -> None:
         """Stop all work."""
@@ -186,7 +203,7 @@ class NoiseLab(pn.viewable.Viewer):
         reset = _button("Reset", lambda _: self._on_reset(), width=64)
         reseed = _button("Reseed", lambda _: self.change(seed=self.settings.seed + 1), width=68)
         presets = [
-            _button(preset.title, lambda _, name=name: self.preset(name), "primary", width=184, outline=True)
+            _button(preset.title, lambda _, name=name: self.preset(name), "primary", width=WIDTHS[name], outline=True)
             for name, preset in PRESETS.items()
         ]
         copy = _button("Copy call", lambda _: self._on_copy(), width=82)
@@ -224,7 +241,11 @@ class NoiseLab(pn.viewable.Viewer):
         knobs = {
             "signal": pn.widgets.Select(
                 label="Signal",
-                options={"turning (holomorphic EP)": "turning", "two phases (classic EP)": "two-phase"},
+                options={
+                    "turning (holomorphic EP)": "turning",
+                    "turning, tunes itself": "adaptive",
+                    "two phases (classic EP)": "two-phase",
+                },
                 value=settings.signal,
                 **slider,
             ),
@@ -316,6 +337,8 @@ class NoiseLab(pn.viewable.Viewer):
         changes = {name: value}
         if name == "network":
             changes.update(sample=0, learning=False)
+        if name == "learning" and value and self.settings.signal == "turning":
+            changes["signal"] = "adaptive"  # a fixed amplitude is soon past the radius of weights that grow
         try:
             self.settings = self.settings.changed(**changes)
         except ValueError as error:
@@ -440,7 +463,14 @@ class NoiseLab(pn.viewable.Viewer):
             return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
         found = runner.forecaster.forecast
         note = runner.forecaster.problem or (found.note if found and found.fits(self.settings) else "")
-        return _box("saying", _escaped(self._saying) + (f" <i>Note: {_escaped(note)}.</i>" if note else ""))
+        # what a preset says is of its settings, not of those that somebody turned to since
+        same = self.settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
+        said = self._saying if same == self._said_of else GREETING
+        radius = found.radius if found and found.fits(self.settings) else math.inf
+        own = "" if frame is None or frame.settings != self.settings else bar_in_words(frame, radius)
+        parts = [_escaped(said), f"<b>It says of itself:</b> {_escaped(own)}." if own else ""]
+        parts.append(f"<i>Note: {_escaped(note)}.</i>" if note else "")
+        return _box("saying", " ".join(filter(None, parts)))
 
     def _numbers_now(self, frame: Frame | None) -> str:
         if frame is None:
@@ -456,6 +486,11 @@ class NoiseLab(pn.viewable.Viewer):
         error = frame.errors.get("all")
         if error is not None and np.isfinite(error).any():
             parts.append(f"relative error {np.nanmean(error):.2g}")
+            parts.append(f"its own bar {np.mean(frame.bars):.2g}")
+        if s.signal == "adaptive":
+            low, high = frame.amplitudes.min(), frame.amplitudes.max()
+            spread = f" ({low:.2g} to {high:.2g})" if low < high else ""
+            parts.append(f"median amplitude <b>{frame.amplitude:.2g}</b>{spread}")
         if s.learning or frame.updates:
             test = self.runner.forecaster.test.get("error")
             parts.append(f"{frame.updates} updates of {BATCH} samples")
@@ -484,6 +519,24 @@ class NoiseLab(pn.viewable.Viewer):
         with tempfile.TemporaryDirectory() as folder:
             path = checkpoint.save(self.engine.net, Path(folder) / "network.osc")
             return io.BytesIO(path.read_bytes())
+
+
+def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
+    """What the gradient says of its own error, with the cause where the radius tells it; empty while it is not read."""
+    if frame.error is None:
+        return ""
+    if frame.settings.signal != "two-phase":
+        total = float(frame.error.total)
+        if total > TOLERANCE and frame.amplitude > radius:
+            return (
+                f"gradient good to {100 * total:.2g} %: outside the analytic regime, past the convergence radius; "
+                "lower the amplitude, or let it tune itself"
+            )
+        return str(frame.error)
+    scatter = float(frame.error.contamination)
+    if not np.isfinite(scatter):
+        return "nothing after one cycle of two phases"
+    return f"from cycle to cycle it scatters by {100 * scatter:.2g} %; the bias of its amplitude it cannot know"
 
 
 def _own(network: Any, data: Any, held_out: Any) -> tuple[dict[str, Example], str | None]:
