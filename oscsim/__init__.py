@@ -6,7 +6,7 @@ from oscsim import datasets, hardware, models, paper, plot, response, studies
 from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
 from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.ensemble import Ensemble, ensemble
-from oscsim.equilibrium import Equilibrium, exact_gradient, settle
+from oscsim.equilibrium import Equilibria, Equilibrium, States, equilibria, exact_gradient, settle
 from oscsim.error_bars import GradientError
 from oscsim.errors import (
     DivergenceError,
@@ -116,6 +116,7 @@ __all__ = [
     "Cycle",
     "DivergenceError",
     "Ensemble",
+    "Equilibria",
     "Equilibrium",
     "Estimate",
     "Exact",
@@ -157,6 +158,7 @@ __all__ = [
     "SquaredError",
     "Staircase",
     "State",
+    "States",
     "StepNoise",
     "Suggestion",
     "Tanh",
@@ -173,6 +175,7 @@ __all__ = [
     "cosine",
     "datasets",
     "ensemble",
+    "equilibria",
     "evaluate",
     "exact_gradient",
     "hardware",

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 from oscsim._arrays import as_count
 from oscsim.devices import SHARDED, gather, map_shards, shard
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
+from oscsim.equilibrium.flow import GROUP
+from oscsim.equilibrium.settling import Method
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -65,8 +67,8 @@ def predict(
 
 
 FIRST_SWEEPS, JUDGED_SWEEPS = 30, 2 * PATIENCE
-"""Sweeps for all samples, and for those that have not settled by then, which would hold up their whole batch; after
-these a sample is judged where it stands: it may have no stable state."""
+"""Sweeps for all samples, and for those that have not settled by then, which would hold up their whole batch. Those
+that these do not settle either are followed in time, and judged where they stand if they have no stable state."""
 
 
 def judged_tolerance(dtype: Any) -> float:
@@ -75,7 +77,9 @@ def judged_tolerance(dtype: Any) -> float:
 
 
 @eqx.filter_jit
-def _judge(net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None) -> tuple[Array, Array, Array]:
+def _judge(
+    net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None, method: Method = "sweeps"
+) -> tuple[Array, Array, Array]:
     """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
 
     def judge(net, sweeps, x, y):
@@ -83,7 +87,7 @@ def _judge(net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None) -> t
             scores = jax.vmap(net)(x)
             return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
         inputs = Inputs.of(net, x, y)
-        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps)
+        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps, method=method)
         scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
         return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
 
@@ -116,25 +120,30 @@ def _judged(
     net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
-    batch_size = min(batch_size, len(x))
-    if mesh is not None:
-        batch_size = mesh.size * math.ceil(batch_size / mesh.size)
+    whole = 1 if mesh is None else mesh.size
 
-    def settled(x, y, sweeps):
-        found = []
-        for first in range(0, len(x), batch_size):
-            part, count = _padded(x[first : first + batch_size], batch_size)
-            targets = _padded(y[first : first + batch_size], batch_size)[0]
-            judged = _judge(net, shard(mesh, part, 0), shard(mesh, targets, 0), np.int32(sweeps), mesh)
+    def settled(rows, size, sweeps, method="sweeps"):
+        found, size = [], whole * math.ceil(size / whole)
+        for first in range(0, len(rows), size):
+            part, count = _padded(x[rows[first : first + size]], size)
+            targets = _padded(y[rows[first : first + size]], size)[0]
+            judged = _judge(net, shard(mesh, part, 0), shard(mesh, targets, 0), np.int32(sweeps), mesh, method)
             found.append([np.asarray(a)[:count] for a in judged])
         losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
         return losses, scores, residuals
 
-    found = settled(x, y, FIRST_SWEEPS)
-    late = ~(found[2] <= judged_tolerance(net.dtype))
-    if late.any():
-        for a, b in zip(found, settled(x[late], y[late], JUDGED_SWEEPS), strict=True):
+    batch_size, tolerance = min(batch_size, len(x)), judged_tolerance(net.dtype)
+    found = settled(np.arange(len(x)), batch_size, FIRST_SWEEPS)
+    late = np.flatnonzero(~(found[2] <= tolerance))
+    if late.size:
+        for a, b in zip(found, settled(late, batch_size, JUDGED_SWEEPS), strict=True):
             a[late] = b
+    lost = np.flatnonzero(~(found[2] <= tolerance))
+    if lost.size:
+        followed = settled(lost, GROUP, 1, "flow")
+        arrived = followed[2] <= tolerance  # the others are judged where the sweeps left them
+        for a, b in zip(found, followed, strict=True):
+            a[lost[arrived]] = b[arrived]
     return found
 
 

@@ -7,13 +7,17 @@ sweeps fail.
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.exact import exact_gradient, exact_solution, implicit_gradient
 from oscsim.equilibrium.settling import free_equilibrium, settle, settle_inputs, state_at
+from oscsim.equilibrium.several import Equilibria, States, equilibria
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
 
 __all__ = [
     "PATIENCE",
+    "Equilibria",
     "Equilibrium",
+    "States",
     "anderson",
     "default_tolerance",
+    "equilibria",
     "exact_gradient",
     "exact_solution",
     "free_equilibrium",

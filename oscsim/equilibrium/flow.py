@@ -27,8 +27,11 @@ ACCURACY = 1e-5
 EXPLICIT_STEPS = 5000
 """Steps along the path before they give way to implicit ones, which slow modes in stiff networks ask for."""
 
-IMPLICIT_STEPS = 300
-"""Steps of pseudo-transient continuation before the neurons are said to have no stable state."""
+IMPLICIT_STEPS, NEWTON_STEPS = 300, 12
+"""Steps of pseudo-transient continuation before the neurons are said to have no stable state; of Newton's method."""
+
+NEAR = 1e-3
+"""The residual at which pseudo-transient continuation gives way to Newton's method."""
 
 FIRST_LOOK, NEXT_LOOK = 0.1, 0.25
 """The residual at which Newton's method is first tried, and how much smaller it has to be each time that fails."""
@@ -47,10 +50,11 @@ GROUP = 16
 
 
 class Followed(NamedTuple):
-    """The end of the path of each sample, and the residual there: infinite where it settled nowhere."""
+    """The end of the path of each sample, the residual there, infinite where it settled nowhere, and if it moved."""
 
     potentials: Float[Array, "batch neurons"]
     residual: Float[Array, " batch"]
+    walked: Bool[Array, " batch"]
 
 
 @eqx.filter_jit
@@ -81,24 +85,19 @@ def settle_by_flow(
     def some(carry):
         return jnp.any(carry[3])
 
-    def look(one):
-        sample, u, settled = one
-        return lax.cond(settled, lambda: is_stable(net, sample, u), lambda: jnp.asarray(False))
-
     def next_group(carry):
         u, residual, followed, wanted = carry
         chosen, rows = lax.top_k(wanted.astype(jnp.int32), group)
-        clamped, y, beta_here = jax.tree.map(lambda a: a[rows], (inputs.clamped, inputs.y, beta))
-        samples = (clamped, y, beta_here)
+        samples = jax.tree.map(lambda a: a[rows], (inputs.clamped, inputs.y, beta))
         settled = residual[rows] <= jnp.maximum(tolerance, rounding((u[rows],)))
-        stable = lax.map(look, (samples, u[rows], settled & (chosen > 0)))
-        lost = (chosen > 0) & ~stable
-        end = _follow(net, samples, first[rows], lost, tolerance)
-        better = lost & jnp.isfinite(end.residual)
-        u = u.at[rows].set(jnp.where(better[:, None], end.potentials, u[rows]))
-        kept = jnp.where(lost & settled, jnp.inf, residual[rows])
-        residual = residual.at[rows].set(jnp.where(better, end.residual, kept))
-        return u, residual, followed.at[rows].set(followed[rows] | better), wanted.at[rows].set(False)
+        end = _follow(net, samples, first[rows], u[rows], chosen > 0, settled, tolerance)
+        arrived = (chosen > 0) & jnp.isfinite(end.residual)
+        # What rests in an unstable state and goes nowhere has none.
+        kept = jnp.where((chosen > 0) & settled, jnp.inf, residual[rows])
+        u = u.at[rows].set(jnp.where(arrived[:, None], end.potentials, u[rows]))
+        residual = residual.at[rows].set(jnp.where(arrived, end.residual, kept))
+        followed = followed.at[rows].set(followed[rows] | (arrived & end.walked))
+        return u, residual, followed, wanted.at[rows].set(False)
 
     carry = (u, residual, jnp.zeros(batch, bool), wanted)
     u, residual, followed, _ = lax.while_loop(some, next_group, carry)
@@ -130,10 +129,19 @@ class _Path(NamedTuple):
     count: Int[Array, " group"]
     residual: Float[Array, " group"]
     going: Bool[Array, " group"]
+    walked: Bool[Array, " group"]
 
 
-def _follow(net: AbstractNetwork, samples: Any, start: Array, wanted: Array, tolerance: Array) -> Followed:
-    """The ends of the paths from `start`; a sample that is not wanted stays there."""
+def _follow(
+    net: AbstractNetwork,
+    samples: Any,
+    start: Float[Array, "group neurons"],
+    found: Float[Array, "group neurons"],
+    wanted: Bool[Array, " group"],
+    settled: Bool[Array, " group"],
+    tolerance: Array,
+) -> Followed:
+    """The ends of the paths from `start`, of those that are wanted; what is `settled` stays where it is if stable."""
     tau = flat_time_constants(net)[None]
     clamped, y, beta = samples
 
@@ -141,25 +149,25 @@ def _follow(net: AbstractNetwork, samples: Any, start: Array, wanted: Array, tol
         force = net.force(clamped, net.activities(as_layers(net, u)), y, beta)
         return (flatten_samples(force)[0] - u) / tau
 
-    def moves(u):
-        return jnp.max(jnp.abs(u * tau), axis=1)
-
     def walk(path: _Path) -> _Path:
         """Along the path until each sample is as near to rest as its level asks for, or has used up its steps."""
 
         def walks(path):
-            return path.going & (moves(path.slope) > path.level) & (path.count < EXPLICIT_STEPS)
+            moves = jnp.max(jnp.abs(path.slope * tau), axis=1)
+            return path.going & path.walked & (moves > path.level) & (path.count < EXPLICIT_STEPS)
 
         def one(path):
             u, slope, error = _explicit_step(velocity, path.u, path.slope, path.step[:, None])
             size = jnp.max(jnp.abs(error) / (ACCURACY * (1 + jnp.abs(path.u))), axis=1)
-            good = walks(path) & (size <= 1) & jnp.all(jnp.isfinite(slope), axis=1)
+            walking = walks(path)
+            good = walking & (size <= 1) & jnp.all(jnp.isfinite(slope), axis=1)
             factor = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5.0)
             step = path.step * jnp.where(jnp.isfinite(factor), factor, 0.2)
             u, slope = (jnp.where(good[:, None], new, old) for new, old in ((u, path.u), (slope, path.slope)))
-            step = jnp.where(walks(path), step, path.step)
-            return path._replace(u=u, slope=slope, step=step, count=path.count + walks(path))
+            step = jnp.where(walking, step, path.step)
+            return path._replace(u=u, slope=slope, step=step, count=path.count + walking)
 
+        path = path._replace(slope=velocity(path.u))
         return lax.while_loop(lambda path: jnp.any(walks(path)), one, path)
 
     def look(path: _Path) -> _Path:
@@ -176,42 +184,51 @@ def _follow(net: AbstractNetwork, samples: Any, start: Array, wanted: Array, tol
         late = path.count >= EXPLICIT_STEPS
         ends, residual = lax.map(one, (*samples, path.u, path.going, late))
         arrived = path.going & jnp.isfinite(residual)
-        # In balance, and yet not at a stable state.
-        level = jnp.where(path.going, NEXT_LOOK * path.level, path.level)
-        stuck = path.going & ~arrived & (level < tolerance)
+        on = path.going & ~arrived
+        level = jnp.where(on & path.walked, NEXT_LOOK * path.level, path.level)
+        stuck = on & path.walked & (level < tolerance)  # in balance, and yet not at a stable state
         pushed = path.u + PUSH * jax.random.normal(jax.random.key(0), path.u.shape, path.u.dtype)
-        u = jnp.where(arrived[:, None], ends, jnp.where(stuck[:, None], pushed, path.u))
-        return _Path(
-            u=u,
-            slope=velocity(u),
-            step=path.step,
+        u = jnp.where(stuck[:, None], pushed, jnp.where(path.walked[:, None], path.u, start))
+        return path._replace(
+            u=jnp.where(arrived[:, None], ends, jnp.where(on[:, None], u, path.u)),
             level=jnp.where(stuck, FIRST_LOOK, level),
-            count=path.count,
             residual=jnp.where(arrived, residual, path.residual),
-            going=path.going & ~arrived & ~late,
+            going=on & ~late,
+            walked=path.walked | on,
         )
 
-    count = jnp.zeros(start.shape[0], jnp.int32)
+    group, dtype = start.shape[0], start.dtype
     first = _Path(
-        u=start,
-        slope=velocity(start),
-        step=jnp.full(start.shape[0], 0.01 * jnp.min(tau), start.dtype),
-        level=jnp.full(start.shape[0], FIRST_LOOK, start.dtype),
-        count=count,
-        residual=jnp.full(start.shape[0], jnp.inf, start.dtype),
+        u=jnp.where(settled[:, None], found, start),
+        slope=jnp.zeros_like(start),
+        step=jnp.full(group, 0.01 * jnp.min(tau), dtype),
+        level=jnp.full(group, FIRST_LOOK, dtype),
+        count=jnp.zeros(group, jnp.int32),
+        residual=jnp.full(group, jnp.inf, dtype),
         going=wanted,
+        walked=~settled,
     )
     path = lax.while_loop(lambda path: jnp.any(path.going), lambda path: look(walk(path)), first)
-    return Followed(path.u, path.residual)
+    return Followed(path.u, path.residual, path.walked)
+
+
+# Bogacki & Shampine (1989), third order: what each stage adds to the potentials, and what the error is made of.
+_STAGES = ((1 / 2, 0, 0, 0), (0, 3 / 4, 0, 0), (2 / 9, 1 / 3, 4 / 9, 0))
+_ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
 
 
 def _explicit_step(velocity: Callable[[Array], Array], u: Array, k_1: Array, step: Array) -> tuple[Array, Array, Array]:
-    """One step of third order, the velocity after it, and an estimate of its error (Bogacki & Shampine 1989)."""
-    k_2 = velocity(u + step / 2 * k_1)
-    k_3 = velocity(u + 3 * step / 4 * k_2)
-    new = u + step * (2 * k_1 + 3 * k_2 + 4 * k_3) / 9
-    k_4 = velocity(new)
-    return new, k_4, step * (-5 * k_1 / 72 + k_2 / 12 + k_3 / 9 - k_4 / 8)
+    """One step, the velocity after it, and an estimate of its error."""
+    stages = jnp.asarray(_STAGES, u.dtype)
+
+    def stage(i, carry):  # a loop, so that the force is compiled once
+        slopes, _ = carry
+        new = u + step * jnp.tensordot(stages[i], slopes, 1)
+        return slopes.at[i + 1].set(velocity(new)), new
+
+    slopes = jnp.zeros((4, *u.shape), u.dtype).at[0].set(k_1)
+    slopes, new = lax.fori_loop(0, 3, stage, (slopes, u))
+    return new, slopes[3], step * jnp.tensordot(jnp.asarray(_ERROR, u.dtype), slopes, 1)
 
 
 def _finish(
@@ -222,51 +239,94 @@ def _finish(
     `late` ones are brought near by pseudo-transient continuation first.
     """
     move, tau = slope(net, sample), flat_time_constants(net)
-    u = lax.cond(late, lambda u: _continued(move, u, tau), lambda u: u, u)
-    end, residual, trusted = newton(move, u, tolerance, jnp.where(late, jnp.inf, REACH))
+    end, residual, trusted = newton(move, u, tolerance, jnp.where(late, jnp.inf, REACH), late, tau)
     stable = lax.cond(trusted, lambda: is_stable(net, sample, end), lambda: jnp.asarray(False))
     return end, jnp.where(stable, residual, jnp.inf)
 
 
+class _Search(NamedTuple):
+    """A search for a zero by implicit steps."""
+
+    u: Float[Array, " neurons"]
+    slope: Float[Array, " neurons"]
+    residual: Float[Array, ""]
+    last: Float[Array, ""]
+    step: Float[Array, ""]
+    count: Int[Array, ""]
+    trusted: Bool[Array, ""]
+    done: Bool[Array, ""]
+
+
 def newton(
-    move: Callable[[Array], Array], u: Float[Array, " neurons"], tolerance: Array, reach: Array
+    move: Callable[[Array], Array],
+    u: Float[Array, " neurons"],
+    tolerance: Array,
+    reach: Any,
+    late: Any = False,
+    tau: Any = 1.0,
 ) -> tuple[Float[Array, " neurons"], Float[Array, ""], Bool[Array, ""]]:
-    """A zero of `move` by Newton's method, the residual there, and whether it is the one that `u` belongs to.
+    r"""A zero of `move` by Newton's method, the residual there, and whether it is the one that `u` belongs to.
 
     It is where the first step is within `reach` and each later one smaller than the one before by `CONTRACTION`: then
     no other zero is near, and the Jacobian is singular nowhere on the way (Newton & Kantorovich).
+
+    A `late` sample is brought near by pseudo-transient continuation first: implicit steps
+    $(\tau/\delta + 1 - \partial F/\partial u)\, \Delta u = F - u$ that lengthen as the residual falls,
+    $\delta \propto 1 / |F - u|$ (Kelley & Keyes 1998).
     """
     eps = float(jnp.finfo(u.dtype).eps)
+    late = jnp.asarray(late)
 
     def size(v):
         return jnp.max(jnp.abs(v))
 
-    def going(carry):
-        _, _, _, trusted, count, done = carry
-        return trusted & ~done & (count < 12)
+    def going(search):
+        most = NEWTON_STEPS + jnp.where(late, IMPLICIT_STEPS, 0)
+        return search.trusted & ~search.done & (search.count < most)
 
-    def one(carry):
-        u, residual, last, _, count, _ = carry
-        step = _solve(move, u, move(u), 1.0)
-        new = u + step
-        left = size(move(new))
-        small = size(step) <= eps**0.5 * (1 + size(u))  # there rounding decides how steps compare
-        trusted = jnp.isfinite(left) & ((size(step) <= CONTRACTION * last) | small)
-        done = (left <= tolerance) | (small & ~(left < 0.5 * residual))
-        better = trusted & (~small | (left < residual))
-        return jnp.where(better, new, u), jnp.where(better, left, residual), size(step), trusted, count + 1, done
+    def one(search):
+        u, slope, residual, last, step, count, _, _ = search
+        far = late & (residual > NEAR)
+        by = _solve(move, u, slope, 1 + jnp.where(far, tau / step, 0))
+        new = u + by
+        slope_there = move(new)
+        left = size(slope_there)
+        small = ~far & (size(by) <= eps**0.5 * (1 + size(u)))  # there rounding decides how steps compare
+        finite = jnp.isfinite(left)
+        trusted = far | (finite & (small | (size(by) <= CONTRACTION * last)))
+        better = finite & trusted & (~small | (left < residual))
+        lengthened = step * jnp.where(finite, jnp.clip(residual / left, 0.5, 2.0), 0.1)
+        return _Search(
+            u=jnp.where(better, new, u),
+            slope=jnp.where(better, slope_there, slope),
+            residual=jnp.where(better, left, residual),
+            last=jnp.where(far, jnp.inf, size(by)).astype(u.dtype),
+            step=jnp.where(far, lengthened, step).astype(u.dtype),
+            count=count + 1,
+            trusted=trusted,
+            done=~far & ((left <= tolerance) | (small & ~(left < 0.5 * residual))),
+        )
 
-    first = size(move(u))
-    last = jnp.asarray(reach / CONTRACTION, u.dtype)
-    u, residual, _, trusted, _, done = lax.while_loop(going, one, (u, first, last, jnp.asarray(True), 0, first <= 0))
-    settled = residual <= jnp.maximum(tolerance, rounding((u,), 0))
-    return u, residual, trusted & done & settled
+    first = move(u)
+    search = _Search(
+        u=u,
+        slope=first,
+        residual=size(first),
+        last=jnp.asarray(reach / CONTRACTION, u.dtype),
+        step=jnp.asarray(jnp.min(jnp.asarray(tau)), u.dtype),
+        count=jnp.zeros((), jnp.int32),
+        trusted=jnp.asarray(True),
+        done=size(first) <= 0,
+    )
+    end = lax.while_loop(going, one, search)
+    settled = end.residual <= jnp.maximum(tolerance, rounding((end.u,), 0))
+    return end.u, end.residual, end.trusted & end.done & settled
 
 
 def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: Any) -> Array:
     r"""$(m - \partial F/\partial u)\, v = r$ with the `inertia` $m$, 1 for Newton's step; `move` is $F - u$."""
     if u.size <= DENSE:
-        matrix = jnp.diag(jnp.broadcast_to(inertia - 1.0, u.shape)) - jax.jacfwd(move)(u)
+        matrix = jnp.diag(jnp.broadcast_to(inertia - 1, u.shape)) - jax.jacfwd(move)(u)
         return jnp.linalg.solve(matrix, right)
     level = 30 * float(jnp.finfo(u.dtype).eps)
     operator = lx.FunctionLinearOperator(
@@ -274,27 +334,3 @@ def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: Any)
     )
     solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
     return lx.linear_solve(operator, right, solver, throw=False).value
-
-
-def _continued(move: Callable[[Array], Array], u: Array, tau: Array) -> Array:
-    r"""Pseudo-transient continuation: implicit steps $\delta$ that lengthen as the residual falls.
-
-    $(\tau/\delta + 1 - \partial F/\partial u)\, \Delta u = F - u$, $\delta \propto 1 / |F - u|$ (Kelley & Keyes 1998).
-    """
-
-    def size(u):
-        return jnp.max(jnp.abs(move(u)))
-
-    def going(carry):
-        _, _, residual, count = carry
-        return (residual > 1e-2 * FIRST_LOOK) & (count < IMPLICIT_STEPS)
-
-    def one(carry):
-        u, step, residual, count = carry
-        new = u + _solve(move, u, move(u), 1 + tau / step)
-        left = size(new)
-        good = jnp.isfinite(left)
-        factor = jnp.where(good, jnp.clip(residual / left, 0.5, 2.0), 0.1)
-        return jnp.where(good, new, u), step * factor, jnp.where(good, left, residual), count + 1
-
-    return lax.while_loop(going, one, (u, jnp.min(tau), size(u), 0))[0]

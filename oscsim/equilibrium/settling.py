@@ -42,7 +42,7 @@ def settle(
     memory: int = 5,
     even_odd: bool = True,
     start: Layers | None = None,
-    method: Method | None = None,
+    method: Any = None,
     check: bool = True,
 ) -> Equilibrium:
     r"""A stable fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ for each sample of a batch.
@@ -139,7 +139,6 @@ def settle_inputs(
 
     Called with traced arrays it is one program; otherwise the flow is compiled where it is needed.
     """
-    beta = jnp.asarray(beta, complex_of(net.dtype) if jnp.iscomplexobj(beta) else net.dtype)
     if jnp.iscomplexobj(beta):
         method = "sweeps"
     if method == "flow":
@@ -168,6 +167,7 @@ def _sweep_inputs(
     even_odd: bool,
 ) -> tuple[Equilibrium, Bool[Array, " batch"], Bool[Array, ""]]:
     """What sweeps find, which samples may not be at a stable state, and whether there are any."""
+    beta = jnp.asarray(beta, complex_of(net.dtype) if jnp.iscomplexobj(beta) else net.dtype)
     u = net.rest(inputs.x.shape[0]) if start is None else start
     u = to_complex(u) if jnp.iscomplexobj(beta) else u
 
@@ -199,7 +199,7 @@ def _followed(
 ) -> Equilibrium:
     """The equilibrium with the doubtful samples followed in time, where they are not at a stable state."""
     u, residual, by_flow = settle_by_flow(
-        net, inputs, beta, tolerance, start, swept.potentials, swept.residual, doubtful
+        net, inputs, jnp.asarray(beta, net.dtype), tolerance, start, swept.potentials, swept.residual, doubtful
     )
     return Equilibrium(u, net.activities(u), residual, swept.steps, by_flow)
 

@@ -82,9 +82,16 @@ class OptimalAmplitude(eqx.Module):
         return Rotating(self.amplitude, self.period)
 
     def __str__(self) -> str:
-        return (
+        told = (
             f"amplitude={self.amplitude:.3g} (knee {self.knee:.3g}, convergence radius about {self.radius:.3g}), "
             f"relative error {self.error:.2g} (bias {self.bias:.2g}, spread {self.spread:.2g})"
+        )
+        if self.knee <= SAFE * self.radius:
+            return told
+        return (
+            f"{told}; the knee lies beyond {SAFE:g} of the radius, {SAFE * self.radius:.3g}, where the choice stops: "
+            "beyond, a start from rest may run away and the prediction lacks terms, though more amplitude would still "
+            "lower the noise"
         )
 
 
