@@ -23,13 +23,17 @@ from jaxtyping import Array, Bool, Float, Inexact
 from oscsim._arrays import norm
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import flatten_samples
-from oscsim.error_bars import GradientError, asymmetry_norms
+from oscsim.error_bars import LOST, GradientError, asymmetry_norms
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.readings import per_sample, sample_norm
 
 ACCURACY, SWEEPS = 0.03, 20
 """How well the step of Newton's method is solved for, and in how many sweeps at most."""
+
+
+ROUNDED = 0.3
+"""Units in the last place of what is summed up that rounding leaves of a sum, as measured."""
 
 
 class Circle(eqx.Module):
@@ -83,7 +87,7 @@ class PointsError(GradientError):
     def outside(self) -> Bool[Array, " batch"]:
         """Samples whose amplitude is too large for so many points, which neither rounding nor settling explains."""
         image = self.per_sample
-        return (image > 0.1) & ~(2 * self.rounding > image) & ~(2 * self.change > image) & (not self.noisy)
+        return (image > LOST) & ~(3 * jnp.hypot(self.rounding, self.change) > image) & (not self.noisy)
 
     def _findings(self) -> list[tuple[str, float]]:
         found = super()._findings()
@@ -97,12 +101,13 @@ class PointsError(GradientError):
         where = f"sample {worst} of {len(image)}"
         if self.noisy:
             return f"noise leaves {size} (worst in {where}); use a larger amplitude, or average several estimates"
-        if rounding > change and 2 * rounding > image[worst]:
+        explained = 3 * np.hypot(rounding, change) > image[worst]
+        if explained and change < min(rounding, 0.5):
             return (
                 f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger "
                 "amplitude, or float64"
             )
-        if 2 * change > image[worst]:
+        if explained:
             remedy = "more steps" if self.stepped else "a tighter tolerance (float64 allows more)"
             how = (
                 "less than they are settled to"
@@ -178,7 +183,7 @@ def points_error(
     share = 1 - 0.5**n  # of the error, by which half the amplitude makes it smaller
     missing = jax.tree.map(lambda a, b: norm(a - b), gradient, settled)
     truncation = jax.tree.map(lambda a, b: norm(a - b) / share, settled, halved)
-    rounding = jax.tree.map(lambda a: eps * norm(a), at_rest)
+    rounding = jax.tree.map(lambda a: ROUNDED * eps * norm(a), at_rest)
     sizes = jax.tree.map(lambda a, b: jnp.maximum(norm(a), norm(b)), gradient, settled)
     size = jnp.maximum(norm(gradient), norm(settled))
 
@@ -204,7 +209,7 @@ def points_error(
     length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), tiny)
     change = sample_norm(jax.tree.map(jnp.subtract, before, after)) / length
     tail = sample_norm(jax.tree.map(lambda a, b: a - 2 * b, after, half)) / (share * length)
-    lost = eps * sample_norm(heard) / length
+    lost = ROUNDED * eps * sample_norm(heard) / length
     image = jnp.sqrt(tail**2 + change**2 + lost**2)
     batch = len(image)
     blank = jnp.full(batch, jnp.inf, dtype)
