@@ -54,17 +54,38 @@ def test_spectrum_falls_to_the_right_and_is_empty_to_the_left(case):
 
 def test_gradient_error_falls_with_the_cycles(case):
     run, exact = case
-    error, distance = lines(osc.plot.gradient_error(run, exact))
+    error, distance, bar = lines(osc.plot.gradient_error(run, exact))
     np.testing.assert_array_equal(error[:, 0], [1, 2, 3])
-    expected = osc.relative_error(run.gradient(), exact)
+    expected = osc.relative_error(run.gradient(discard=0), exact)
     np.testing.assert_allclose(error[-1, 1], expected, rtol=1e-4)
+    np.testing.assert_allclose(bar[-1, 1], run.error(discard=0).total, rtol=1e-4)
     assert error[-1, 1] < error[0, 1]
     assert distance[-1, 1] < error[-1, 1]
 
 
+def test_the_band_of_the_running_error_is_the_bar_of_each_shorter_run(case):
+    run, exact = case
+    noise, key = osc.WhiteNoise(0.02), jax.random.key(3)
+    settings = {"noise": noise, "key": key, "steps_per_cycle": 256}
+    runs = [osc.simulate(run.network, run.x, run.y, run.teaching, cycles=n, **settings) for n in (2, 3, 5)]
+    bars = osc.plot.running_bars(runs[-1], 1)
+    assert len(bars) == 4
+    for shorter in runs:
+        of_all = [np.asarray(e.contamination) for e in (shorter.error(1), runs[-1].error(1))]
+        rest = np.sqrt(np.asarray(runs[-1].error(1).total) ** 2 - of_all[1] ** 2)
+        np.testing.assert_allclose(bars[shorter.cycles - 2], np.hypot(of_all[0], rest), rtol=1e-3)
+    ax = osc.plot.gradient_error(runs[-1], exact, discard=1)
+    (band,) = ax.collections
+    np.testing.assert_allclose(band.get_datalim(ax.transData).ymax, bars.max(), rtol=1e-6)
+    error, _, bar = lines(ax)
+    np.testing.assert_allclose(bar[:, 1], bars)
+    assert 0.2 < np.median(error[:, 1] / bars) < 3
+    assert "its own bar" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_layers_hold_a_bar_for_each_parameter_array_of_each_estimate(case):
     run, exact = case
-    ax = osc.plot.layers({"all": run.gradient(), "late": run.gradient(discard=2)}, exact)
+    ax = osc.plot.layers({"all": run.gradient(discard=0), "late": run.gradient(discard=2)}, exact)
     values = [[bar.get_width() for bar in group] for group in ax.containers]
     expected = osc.per_layer(osc.relative_error, run.gradient(discard=2), exact)
     np.testing.assert_allclose(values[1], [float(v) for v in expected.values()], rtol=1e-5)
@@ -127,6 +148,13 @@ def test_cosines_and_weights(case):
     run, _ = case
     ax = osc.plot.gradient_cosines(history(8.0, 2.0))
     np.testing.assert_allclose(lines(ax)[0], [[1, 0.08], [2, 0.02]])
+    rows = [
+        {**row, "probe_error": 0.1, "probe_error_bar": bar}
+        for row, bar in zip(history(8.0, 2.0), (0.3, 0.2), strict=True)
+    ]
+    _, error, bar = lines(osc.plot.gradient_cosines(rows))
+    np.testing.assert_allclose(error, [[1, 0.1], [2, 0.1]])
+    np.testing.assert_allclose(bar, [[1, 0.3], [2, 0.2]])
     with pytest.raises(ValueError, match="holds no cosines"):
         osc.plot.gradient_cosines([{"epoch": 1}])
     image = osc.plot.weights(run.network, neurons=4).images[0].get_array()

@@ -20,8 +20,8 @@ from oscsim.plot.runs import LOCKED
 class Simulate:
     """Run a layered network on your data, and follow the gradient that its oscillation yields.
 
-    Prints the error of the running gradient after every cycle, and writes the run (run.osc, read back by
-    oscsim.Run.load) and a figure (run.png) into a folder.
+    Prints how right the gradient is by its own measure, then its error after every cycle, and writes the run (run.osc,
+    read back by oscsim.Run.load) and a figure (run.png) into a folder.
     """
 
     out: Path
@@ -37,10 +37,13 @@ class Simulate:
     """Inputs, layers of neurons, outputs."""
 
     cycles: int = 6
-    """How many periods to simulate."""
+    """How many periods to simulate; with --until the most."""
 
-    discard: int = 0
-    """How many cycles at the start to leave out of the gradient."""
+    until: float | None = None
+    """Stop once the gradient's own error bar is below this share, such as 0.01; all cycles if not given."""
+
+    discard: int | None = None
+    """How many cycles at the start to leave out of the gradient; those before the network locked if not given."""
 
     seed: int = 0
     """Seed of the initial weights and of the noise."""
@@ -63,7 +66,7 @@ class Simulate:
         if existing and not self.overwrite:
             raise ValueError(f"out={self.out}: {existing[0]} exists; choose another folder, or pass --overwrite")
         require_writable(self.out)
-        if not 0 <= self.discard < self.cycles:
+        if self.discard is not None and not 0 <= self.discard < self.cycles:
             raise ValueError(f"discard={self.discard} leaves nothing of cycles={self.cycles}: discard fewer")
         with jax.enable_x64(self.precision == "float64"):
             x, y = self._samples()
@@ -72,17 +75,26 @@ class Simulate:
             key = None if noise is None else jax.random.key(self.seed)
             exact = osc.exact_gradient(net, x, y)
             run = osc.simulate(
-                net, x, y, teaching, cycles=self.cycles, noise=noise, key=key, **self.integration.arguments()
+                net,
+                x,
+                y,
+                teaching,
+                cycles=self.cycles,
+                until=self.until,
+                noise=noise,
+                key=key,
+                **self.integration.arguments(),
             )
+            discard = self.discard if self.discard is None else min(self.discard, run.cycles - 1)
             print(run, "\n")
-            print_cycles(run, exact, self.discard)
+            print_cycles(run, exact, discard or 0)
             if noise is None and run.cycles > 1 and run.lock_residual[-1] > LOCKED:
                 warnings.warn(
                     f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
                     stacklevel=1,
                 )
-            image = png(plot.summary(run, exact, discard=self.discard))
+            image = png(plot.summary(run, exact, discard=discard))
             self.out.mkdir(parents=True, exist_ok=True)
             run.save(run_file)
             checkpoint.write(picture, image)

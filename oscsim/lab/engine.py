@@ -270,6 +270,7 @@ class Engine:
                 self.plan,
                 None if before is None else (before.potentials, before.cycle),
             )
+            _real_parts(self._states.potentials)  # compiled now, not when the sample changes
 
     def _average_anew(self, carried: bool = False) -> None:
         """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
@@ -293,7 +294,7 @@ class Engine:
         """Of the first realisation."""
         if self._states is None:
             return self.net.rest(len(self._x))
-        return tuple(jnp.asarray(np.asarray(a)[0].real) for a in self._states.potentials)
+        return _real_parts(self._states.potentials)
 
     def _lag_now(self) -> Any:
         """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
@@ -378,6 +379,12 @@ class Result(NamedTuple):
 def _median(bars: np.ndarray) -> int:
     """The place of the median; nan comes last."""
     return int(np.argsort(bars)[(len(bars) - 1) // 2])
+
+
+@jax.jit
+def _real_parts(potentials: Any) -> Any:
+    """Of the potentials of the first realisation."""
+    return tuple(a[0].real for a in potentials)
 
 
 def _keys(settings: Settings) -> Any:

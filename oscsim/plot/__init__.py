@@ -1,12 +1,23 @@
 """Figures: of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
 Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes; `running_errors`
-computes what one of them draws. No global style is touched, and matplotlib is imported when the first figure is made.
+and `running_bars` compute what one of them draws. No global style is touched, and matplotlib is imported when the first
+figure is made.
 """
 
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights
 from oscsim.plot.planes import stability
-from oscsim.plot.runs import components, gradient_error, layers, orbits, running_errors, spectrum, summary, traces
+from oscsim.plot.runs import (
+    components,
+    gradient_error,
+    layers,
+    orbits,
+    running_bars,
+    running_errors,
+    spectrum,
+    summary,
+    traces,
+)
 from oscsim.plot.sweeps import sweep_curves, sweep_map
 
 __all__ = [
@@ -16,6 +27,7 @@ __all__ = [
     "layers",
     "learning_curves",
     "orbits",
+    "running_bars",
     "running_errors",
     "spectrum",
     "stability",

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
+from oscsim.plot.style import BAR, DASHES, DRIVE, LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
 UNITS = {"error": " (%)", "seconds": " (s)"}
+
+ERRORS = ("probe_error", "probe_error_bar")
+"""The relative error of the estimate after each epoch, and what it said of it: shares, not percent."""
 
 
 def learning_curves(
@@ -65,6 +68,9 @@ def learning_curves(
 def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
     """How far the estimate turns away from the exact gradient while the network learns: 1 - cosine per parameter array.
 
+    With them, where they were measured, the relative error on the same samples, and as a band what the estimate itself
+    said of it.
+
     Args:
         result: what `train` returned (with `probe` above 0), or its history.
         ax: where to draw; by default a new figure.
@@ -85,8 +91,18 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
         style = curve_style(i)
         ax.plot(epochs, distance, label=name.removeprefix("cosine/"), marker="o", markersize=3, linewidth=1.2, **style)
     ax.set_yscale("log")
+    measured = [key for key in ERRORS if all(key in row for row in history)]
+    errors, bars = ([row[key] for row in history] if key in measured else None for key in ERRORS)
+    if errors is not None:
+        ax.plot(epochs, errors, color=DRIVE, label="relative error", marker="s", markersize=3, linewidth=1.4)
+    if bars is not None and np.isfinite(bars).any():
+        floor = ax.get_ylim()[0]
+        ax.fill_between(epochs, floor, bars, color=BAR, alpha=0.2, linewidth=0, zorder=0)
+        ax.plot(epochs, bars, color=BAR, label="its own bar", linestyle=DASHES[1], linewidth=1.4, zorder=1)
+        ax.set_ylim(bottom=floor)
     whole_ticks(ax)
-    ax.set(xlabel="epoch", ylabel="1 − cosine to the exact gradient")
+    label = "1 − cosine" + (", relative error" if measured else "") + " to the exact gradient"
+    ax.set(xlabel="epoch", ylabel=label)
     finish(ax)
     ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return ax
@@ -132,7 +148,7 @@ def weights(
 
 
 def _label(metric: str) -> str:
-    unit = next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
+    unit = "" if metric in ERRORS else next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
     return metric.replace("_", " ").replace("/", " of ") + unit
 
 

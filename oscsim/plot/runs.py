@@ -1,15 +1,21 @@
 """Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from oscsim.average import Average, accumulated
+from oscsim.error_bars import gradient_and_error
 from oscsim.metrics import errors_of, per_layer, relative_error
 from oscsim.plot.style import (
+    BAR,
     COLOURS,
+    DASHES,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
@@ -161,7 +167,9 @@ def gradient_error(
 ) -> "matplotlib.axes.Axes":
     r"""How far the running gradient is from the exact one: relative error and $1 - \cos$, against cycles.
 
-    At cycle $n$ the gradient is that of the readings averaged over cycles `discard` + 1 to $n$.
+    At cycle $n$ the gradient is that of the readings averaged over cycles `discard` + 1 to $n$. The band reaches up to
+    what the run itself says of the error, which knows nothing of the exact gradient; where that is unknown there is
+    none.
 
     Args:
         run: from `simulate`, with the readings of every cycle.
@@ -174,18 +182,73 @@ def gradient_error(
             another network.
     """
     cycle, errors, distances = running_errors(run, exact, discard)
+    bars = running_bars(run, discard)
     ax = axes_or_new(ax)
-    ax.plot(cycle, errors, marker="o", markersize=4, linewidth=1.2, color=COLOURS[0], label="relative error")
-    ax.plot(cycle, distances, marker="s", markersize=4, linewidth=1.2, color=COLOURS[1], label="1 − cosine")
+    marked = len(cycle) <= 40
+    style: dict[str, Any] = {"markersize": 4, "linewidth": 1.2}
+    ax.plot(cycle, errors, marker="o" if marked else None, color=COLOURS[0], label="relative error", **style)
+    ax.plot(cycle, distances, marker="s" if marked else None, color=COLOURS[1], label="1 − cosine", **style)
     ax.set_yscale("log")
+    if np.isfinite(bars).any():
+        floor = _below(np.concatenate([errors, distances, bars]))
+        ax.fill_between(cycle, floor, bars, color=BAR, alpha=0.2, linewidth=0, zorder=0)
+        label = "its own bar"
+        ax.plot(cycle, bars, linestyle=DASHES[1], linewidth=1.4, color=BAR, label=label, zorder=1)
+        ax.set_ylim(bottom=floor)
     whole_ticks(ax)
     first = run.first_cycle + discard + 1
     ax.set(
         xlabel="cycle", ylabel="error of the running gradient" + (f"\n(mean from cycle {first})" if first > 1 else "")
     )
     finish(ax)
-    ax.legend(fontsize=NOTE_SIZE, frameon=False)
+    bottom, top = np.log10(ax.get_ylim())
+    ax.set_ylim(top=10 ** (top + 0.32 * (top - bottom)))  # room for the legend
+    legend(ax, loc="upper right")
     return ax
+
+
+def running_bars(run: Run, discard: int = 0) -> np.ndarray:
+    """What the run says of the error of its running gradient, for each number of kept cycles: the band of the figure.
+
+    The contamination is that of the average so far; lag, steps and asymmetry are those of all cycles together. It is
+    nan where it is unknown, and throughout where inputs change from cycle to cycle.
+
+    Raises:
+        ValueError: as `gradient_error`.
+    """
+    whole = run.error(discard)
+    readings = jax.tree.map(lambda a: np.asarray(a[discard:]), run.phasors)
+    count = len(jax.tree.leaves(readings)[0])
+    if run.changing or count < run.cycles - discard:
+        return np.full(count, np.nan)
+    rest = np.asarray([whole.lag, whole.steps, whole.asymmetry])
+    contaminations = _contaminations(
+        run.network, run.inputs, readings, run.lock_residual[-count:], run.teaching, run.plan, run.noise
+    )
+    return np.sqrt(np.asarray(contaminations) ** 2 + np.nansum(rest**2))
+
+
+@eqx.filter_jit
+def _contaminations(
+    network: Any, inputs: Any, readings: Any, residuals: Any, teaching: Any, plan: Any, noise: Any
+) -> Any:
+    """The contamination of the average of the first 1, 2, ... readings."""
+    unchanged = jnp.full(len(inputs.x), jnp.nan, network.dtype)
+
+    def one(average, numbered):
+        age, reading, residual = numbered
+        average = accumulated(average, reading, residual.astype(average.quality.dtype), age, 0)
+        error = gradient_and_error(network, inputs, average, unchanged, teaching, plan, noise)[1]
+        return average, error.contamination
+
+    empty = Average.empty(jax.tree.map(lambda a: a[0], readings))
+    return jax.lax.scan(one, empty, (jnp.arange(len(residuals)), readings, jnp.asarray(residuals)))[1]
+
+
+def _below(values: np.ndarray) -> float:
+    """The power of ten below all that is drawn."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return float(10.0 ** np.floor(np.log10(positive.min()))) if len(positive) else 1e-8
 
 
 def running_errors(run: Run, exact: Any, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -286,14 +349,15 @@ def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = N
     return ax
 
 
-def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, discard: int = 0) -> np.ndarray:
+def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, discard: int | None = None) -> np.ndarray:
     """All of it on one page: orbits, traces, spectrum; running error, error per layer, components.
 
     Args:
         run: from `simulate`, with samples of some neurons and the readings of every cycle.
         exact: the exact gradient, as `exact_gradient` gives it.
         estimates: gradients or `Estimate`s by name, for the last two panels; by default the run's own.
-        discard: how many cycles at the start the run's gradient leaves out.
+        discard: how many cycles at the start the run's gradient leaves out; by default those before the network
+            locked, and the running error is of all cycles.
 
     Returns:
         The axes, (2, 3); `summary(...)[0, 0].figure.savefig(path)` writes the page.
@@ -303,13 +367,13 @@ def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, disca
     """
     import matplotlib.pyplot as plt
 
-    estimates = {"this run": run.gradient(discard=discard)} if estimates is None else estimates
+    estimates = {"this run": run.gradient(discard=discard, tolerance=math.inf)} if estimates is None else estimates
     _watched(run, "summary")
     figure, axes = plt.subplots(2, 3, figsize=(9.0, 6.2), layout="constrained")
     orbits(run, axes[0, 0])
     traces(run, axes[0, 1])
     spectrum(run, axes[0, 2])
-    gradient_error(run, exact, axes[1, 0], discard=discard)
+    gradient_error(run, exact, axes[1, 0], discard=discard or 0)
     layers(estimates, exact, axes[1, 1])
     components(estimates, exact, axes[1, 2])
     above, below = (axes[0, 0], axes[0]), (axes[1, 1], axes[1, 1:])

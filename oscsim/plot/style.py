@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import matplotlib.axes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BAR = "#E69F00"
+"""Of what a gradient says of its own error."""
+
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
 DRIVE = "black"
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
