@@ -122,7 +122,7 @@ def _judged(
     """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
     whole = 1 if mesh is None else mesh.size
 
-    def settled(rows, size, sweeps, method="sweeps"):
+    def settled(rows: np.ndarray, size: int, sweeps: int, method: Method = "sweeps") -> Any:
         found, size = [], whole * math.ceil(size / whole)
         for first in range(0, len(rows), size):
             part, count = _padded(x[rows[first : first + size]], size)
