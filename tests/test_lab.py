@@ -185,9 +185,9 @@ def test_the_copied_call_gives_the_numbers_that_the_lab_shows(engine, changes):
     "changes",
     [
         {"sample": 2, "seed": 4},
-        pytest.param({"noise": "none", "period": 40.0}, marks=pytest.mark.slow),
+        pytest.param({"noise": "none", "period": 60.0}, marks=pytest.mark.slow),
         pytest.param({"amplitude": 3.0, "intensity": 0.02}, marks=pytest.mark.slow),
-        pytest.param({"noise": "readout", "demodulator": "exponential"}, marks=pytest.mark.slow),
+        pytest.param({"noise": "readout"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -213,7 +213,7 @@ def test_the_bar_is_that_of_the_same_run(engine, changes):
     )
     error = run.error(discard=1)
     for part in ("contamination", "lag", "steps"):
-        np.testing.assert_allclose(getattr(frame.error, part), getattr(error, part), rtol=5e-3, atol=1e-6)
+        np.testing.assert_allclose(getattr(frame.error, part), getattr(error, part), rtol=5e-3, atol=2e-6)
     np.testing.assert_allclose(frame.bars[0], error.total, rtol=5e-3)
     assert frame.errors["all"][0] < 5 * frame.bars[0]
 
@@ -311,13 +311,13 @@ def test_divergence_is_said_and_a_turned_knob_starts_from_rest(engine):
 
 @pytest.mark.slow
 def test_weights_learn_while_the_neurons_run_on(engine):
-    engine.change(**PRESETS["finite"].changes)
-    engine.change(learning=True, learning_rate=0.5)
+    engine.change(**{**PRESETS["finite"].changes, "network": "digits", "amplitude": 0.2, "intensity": 0.01})
+    engine.change(seed=0, learning=True, learning_rate=0.5)
     frames = [engine.advance() for _ in range(240)]
     assert frames[-1].updates == 119
     assert frames[-1].number == 240
-    assert np.mean([f.loss for f in frames[-40:]]) < 0.6 * np.mean([f.loss for f in frames[:20]])
-    assert np.mean([f.accuracy for f in frames[-40:]]) > 70
+    assert np.mean([f.loss for f in frames[-40:]]) < 0.3 * np.mean([f.loss for f in frames[:20]])
+    assert np.mean([f.accuracy for f in frames[-40:]]) > 85
     engine.reset()
     assert engine.advance().updates == 0
     assert "osc.AlwaysOn(lock_in), optax.sgd(0.5)" in python_call(engine.settings, 10)

@@ -101,7 +101,7 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
         ax.plot(epochs, bars, color=BAR, label="its own bar", linestyle=DASHES[1], linewidth=1.4, zorder=1)
         ax.set_ylim(bottom=floor)
     whole_ticks(ax)
-    label = "1 − cosine" + (", relative error" if measured else "") + " to the exact gradient"
+    label = "off the exact gradient:\n1 − cosine, relative error" if measured else "1 − cosine to the exact gradient"
     ax.set(xlabel="epoch", ylabel=label)
     finish(ax)
     ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
