@@ -33,8 +33,8 @@ class Average(eqx.Module):
         mean: of the readings that count; the teaching signal's has a batch axis.
         contrast: $D_M$; zero where fewer than two cycles count.
         count: $M$, per sample.
-        quality: how contaminated the mean is: its image relative to the response, or the last change of a reading where
-            there is no image; infinite before the first.
+        quality: how contaminated the mean is: its image per unit of signal, or the last change of a reading where there
+            is no image; infinite before the first.
         skipped: how many cycles the mean has left out, per sample.
     """
 
@@ -126,12 +126,13 @@ def response_change(now: Reading, before: Reading, age: Any) -> Float[Array, " b
 
 
 def contamination(reading: Reading, change: Float[Array, ""]) -> Float[Array, ""]:
-    """The image relative to the response, over the batch; `change` where the reading has none, or the signal has one."""
+    """The size of the image over the batch, per unit of signal; `change` where there is none, or the signal has one.
+
+    Not relative to the response, which may be all contamination itself.
+    """
     if not reading.has_image:
         return change
-    floor = jnp.finfo(change.dtype).tiny
-    ratio = norm(reading[-1]) / jnp.maximum(norm(reading[1]), floor)
-    return jnp.where(turns_one_way(reading), ratio, change).astype(change.dtype)
+    return jnp.where(turns_one_way(reading), norm(reading.response(-1)), change).astype(change.dtype)
 
 
 def turns_one_way(phasors: Any) -> Bool[Array, ""]:

@@ -5,7 +5,8 @@ neuron is exactly zero. What stands there, the *image*, is contamination, and ab
 noise, transients and rounding put the same power into both, and past the radius negative harmonics appear. Passed
 through the gradient's formula in place of the response, the image is a sample of the gradient's error:
 
-$$g_{img} = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Phi(\theta; x, c_0 + \epsilon\, \overline{c_{-1}} / a_1, y, 0)$$
+$$g_{img} = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\,
+\Phi(\theta; x, c_0 + \epsilon\, \overline{c_{-1}} / a_1, y, 0)$$
 
 What the image does not see has an entry of its own: the error of $c_0$, the lag behind a finite period, the steps of
 the solver, and couplings without symmetry.
@@ -34,12 +35,16 @@ from oscsim.readings import Phasors, per_sample, response_gradient, sample_norm
 from oscsim.response.asymmetry import asymmetry_error
 from oscsim.response.linear import gradient_read, linear_response
 from oscsim.response.modes import fastest_rate
+from oscsim.teaching import is_one_way
 
 TOLERANCE = 0.1
 """A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""
 
-LAG = 1.5
-r"""The lag is about so many times the squared quadrature, $(|g_q| / |g|)^2$: 1 for one real mode, more for several."""
+LAG = 1.0
+r"""The lag is about so many times the squared quadrature: 1 for one real mode, more for several."""
+
+SCATTER = 2.5
+"""What is left of the equations counts where it is larger than so many times what scatter leaves of them."""
 
 LOST = 0.1
 """A sample whose image is above this share of its response contributes an error worth naming."""
@@ -122,64 +127,51 @@ class GradientError(eqx.Module):
 
     def _findings(self) -> list[tuple[str, float]]:
         """Sentences, each with the size of what it speaks of, the largest first; unknown parts last."""
-        found: list[tuple[str, float]] = []
-        contamination, lag = float(self.contamination), float(self.lag)
-        if math.isnan(contamination):
-            found.append(
-                (
-                    "contamination unknown: this signal turns both ways or is read as points, so it has no image, and "
-                    "there are no two cycles to compare; keep two cycles or more, or use Rotating",
-                    math.nan,
-                )
-            )
-        elif contamination > TOLERANCE:
-            found.append((self._cause(), contamination))
-        if lag > TOLERANCE:
-            found.append(
-                (f"the neurons lag behind the period by {_percent(lag)}; use a longer period, or extrapolate=True", lag)
-            )
-        elif math.isnan(lag):
-            found.append(("lag unknown: it is not in the quadrature of this reading", math.nan))
-        steps, asymmetry = float(self.steps), float(self.asymmetry)
-        if steps > TOLERANCE:
-            found.append(
-                (f"the solver's steps leave {_percent(steps)}; use more steps_per_cycle or tighter tolerances", steps)
-            )
-        elif math.isnan(steps):
-            found.append(("steps unknown: compare with half the step", math.nan))
-        if asymmetry > TOLERANCE:
-            found.append(
-                (
-                    f"the couplings are not symmetric, which leaves {_percent(asymmetry)} at any amplitude and period",
-                    asymmetry,
-                )
-            )
-        elif math.isnan(asymmetry):
-            found.append(("asymmetry unknown: the linear response at rest was not solved", math.nan))
-        return sorted(found, key=lambda item: (math.isnan(item[1]), -item[1] if item[1] == item[1] else 0))
+        contamination, lag, steps, asymmetry = self._parts
+        found = [
+            (contamination, self._cause, UNKNOWN_CONTAMINATION),
+            (lag, lambda: LAGGING.format(_percent(lag)), UNKNOWN_LAG),
+            (steps, lambda: COARSE.format(_percent(steps)), UNKNOWN_STEPS),
+            (asymmetry, lambda: ASYMMETRIC.format(_percent(asymmetry)), UNKNOWN_ASYMMETRY),
+        ]
+        large = [(sentence(), size) for size, sentence, _ in found if size > TOLERANCE]
+        unknown = [(sentence, size) for size, _, sentence in found if math.isnan(size)]
+        return [*sorted(large, key=lambda item: -item[1]), *unknown]
+
+    @property
+    def _parts(self) -> tuple[float, ...]:
+        return tuple(map(float, (self.contamination, self.lag, self.steps, self.asymmetry)))
 
     def _cause(self) -> str:
         """What the contamination is, and what to do."""
         image = np.asarray(self.per_sample)
-        worst = int(np.argmax(np.where(np.isfinite(image), image, -1)))
         size = _percent(float(self.contamination))
-        where = f"sample {worst} of {len(image)}, whose image is {_percent(float(image[worst]))} of its response"
+        if not np.any(np.isfinite(image)):
+            return f"the cycles differ, which leaves {size}; average more cycles, or discard more"
+        worst = int(np.argmax(np.where(np.isfinite(image), image, -1)))
+        where = (
+            f"{size} (worst in sample {worst} of {len(image)}, whose image is {_percent(float(image[worst]))} of its "
+            "response)"
+        )
         rounding, change = float(self.rounding[worst]), float(self.change[worst])
         if 3 * rounding > image[worst]:
-            return f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger amplitude, or float64"
+            return f"rounding leaves {where}: the precision swallows the response; use a larger amplitude, or float64"
         if self.noisy:
-            return f"noise leaves {size} (worst in {where}); average more cycles, or use a larger amplitude"
+            return f"noise leaves {where}; average more cycles, or use a larger amplitude"
         if not math.isfinite(change):
             return (
-                f"the only cycle leaves {size} (worst in {where}): a start that has not been forgotten, or an amplitude "
-                "past the convergence radius; run more cycles, or use start='settled'"
+                f"the only cycle leaves {where}: a start that is not forgotten, or an amplitude past the convergence "
+                "radius; run more cycles, or use start='settled'"
             )
         if change > 0.5 * image[worst]:
-            return f"not locked: the cycles still change, which leaves {size} (worst in {where}); run more cycles, or discard more"
-        outside = int(np.sum(np.asarray(self.outside)))
+            return (
+                f"not locked: the cycles still change, which leaves {where}; run more cycles, or discard more, and if "
+                "that does not help lower the amplitude"
+            )
+        outside = max(int(np.sum(np.asarray(self.outside))), 1)
         return (
-            f"outside the analytic regime: {max(outside, 1)} of {len(image)} samples are past their convergence radius, "
-            f"which leaves {size} (worst in {where}); lower the amplitude, or use Adaptive"
+            f"outside the analytic regime: {outside} of {len(image)} samples are past their convergence radius, which "
+            f"leaves {where}; lower the amplitude, or use Adaptive"
         )
 
     def __str__(self) -> str:
@@ -202,6 +194,17 @@ class GradientError(eqx.Module):
     def __repr__(self) -> str:
         return f"<{self}>"
 
+
+LAGGING = "the neurons lag behind the period, which leaves {}; use a longer period, or extrapolate=True"
+COARSE = "the solver's steps leave {}; use more steps_per_cycle, or tighter tolerances"
+ASYMMETRIC = "the couplings are not symmetric, which leaves {} at any amplitude and period"
+UNKNOWN_CONTAMINATION = (
+    "contamination unknown: this signal has no image, as it turns both ways or is read as points, and there are no two "
+    "cycles to compare; keep two cycles or more, or use Rotating"
+)
+UNKNOWN_LAG = "lag unknown: the quadrature does not show it here; compare with twice the period"
+UNKNOWN_STEPS = "steps unknown for this solver or controller: compare with half the step"
+UNKNOWN_ASYMMETRY = "asymmetry unknown: the linear response at rest was not solved"
 
 PARTS = ("contamination", "lag", "steps", "asymmetry")
 """The parts of an error, in the order of `per_array`."""
@@ -250,43 +253,57 @@ def gradient_and_error(
         return jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
 
     def from_image():
-        c_0, image = reading[0], image_response(reading)
-        seen = response_gradient(network, inputs, c_0, image, 0.0)
         factor = jnp.asarray(mean_factor(noise, teaching, plan), dtype)
-        spread = mean_error(average, several & plan.demodulator.independent, factor)
-        chi = reading.response()
-
-        def along(error):
-            return norms(jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (c_0,), (error,))[1])
-
-        of_response, of_mean = norms(seen), along(spread)
+        of_response = [image_response(reading)]
+        of_mean = [mean_error(average, several & plan.demodulator.independent, factor)]
         if as_noises(noise):  # strong noise moves both for good, which averaging does not reveal
             shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / teaching.period)
-            left = norms(response_gradient(network, inputs, c_0, bias, 0.0))
-            of_response = jax.tree.map(jnp.maximum, of_response, left)
-            of_mean = jax.tree.map(jnp.maximum, of_mean, along(shift))
-        return jax.tree.map(jnp.hypot, of_response, of_mean)
+            of_response, of_mean = [*of_response, bias], [*of_mean, shift]
+        return jax.tree.map(jnp.hypot, joined(along_response, of_response), joined(along_mean, of_mean))
+
+    def along_response(error):
+        return norms(response_gradient(network, inputs, reading[0], error, 0.0))
+
+    def along_mean(error):
+        c_0, chi = reading[0], reading.response()
+        return norms(jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (c_0,), (error,))[1])
+
+    def joined(norms_along, errors):
+        """Scatter, and what is left of the equations where scatter does not explain it; array by array."""
+        stacked = jax.tree.map(lambda *a: jnp.stack(a), *errors)  # one program for both
+        found = jax.vmap(norms_along)(stacked)
+
+        def both(a):
+            beyond = a[-1] ** 2 - (SCATTER * a[0]) ** 2 if len(a) > 1 else jnp.zeros_like(a[0])
+            return jnp.sqrt(a[0] ** 2 + jnp.maximum(beyond, 0))
+
+        return jax.tree.map(both, found)
 
     batch = len(reading.mean[0])
     blank = jnp.full(batch, jnp.nan, dtype)
     if isinstance(reading, Phasors):
-        if reading.has_image:
+        one_way = is_one_way(teaching) if reading.has_image else False
+        if one_way is None:
             one_way = turns_one_way(reading)
             parts = lax.cond(one_way, from_image, from_contrast)
             image = jnp.where(one_way, reading.image_ratio(), jnp.nan)
         else:
-            parts, image = from_contrast(), blank
+            parts, image = (from_image(), reading.image_ratio()) if one_way else (from_contrast(), blank)
         chi = reading.response()
-        quadrature = norms(response_gradient(network, inputs, reading[0], tuple(-1j * c for c in chi), 0.0))
+        directions = jax.tree.map(lambda c: jnp.stack([-1j * c, c]), chi)
+        both = jax.vmap(along_response)(directions)
+        # what of the gradient the response makes: the readout's own derivative neither lags nor feels the steps
+        quadrature, responded = (jax.tree.map(lambda a, i=i: a[i], both) for i in (0, 1))
+        moved = norm(responded)
+        # noise is as large in one quadrature as in the other
         noise_free = jax.tree.map(
             lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, parts
         )
-        time = norm(noise_free) / jnp.maximum(size, tiny)
+        time = norm(noise_free) / jnp.maximum(moved, tiny)
         if lag is not None:
             lags = norms(lag)
         elif network.symmetric:
-            lags = jax.tree.map(lambda q, s: LAG * q**2 / jnp.maximum(s, tiny), noise_free, sizes)
-            lags = _rescaled(lags, LAG * time**2 * size)
+            lags = jax.tree.map(lambda q: LAG * time * q, noise_free)
         else:
             lags = jax.tree.map(lambda s: unknown, sizes)
         rounding = rounding_ratio(reading)
@@ -294,13 +311,12 @@ def gradient_and_error(
     else:
         parts, image, rounding = from_contrast(), blank, blank
         amplitude = jnp.max(jnp.abs(reading.teaching), axis=0).astype(dtype)
-        lags, time = jax.tree.map(lambda s: unknown, sizes), unknown
-    steps = step_error(plan, teaching, time, dtype)
-    stepped = jax.tree.map(lambda s: steps * s, sizes)
+        lags, time, responded = jax.tree.map(lambda s: unknown, sizes), unknown, sizes
+    stepped = jax.tree.map(lambda s: step_error(plan, teaching, time, dtype) * s, responded)
     skew = jax.tree.map(jnp.zeros_like, sizes) if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
     all_parts = (parts, lags, stepped, skew)
     per_array = jax.tree.map(lambda s, *p: jnp.stack(p) / jnp.maximum(s, tiny), sizes, *all_parts)
-    contamination, lagging, _, skewed = (norm(part) / jnp.maximum(size, tiny) for part in all_parts)
+    contamination, lagging, steps, skewed = (norm(part) / jnp.maximum(size, tiny) for part in all_parts)
     return gradient, GradientError(
         contamination,
         lagging,
@@ -331,12 +347,6 @@ def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
     warnings.warn(str(error), InexactGradientWarning, stacklevel=3)
 
 
-def _rescaled(norms: Any, total: Array) -> Any:
-    """Norms of arrays in the same proportions, of which the whole is `total`."""
-    factor = total / jnp.maximum(norm(norms), jnp.finfo(total.dtype).tiny)
-    return jax.tree.map(lambda a: a * factor, norms)
-
-
 def image_response(reading: Phasors) -> Layers:
     r"""$\overline{c_{-1}} / a_1$, what stands for an error of the response $\chi = c_1 / a_1$."""
     a_1 = reading.teaching[reading.harmonics.index(1)]
@@ -362,10 +372,12 @@ SWEEPS, SHORT = 3, 1.7
 def imbalance(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array) -> tuple[Layers, Layers]:
     r"""How far mean and response are from what the equation asks of them: errors of $c_0$ and of $\chi$.
 
-    Without noise $c_0 = \sigma(F(c_0))$ and $(1 + i\omega\tau)\, v = \frac{\partial F}{\partial s} \chi + \frac{\partial
-    F}{\partial\beta}$ with $\chi = \sigma'(F(c_0))\, v$. Strong noise is rectified by $\sigma$ and shifts both, by its
-    second power and for good. What is left of the equations, passed on through the network a few times, is about that
-    shift.
+    Without noise $c_0 = \sigma(F(c_0))$, and $\chi = \sigma'(F(c_0))\, v$ with
+
+    $$(1 + i\omega\tau)\, v = \frac{\partial F}{\partial s} \chi + \frac{\partial F}{\partial\beta}.$$
+
+    Strong noise is rectified by $\sigma$ and shifts both, by its second power and for good. What is left of the two
+    equations, passed on through the network a few times, is about that shift.
     """
     zero = jnp.zeros((), complex_of(network.dtype))
     s = tuple(c.real.astype(c.dtype) for c in reading[0])
@@ -395,7 +407,7 @@ def imbalance(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega:
 
 
 def mean_factor(noise: Any, teaching: Any, plan: Plan) -> Any:
-    r"""$\sqrt{S(0) / S(\omega)}$ of the noise on the potentials, for the error of $c_0$ where one cycle is all there is.
+    r"""$\sqrt{S(0) / S(\omega)}$ of the noise on the potentials: for the error of $c_0$ in a single cycle.
 
     Complex noise has half its power in each quadrature of $c_{-1}$, and so has $c_0$: then $1 / \sqrt 2$ of that.
     """
@@ -425,9 +437,21 @@ def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> An
     return jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact)
 
 
+def _stages(matrix: np.ndarray, z: Array, right: np.ndarray) -> list[Any]:
+    """The solution of $(1 - zA) k = r$ for a matrix of an explicit method, stage by stage."""
+    stages: list[Any] = []
+    for row, value in zip(matrix, right, strict=True):
+        stages.append(value + z * _weighted(row[: len(stages)], stages))
+    return stages
+
+
+def _weighted(weights: np.ndarray, values: list[Any]) -> Any:
+    return sum((float(w) * v for w, v in zip(weights, values, strict=True) if w), 0.0)
+
+
 @eqx.filter_jit
 def response_lag(network: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array) -> Any:
-    r"""What the lag does to the gradient: that read with $\chi(\omega)$ minus that read with $\chi(0)$, at the state `u`."""
+    r"""What the lag does to the gradient at the state `u`: that read with $\chi(\omega)$ minus that with $\chi(0)$."""
     s = network.activities(u)
 
     def read(omega):
@@ -451,15 +475,14 @@ def step_error(plan: Plan, teaching: Any, lag: Array, dtype: Any) -> Float[Array
     tableau = tableau_of(plan.solver)
     if tableau is None:
         return jnp.asarray(jnp.nan, dtype)
-    matrix, weights, nodes = (jnp.asarray(a, complex_of(dtype)) for a in tableau)
+    matrix, weights, nodes = tableau
     turn = 2 * math.pi / plan.steps_per_cycle
-    # Steps that resolve no mode slower than themselves: the fastest mode that they can follow is about one step long.
-    x = jnp.maximum(jnp.nan_to_num(lag), turn).astype(dtype)  # omega tau
+    # Of higher orders fast modes have the larger error: a mode is taken to be no faster than one step.
+    least = 1e-3 * turn if len(nodes) == 1 else turn
+    x = jnp.maximum(jnp.nan_to_num(lag), least).astype(dtype)  # omega tau
     z = -turn / x
-    stages = jnp.eye(len(nodes)) - z * matrix
-    driven = weights @ jnp.linalg.solve(stages, jnp.exp(1j * turn * nodes))
-    kept = 1 + z * (weights @ jnp.linalg.solve(stages, jnp.ones_like(nodes)))
-    answer = -z * driven / (jnp.exp(jnp.asarray(1j * turn, nodes.dtype)) - kept)
+    driven, kept = _stages(matrix, z, np.exp(1j * turn * nodes)), _stages(matrix, z, np.ones(len(nodes)))
+    answer = -z * _weighted(weights, driven) / (complex(np.exp(1j * turn)) - 1 - z * _weighted(weights, kept))
     exact = 1 / (1 + 1j * x)
     return (jnp.abs(answer.real - exact.real) / exact.real).astype(dtype)
 
@@ -491,8 +514,9 @@ def check_steps(network: AbstractNetwork, inputs: Inputs, mean: Layers, teaching
     while grows(needed):
         needed += plan.ticks
     raise ValueError(
-        f"steps_per_cycle={plan.steps_per_cycle} makes steps of {period / plan.steps_per_cycle:.3g}, and the fastest mode "
-        f"of this network decays within {1 / rate:.3g}: {type(plan.solver).__name__} is unstable there; use {needed} or more"
+        f"steps_per_cycle={plan.steps_per_cycle} makes steps of {period / plan.steps_per_cycle:.3g}, and the fastest "
+        f"mode of this network decays within {1 / rate:.3g}: {type(plan.solver).__name__} is unstable there; use "
+        f"{needed} or more"
     )
 
 

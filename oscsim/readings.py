@@ -21,11 +21,12 @@ from oscsim.teaching import fourier_coefficient
 def response_gradient(
     network: AbstractNetwork, inputs: Inputs, c_0: Layers, direction: Layers, direct: float = 1.0
 ) -> Any:
-    r"""$-\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(\theta; x, c_0 + \epsilon v, c_0, y, \epsilon d)$ at
-    $\epsilon = 0$, the mean over the batch.
+    r"""What the gradient formula makes of a response, or of an error of it.
 
-    With the response $v = \chi$ and $d = 1$ it is the gradient of the mean loss. With $d = 0$ it is what an error $v$ of
-    the response does to it.
+    $$-\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(\theta; x, c_0 + \epsilon v, c_0, y, \epsilon d)$$
+
+    at $\epsilon = 0$, the mean over the batch. With the response $v = \chi$ and $d = 1$ it is the gradient of the mean
+    loss. With $d = 0$ it is what an error $v$ of the response does to it.
 
     Args:
         network: the neurons.

@@ -206,7 +206,7 @@ class Run(eqx.Module):
         return gradient, error
 
     def _lag(self, average: Average) -> Any:
-        """What the finite period does to the gradient, by the linear response at the run's own state; None if unknown."""
+        """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
         if not turns_one_way_or_unread(average.mean):
             return None
         if sum(math.prod(shape) for shape in self.network.shapes) > DENSE:

@@ -202,7 +202,7 @@ class Session:
         return learner
 
     def probed(self, learner: Learner) -> Metrics:
-        """The estimate on the first samples against the exact gradient at its own states, and what it says of itself."""
+        """The estimate on the first samples, against the exact gradient at its own states and by its own measure."""
         size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
         x, y = (a[:size] for a in self.sample)
         net = learner.network

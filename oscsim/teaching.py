@@ -7,7 +7,7 @@ constant signal, and `during(cycle)`, the signal within the cycle of that number
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,6 +31,9 @@ class AbstractTeaching(eqx.Module):
 
     period: eqx.AbstractVar[Scalar]
 
+    one_way: ClassVar[bool | None] = None
+    """Whether it turns one way, with positive frequencies alone; None: that is seen from what was read of it."""
+
     @abc.abstractmethod
     def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
         r"""$\beta(t)$ for $0 \le t \le T$: one number for all samples."""
@@ -52,6 +55,8 @@ class Rotating(AbstractTeaching):
     Source: Laborieux & Zenke (2022), section 4.
     """
 
+    one_way: ClassVar[bool | None] = True
+
     # arrays, so that a changed number does not recompile
     amplitude: Scalar = eqx.field(converter=scalar_named("amplitude"))
     period: Scalar = eqx.field(converter=scalar_named("period"))
@@ -72,7 +77,8 @@ class Tuning(eqx.Module):
         amplitude: of each sample.
         age: how many cycles each sample has had at it.
         ceiling: what it is not raised above again: half way to an amplitude that was too large.
-        image: the image relative to the response, in the last cycle that was looked at; infinite before.
+        image: the size of the image in the last cycle that was looked at; infinite before.
+        ratio: the same relative to the response.
         raised: whether the amplitude was raised when it last changed.
         lowered: whether the amplitude was ever lowered.
         floor: the size of the image that noise alone leaves, the median over the samples; infinite before it was seen.
@@ -82,18 +88,19 @@ class Tuning(eqx.Module):
     age: Int[Array, " batch"]
     ceiling: Float[Array, " batch"]
     image: Float[Array, " batch"]
+    ratio: Float[Array, " batch"]
     raised: Bool[Array, " batch"]
     lowered: Bool[Array, " batch"]
     floor: Float[Array, ""]
 
 
 class Adaptive(AbstractTeaching):
-    r"""A turning signal whose amplitude is one per sample, and tunes itself: $\beta_b(t) = A_b e^{i(2\pi t/T + \varphi)}$.
+    r"""A turning signal whose amplitude tunes itself, sample by sample: $\beta_b(t) = A_b e^{i(2\pi t/T + \varphi)}$.
 
     The estimate does not depend on the amplitude, so each sample may have its own. At the end of a cycle, the first
     after a change left out, each sample is judged by its image $q = \|c_{-1}\| / \|c_1\|$:
 
-    - $q > 3\,\%$, and the image is three times larger than what noise leaves in the other samples, or did not fall when
+    - $q > 3\,\%$, and the image is three times larger than what noise leaves in the other samples, or grew when
       the amplitude was raised: the analytic regime is lost. The amplitude is halved, or quartered where $q > 20\,\%$,
       and never raised so far again.
     - $q > 1\,\%$ otherwise, under noise: noise dominates. The amplitude is doubled.
@@ -110,6 +117,8 @@ class Adaptive(AbstractTeaching):
     Raises:
         ValueError: numbers that are not positive, or not in the order lowest, amplitude, highest.
     """
+
+    one_way: ClassVar[bool | None] = True
 
     period: Scalar = eqx.field(converter=scalar_named("period"))
     amplitude: Float[Array, "..."] = eqx.field(converter=as_amplitude, default=0.05)
@@ -143,6 +152,7 @@ class Adaptive(AbstractTeaching):
             age=jnp.zeros(batch, jnp.int32),
             ceiling=jnp.broadcast_to(self.highest, (batch,)).astype(dtype),
             image=jnp.full(batch, jnp.inf, dtype),
+            ratio=jnp.full(batch, jnp.inf, dtype),
             raised=jnp.zeros(batch, bool),
             lowered=jnp.zeros(batch, bool),
             floor=jnp.asarray(jnp.inf, dtype),
@@ -152,7 +162,8 @@ class Adaptive(AbstractTeaching):
         """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
         ratio = image / jnp.maximum(response, jnp.finfo(image.dtype).tiny)
         floor = jnp.minimum(1.05 * tuning.floor, jnp.median(image)) if noisy else jnp.zeros_like(tuning.floor)
-        in_vain = tuning.raised & (ratio > 0.8 * tuning.image)
+        # Noise leaves the same image at every amplitude; past the radius it grows with it.
+        in_vain = tuning.raised & (image > GREW * tuning.image)
         judged = tuning.age > 0
         lost = judged & (ratio > LOST) & ((image > 3 * floor) | in_vain)
         drowned = judged & (ratio > DROWNED) & ~lost & noisy
@@ -165,7 +176,8 @@ class Adaptive(AbstractTeaching):
             amplitude=amplitude,
             age=jnp.where(changed, 0, tuning.age + 1),
             ceiling=ceiling,
-            image=jnp.where(judged, ratio, tuning.image),
+            image=jnp.where(judged, image, tuning.image),
+            ratio=jnp.where(judged, ratio, tuning.ratio),
             raised=jnp.where(changed, amplitude > tuning.amplitude, tuning.raised & ~judged),
             lowered=tuning.lowered | (changed & lost),
             floor=jnp.where(jnp.any(judged), floor, tuning.floor),
@@ -173,13 +185,16 @@ class Adaptive(AbstractTeaching):
 
     def next_start(self, start: Array, tuning: Tuning) -> Array:
         """What the next batch starts with: lower where a sample was lost, higher where most drown in noise."""
-        drown = jnp.median(tuning.image) > DROWNED
+        drown = jnp.median(tuning.ratio) > DROWNED
         factor = jnp.where(jnp.any(tuning.lowered), 0.8, jnp.where(drown, 1.25, 1.0))
         return jnp.clip(start * factor.astype(start.dtype), self.lowest, self.highest).astype(start.dtype)
 
 
 LOST, FAR_OUT, DROWNED = 0.03, 0.2, 0.01
 """Images, relative to the response, above which `Adaptive` acts."""
+
+GREW = 1.8
+"""An image that grew by this, when the amplitude was doubled, is not that of noise."""
 
 
 class Staircase(AbstractTeaching):
@@ -197,6 +212,8 @@ class Staircase(AbstractTeaching):
 
     Source: Laborieux & Zenke (2022), Figs. 3a and 3b.
     """
+
+    one_way: ClassVar[bool | None] = False
 
     amplitude: Scalar = eqx.field(converter=scalar_named("amplitude"))
     period: Scalar = eqx.field(converter=scalar_named("period"))
@@ -225,6 +242,8 @@ class Cosine(AbstractTeaching):
         ValueError: amplitude or period are not positive.
     """
 
+    one_way: ClassVar[bool | None] = False
+
     amplitude: Scalar = eqx.field(converter=scalar_named("amplitude"))
     period: Scalar = eqx.field(converter=scalar_named("period"))
 
@@ -246,6 +265,8 @@ class Constant(AbstractTeaching):
     Raises:
         ValueError: the period is not positive.
     """
+
+    one_way: ClassVar[bool | None] = False
 
     value: Scalar = eqx.field(converter=scalar_named("value"))
     period: Scalar = eqx.field(converter=scalar_named("period"))
@@ -307,6 +328,11 @@ def signal_during(teaching: Any, cycle: Any) -> Callable:
     """The signal within one cycle: `teaching.during(cycle)` where the signal has that, the signal itself elsewhere."""
     during = getattr(teaching, "during", None)
     return teaching if during is None else during(cycle)
+
+
+def is_one_way(teaching: Any) -> bool | None:
+    """Whether a signal turns one way; None where it does not say so."""
+    return getattr(teaching, "one_way", None)
 
 
 def is_adaptive(teaching: Any) -> bool:

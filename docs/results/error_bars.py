@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,11 @@ matplotlib.use("Agg")
 import numpy as np
 
 import oscsim as osc
+from oscsim.cycle import Cycle, as_plan, begin
+from oscsim.equilibrium import settle_inputs
+from oscsim.error_bars import gradient_and_error
+from oscsim.estimators.lock_in import Counts, averaged
+from oscsim.networks.inputs import Inputs
 
 HERE = Path(__file__).resolve().parent
 
@@ -81,10 +85,7 @@ def convolutional(key, scale, cost):
 
 def scaled(net, factor):
     """The network with all weights multiplied."""
-    learned, fixed = eqx.partition(net, eqx.is_inexact_array)
-    wanted = osc.parameters(net)
-    times = jax.tree.map(lambda w: w * factor, wanted)
-    return eqx.combine(times, net)
+    return eqx.combine(jax.tree.map(lambda w: w * factor, osc.parameters(net)), net)
 
 
 KINDS = {
@@ -127,113 +128,131 @@ class Row(NamedTuple):
     reasons: tuple
 
 
-def own_state(net, inputs_x, y, activities):
-    """The free equilibrium next to the mean activities of a run; None where there is none."""
-    inputs = osc.Inputs.of(net, inputs_x, y)
-    start = net.force(inputs.clamped, tuple(jnp.asarray(a, net.dtype) for a in activities), inputs.y, 0.0)
-    found = osc.settle(net, inputs_x, y, start=start, check=False)
-    return found if bool(jnp.all(found.residual < 1e-9)) else None
+class Settings(NamedTuple):
+    """What differs from run to run within a group, as arrays."""
+
+    net: object
+    x: jax.Array
+    y: jax.Array
+    amplitude: jax.Array
+    period: jax.Array
+    strength: jax.Array
+    cycles: jax.Array
+    key: jax.Array
 
 
-def ideal(net, x, y, state, period, steps, solver):
-    """What the same solver with the same steps reads at this state without noise, locked, at a small amplitude."""
-    from oscsim.cycle import Cycle, as_plan, first_state
-    from oscsim.estimators.lock_in import Counts, averaged
+def plan_of(net, noise, solver):
+    """The same for all runs of a group: 200 equal steps a cycle."""
+    return as_plan(Cycle(solver, None, 200), osc.Rotating(1.0, 200.0), net, noise)
 
-    inputs = osc.Inputs.of(net, x, y)
-    signal = osc.Rotating(1e-3, period)
-    plan = as_plan(Cycle(solver, None, steps), signal, net)
-    begun = first_state(net, inputs, signal, cycle=plan, potentials=state.potentials)
-    counts = Counts(np.int32(12), np.int32(11), np.int32(12))
-    found = eqx.filter_jit(averaged)(begun, net, inputs, signal, plan, None, counts, None)
-    return eqx.filter_jit(lambda r: r.gradient(net, inputs))(found.average.mean)
+
+def read(settings, plan, noise, discard):
+    """What one run reads, says and rests in; pure."""
+    net, teaching = settings.net, osc.Rotating(settings.amplitude, settings.period)
+    inputs = Inputs(settings.x, settings.y, jax.vmap(net.clamp)(settings.x))
+    made = None if noise is None else NOISES[noise](settings.strength, settings.period)
+    key = None if noise is None else settings.key
+    state = begin(net, inputs, teaching, cycle=plan, noise=made, key=key)
+    counts = Counts(settings.cycles, discard, settings.cycles)
+    found = averaged(state, net, inputs, teaching, plan, key, counts, made)
+    gradient, error = gradient_and_error(net, inputs, found.average, found.change, teaching, plan, made)
+    return gradient, error, tuple(a.real for a in found.average.mean.mean), found.state.diverged
+
+
+def right(settings, activities, plan):
+    """What the same solver with the same steps reads at the state that a run rests in: locked, without noise; pure."""
+    net, teaching = settings.net, osc.Rotating(1e-3, settings.period)
+    inputs = Inputs(settings.x, settings.y, jax.vmap(net.clamp)(settings.x))
+    start = net.force(inputs.clamped, activities, inputs.y, jnp.zeros(()))
+    own = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11), start=start)
+    from_rest = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11))
+    there = jnp.all(own.residual < 1e-9)
+    u = jax.tree.map(lambda a, b: jnp.where(there, a, b), own.potentials, from_rest.potentials)
+    state = begin(net, inputs, teaching, cycle=plan, potentials=u)
+    counts = Counts(jnp.asarray(10), jnp.asarray(9), jnp.asarray(10))
+    found = averaged(state, net, inputs, teaching, plan, None, counts, None)
+    return found.average.mean.gradient(net, inputs)
 
 
 def cast(tree, dtype):
     return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, tree)
 
 
-def draw(rng, cause):
-    """The settings of one run."""
-    kind = str(rng.choice(list(KINDS)))
+def group(rng, kind, cause, noise, precision, runs):
+    """So many runs of one kind of network and one cause of errors, as Rows."""
     cost = osc.SquaredError() if kind in ("layered, 2", "Hopfield") else osc.CrossEntropy()
-    noise = str(rng.choice([n for n in NOISES if n != "none"])) if cause == "noise" else "none"
-    period = float(rng.choice([50.0, 100.0, 200.0]))
-    precision = "float32" if rng.random() < 0.6 else "float64"
-    return kind, cost, noise, period, precision
-
-
-def one_run(rng, cause):
-    """A run of that cause, as a Row."""
-    kind, cost, noise_name, period, precision = draw(rng, cause)
-    key = jax.random.key(int(rng.integers(2**31)))
-    scale = float(rng.uniform(0.6, 1.5))
-    with jax.enable_x64(True):
-        net = KINDS[kind](key, scale, cost)
-        shape = net.input_shape
-        x = jax.random.uniform(jax.random.key(int(rng.integers(2**31))), (BATCH, *shape))
-        y = rng.integers(0, 4, BATCH).astype(np.int32)
-        radius = osc.response.convergence_radius(net, x, y)
-    top = min(radius, 3.0)
-    discard, cycles = None, int(rng.integers(2, 9))
-    if cause == "noise":
-        amplitude = top * float(np.exp(rng.uniform(np.log(0.03), np.log(0.6))))
-    elif cause == "transient":
-        amplitude = top * float(np.exp(rng.uniform(np.log(0.003), np.log(0.6))))
-        cycles, discard = int(rng.integers(1, 4)), 0
-    elif cause == "radius":
-        amplitude = radius * float(rng.uniform(0.8, 2.0))
-    else:
-        amplitude = float(np.exp(rng.uniform(np.log(1e-7), np.log(3e-4))))
-        if precision == "float64":
-            amplitude *= 1e-8
-    per_step, steps = noise_name == "step", 200  # the same for all periods: fewer programs
-    period = 200.0 if per_step else period
-    solver = diffrax.Euler() if per_step else diffrax.Heun()
-    noise = None
-    if noise_name != "none":
-        strength = 0.02 * float(np.exp(rng.uniform(np.log(0.1), np.log(5))))
-        noise = NOISES[noise_name](strength * (5 if noise_name == "readout" else 1), period)
+    solver = diffrax.Euler() if noise == "step" else diffrax.Heun()
     dtype = np.dtype(precision)
-    with jax.enable_x64(precision == "float64"):
-        here, x_here = cast(net, dtype), np.asarray(x, dtype)
-        lock_in = osc.LockIn(
-            osc.Rotating(amplitude, period), cycles=cycles, discard=discard, noise=noise, solver=solver,
-            steps_per_cycle=steps,
-        )  # fmt: skip
-        try:
-            estimate = lock_in(here, x_here, y, jax.random.key(int(rng.integers(2**31))) if noise is not None else None)
-        except osc.DivergenceError:
-            return None
-        gradient = jax.tree.map(np.asarray, estimate.gradient)
-        error = jax.tree.map(np.asarray, estimate.error)
-        activities = tuple(np.asarray(a) for a in estimate.activities)
     with jax.enable_x64(True):
-        state = own_state(net, x, y, activities)
-        if state is None:
-            state = osc.settle(net, x, y)
-        right = ideal(net, x, y, state, period, steps, solver)
-        off = float(osc.relative_error(jax.tree.map(lambda a: jnp.asarray(a, float), gradient), right))
-    return Row(
-        kind, type(cost).__name__, noise_name, cause, precision, amplitude, radius, period, cycles,
-        float(np.min(error.kept)), off, float(error.contamination), float(error.lag), float(error.steps), error.reasons,
-    )  # fmt: skip
+        keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), runs)
+        scales = jnp.asarray(rng.uniform(0.6, 1.5, runs))
+        nets = eqx.filter_vmap(lambda key, scale: KINDS[kind](key, scale, cost))(keys, scales)
+        one = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, nets)
+        x = jnp.asarray(rng.uniform(size=(runs, BATCH, *one.input_shape)))
+        y = jnp.asarray(rng.integers(0, 4, (runs, BATCH)), jnp.int32)
+        radius = np.full(runs, np.nan)
+        if cause == "radius":
+            for i in range(runs):
+                net = jax.tree.map(lambda a, i=i: a[i] if eqx.is_array(a) else a, nets)
+                radius[i] = min(osc.response.convergence_radius(net, x[i], y[i]), 10.0)
+        amplitude, cycles, discard = drawn(rng, cause, precision, radius, runs)
+        period = np.full(runs, 200.0) if noise == "step" else rng.choice([50.0, 100.0, 200.0], runs)
+        strength = 0.02 * np.exp(rng.uniform(np.log(0.1), np.log(5), runs)) * (5 if noise == "readout" else 1)
+        plan = plan_of(one, None, solver)
+        settings = Settings(
+            nets, x, y, *(jnp.asarray(a) for a in (amplitude, period, strength)), jnp.asarray(cycles, jnp.int32), keys
+        )
+    with jax.enable_x64(precision == "float64"):
+        made = None if noise is None else NOISES[noise](1.0, 200.0)
+        own_plan = plan_of(cast(one, dtype), made, solver)
+        step = eqx.filter_jit(eqx.filter_vmap(lambda s: read(s, own_plan, noise, discard)))
+        gradients, errors, activities, diverged = jax.tree.map(np.asarray, step(cast(settings, dtype)))
+    with jax.enable_x64(True):
+        ideal = eqx.filter_jit(eqx.filter_vmap(lambda s, a: right(s, a, plan)))
+        exact = ideal(settings, tuple(jnp.asarray(a, float) for a in activities))
+        gradients = jax.tree.map(lambda a: jnp.asarray(a, float), gradients)
+        off = np.asarray(jax.vmap(osc.relative_error)(gradients, exact))
+    rows = []
+    for i in np.flatnonzero(~diverged & np.isfinite(off)):
+        error = jax.tree.map(lambda a, i=i: a[i], errors)
+        parts = (float(error.contamination), float(error.lag), float(error.steps))
+        names = (kind, type(cost).__name__, noise or "none", cause, precision)
+        how = (float(amplitude[i]), float(radius[i]), float(period[i]), int(cycles[i]), float(np.min(error.kept)))
+        rows.append(Row(*names, *how, float(off[i]), *parts, error.reasons))
+    return rows
+
+
+def drawn(rng, cause, precision, radius, runs):
+    """Amplitudes, cycles and discard of so many runs."""
+
+    def between(low, high):
+        return np.exp(rng.uniform(np.log(low), np.log(high), runs))
+
+    cycles = rng.integers(2, 9, runs)
+    if cause == "noise":
+        return between(0.02, 0.3), cycles, None
+    if cause == "transient":
+        return between(0.003, 0.3), rng.integers(1, 4, runs), jnp.asarray(0, jnp.int32)
+    if cause == "radius":
+        return radius * rng.uniform(0.8, 2.0, runs), cycles, None
+    return between(1e-7, 3e-4) * (1 if precision == "float32" else 1e-8), cycles, None
 
 
 def calibration(runs, seed):
-    """The rows of so many runs, a quarter for each cause but noise, which has more."""
+    """The rows of so many runs: half of them under noise, the others with each of the other causes."""
     rng, rows, began = np.random.default_rng(seed), [], time.time()
-    warnings.simplefilter("ignore", osc.InexactGradientWarning)
-    shares = {"noise": 0.55, "transient": 0.15, "radius": 0.15, "rounding": 0.15}
-    for cause, share in shares.items():
-        wanted = max(1, round(runs * share))
-        while wanted:
-            row = one_run(rng, cause)
-            if row is not None:
-                rows.append(row)
-                wanted -= 1
-                if len(rows) % 20 == 0:
-                    print(f"{len(rows)} runs, {time.time() - began:.0f} s", flush=True)
+    plans = [(noise, "noise", 0.5 / 5) for noise in NOISES if noise != "none"]
+    plans += [(None, cause, 0.5 / 3) for cause in ("transient", "radius", "rounding")]
+    for kind in KINDS:
+        for number, (noise, cause, share) in enumerate(plans):
+            count = max(1, round(runs * share / len(KINDS)))
+            for precision, part in (("float32", count - count // 2), ("float64", count // 2)):
+                if noise is not None and (number % 2 == 0) != (precision == "float32"):
+                    continue  # noise in one precision or the other: rounding plays no part in it
+                wanted = count if noise is not None else part
+                if wanted:
+                    rows += group(rng, kind, cause, noise, precision, wanted)
+        print(f"{kind}: {len(rows)} runs, {time.time() - began:.0f} s", flush=True)
     return rows
 
 
@@ -265,9 +284,8 @@ def report(rows):
         print("  ", r)
     for right in (0.01, 0.025):
         good = [r for r in rows if r.error < right]
-        print(
-            f"right to {100 * right:g} %: {len(good)}, of which the bar is above 10 % in {sum(r.bar > 0.1 for r in good)}"
-        )
+        alarms = sum(r.bar > 0.1 for r in good)
+        print(f"right to {100 * right:g} %: {len(good)}, of which the bar is above 10 % in {alarms}")
 
 
 if __name__ == "__main__":

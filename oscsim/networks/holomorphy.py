@@ -160,7 +160,7 @@ def _reality_violation(function: Callable, z: PyTree[Array], key: Key[Array, ""]
 
 
 def _circle_violation(function: Callable, z: PyTree[Array], key: Key[Array, ""]) -> float:
-    r"""$f(z + r e^{i\vartheta} v)$ on a small circle against $f(z)$ and $Df(z)[v]$: its mean, and its first coefficient.
+    r"""The mean of $f(z + r e^{i\vartheta} v)$ on a small circle against $f(z)$, and its slope against $Df(z)[v]$.
 
     What is holomorphic piece by piece fails on a circle across an edge; a derivative that `stop_gradient` hides fails
     everywhere. Differences of values are less precise than derivatives: what rounding explains counts as none.
@@ -186,7 +186,7 @@ SEEN: set[tuple[type, type]] = set()
 
 
 def check_unseen(network: AbstractNetwork, inputs: Inputs) -> None:
-    """Look once at each network of a user's own that a complex signal passes through, and warn where it is not holomorphic.
+    """Look once at each network of a user's own that a complex signal passes, and warn where it is not holomorphic.
 
     The package's own classes are held to the equations by its tests.
     """
