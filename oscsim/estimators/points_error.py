@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim._arrays import norm
@@ -28,8 +29,8 @@ from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.readings import per_sample, sample_norm
 
-ACCURACY, SWEEPS = 0.03, 20
-"""How well the step of Newton's method is solved for, and in how many sweeps at most."""
+ACCURACY, SWEEPS, MEMORY = 0.03, 20, 3
+"""How well the step of Newton's method is solved for, in how many sweeps at most, of which so many are mixed."""
 
 
 ROUNDED = 0.3
@@ -261,7 +262,7 @@ def newton_step(
         inputs: of the batch.
         u: potentials, (points, batch, ...) per layer.
         betas: the teaching signal at each.
-        fine: residuals of each sample that are not worth more than one sweep.
+        fine: residuals of each sample that are taken for $\delta$ as they are.
     """
     points, batch = betas.shape
     clamped, y = jax.tree.map(lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y))
@@ -269,7 +270,6 @@ def newton_step(
     force, push = jax.linearize(lambda u: network.force(clamped, network.activities(u), y, betas.reshape(-1)), flat)
     source = tuple(f - a for f, a in zip(force, flat, strict=True))
     size = jnp.max(jnp.abs(flatten_samples(source)[0]), axis=1)
-    sweeps = jnp.where(jnp.all(size.reshape(points, batch) <= fine[None]), 1, SWEEPS)
     unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)  # linear: solved at unit source, one tolerance for all
     source = tuple(a / per_sample(unit, a) for a in source)
     layers = range(len(u))
@@ -281,8 +281,12 @@ def newton_step(
             v = tuple(source[i] + pushed[i] if i in block else v[i] for i in layers)
         return v
 
-    found = anderson(sweep, source, ACCURACY, sweeps, 5, linear=True)
-    return tuple((a * per_sample(unit, a)).reshape(b.shape) for a, b in zip(found.value, u, strict=True))
+    def solved(source):
+        return anderson(sweep, source, ACCURACY, SWEEPS, MEMORY, linear=True).value
+
+    small = jnp.all(size.reshape(points, batch) <= fine[None])
+    found = lax.cond(small, lambda source: source, solved, source)
+    return tuple((a * per_sample(unit, a)).reshape(b.shape) for a, b in zip(found, u, strict=True))
 
 
 def read_points(
