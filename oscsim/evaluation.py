@@ -70,6 +70,9 @@ FIRST_SWEEPS, JUDGED_SWEEPS = 30, 2 * PATIENCE
 """Sweeps for all samples, and for those that have not settled by then, which would hold up their whole batch. Those
 that these do not settle either are followed in time, and judged where they stand if they have no stable state."""
 
+FOLLOWED = 0.1
+"""Of the samples: where more are left, the network as a whole does not settle, and none is followed in time."""
+
 
 def judged_tolerance(dtype: Any) -> float:
     """The residual at which a network is read out: far below what tells classes apart."""
@@ -139,7 +142,7 @@ def _judged(
         for a, b in zip(found, settled(late, batch_size, JUDGED_SWEEPS), strict=True):
             a[late] = b
     lost = np.flatnonzero(~(found[2] <= tolerance))
-    if lost.size:
+    if 0 < lost.size <= max(GROUP, FOLLOWED * len(x)):
         followed = settled(lost, GROUP, 1, "flow")
         arrived = followed[2] <= tolerance  # the others are judged where the sweeps left them
         for a, b in zip(found, followed, strict=True):

@@ -45,6 +45,9 @@ REACH = 0.3
 PUSH = 1e-3
 """Displacement of neurons that are in balance in an unstable state, which real ones would leave by themselves."""
 
+RUNAWAY = 1e6
+"""Potentials beyond which neurons have run off."""
+
 GROUP = 16
 """Samples that are followed at a time."""
 
@@ -149,12 +152,16 @@ def _follow(
         force = net.force(clamped, net.activities(as_layers(net, u)), y, beta)
         return (flatten_samples(force)[0] - u) / tau
 
+    def stays(path):
+        far = jnp.max(jnp.abs(path.u), axis=1) > RUNAWAY
+        return ~far & jnp.all(jnp.isfinite(path.slope), axis=1)
+
     def walk(path: _Path) -> _Path:
         """Along the path until each sample is as near to rest as its level asks for, or has used up its steps."""
 
         def walks(path):
             moves = jnp.max(jnp.abs(path.slope * tau), axis=1)
-            return path.going & path.walked & (moves > path.level) & (path.count < EXPLICIT_STEPS)
+            return path.going & path.walked & stays(path) & (moves > path.level) & (path.count < EXPLICIT_STEPS)
 
         def one(path):
             u, slope, error = _explicit_step(velocity, path.u, path.slope, path.step[:, None])
@@ -168,7 +175,9 @@ def _follow(
             return path._replace(u=u, slope=slope, step=step, count=path.count + walking)
 
         path = path._replace(slope=velocity(path.u))
-        return lax.while_loop(lambda path: jnp.any(walks(path)), one, path)
+        path = path._replace(going=path.going & stays(path))
+        path = lax.while_loop(lambda path: jnp.any(walks(path)), one, path)
+        return path._replace(going=path.going & stays(path))
 
     def look(path: _Path) -> _Path:
         """Newton's method for all that have come near, or are at the end of their steps."""
@@ -192,6 +201,7 @@ def _follow(
         return path._replace(
             u=jnp.where(arrived[:, None], ends, jnp.where(on[:, None], u, path.u)),
             level=jnp.where(stuck, FIRST_LOOK, level),
+            count=path.count + on,  # so that looking ends too
             residual=jnp.where(arrived, residual, path.residual),
             going=on & ~late,
             walked=path.walked | on,
