@@ -88,7 +88,7 @@ class PointsError(GradientError):
     def outside(self) -> Bool[Array, " batch"]:
         """Samples whose amplitude is too large for so many points, which neither rounding nor settling explains."""
         image = self.per_sample
-        return (image > LOST) & ~(3 * jnp.hypot(self.rounding, self.change) > image) & (not self.noisy)
+        return (image > LOST) & ~(3 * self.change + self.rounding * 3 / ROUNDED > image) & (not self.noisy)
 
     def _findings(self) -> list[tuple[str, float]]:
         found = super()._findings()
@@ -102,22 +102,18 @@ class PointsError(GradientError):
         where = f"sample {worst} of {len(image)}"
         if self.noisy:
             return f"noise leaves {size} (worst in {where}); use a larger amplitude, or average several estimates"
-        explained = 3 * np.hypot(rounding, change) > image[worst]
-        if explained and change < min(rounding, 0.5):
-            return (
-                f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger "
-                "amplitude, or float64"
-            )
-        if explained:
+        if 3 * change + rounding * 3 / ROUNDED > image[worst]:
+            still = float(np.max(np.asarray(self.change)))
+            if still < 0.5 and change < rounding:
+                return (
+                    f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger "
+                    "amplitude, or float64"
+                )
             remedy = "more steps" if self.stepped else "a tighter tolerance (float64 allows more)"
-            how = (
-                "less than they are settled to"
-                if change > 0.5
-                else f"only {1 / change:.2g} times what they are settled to"
-            )
+            how = "less than" if still >= 0.5 else f"only {1 / change:.2g} times what"
             return (
-                f"the nudge moved the neurons by {how}, which leaves {size} (worst in {where}); use a larger "
-                f"amplitude, or {remedy}"
+                f"the nudge moved the neurons by {how} they are settled to, which leaves {size} (worst in {where}); "
+                f"use a larger amplitude, or {remedy}"
             )
         points = "Phases, which has no bias of this order" if self.number == 1 else "more points, or adaptive=True"
         power = "" if self.number == 1 else f"^{self.number}"
