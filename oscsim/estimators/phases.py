@@ -129,11 +129,10 @@ class Phases(AbstractEstimator):
             for k, betas in enumerate(np.asarray(circle.teaching)):
                 point = jax.tree.map(lambda a, k=k: a[k], nudged)
                 require_settled(net, inputs, point, betas, tolerance)
-        return None if state is None else self._next_start(state, lowered, estimate), estimate
+        return None if state is None else self._next_start(state, lowered, estimate.error), estimate
 
-    def _next_start(self, start: Array, lowered: Array, estimate: Estimate) -> Array:
+    def _next_start(self, start: Array, lowered: Array, error: Any) -> Array:
         """The amplitude that the next batch starts with."""
-        error = estimate.error
         drowned = jnp.median(jnp.hypot(error.rounding, error.change)) > DROWNED
         higher = jnp.where(drowned, jnp.minimum(1.25 * start, self.amplitude.astype(start.dtype)), start)
         return jnp.where(lowered, 0.8 * start, jnp.maximum(higher, start)).astype(start.dtype)
