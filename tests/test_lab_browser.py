@@ -269,12 +269,13 @@ def test_presets_kinds_learning_and_a_divergence_and_back(browser, serving):
         "get('error_bias').y.slice(-1)[0] > 0.2 && get('radius').x.length > 0 && get('snr_best').x.length === 1"
     )
     visitor.until("get('error_predicted').y.slice(-1)[0] > 0.2 && get('floor').ys.length > 0")
+    visitor.until("get('error_bar').y.slice(-1)[0] > 0.1")  # and what the gradient says of itself
 
     for label, options in (
         ("Noise", ("none", "Ornstein–Uhlenbeck", "multiplicative", "on the teaching signal", "in the readout")),
         ("Demodulator", ("exponential, 5 cycles", "Hann window, 4 cycles", "boxcar, one cycle")),
         ("Network", ("digits", "6-4-4-4")),
-        ("Signal", ("two phases (classic EP)", "turning (holomorphic EP)")),
+        ("Signal", ("turning, tunes itself", "two phases (classic EP)", "turning (holomorphic EP)")),
     ):
         for option in options:
             visitor.select(label, option)
@@ -289,6 +290,8 @@ def test_presets_kinds_learning_and_a_divergence_and_back(browser, serving):
     visitor.cycles(2)
     page.locator(".knob-learning input").check()
     visitor.until("get('status').updates[0] >= 10")
+    assert lab.settings.signal == "adaptive"  # the amplitude tunes itself while weights grow
+    visitor.until("get('error_bar').y.length > 4 && get('error_bar').y.every((bar) => bar > 0)")
     visitor.until("get('loss').y.length > 10 && get('accuracy').y.slice(-1)[0] >= 0")
     page.locator(".knob-learning input").uncheck()
     visitor.cycles(2)
