@@ -53,7 +53,9 @@ def rounding(potentials: Layers, axes: int = 1) -> Float[Array, "..."]:
 
 
 def is_settled(found: Equilibrium, tolerance: Any) -> Bool[Array, "*points batch"]:
-    """Which samples rest, to the tolerance or to rounding."""
+    """Which samples rest, to the tolerance; at a real beta also to what rounding leaves of large potentials."""
+    if jnp.iscomplexobj(found.potentials[0]):
+        return found.residual <= tolerance
     return found.residual <= jnp.maximum(
         jnp.asarray(tolerance, found.residual.dtype), rounding(found.potentials, found.residual.ndim)
     )
