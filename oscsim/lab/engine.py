@@ -116,6 +116,7 @@ class Engine:
         self.net = self._example.network
         self.updates = self._version = self.number = 0
         self.diverged = ""
+        self._states: Any = None
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
     def change(self, **changes: Any) -> None:
@@ -300,7 +301,7 @@ class Engine:
         """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
         if self._rest is None or sum(int(np.prod(shape)) for shape in self.net.shapes) > DENSE:
             return None
-        omega = np.asarray(2 * np.pi / self.settings.period, self.net.dtype)
+        omega: Any = np.asarray(2 * np.pi / self.settings.period, self.net.dtype)
         try:
             return response_lag(self.net, self._inputs, self._rest.potentials, omega)
         except NotHolomorphicError:
@@ -502,7 +503,7 @@ def _two_phase_error(net: Any, inputs: Any, average: Average, change: Any, noise
         change=change,
         kept=average.count,
         skipped=average.skipped,
-        amplitude=jnp.max(jnp.abs(average.mean.teaching), axis=0).astype(net.dtype),
+        amplitude=jnp.max(jnp.abs(jnp.asarray(average.mean.teaching)), axis=0).astype(net.dtype),
         noisy=bool(as_noises(noise)),
     )
 
