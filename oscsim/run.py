@@ -114,7 +114,7 @@ class Run(eqx.Module):
             if self.changing:
                 return _cumulative_means(jax.tree.map(lambda *a: jnp.stack(a), *(g for g, _ in self._each(readings))))
             return _gradients(self.network, self.inputs, _cumulative_means(readings))
-        gradient, error = self._estimated(discard)
+        gradient, error = self._estimated(discard, in_full=False)
         report(error, tolerance, throw)
         return gradient
 
@@ -185,8 +185,8 @@ class Run(eqx.Module):
             for i in range(count)
         ]
 
-    def _estimated(self, discard: int | None) -> tuple[Any, GradientError]:
-        """Gradient and error over the cycles that count."""
+    def _estimated(self, discard: int | None, in_full: bool = True) -> tuple[Any, GradientError]:
+        """Gradient and error over the cycles that count; in full with the lag of the response, and each deviation."""
         readings = self._kept(discard)
         if self.changing:
             return combined(self._each(readings))
@@ -194,13 +194,13 @@ class Run(eqx.Module):
         if average is None:
             average = _average(readings, self._changes()[-jax.tree.leaves(readings)[0].shape[0] :], 0)
             average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self.discarded(discard))
-        lag = self._lag(average) if isinstance(average.mean, Phasors) else None
+        lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
         gradient, error = _gradient_and_error(
             self.network, self.inputs, average, change, self.teaching, self.plan, self.noise, lag
         )
         count = jax.tree.leaves(readings)[0].shape[0]
-        if self.average is None and count > 1 and self.plan.demodulator.independent:
+        if in_full and self.average is None and count > 1 and self.plan.demodulator.independent:
             deviation = _deviation(self.network, self.inputs, readings)
             error = eqx.tree_at(lambda e: e.deviation, error, deviation, is_leaf=lambda a: a is None)
         return gradient, error

@@ -153,10 +153,8 @@ def simulate(
     plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator), teaching, net, noise)
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
-    shown = presenter(net, (x, y))(first)
     if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
-        check_unseen(net, shown)
-    check_steps(net, shown, net.activities(state.potentials), teaching, plan)
+        check_unseen(net, lambda: presenter(net, (x, y))(first))
     discard = record.discard if isinstance(record, Mean) else None
     cut_off = max(0, plan.demodulator.warm_up - first)
     if isinstance(record, Mean) and discard is not None:
@@ -203,8 +201,8 @@ def simulate(
                 request = max(1, math.ceil(int(chunk.count) * 0.25 / elapsed))
     if check and bool(state.diverged):
         raise DivergenceError(divergence(net, teaching, state))
-    if check and not bool(state.diverged):  # where the neurons went to, their fastest mode may be another
-        check_steps(net, presenter(net, (x, y))(int(state.cycle) - 1), state.reading.mean, teaching, plan)
+    if check and not bool(state.diverged):
+        check_steps(net, lambda: presenter(net, (x, y))(int(state.cycle) - 1), state.reading.mean, teaching, plan)
     readings, residual, effort, watched = _joined(chunks, record)
     if isinstance(record, Mean):
         readings = jax.tree.map(lambda a: np.asarray(a)[None], average.mean)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 from oscsim._arrays import is_traced, require_positive
 from oscsim.error_bars import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 
 
@@ -74,7 +75,7 @@ class AbstractEstimator(eqx.Module):
             InexactGradientError: with `throw`, the error is above the tolerance.
         """
         require_positive("tolerance", tolerance)
-        if isinstance(net, AbstractNetwork):
+        if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)
         estimate = self.estimate(self.init(net, inputs, key), net, inputs, key)[1]

@@ -111,7 +111,7 @@ class LockIn(AbstractEstimator):
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
         """What is carried from batch to batch: the starting amplitude of an `Adaptive` signal; None for any other."""
         check_drive(net, self.teaching)
-        check_unseen(net, inputs)
+        check_unseen(net, lambda: inputs)
         return Carried.of(self.teaching, net.dtype) if is_adaptive(self.teaching) else None
 
     def estimate(
@@ -179,7 +179,7 @@ class LockIn(AbstractEstimator):
             if bool(state.diverged):
                 raise DivergenceError(divergence(net, self.teaching, state))
             require_turning(self.teaching, average.mean)
-            check_steps(net, inputs, estimate.activities, self.teaching, plan)
+            check_steps(net, lambda: inputs, estimate.activities, self.teaching, plan)
         return state, estimate
 
     def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
@@ -264,7 +264,7 @@ class AlwaysOn(AbstractEstimator):
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The neurons' state before the first input."""
         check_drive(net, self.lock_in.teaching)
-        check_unseen(net, inputs)
+        check_unseen(net, lambda: inputs)
         return self.lock_in.begin(net, inputs, key)
 
     def estimate(

@@ -185,13 +185,13 @@ SEEN: set[tuple[type, type]] = set()
 """Networks and activations that were looked at by `check_unseen`, by their classes."""
 
 
-def check_unseen(network: AbstractNetwork, inputs: Inputs) -> None:
+def check_unseen(network: AbstractNetwork, inputs: Callable[[], Inputs]) -> None:
     """Look once at each network of a user's own that a complex signal passes, and warn where it is not holomorphic.
 
     The package's own classes are held to the equations by its tests.
     """
     kinds = type(network), type(network.activation)
-    if kinds in SEEN or is_traced(network, inputs):
+    if kinds in SEEN or is_traced(network):
         return
     SEEN.add(kinds)
     plain = not isinstance(network.activation, eqx.Module)
@@ -199,8 +199,11 @@ def check_unseen(network: AbstractNetwork, inputs: Inputs) -> None:
         return
     if plain:
         SEEN.discard(kinds)  # functions are all of one class
+    shown = inputs()
+    if is_traced(shown):
+        return
     try:
-        check_holomorphic(network, inputs.x[:1], inputs.y[:1], points=2)
+        check_holomorphic(network, shown.x[:1], shown.y[:1], points=2)
     except NotHolomorphicError as error:
         warnings.warn(f"{error} Gradients read from a complex signal are wrong.", InexactGradientWarning, stacklevel=4)
 

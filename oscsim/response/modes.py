@@ -57,11 +57,12 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int 
 
 
 @eqx.filter_jit
-def fastest_rate(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int = 60) -> Array:
-    r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ at the potentials `u`, over all samples.
+def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Any, iterations: int = 60) -> Array:
+    r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ where the activities are `s`, over all samples.
 
     By power iteration: the decay rate of the fastest mode, which is what equal steps have to resolve.
     """
+    u = net.force(inputs.clamped, s, inputs.y, jnp.zeros((), net.dtype))
 
     def velocity(u):
         force = net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
