@@ -438,7 +438,7 @@ def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> An
     return jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact)
 
 
-def _stages(matrix: np.ndarray, z: Array, right: np.ndarray) -> list[Any]:
+def _stages(matrix: np.ndarray, z: Any, right: np.ndarray) -> list[Any]:
     """The solution of $(1 - zA) k = r$ for a matrix of an explicit method, stage by stage."""
     stages: list[Any] = []
     for row, value in zip(matrix, right, strict=True):
@@ -488,6 +488,9 @@ def step_error(plan: Plan, teaching: Any, lag: Array, dtype: Any) -> Float[Array
     return (jnp.abs(answer.real - exact.real) / exact.real).astype(dtype)
 
 
+GROWS = 1.05
+"""A mode that a step multiplies by more than this is taken to be unstable."""
+
 SHORT_STEP = 0.6
 """Steps up to so many of the fastest neuron's time constants are not looked at: couplings make few modes that fast."""
 
@@ -515,7 +518,7 @@ def check_steps(
 
     def grows(steps):
         z = -rate * period / steps
-        return abs(1 + z * _weighted(weights, _stages(matrix, z, ones))) > 1 + 1e-3
+        return abs(1 + z * _weighted(weights, _stages(matrix, z, ones))) > GROWS
 
     if not math.isfinite(rate) or not grows(plan.steps_per_cycle):
         return

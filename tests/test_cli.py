@@ -42,7 +42,7 @@ def test_demo(oscsim, tmp_path):
     (lock_in,) = [row for row in rows if row[:1] == ["lock-in"]]
     (classic,) = [row for row in rows if row[:1] == ["classic"]]
     assert float(lock_in[1]) < 1e-3 < float(classic[1])
-    assert len([row for row in rows if len(row) == 8 and row[0].isdigit()]) == 6  # a row for each cycle
+    assert len([row for row in rows if len(row) == 9 and row[0].isdigit()]) == 6  # a row for each cycle
     figure(tmp_path / "oscsim-demo.png")
     assert [path.name for path in tmp_path.iterdir()] == ["oscsim-demo.png"]
 

@@ -383,7 +383,8 @@ def averaged(
         wanted = jnp.zeros((), bool)
         if state.tuning is not None:
             unread = state.tuning.age <= (1 if counts.discard is None else counts.discard)
-            wanted |= jnp.any(state.tuning.lowered & unread)
+            # A sample that was lowered has to be read again, and each has to be read at all.
+            wanted |= jnp.any((state.tuning.lowered & unread) | (average.count == 0))
         if counts.accuracy is not None:
             error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
             # Two cycles at least: one can look good by chance.
