@@ -130,7 +130,7 @@ def contamination(reading: Reading, change: Float[Array, ""]) -> Float[Array, ""
 
     Not relative to the response, which may be all contamination itself.
     """
-    if not reading.has_image:
+    if not isinstance(reading, Phasors) or not reading.has_image:
         return change
     return jnp.where(turns_one_way(reading), norm(reading.response(-1)), change).astype(change.dtype)
 

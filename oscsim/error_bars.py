@@ -238,7 +238,8 @@ def gradient_and_error(
         lag: the lag's own contribution as a pytree like the gradient, where it is known better than from the
             quadrature.
     """
-    reading, dtype = average.mean, network.dtype
+    reading: Any = average.mean  # phasors in the functions below that ask for harmonics
+    dtype = network.dtype
     gradient = reading.gradient(network, inputs)
     size, sizes = norm(gradient), jax.tree.map(norm, gradient)
     tiny = jnp.finfo(dtype).tiny
@@ -359,10 +360,11 @@ def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array)
 
     Real noise that is white down to zero frequency moves $c_0$ as much as twice the power of the image's real part.
     """
-    from_image = (factor * math.sqrt(2) * c.real for c in average.mean[-1])
+    mean: Any = average.mean
+    contrast: Any = average.contrast
+    from_image = (factor * math.sqrt(2) * c.real for c in mean[-1])
     return tuple(
-        jnp.where(per_sample(measured, d), d, c.astype(d.dtype))
-        for d, c in zip(average.contrast[0], from_image, strict=True)
+        jnp.where(per_sample(measured, d), d, c.astype(d.dtype)) for d, c in zip(contrast[0], from_image, strict=True)
     )
 
 
@@ -420,7 +422,7 @@ def mean_factor(noise: Any, teaching: Any, plan: Plan) -> Any:
     if not forcings:
         return share
     omega = 2 * jnp.pi / teaching.period
-    slow, at = (sum(jnp.asarray(n.spectrum(w), float) for n in forcings) for w in (0.0, omega))
+    slow, at = (jnp.sum(jnp.stack([jnp.asarray(n.spectrum(w), float) for n in forcings])) for w in (0.0, omega))
     return share * jnp.sqrt(jnp.where(at > 0, slow / jnp.maximum(at, jnp.finfo(at.dtype).tiny), 1.0))
 
 

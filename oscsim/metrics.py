@@ -60,11 +60,12 @@ def _gradients(estimate: Any, exact: Any) -> tuple[Gradient, Gradient]:
             for a, b in zip(*states, strict=True)
             if np.shape(a) == np.shape(b)
         ]
-        apart = np.flatnonzero(np.sqrt(np.sum(squares, axis=0)) > APART) if squares else np.zeros(0)
+        distances = np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros(0)
+        apart = np.flatnonzero(distances > APART)
         if apart.size:
             warnings.warn(
                 f"sample {apart[0]} rests in another state in one estimate than in the other ({apart.size} of "
-                f"{len(states[0][0])} do): their gradients are of different losses; compare with exact_gradient(..., "
+                f"{len(distances)} do): their gradients are of different losses; compare with exact_gradient(..., "
                 "at=run), or start both from 'settled'",
                 stacklevel=3,
             )

@@ -99,7 +99,7 @@ class Phasors(eqx.Module):
         teaching = tuple(jnp.broadcast_to(a, (batch,)) for a in self.teaching)
         return Phasors(self.activities, teaching, self.harmonics)
 
-    def map_samples(self, function: Callable[..., Any], *others: "Phasors") -> "Phasors":
+    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Phasors":
         """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
         return jax.tree.map(function, self, *others)
 
@@ -174,7 +174,7 @@ class Points(eqx.Module):
         teaching = jnp.broadcast_to(self.teaching.reshape(points, -1), (points, batch))
         return Points(self.activities, teaching, by_sample=True)
 
-    def map_samples(self, function: Callable[..., Any], *others: "Points") -> "Points":
+    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Points":
         """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
 
         def at_front(*arrays):

@@ -170,7 +170,7 @@ class Run(eqx.Module):
         """Gradient and error of each reading on its own, with the inputs of its cycle."""
         count = jax.tree.leaves(readings)[0].shape[0]
         first = self.first_cycle + self.cycles - count
-        alone = np.full(len(self.change), np.nan, self.network.dtype)
+        alone = jnp.full(len(self.change), jnp.nan, self.network.dtype)
         return [
             _gradient_and_error(
                 self.network,

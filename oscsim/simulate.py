@@ -154,7 +154,7 @@ def simulate(
     state, x, y = starting_state(net, x, y, teaching, plan, start, noise, key)
     first = int(state.cycle)
     if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
-        check_unseen(net, lambda: presenter(net, (x, y))(first))
+        check_unseen(net, lambda: presenter(net, (x, y))(jnp.asarray(first)))
     discard = record.discard if isinstance(record, Mean) else None
     cut_off = max(0, plan.demodulator.warm_up - first)
     if isinstance(record, Mean) and discard is not None:
@@ -202,9 +202,9 @@ def simulate(
     if check and bool(state.diverged):
         raise DivergenceError(divergence(net, teaching, state))
     if check and not bool(state.diverged):
-        check_steps(net, lambda: presenter(net, (x, y))(int(state.cycle) - 1), state.reading.mean, teaching, plan)
+        check_steps(net, lambda: presenter(net, (x, y))(state.cycle - 1), state.reading.mean, teaching, plan)
     readings, residual, effort, watched = _joined(chunks, record)
-    if isinstance(record, Mean):
+    if isinstance(record, Mean) and average is not None:
         readings = jax.tree.map(lambda a: np.asarray(a)[None], average.mean)
     return Run(
         network=net,
@@ -300,7 +300,7 @@ def _run_chunk(
             return jax.tree.map(lambda a, b: a.at[i].set(b), kept, new)
 
         finished = (residual <= tolerance) & (number > first + (0 if discard is None else discard))
-        if until is not None:
+        if until is not None and average is not None:
             inputs = present(number)
             error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
             # Two cycles at least: one can look good by chance.

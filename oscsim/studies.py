@@ -215,7 +215,7 @@ class _GradientQuality(AbstractStudy):
         bias = float(norm(predict_bias(self.net, self.x, self.y, settings["period"]))) / size
         spread = 0.0
         if lock_in.noise is not None:
-            cycles = lock_in.cycles - lock_in.discard
+            cycles = lock_in.cycles - (lock_in.discard or 0)
             scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, lock_in.noise, cycles)
             spread = float(norm(scatter)) / size
         both = math.hypot(bias, spread)

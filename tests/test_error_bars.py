@@ -113,7 +113,7 @@ def test_rounding_and_starts_are_named():
     assert off > 0.2
     assert float(lost.error.contamination) > 0.2
     assert "rounding" in lost.error.reasons[0]
-    started = read(*case, amplitude=0.02, cycles=1)
+    started = read(*case, amplitude=0.3, cycles=1)
     off = float(osc.relative_error(started.gradient, right))
     assert 0.3 < off / float(started.error.contamination) < 4
     assert "only cycle" in started.error.reasons[0]

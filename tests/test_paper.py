@@ -41,7 +41,7 @@ def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
         steps_per_cycle=10 * plateau, record=osc.PerCycle(neurons=0),
     )  # fmt: skip
     exact = osc.exact_gradient(net, images, labels)
-    running = run.gradient(cumulative=True)
+    running = run.gradient(0, cumulative=True)
     against = jax.vmap(osc.relative_error, in_axes=(0, None))
     ours = np.asarray(against(running, exact))
     theirs = np.array(reference["distance_after_period"][1:]) / 1.655

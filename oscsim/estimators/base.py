@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from oscsim._arrays import is_traced, require_positive
+from oscsim._arrays import is_traced
 from oscsim.error_bars import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -74,7 +74,8 @@ class AbstractEstimator(eqx.Module):
         Raises:
             InexactGradientError: with `throw`, the error is above the tolerance.
         """
-        require_positive("tolerance", tolerance)
+        if not tolerance > 0:
+            raise ValueError(f"tolerance={tolerance}: use a positive number; math.inf never warns")
         if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)

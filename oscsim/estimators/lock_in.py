@@ -288,6 +288,8 @@ def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     residual = jnp.maximum(long.residual, half.residual)
     size = jnp.maximum(norm(gradient), jnp.finfo(residual.dtype).tiny)
     bias = norm(jax.tree.map(jnp.subtract, long.gradient, half.gradient)) / (3 * size)
+    assert long.error is not None  # both are of a lock-in, which has one
+    assert half.error is not None
     error = long.error.extrapolated(half.error, bias)
     return Estimate(gradient, long.loss, long.activities, residual, ~(error.total > TOLERANCE), error)
 
