@@ -297,7 +297,7 @@ REFUSED = {
         "steps_per_cycle=100 makes steps of 2, and the fastest neurons have a time constant of 1",
         "use 200 or more",
     ),
-    "run().phasors[2]": (ValueError, "harmonic 2 was not read, only (0, 1)", "ask the demodulator for it"),
+    "run().phasors[2]": (ValueError, "harmonic 2 was not read, only (-1, 0, 1)", "ask the demodulator for it"),
     "sim(key=0)": (TypeError, "key=0", "use jax.random.key"),
     # where a run starts
     "sim(start='foo')": (ValueError, "start='foo'", "use 'rest', 'settled', an Equilibrium, or an earlier"),
