@@ -70,7 +70,7 @@ def as_targets(net: Any, y: Any) -> Array:
             raise TypeError(f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes})")
         y = jnp.asarray(y, net.dtype)
     elif not is_traced(y) and y.ndim == 1 and classes is not None:
-        low, high = int(np.min(y)), int(np.max(y))
+        low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
         if low < 0 or high >= classes:
             raise ValueError(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
