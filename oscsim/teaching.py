@@ -193,7 +193,7 @@ class Adaptive(AbstractTeaching):
 LOST, FAR_OUT, DROWNED = 0.03, 0.2, 0.01
 """Images, relative to the response, above which `Adaptive` acts."""
 
-GREW = 1.8
+GREW = 3.0
 """An image that grew by this, when the amplitude was doubled, is not that of noise."""
 
 

@@ -41,7 +41,7 @@ class AbstractEstimator(eqx.Module):
     One of your own gives `estimate`, and `init` where it carries a state from batch to batch.
     """
 
-    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+    def init(self, net: Any, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
         """What is carried from batch to batch, before the first one: None for most."""
         return None
 
@@ -53,7 +53,7 @@ class AbstractEstimator(eqx.Module):
 
     def __call__(
         self,
-        net: AbstractNetwork,
+        net: AbstractNetwork | AbstractFeedForwardNetwork,
         x: Any,
         y: Any,
         key: Key[Array, ""] | None = None,
@@ -79,7 +79,8 @@ class AbstractEstimator(eqx.Module):
         if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)
-        estimate = self.estimate(self.init(net, inputs, key), net, inputs, key)[1]
+        anything: Any = net  # which networks an estimator takes, it says itself
+        estimate = self.estimate(self.init(anything, inputs, key), anything, inputs, key)[1]
         if not is_traced(estimate):
             report(estimate.error, tolerance, throw)
         return estimate
