@@ -291,7 +291,8 @@ def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     assert long.error is not None  # both are of a lock-in, which has one
     assert half.error is not None
     error = long.error.extrapolated(half.error, bias)
-    return Estimate(gradient, long.loss, long.activities, residual, ~(error.total > TOLERANCE), error)
+    valid = all_finite(gradient) & ~(error.total > TOLERANCE)  # not a number is not above it
+    return Estimate(gradient, long.loss, long.activities, residual, valid, error)
 
 
 def _twice_as_fast(teaching: Any) -> Any:
