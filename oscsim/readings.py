@@ -222,14 +222,6 @@ def sample_norm(layers: Layers) -> Float[Array, "..."]:
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
-def running_mean(mean: Any, new: Any, before: Any) -> Any:
-    """The mean with one more entry, after `before` earlier ones; a negative number leaves it as it is.
-
-    Updated, not summed: a sum of many cycles would lose its last digits.
-    """
-    return jax.tree.map(lambda m, a: m + jnp.where(before >= 0, (a - m) / jnp.maximum(before + 1, 1), 0), mean, new)
-
-
 @eqx.filter_jit
 def signal_phasors(teaching: Any, dtype: Any) -> Phasors:
     """Coefficients 0 and 1 of the teaching signal itself; there are no neurons in them."""
