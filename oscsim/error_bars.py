@@ -336,6 +336,11 @@ def gradient_and_error(
     )
 
 
+def good_enough(error: GradientError, accuracy: Any) -> Bool[Array, ""]:
+    """Whether the error that is known is below `accuracy`, over two cycles at least: one can look good by chance."""
+    return (jnp.min(error.kept) >= 2) & (error.total <= accuracy)
+
+
 def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
     """Warn of a gradient whose own error is above a tolerance, or raise.
 

@@ -25,6 +25,7 @@ from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.inputs import Inputs, clamped
 from oscsim.readings import turning_coefficient
 from oscsim.simulate import presenter, starting_state
+from oscsim.teaching import is_adaptive
 from oscsim.time_scales import TimeScales, time_scales_of, warn_of
 
 CHUNK = 256
@@ -155,6 +156,11 @@ def learn(
     require_positive("rate", rate)
     rate_now = as_scalar(rate, "rate")
     check_drive(net, teaching)
+    if is_adaptive(teaching):
+        raise ValueError(
+            f"teaching={describe(teaching)}: weights in the equation follow one signal of fixed amplitude, without "
+            "images to tune it by; use Rotating"
+        )
     turning_coefficient(teaching, net.dtype)
     plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks), teaching, net)
     state, x, y = starting_state(net, x, y, teaching, plan, start.state if isinstance(start, Learned) else start)

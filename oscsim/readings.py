@@ -85,8 +85,8 @@ class Phasors(eqx.Module):
 
     def response(self, n: int = 1) -> Layers:
         r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""
-        a_1 = self.teaching[self._place(1)]
-        return tuple(c / per_sample(a_1, c) for c in self[n])
+        a_1 = jnp.asarray(self.teaching[self._place(1)])
+        return tuple(jnp.asarray(c) / per_sample(a_1, c) for c in self[n])
 
     def image_ratio(self) -> Float[Array, "..."]:
         r"""$\|c_{-1}\| / \|c_1\|$ of each sample: how much of its response is contamination."""

@@ -192,8 +192,9 @@ class Run(eqx.Module):
             return combined(self._each(readings))
         average = self.average
         if average is None:
-            average = _average(readings, self._changes()[-jax.tree.leaves(readings)[0].shape[0] :], 0)
-            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self.discarded(discard))
+            kept = jax.tree.leaves(readings)[0].shape[0]
+            average = _average(readings, self._changes()[-kept:], 0)
+            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - kept)
         lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
         gradient, error = _gradient_and_error(

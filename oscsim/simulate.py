@@ -33,7 +33,7 @@ from oscsim.cycle import (
 from oscsim.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.equilibrium import Equilibrium, free_equilibrium
 from oscsim.equilibrium.states import check_start
-from oscsim.error_bars import check_steps, gradient_and_error
+from oscsim.error_bars import check_steps, good_enough, gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.holomorphy import check_unseen
@@ -303,8 +303,7 @@ def _run_chunk(
         if until is not None and average is not None:
             inputs = present(number)
             error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
-            # Two cycles at least: one can look good by chance.
-            finished |= (jnp.min(average.count) >= 2) & (error.total <= until)
+            finished |= good_enough(error, until)
         return _Chunk(
             state=state,
             average=average,

@@ -6,9 +6,11 @@ Prints the tables of error_bars.md:
     python docs/results/error_bars.py --runs 60
     python docs/results/error_bars.py --only lag      # lag and steps of four networks
     python docs/results/error_bars.py --only shift    # what strong noise leaves for good
+    python docs/results/error_bars.py --only until    # runs that go on until they are good enough
 """
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -328,15 +330,45 @@ def shift():
         print(f"| {q} | {100 * float(off):.2g} % | {100 * float(run.error().contamination):.2g} % |", flush=True)
 
 
+def until(seeds):
+    """How often a run that is asked for an accuracy, under noise, is right to twice that."""
+    nets = {
+        "6-4-4-4": osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5),
+        "Hopfield": osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(7), scale=0.3),
+    }
+    x, y = jax.random.uniform(jax.random.key(3), (8, 6)), np.arange(8) % 4
+    print("| network | noise | asked for | reached | right to twice that | error (median) | bar | cycles |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, net in nets.items():
+        exact = osc.exact_gradient(net, x, y)
+        for q, wanted in itertools.product((0.03, 0.1), (0.1, 0.03, 0.01)):
+            lock_in = osc.LockIn(
+                osc.Rotating(0.1, 200.0), cycles=2, noise=osc.WhiteNoise(q), steps_per_cycle=400, start="settled",
+                accuracy=wanted, most=1000,
+            )  # fmt: skip
+            found = [lock_in(net, x, y, jax.random.key(seed), tolerance=math.inf) for seed in range(seeds)]
+            errors = np.array([float(osc.relative_error(e.gradient, exact)) for e in found])
+            bars = np.array([float(e.error.total) for e in found])
+            cycles = np.array([int(np.min(e.error.kept)) for e in found])
+            reached = bars <= wanted
+            right = f"{100 * np.mean(errors[reached] < 2 * wanted):.0f} %" if reached.any() else ""
+            print(
+                f"| {name} | {q} | {100 * wanted:g} % | {np.sum(reached)} of {seeds} | {right} | "
+                f"{100 * np.median(errors):.2g} % | {100 * np.median(bars):.2g} % | {np.median(cycles):.0f} |",
+                flush=True,
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=["calibration", "lag", "shift"], default="calibration")
+    parser.add_argument("--only", choices=["calibration", "lag", "shift", "until"], default="calibration")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=100, help="of until")
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
     if args.only != "calibration":
-        {"lag": lag, "shift": shift}[args.only]()
+        {"lag": lag, "shift": shift, "until": lambda: until(args.seeds)}[args.only]()
     else:
         rows = calibration(args.runs, args.seed)
         if args.save:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from oscsim._arrays import all_finite, is_traced
+from oscsim._arrays import is_traced
 from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
@@ -69,7 +69,8 @@ def check_start(net: AbstractNetwork, inputs: Inputs, start: Any, name: str = "s
             f"{name} has potentials of shape {layouts[0]}, this network and batch have {layouts[1]}: use those of an "
             "earlier Equilibrium, or leave it out"
         )
-    if not is_traced(start) and not bool(all_finite(start)):
+    # by numpy: under an outer jit even constants would be traced
+    if not is_traced(start) and not all(np.isfinite(a).all() for a in start):
         raise ValueError(f"{name} holds potentials that are not finite: leave it out to start from rest")
 
 

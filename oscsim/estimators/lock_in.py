@@ -16,7 +16,7 @@ from oscsim.average import Average, accumulated, response_change
 from oscsim.cycle import Cycle, Plan, State, advance, as_plan, check_drive, divergence, first_state, read_anew
 from oscsim.demodulation import AbstractDemodulator, require_whole
 from oscsim.equilibrium import free_equilibrium
-from oscsim.error_bars import TOLERANCE, check_steps, gradient_and_error
+from oscsim.error_bars import TOLERANCE, check_steps, good_enough, gradient_and_error
 from oscsim.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
@@ -390,9 +390,7 @@ def averaged(
             wanted |= jnp.any((state.tuning.lowered & unread) | (average.count == 0))
         if counts.accuracy is not None:
             error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
-            # Two cycles at least: one can look good by chance.
-            enough = jnp.min(average.count) >= 2
-            wanted |= ~(enough & (error.total <= counts.accuracy))
+            wanted |= ~good_enough(error, counts.accuracy)
         return (number < counts.cycles) | ((number < counts.most) & wanted & ~state.diverged)
 
     batch = inputs.x.shape[0]
