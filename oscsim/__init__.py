@@ -2,19 +2,26 @@
 
 from typing import TYPE_CHECKING, Any
 
-from oscsim import datasets, hardware, models, paper, plot, response, studies
-from oscsim.cycle import Cycle, State, advance, advance_plastic, begin
-from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
-from oscsim.ensemble import Ensemble, ensemble
-from oscsim.equilibrium import Equilibria, Equilibrium, States, equilibria, exact_gradient, settle
-from oscsim.error_bars import GradientError
-from oscsim.errors import (
+from oscsim import datasets, hardware, paper, plot, response
+from oscsim.core.errors import (
     DivergenceError,
     InexactGradientError,
     InexactGradientWarning,
     NotHolomorphicError,
     NotSettledError,
 )
+from oscsim.dynamics.cycle import advance
+from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
+from oscsim.dynamics.ensembles import Ensemble, ensemble
+from oscsim.dynamics.error_bars import GradientError
+from oscsim.dynamics.plan import Cycle
+from oscsim.dynamics.plastic import advance_plastic
+from oscsim.dynamics.readings import Phasors, Points
+from oscsim.dynamics.run import Run
+from oscsim.dynamics.simulation import Mean, PerCycle, simulate
+from oscsim.dynamics.state import State, begin
+from oscsim.equilibrium import Equilibria, Equilibrium, States, equilibria, exact_gradient, settle
+from oscsim.equilibrium.metrics import cosine, norm_ratio, per_layer, relative_error
 from oscsim.estimators import (
     AbstractEstimator,
     AlwaysOn,
@@ -25,9 +32,6 @@ from oscsim.estimators import (
     LockIn,
     Phases,
 )
-from oscsim.evaluation import evaluate, predict
-from oscsim.learning import Trained, layerwise, load, train
-from oscsim.metrics import cosine, norm_ratio, per_layer, relative_error
 from oscsim.networks import (
     AbstractActivation,
     AbstractCost,
@@ -58,9 +62,12 @@ from oscsim.networks import (
     check_holomorphic,
     convolve,
     linear,
+    models,
     parameters,
 )
-from oscsim.noise import (
+from oscsim.response.suggestion import Suggestion, suggest
+from oscsim.response.time_scales import TimeScales, check_time_scales
+from oscsim.signals import (
     AbstractForcing,
     AbstractNoise,
     AbstractReadoutNoise,
@@ -72,16 +79,14 @@ from oscsim.noise import (
     TeachingNoise,
     WhiteNoise,
 )
-from oscsim.plasticity import Learned, learn
-from oscsim.readings import Phasors, Points
-from oscsim.run import Run
-from oscsim.simulate import Mean, PerCycle, simulate
-from oscsim.store import load_sweep
-from oscsim.suggestion import Suggestion, suggest
-from oscsim.summary import summarise
-from oscsim.sweep import sweep
-from oscsim.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
-from oscsim.time_scales import TimeScales, check_time_scales
+from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.sweeps import studies
+from oscsim.sweeps.grid import sweep
+from oscsim.sweeps.store import load_sweep
+from oscsim.sweeps.summary import summarise
+from oscsim.training.evaluation import evaluate, predict
+from oscsim.training.learning import Trained, layerwise, load, train
+from oscsim.training.plasticity import Learned, learn
 
 if TYPE_CHECKING:
     from oscsim import lab

@@ -774,7 +774,7 @@ def test_foreign_files(content, tmp_path):
 
 
 def test_files_of_something_else(tmp_path):
-    from oscsim import checkpoint
+    from oscsim.core import checkpoint
 
     path = checkpoint.save(network(), tmp_path / "network.osc")
     with pytest.raises(ValueError, match=r"network.osc holds a LayeredNetwork, not a Run"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
-from oscsim.devices import as_mesh
+from oscsim.training.devices import as_mesh
 from tests.test_cli_train import ENVIRONMENT, command, last_step, metrics, wait_for, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]  # they compile in fresh processes

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.average import Average
-from oscsim.cycle import Cycle, as_plan
-from oscsim.error_bars import step_error
-from oscsim.readings import Phasors
+from oscsim.dynamics.average import Average
+from oscsim.dynamics.error_bars import step_error
+from oscsim.dynamics.plan import Cycle, as_plan
+from oscsim.dynamics.readings import Phasors
 
 STEPS = {"solver": diffrax.Heun(), "steps_per_cycle": 128, "ticks": 64}
 QUIET = pytest.mark.filterwarnings("ignore::oscsim.InexactGradientWarning")

@@ -17,10 +17,10 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim import checkpoint
+from oscsim.core import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
-from oscsim.learning import _reason_to_stop
-from oscsim.session import Learner, jumped_to_chance
+from oscsim.training.learning import _reason_to_stop
+from oscsim.training.session import Learner, jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
 

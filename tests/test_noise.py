@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 
 import oscsim as osc
-from oscsim.noise.base import Draw, Increment
+from oscsim.signals.noise import Draw, Increment
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(0)

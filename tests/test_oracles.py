@@ -13,11 +13,11 @@ import pytest
 
 import oscsim as osc
 from oscsim import hardware
+from oscsim.equilibrium.asymmetry import asymmetry_error
+from oscsim.equilibrium.linear import gradient_read
+from oscsim.equilibrium.metrics import norm
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.metrics import norm
 from oscsim.response import asymmetry, predict_gradient, susceptibility
-from oscsim.response.asymmetry import asymmetry_error
-from oscsim.response.linear import gradient_read
 from oscsim.response.orbit import Orbit
 from oscsim.response.spread import _read_change
 from tests.marks import slow_except

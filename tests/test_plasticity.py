@@ -11,8 +11,8 @@ import pytest
 import scipy.integrate
 
 import oscsim as osc
-from oscsim.plasticity import CHUNK, _cycles_per_input, _learn_chunk
-from oscsim.teaching import fourier_coefficient
+from oscsim.signals.teaching import fourier_coefficient
+from oscsim.training.plasticity import CHUNK, _cycles_per_input, _learn_chunk
 
 EQUAL_STEPS = {"steps_per_cycle": 256}  # of Tsit5
 COARSE = {"solver": diffrax.Heun(), "steps_per_cycle": 128}

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 import oscsim as osc
-from oscsim.metrics import norm
+from oscsim.equilibrium.metrics import norm
 from oscsim.response import (
     convergence_radius,
     optimal_amplitude,

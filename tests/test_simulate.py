@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
-from oscsim.simulate import _run_chunk
+from oscsim.dynamics.simulation import _run_chunk
 
 STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 128}
 ROTATING = osc.Rotating(0.3, 128.0)

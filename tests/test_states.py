@@ -15,9 +15,9 @@ from scipy.integrate import solve_ivp
 
 import oscsim as osc
 from oscsim.equilibrium import state_at
+from oscsim.equilibrium.metrics import norm
 from oscsim.equilibrium.stable import decays, dies_out
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.metrics import norm
 from oscsim.response import (
     convergence_radius,
     optimal_amplitude,

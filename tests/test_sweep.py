@@ -18,8 +18,8 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.store import fingerprint
-from oscsim.studies import FunctionStudy, Quantity
+from oscsim.sweeps.store import fingerprint
+from oscsim.sweeps.studies import FunctionStudy, Quantity
 
 KEY = jax.random.key(3)
 
@@ -290,7 +290,7 @@ def test_stores_and_schedulers_that_cannot_be_used(tmp_path, monkeypatch):
         osc.sweep(lambda key, a: {"b": jnp.zeros(10**9)}, {"a": [1.0]}, seeds=10**6, key=KEY, store=tmp_path / "large")
     assert not (tmp_path / "large").exists()
     pytest.importorskip("distributed", reason="needs the extra `sweep`")
-    monkeypatch.setattr("oscsim.cluster.SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr("oscsim.sweeps.cluster.SECONDS_TO_CONNECT", 1)
     with pytest.raises(ValueError, match=r"scheduler=tcp://127.0.0.1:9: nobody answers there"):
         osc.sweep(noise, **sweep, store=tmp_path / "nobody", client="tcp://127.0.0.1:9")
     assert not (tmp_path / "nobody").exists()

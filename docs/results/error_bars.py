@@ -27,10 +27,11 @@ matplotlib.use("Agg")
 import numpy as np
 
 import oscsim as osc
-from oscsim.cycle import Cycle, as_plan, begin
+from oscsim.dynamics.averaging import Counts, averaged
+from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.plan import Cycle, as_plan
+from oscsim.dynamics.state import begin
 from oscsim.equilibrium import settle_inputs
-from oscsim.error_bars import gradient_and_error
-from oscsim.estimators.lock_in import Counts, averaged
 from oscsim.networks.inputs import Inputs
 
 HERE = Path(__file__).resolve().parent

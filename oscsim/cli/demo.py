@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 
 import oscsim as osc
-from oscsim import checkpoint, plot
+from oscsim import plot
 from oscsim.cli.reports import compare, png, print_cycles, require_writable
+from oscsim.core import checkpoint
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim import plot
-from oscsim.metrics import errors_of, per_layer, relative_error
+from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 
 FAILURES = (ValueError, TypeError, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
 """What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""

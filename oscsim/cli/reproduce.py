@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 import oscsim as osc
-from oscsim import checkpoint
-from oscsim._arrays import as_count
 from oscsim.cli.reports import png, print_table, require_writable
+from oscsim.core import checkpoint
+from oscsim.core.checks import as_count
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim._arrays import as_count
+from oscsim.core.checks import as_count
 
 ACTIVATIONS = {
     cls.__name__.lower(): cls

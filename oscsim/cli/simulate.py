@@ -10,9 +10,10 @@ import numpy as np
 import tyro
 
 import oscsim as osc
-from oscsim import checkpoint, plot
+from oscsim import plot
 from oscsim.cli.reports import png, print_cycles, require_writable
 from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
+from oscsim.core import checkpoint
 from oscsim.plot.runs import LOCKED
 
 

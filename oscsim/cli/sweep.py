@@ -15,9 +15,10 @@ import optax
 import tyro
 
 import oscsim as osc
-from oscsim import checkpoint, plot
+from oscsim import plot
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
+from oscsim.core import checkpoint
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import optax
 import tyro
 
 import oscsim as osc
-from oscsim import checkpoint
-from oscsim._arrays import as_count
 from oscsim.cli.reports import FAILURES, one_line, require_writable
 from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
-from oscsim.devices import is_first
+from oscsim.core import checkpoint
+from oscsim.core.checks import as_count
+from oscsim.training.devices import is_first
 
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 

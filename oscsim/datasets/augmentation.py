@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from oscsim._arrays import as_count, require_key
+from oscsim.core.checks import as_count, require_key
 
 
 def augment(x: Any, key: Any, *, padding: int = 4, flip: bool = True) -> Array:

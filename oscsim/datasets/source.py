@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float64, Int, Key, UInt8
 
-from oscsim._arrays import as_count, require_key
+from oscsim.core.checks import as_count, require_key
 from oscsim.datasets.batches import Batch, to_images
 
 Samples = tuple[np.ndarray, np.ndarray]

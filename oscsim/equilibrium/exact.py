@@ -10,12 +10,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from oscsim._arrays import as_count, is_traced, require_positive
+from oscsim.core.arrays import is_traced, per_sample
+from oscsim.core.checks import as_count, require_positive
+from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, per_sample
-from oscsim.errors import NotSettledError
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, split_parameters
 from oscsim.networks.inputs import Inputs
 

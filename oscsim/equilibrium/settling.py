@@ -8,7 +8,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
-from oscsim._arrays import as_count, complex_of, is_traced, require_positive, to_complex
+from oscsim.core.arrays import complex_of, is_traced, to_complex
+from oscsim.core.checks import as_count, require_positive
+from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
 from oscsim.equilibrium.states import (
@@ -20,7 +22,6 @@ from oscsim.equilibrium.states import (
     rounding,
 )
 from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
-from oscsim.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs
 

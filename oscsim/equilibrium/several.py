@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from oscsim._arrays import as_count, as_scalar, require_key, require_positive
+from oscsim.core.checks import as_count, as_scalar, require_key, require_positive
 from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import as_layers, flatten_samples

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from oscsim._arrays import is_traced
-from oscsim.errors import NotSettledError
+from oscsim.core.arrays import is_traced
+from oscsim.core.errors import NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 

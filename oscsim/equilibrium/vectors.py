@@ -44,11 +44,6 @@ def flat_force(net: AbstractNetwork, clamped: Any, y: Array) -> Callable[[Array,
     return force
 
 
-def per_sample(values: Array, like: Array) -> Array:
-    """One number per sample, shaped to act on a batch of arrays."""
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
-
-
 def flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTree[Array]]]:
     """A batch of pytrees as one real (batch, numbers) array, and the way back."""
     leaves, structure = jax.tree.flatten(tree)

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from oscsim._arrays import is_traced
-from oscsim.error_bars import TOLERANCE, GradientError, report
+from oscsim.core.arrays import is_traced
+from oscsim.dynamics.error_bars import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs

@@ -9,12 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from oscsim._arrays import (
-    all_finite,
-    as_count,
-    as_scalar,
-    is_traced,
-)
+from oscsim.core.arrays import all_finite, is_traced
+from oscsim.core.checks import as_count, as_scalar
+from oscsim.dynamics.readings import Points
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
@@ -28,9 +25,8 @@ from oscsim.estimators.points_error import Circle, points_error
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import StepNoise
-from oscsim.noise.base import as_noises, require_noise_key
-from oscsim.readings import Points
+from oscsim.signals import StepNoise
+from oscsim.signals.noise import as_noises, require_noise_key
 
 
 class Classic(AbstractEstimator):

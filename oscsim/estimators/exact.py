@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from oscsim._arrays import (
-    all_finite,
-)
+from oscsim.core.arrays import all_finite
 from oscsim.equilibrium import (
     default_tolerance,
     exact_solution,

@@ -9,13 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from oscsim._arrays import (
-    all_finite,
-    as_scalar,
-    is_traced,
-    require_positive,
-    to_complex,
-)
+from oscsim.core.arrays import all_finite, is_traced, sample_norm, to_complex
+from oscsim.core.checks import as_scalar, require_positive
+from oscsim.dynamics.readings import Points
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
@@ -28,10 +24,9 @@ from oscsim.estimators.points_error import Circle, points_error, truncated
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
 from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import StepNoise
-from oscsim.noise.base import as_noises, require_noise_key
-from oscsim.readings import Points, sample_norm
-from oscsim.teaching import DROWNED, LOST, check_points, teaching_circle
+from oscsim.signals import StepNoise
+from oscsim.signals.noise import as_noises, require_noise_key
+from oscsim.signals.teaching import DROWNED, LOST, check_points, teaching_circle
 
 
 class Phases(AbstractEstimator):

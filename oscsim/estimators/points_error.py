@@ -21,13 +21,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
-from oscsim._arrays import norm
+from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.dynamics.error_bars import LOST, GradientError, asymmetry_norms
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import flatten_samples
-from oscsim.error_bars import LOST, GradientError, asymmetry_norms
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
-from oscsim.readings import per_sample, sample_norm
 
 ACCURACY, SWEEPS, MEMORY = 0.03, 20, 3
 """How well the step of Newton's method is solved for, in how many sweeps at most, of which so many are mixed."""

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim._arrays import all_finite, as_count, describe, is_traced
-from oscsim.errors import DivergenceError
+from oscsim.core.arrays import all_finite, describe, is_traced
+from oscsim.core.checks import as_count
+from oscsim.core.errors import DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import StepNoise
+from oscsim.signals import StepNoise
 
 
 def as_steps(steps: Any) -> tuple[int, int]:

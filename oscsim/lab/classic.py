@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int, Real
 
-from oscsim._arrays import Scalar, require_positive, scalar_named
-from oscsim.demodulation import AbstractDemodulator
+from oscsim.core.arrays import Scalar
+from oscsim.core.checks import positive
+from oscsim.dynamics.demodulation import AbstractDemodulator
+from oscsim.dynamics.readings import Points
+from oscsim.dynamics.run import Run
 from oscsim.estimators.classic import one_sided
 from oscsim.networks.base import Layers
-from oscsim.readings import Points
-from oscsim.run import Run
-from oscsim.teaching import AbstractTeaching
+from oscsim.signals.teaching import AbstractTeaching
 
 
 class TwoPhase(AbstractTeaching):
@@ -30,12 +31,8 @@ class TwoPhase(AbstractTeaching):
     Source: Scellier & Bengio (2017).
     """
 
-    amplitude: Scalar = eqx.field(converter=scalar_named("amplitude"))
-    period: Scalar = eqx.field(converter=scalar_named("period"))
-
-    def __check_init__(self):
-        require_positive("amplitude", self.amplitude)
-        require_positive("period", self.period)
+    amplitude: Scalar = eqx.field(converter=positive("amplitude"))
+    period: Scalar = eqx.field(converter=positive("period"))
 
     def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
         # the tick at the very end of the free phase still belongs to it, whatever the rounding

@@ -14,21 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim._arrays import norm
-from oscsim.average import Average, accumulated, response_change
-from oscsim.cycle import State, Watched, advance_watching, begin, divergence, read_anew
+from oscsim.core.arrays import norm
+from oscsim.core.errors import NotHolomorphicError, NotSettledError
+from oscsim.dynamics.average import Average, accumulated, response_change
+from oscsim.dynamics.cycle import advance_watching
+from oscsim.dynamics.error_bars import GradientError, gradient_and_error, response_lag
+from oscsim.dynamics.readings import Points
+from oscsim.dynamics.state import State, Watched, begin, divergence, read_anew
 from oscsim.equilibrium import exact_gradient, settle
-from oscsim.error_bars import GradientError, gradient_and_error, response_lag
-from oscsim.errors import NotHolomorphicError, NotSettledError
+from oscsim.equilibrium.linear import DENSE
+from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
-from oscsim.metrics import cosine, per_layer, relative_error
 from oscsim.networks.base import AbstractNetwork, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.noise.base import as_noises
-from oscsim.readings import Points
-from oscsim.response.linear import DENSE
+from oscsim.signals.noise import as_noises
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""

@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim._arrays import norm
+from oscsim.core.arrays import norm
 from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.linear import free_state
+from oscsim.equilibrium.metrics import per_layer
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
 from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.metrics import per_layer
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import OrnsteinUhlenbeck, ReadoutNoise, WhiteNoise
 from oscsim.response import (
     OptimalAmplitude,
     convergence_radius,
@@ -35,9 +35,9 @@ from oscsim.response import (
     stability_map,
 )
 from oscsim.response.amplitude import VarianceTerms
-from oscsim.response.linear import free_state
 from oscsim.response.spectra import Spectra
-from oscsim.teaching import Rotating
+from oscsim.signals import OrnsteinUhlenbeck, ReadoutNoise, WhiteNoise
+from oscsim.signals.teaching import Rotating
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from oscsim.evaluation import evaluate
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings
+from oscsim.training.evaluation import evaluate
 
 FASTEST = 0.06
 """Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""

@@ -11,14 +11,14 @@ import diffrax
 import jax
 import numpy as np
 
-from oscsim.cycle import Cycle, Plan, as_plan
 from oscsim.datasets import load as load_data
-from oscsim.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
+from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
+from oscsim.dynamics.plan import Cycle, Plan, as_plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
 from oscsim.networks.activations import RaisedCosine
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.networks.layered import LayeredNetwork
-from oscsim.noise import (
+from oscsim.signals import (
     AbstractNoise,
     Multiplicative,
     OrnsteinUhlenbeck,
@@ -26,7 +26,7 @@ from oscsim.noise import (
     TeachingNoise,
     WhiteNoise,
 )
-from oscsim.teaching import Adaptive, Rotating
+from oscsim.signals.teaching import Adaptive, Rotating
 
 STEPS, TICKS = 640, 320
 """Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""

@@ -15,8 +15,8 @@ import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
-from oscsim import checkpoint
-from oscsim.error_bars import TOLERANCE
+from oscsim.core import checkpoint
+from oscsim.dynamics.error_bars import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
 from oscsim.lab.figures import SLOTS, Pictures
@@ -31,8 +31,8 @@ from oscsim.lab.settings import (
     Settings,
     steps_for,
 )
-from oscsim.learning import load
 from oscsim.networks.base import AbstractNetwork
+from oscsim.training.learning import load
 
 DRAWN_EVERY = 10
 """Milliseconds between two looks at what is new."""

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact
 
-from oscsim._arrays import Scalar, require_positive, scalar_named
+from oscsim.core.arrays import Scalar
+from oscsim.core.checks import positive, scalar
 
 # sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
 # three parts, the first two with so few digits that their product with a small integer is exact (Cody & Waite, 1980).
@@ -113,8 +114,8 @@ class Logistic(AbstractActivation):
         centre: $c$, the potential of half activity.
     """
 
-    slope: Scalar = eqx.field(converter=scalar_named("slope"), default=4.0)
-    centre: Scalar = eqx.field(converter=scalar_named("centre"), default=0.5)
+    slope: Scalar = eqx.field(converter=scalar("slope"), default=4.0)
+    centre: Scalar = eqx.field(converter=scalar("centre"), default=0.5)
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return logistic(self.slope * (u - self.centre))
@@ -134,11 +135,8 @@ class HoloTanh(AbstractActivation):
         ValueError: the width is not positive.
     """
 
-    a: Scalar = eqx.field(converter=scalar_named("a"), default=4.0)
-    width: Scalar = eqx.field(converter=scalar_named("width"), default=1.0)
-
-    def __check_init__(self):
-        require_positive("width", self.width)
+    a: Scalar = eqx.field(converter=scalar("a"), default=4.0)
+    width: Scalar = eqx.field(converter=positive("width"), default=1.0)
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         v = u / self.width
@@ -166,7 +164,7 @@ class RaisedCosine(AbstractActivation):
         a: half periods of the cosine per unit of potential.
     """
 
-    a: Scalar = eqx.field(converter=scalar_named("a"), default=1.0)
+    a: Scalar = eqx.field(converter=scalar("a"), default=1.0)
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return (1 - jnp.cos(jnp.pi * (self.a * u))) / 2  # in the precision of u: a float32 `a` times pi would round
@@ -198,11 +196,8 @@ class HardTanh(AbstractActivation):
         ValueError: the width is not positive.
     """
 
-    width: Scalar = eqx.field(converter=scalar_named("width"), default=1.0)
+    width: Scalar = eqx.field(converter=positive("width"), default=1.0)
     holomorphic: ClassVar[bool] = False
-
-    def __check_init__(self):
-        require_positive("width", self.width)
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return _on_real_part(lambda x: jnp.clip(x / self.width, 0, 1), u)

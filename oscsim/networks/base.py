@@ -21,8 +21,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Inexact, PyTree, Real
 
-from oscsim._arrays import is_traced, to_complex
-from oscsim.errors import NotHolomorphicError
+from oscsim.core.arrays import is_traced, to_complex
+from oscsim.core.errors import NotHolomorphicError
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
 from oscsim.networks.pooling import AbstractPooling

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
-from oscsim._arrays import as_count
+from oscsim.core.checks import as_count
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy

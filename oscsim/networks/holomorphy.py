@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from oscsim._arrays import as_count, is_traced, norm, require_positive, to_complex
-from oscsim.errors import InexactGradientWarning, NotHolomorphicError
+from oscsim.core.arrays import is_traced, norm, to_complex
+from oscsim.core.checks import as_count, require_positive
+from oscsim.core.errors import InexactGradientWarning, NotHolomorphicError
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets
 

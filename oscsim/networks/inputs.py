@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree, Real
 
-from oscsim._arrays import is_traced
+from oscsim.core.arrays import is_traced
 
 
 class Inputs(eqx.Module):

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Key, Real
 
-from oscsim._arrays import as_count, as_real, as_scalar, is_traced, require_key
+from oscsim.core.arrays import is_traced
+from oscsim.core.checks import as_count, as_real, as_scalar, require_key
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy

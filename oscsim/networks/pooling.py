@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact
 
-from oscsim._arrays import Scalar, as_count, require_positive, scalar_named
+from oscsim.core.arrays import Scalar
+from oscsim.core.checks import as_count, positive
 
 
 def as_size(value: object) -> int:
@@ -67,10 +68,7 @@ class SoftmaxPooling(AbstractPooling):
     """
 
     size: int = eqx.field(converter=as_size, static=True, default=2)
-    temperature: Scalar = eqx.field(converter=scalar_named("temperature"), default=1.0)
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature)
+    temperature: Scalar = eqx.field(converter=positive("temperature"), default=1.0)
 
     def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
         z = windows(z, self.size)

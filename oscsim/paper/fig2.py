@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import xarray
 
+from oscsim.dynamics.simulation import simulate
 from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.metrics import cosine
 from oscsim.estimators import Classic, Phases
-from oscsim.metrics import cosine
 from oscsim.networks import LayeredNetwork
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
 from oscsim.plot.planes import stability
 from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
 from oscsim.response import convergence_radius, stability_map
-from oscsim.simulate import simulate
-from oscsim.teaching import Rotating
+from oscsim.signals.teaching import Rotating
 
 
 def toy() -> tuple[LayeredNetwork, Any, np.ndarray]:

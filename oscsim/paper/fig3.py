@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
+from oscsim.dynamics.simulation import PerCycle, simulate
 from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.metrics import cosine, errors_of
 from oscsim.estimators import Classic, Exact, Phases
-from oscsim.metrics import cosine, errors_of
 from oscsim.networks import LayeredNetwork
-from oscsim.noise import StepNoise
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
 from oscsim.plot.style import COLOURS, curve_style, legend
 from oscsim.plot.sweeps import sweep_curves
-from oscsim.simulate import PerCycle, simulate
-from oscsim.studies import FunctionStudy, Quantity
-from oscsim.sweep import sweep
-from oscsim.teaching import Staircase
+from oscsim.signals import StepNoise
+from oscsim.signals.teaching import Staircase
+from oscsim.sweeps.grid import sweep
+from oscsim.sweeps.studies import FunctionStudy, Quantity
 
 PERIODS = (50, 100, 200, 300, 400)
 AMPLITUDES = (0.1, 0.22, 0.42, 0.62, 0.83, 1.03, 1.44, 2.05, 2.86, 3.88, 5.1, 6.13, 7.96, 10.0)

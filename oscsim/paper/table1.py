@@ -11,15 +11,15 @@ import numpy as np
 import optax
 import xarray
 
-from oscsim import checkpoint
+from oscsim.core import checkpoint
 from oscsim.estimators import Classic, LockIn, Phases
-from oscsim.learning import train
 from oscsim.networks import LayeredNetwork
-from oscsim.noise import StepNoise
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels
 from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
-from oscsim.teaching import Staircase
+from oscsim.signals import StepNoise
+from oscsim.signals.teaching import Staircase
+from oscsim.training.learning import train
 
 NOISES = {"no_noise": 0.0, "noise": 0.04}
 """Standard deviation of the noise on the potentials at every step, in the two halves of the table."""

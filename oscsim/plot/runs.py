@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim.average import Average, accumulated
-from oscsim.error_bars import gradient_and_error
-from oscsim.metrics import errors_of, per_layer, relative_error
+from oscsim.dynamics.average import Average, accumulated
+from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.run import Run
+from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.plot.style import (
     BAR,
     COLOURS,
@@ -25,7 +26,6 @@ from oscsim.plot.style import (
     legend,
     whole_ticks,
 )
-from oscsim.run import Run
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, TICK_SIZE, axes_or_new, curve_style, finish, legend, log_axis
-from oscsim.summary import summarise
+from oscsim.sweeps.summary import summarise
 
 if TYPE_CHECKING:
     import matplotlib.axes

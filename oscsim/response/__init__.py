@@ -7,8 +7,9 @@ and at those $n\omega$ above it, in proportion to $a^n$. Both follow from the Ta
 the orbit, $u(\epsilon) = u_0 + \epsilon u_1 + \epsilon^2 u_2 + \dots$ with $\epsilon$ for $\beta$.
 """
 
+from oscsim.equilibrium.linear import susceptibility
 from oscsim.response.amplitude import OptimalAmplitude, optimal_amplitude
-from oscsim.response.linear import predict_bias, predict_gradient, susceptibility
+from oscsim.response.bias import predict_bias, predict_gradient
 from oscsim.response.radius import convergence_radius
 from oscsim.response.spread import predict_spread
 from oscsim.response.stability import StabilityMap, stability_map

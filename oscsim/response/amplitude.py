@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim._arrays import as_count, as_scalar, norm, require_positive
-from oscsim.cycle import check_drive
+from oscsim.core.arrays import norm
+from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.equilibrium import Equilibrium
+from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.response.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.response.radius import fitted_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import ticks_of, unit_variance
-from oscsim.teaching import Rotating
+from oscsim.signals.drive import check_drive
+from oscsim.signals.teaching import Rotating
 
 SAFE = 0.5
 """Of the convergence radius: beyond, a start from rest may run away, and the predicted spread lacks terms."""

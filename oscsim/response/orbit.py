@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from oscsim._arrays import to_complex
+from oscsim.core.arrays import to_complex
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.response.spectra import Spectra

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from oscsim._arrays import norm
+from oscsim.core.arrays import norm
 from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium.linear import free_state
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.response.linear import free_state
-from oscsim.teaching import teaching_circle
+from oscsim.signals.teaching import teaching_circle
 
 POINTS = 32
 """Of the teaching circle, to find the radius from."""

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from oscsim._arrays import describe
+from oscsim.core.arrays import describe
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
-from oscsim.noise import StepNoise
+from oscsim.signals import StepNoise
 
 
 class Spectra(eqx.Module):

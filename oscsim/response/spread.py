@@ -8,19 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from oscsim._arrays import as_count, describe
-from oscsim.cycle import Cycle, as_plan, check_drive
-from oscsim.demodulation import FEWEST_TICKS
+from oscsim.core.arrays import describe
+from oscsim.core.checks import as_count
+from oscsim.dynamics.demodulation import FEWEST_TICKS
+from oscsim.dynamics.plan import Cycle, as_plan
 from oscsim.equilibrium import Equilibrium
+from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.noise import WhiteNoise
-from oscsim.readings import turning_coefficient
-from oscsim.response.linear import free_state
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
-from oscsim.teaching import Rotating
+from oscsim.signals import WhiteNoise
+from oscsim.signals.drive import check_drive, turning_coefficient
+from oscsim.signals.teaching import Rotating
 
 
 def predict_spread(

@@ -9,11 +9,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float
 
-from oscsim._arrays import as_count, complex_of, to_complex
+from oscsim.core.arrays import complex_of, per_sample, to_complex
+from oscsim.core.checks import as_count
 from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.response.linear import free_state, linear_response
 
 
 class StabilityMap(eqx.Module):
@@ -92,9 +93,6 @@ def _follow(
     """Activities, residuals and which samples were lost, at the end of each ray."""
     batch, points = len(u[0]), len(grid)
     beta = jnp.repeat(grid, batch)
-
-    def per_sample(a, like):
-        return a.reshape(-1, *(1,) * (like.ndim - 1))
 
     def size(layers):
         return jnp.sqrt(sum(jnp.sum(jnp.abs(a.reshape(points * batch, -1)) ** 2, axis=1) for a in layers))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.cluster import connected
+from oscsim.sweeps.cluster import connected
 
 
 def nothing(key, amplitude):

@@ -22,10 +22,12 @@ import pytest
 from jax import lax
 
 import oscsim as osc
-from oscsim.cycle import Cycle, advance, begin
-from oscsim.demodulation import AbstractDemodulator
+from oscsim.dynamics.cycle import advance
+from oscsim.dynamics.demodulation import AbstractDemodulator
+from oscsim.dynamics.plan import Cycle
+from oscsim.dynamics.readings import Phasors
+from oscsim.dynamics.state import begin
 from oscsim.networks.inputs import Inputs
-from oscsim.readings import Phasors
 
 from . import naive
 from .timing import paired

@@ -1,0 +1,68 @@
+"""Small helpers on arrays, numbers and pytrees that every room of the house uses."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Scalar = Float[Array, ""]
+"""A real number held as an array, so that changing it does not recompile."""
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of the values is being traced by jax, and so cannot be looked at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def complex_of(dtype: Any) -> np.dtype:
+    """The complex type of the same precision as the real one."""
+    return np.dtype(jnp.promote_types(dtype, jnp.complex64))
+
+
+def to_complex(tree: Any) -> Any:
+    """Every array of the tree as a complex one of the same precision."""
+    return jax.tree.map(lambda a: a.astype(complex_of(a.dtype)), tree)
+
+
+def norm(tree: Any) -> Array:
+    """The Euclidean norm of all numbers in a pytree taken together."""
+    squares = [jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2) for a in jax.tree.leaves(tree)]
+    return jnp.sqrt(functools.reduce(jnp.add, squares)) if squares else jnp.zeros(())
+
+
+def per_sample(values: Array, like: Array) -> Array:
+    """Numbers per sample, or one for all, in a shape that multiplies an array with the same leading axes."""
+    return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
+
+
+def sample_norm(layers: Sequence[Array]) -> Float[Array, "..."]:
+    """The Euclidean norm over all neurons of each sample; layers are (batch, neurons...)."""
+    squares = [jnp.sum(jnp.abs(a.reshape(len(a), -1)) ** 2, axis=1) for a in layers]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether every number in a pytree is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))
+
+
+def describe(value: Any) -> str:
+    """A module on one line with its numbers in full, as one would type it."""
+    if isinstance(value, eqx.Module):
+        fields = (
+            f"{name}={describe(v)}" for name, v in vars(value).items() if v is not None and not name.startswith("_")
+        )
+        return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, tuple) and any(isinstance(v, eqx.Module) for v in value):
+        return f"({', '.join(describe(v) for v in value)})"
+    if isinstance(value, (jax.Array, np.ndarray)) and not is_traced(value):
+        return f"{value.item():.6g}" if value.size == 1 else f"{value.dtype}{list(value.shape)}"
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    return repr(value)

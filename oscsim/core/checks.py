@@ -1,0 +1,90 @@
+"""Checks and conversions of what a user gives: one a kind, and each names the argument, its value and the remedy."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from oscsim.core.arrays import is_traced
+
+
+def as_real(name: str, value: Any) -> Array:
+    """Real numbers as an array of jax's default float type (arrays keep theirs), or an error that names them."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.asarray(value, value.dtype)  # no weak type: it would compile again
+    try:
+        if isinstance(value, str) or np.iscomplexobj(value):
+            raise TypeError("not real")
+        if is_traced(value):
+            return jnp.asarray(value, dtype=float)
+        with jax.ensure_compile_time_eval():  # inside a compiled function too: a plain number can be looked at there
+            return jnp.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}={value!r}: use real numbers") from error
+
+
+def as_scalar(value: Any, name: str = "value") -> Array:
+    """One finite real number as an array, or an error that names it."""
+    value = as_real(name, value)
+    if value.ndim:
+        raise ValueError(f"{name} has shape {value.shape}: use one number, and jax.vmap over several")
+    if not is_traced(value) and not np.isfinite(value):
+        raise ValueError(f"{name}={float(value):g}: use a finite number")
+    return value
+
+
+def scalar(name: str) -> Callable[[Any], Array]:
+    """The converter of a field of that name that holds one finite real number."""
+    return functools.partial(as_scalar, name=name)
+
+
+def positive(name: str) -> Callable[[Any], Array]:
+    """The converter of a field of that name that holds one positive, finite number."""
+
+    def converted(value: Any) -> Array:
+        require_positive(name, value)
+        return as_scalar(value, name)
+
+    return converted
+
+
+def not_negative(name: str) -> Callable[[Any], Array]:
+    """The converter of a field of that name that holds one finite number of 0 or more."""
+
+    def converted(value: Any) -> Array:
+        value = as_scalar(value, name)
+        if not is_traced(value) and not np.asarray(value) >= 0:
+            raise ValueError(f"{name}={float(value):g}: use a finite number that is not negative")
+        return value
+
+    return converted
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Refuse what is not one positive, finite number (a traced one cannot be looked at)."""
+    value = as_real(name, value)
+    if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
+        raise ValueError(f"{name}={float(value):g}: use a positive, finite number")
+    as_scalar(value, name)
+
+
+def as_count(name: str, value: Any, least: int = 1, remedy: str | None = None) -> int:
+    """An integer of `least` or more, or an error that names it."""
+    right = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    if not right:
+        remedy = remedy or {0: "use 0 or a positive integer", 1: "use a positive integer"}.get(
+            least, f"use an integer of {least} or more"
+        )
+        kind = ValueError if isinstance(value, (bool, int, float, np.number)) else TypeError
+        raise kind(f"{name}={value!r}: {remedy}")
+    return int(value)
+
+
+def require_key(key: Any) -> None:
+    """Refuse what is not a random key of jax, such as a bare seed."""
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key={key!r}: use jax.random.key(0), with a seed of your choice")

@@ -1,0 +1,262 @@
+r"""Demodulators: how coefficients are read off the activities while they stream by.
+
+A demodulator is shown the activities $s$ and the teaching signal $\beta$ at $K$ ticks a cycle, as a digital lock-in
+amplifier samples its input; the mean over $K$ ticks of $s\, e^{-in\omega t}$ is exact but for the harmonics $n + mK$.
+Its state is the running coefficients and nothing else: memory does not grow with the simulated time.
+"""
+
+import abc
+from typing import Any, ClassVar, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact, Int
+
+from oscsim.core.arrays import Scalar, describe
+from oscsim.core.checks import as_count, positive
+from oscsim.dynamics.readings import Phasors, Points
+from oscsim.networks.base import Layers
+
+Reading: TypeAlias = Phasors | Points
+
+FEWEST_TICKS = 8
+"""Harmonic 1 is mixed with 1 - ticks and 1 + ticks: fewer leave a visible error at usual amplitudes."""
+
+
+class AbstractDemodulator(eqx.Module):
+    """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
+
+    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole,
+    `independent` whether each cycle's reading is of that cycle alone.
+    """
+
+    fewest_ticks: ClassVar[int] = 1
+    independent: ClassVar[bool] = True
+
+    @property
+    def warm_up(self) -> int:
+        """How many cycles are to be discarded at the start at least."""
+        return 0
+
+    @abc.abstractmethod
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
+        """The state before anything was seen; `s` and `beta` show the shapes to come."""
+
+    @abc.abstractmethod
+    def begin(self, state: Any, cycle: Int[Array, ""]) -> Any:
+        """The state at the start of the cycle of that number."""
+
+    @abc.abstractmethod
+    def update(self, state: Any, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Any:
+        """The state after the tick of that number, counted from 0: the activities at $t = (tick + 1) T / ticks$."""
+
+    @abc.abstractmethod
+    def read(self, state: Any) -> Reading:
+        """The coefficients as they stand."""
+
+
+def require_whole(demodulator: AbstractDemodulator, discard: int, first_cycle: int = 0) -> None:
+    """Refuse to use readings of windows that are cut off at the start.
+
+    Raises:
+        ValueError: fewer cycles are discarded, of those after `first_cycle`, than it takes until readings are whole.
+    """
+    cut_off = max(0, demodulator.warm_up - first_cycle)
+    if discard < cut_off:
+        raise ValueError(
+            f"discard={discard}: the first {cut_off} readings of {describe(demodulator)} are not whole; use "
+            f"discard={cut_off} or more, and more cycles than that"
+        )
+
+
+def _products(harmonics: tuple[int, ...], s: Layers, beta: Array, turn: Array) -> Phasors:
+    r"""$s\, e^{-in\omega t}$ and $\beta\, e^{-in\omega t}$ at one instant; `turn` is $t / T$."""
+
+    def turned(n: int, a: Array) -> Array:
+        return a if n == 0 else a * jnp.exp(-2j * jnp.pi * (n * turn)).astype(a.dtype)
+
+    return Phasors(
+        activities=tuple(tuple(turned(n, layer) for layer in s) for n in harmonics),
+        teaching=tuple(turned(n, beta) for n in harmonics),
+        harmonics=harmonics,
+    )
+
+
+def _zeros(harmonics: tuple[int, ...], s: Layers, beta: Array, slots: tuple[int, ...] = ()) -> Phasors:
+    return jax.tree.map(
+        lambda a: jnp.zeros((*slots, *a.shape), a.dtype), _products(harmonics, s, beta, jnp.zeros((), s[0].real.dtype))
+    )
+
+
+def _turn(tick: Array, ticks: int, s: Layers) -> Array:
+    return (tick + 1).astype(s[0].real.dtype) / ticks
+
+
+def _as_harmonics(harmonics: Any) -> tuple[int, ...]:
+    remedy = "give distinct integers, 0 and 1 among them (the gradient needs both)"
+    if not isinstance(harmonics, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in harmonics):
+        raise TypeError(f"harmonics={harmonics!r}: {remedy}")
+    if not {0, 1} <= set(harmonics) or len(set(harmonics)) != len(harmonics):
+        raise ValueError(f"harmonics={harmonics!r}: {remedy}")
+    return tuple(int(n) for n in harmonics)
+
+
+class Boxcar(AbstractDemodulator):
+    r"""The plain mean over one whole cycle: $c_n = \frac1K \sum_j s(t_j)\, e^{-in\omega t_j}$.
+
+    Attributes:
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
+
+    Raises:
+        ValueError: harmonics without 0 and 1, or repeated ones.
+    """
+
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Phasors:
+        return _zeros(self.harmonics, s, beta)
+
+    def begin(self, state: Phasors, cycle: Int[Array, ""]) -> Phasors:
+        return jax.tree.map(jnp.zeros_like, state)
+
+    def update(
+        self, state: Phasors, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int
+    ) -> Phasors:
+        new = _products(self.harmonics, s, beta, _turn(tick, ticks, s))
+        return jax.tree.map(lambda total, a: total + a / ticks, state, new)
+
+    def read(self, state: Phasors) -> Phasors:
+        return state
+
+
+class Exponential(AbstractDemodulator):
+    r"""A first-order low-pass, as hardware would build it: $\kappa T\, \dot c_n = -c_n + s(t)\, e^{-in\omega t}$.
+
+    Integrated exactly from tick to tick, and divided by the weight seen so far, so it is unbiased from the start. It
+    never resets; what is left of the other harmonics in it falls as $1 / (2\pi\kappa)$.
+
+    Attributes:
+        cycles: $\kappa$, the time constant in cycles.
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
+
+    Raises:
+        ValueError: `cycles` is not positive; harmonics without 0 and 1, or repeated ones.
+    """
+
+    cycles: Scalar = eqx.field(converter=positive("cycles"), default=5.0)
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
+    independent: ClassVar[bool] = False
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> tuple[Phasors, Array]:
+        return _zeros(self.harmonics, s, beta), jnp.zeros((), s[0].real.dtype)
+
+    def begin(self, state: tuple[Phasors, Array], cycle: Int[Array, ""]) -> tuple[Phasors, Array]:
+        return state
+
+    def update(
+        self,
+        state: tuple[Phasors, Array],
+        s: Layers,
+        beta: Inexact[Array, "..."],
+        tick: Int[Array, ""],
+        ticks: int,
+    ) -> tuple[Phasors, Array]:
+        new = (_products(self.harmonics, s, beta, _turn(tick, ticks, s)), jnp.ones_like(state[1]))
+        gain = -jnp.expm1(-1 / (ticks * self.cycles)).astype(state[1].dtype)
+        return jax.tree.map(lambda old, a: old + gain * (a - old), state, new)
+
+    def read(self, state: tuple[Phasors, Array]) -> Phasors:
+        total, weight = state
+        return jax.tree.map(lambda a: a / weight, total)
+
+
+class Hann(AbstractDemodulator):
+    r"""A Hann window over the last $M$ cycles, read at the end of each.
+
+    $c_n \propto \sum_j w(t_j)\, s(t_j)\, e^{-in\omega t_j}$; the window $w = 1 - \cos(2\pi t / (M T))$ suppresses
+    drifts and slow transients far better than the boxcar does. $M$ staggered windows run side by side; each cycle the
+    oldest is read. The first $M - 1$ readings are of a window cut off, which mixes harmonics: discard them.
+
+    Attributes:
+        cycles: $M$, at least 2.
+        harmonics: which $n$ to read; 0 and 1 are what the gradient needs, -1 measures its error.
+
+    Raises:
+        ValueError: fewer than two cycles; harmonics without 0 and 1, or repeated ones.
+    """
+
+    cycles: int = eqx.field(static=True, default=4)
+    harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
+    fewest_ticks: ClassVar[int] = FEWEST_TICKS
+    independent: ClassVar[bool] = False
+
+    def __check_init__(self):
+        as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")
+
+    @property
+    def warm_up(self) -> int:
+        """The cycles before the first whole window."""
+        return self.cycles - 1
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> tuple[Phasors, Array, Array]:
+        slots = (self.cycles,)
+        return (
+            _zeros(self.harmonics, s, beta, slots),
+            jnp.zeros(slots, s[0].real.dtype),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def begin(self, state: tuple[Phasors, Array, Array], cycle: Int[Array, ""]) -> tuple[Phasors, Array, Array]:
+        totals, weights, _ = state
+        fresh = cycle % self.cycles
+        totals, weights = jax.tree.map(lambda a: a.at[fresh].set(0), (totals, weights))
+        return totals, weights, jnp.asarray(cycle, jnp.int32)
+
+    def update(
+        self,
+        state: tuple[Phasors, Array, Array],
+        s: Layers,
+        beta: Inexact[Array, "..."],
+        tick: Int[Array, ""],
+        ticks: int,
+    ) -> tuple[Phasors, Array, Array]:
+        totals, weights, cycle = state
+        turn = _turn(tick, ticks, s)
+        ages = (cycle - jnp.arange(self.cycles)) % self.cycles + turn
+        window = 1 - jnp.cos(2 * jnp.pi * ages / self.cycles)
+        new = _products(self.harmonics, s, beta, turn)
+        totals = jax.tree.map(
+            lambda total, a: total + window.reshape(-1, *(1,) * a.ndim) * a[None] / ticks, totals, new
+        )
+        return totals, weights + window / ticks, cycle
+
+    def read(self, state: tuple[Phasors, Array, Array]) -> Phasors:
+        totals, weights, cycle = state
+        oldest = (cycle + 1) % self.cycles
+        return jax.tree.map(lambda a: a[oldest] / weights[oldest], totals)
+
+
+class Plateaus(AbstractDemodulator):
+    r"""The activities at the end of each plateau of a `Staircase`: $N$ points of the teaching circle per cycle.
+
+    One tick per plateau. Read as `Points`, so the gradient is the $N$-point estimate taken in time.
+    """
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Points:
+        return Points(
+            activities=tuple(jnp.zeros((ticks, *layer.shape), layer.dtype) for layer in s),
+            teaching=jnp.zeros((ticks, *beta.shape), beta.dtype),
+        )
+
+    def begin(self, state: Points, cycle: Int[Array, ""]) -> Points:
+        return state
+
+    def update(self, state: Points, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Points:
+        return jax.tree.map(lambda old, a: old.at[tick].set(a), state, Points(s, beta))
+
+    def read(self, state: Points) -> Points:
+        return state

@@ -1,0 +1,193 @@
+r"""Readings: what was read off the activities, and the gradient in it.
+
+`Phasors` are Fourier coefficients of the activities, `Points` their values at points of the teaching circle. Both come
+from a demodulator, once per cycle, or are averages of such; both turn into a gradient by a formula of their own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.equilibrium.linear import response_gradient
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.inputs import Inputs
+from oscsim.signals.drive import check_turning
+
+
+class Phasors(eqx.Module):
+    r"""Fourier coefficients $c_n = \langle s(t)\, e^{-i n \omega t} \rangle$ of neurons and teaching signal.
+
+    `phasors[n]` is $c_n$, one complex array (..., batch, neurons) per layer.
+
+    Attributes:
+        activities: for each harmonic, one array per layer.
+        teaching: for each harmonic, the coefficient of $\beta$ itself, read the same way.
+        harmonics: which $n$ are held.
+    """
+
+    activities: tuple[Layers, ...]
+    teaching: tuple[Inexact[Array, "..."], ...]
+    harmonics: tuple[int, ...] = eqx.field(static=True)
+
+    def __getitem__(self, n: int) -> tuple[Any, ...]:
+        return self.activities[self._place(n)]
+
+    def _place(self, n: int) -> int:
+        if n not in self.harmonics:
+            raise ValueError(f"harmonic {n} was not read, only {self.harmonics}: ask the demodulator for it")
+        return self.harmonics.index(n)
+
+    @property
+    def mean(self) -> tuple[Any, ...]:
+        """$c_0$, the free equilibrium where the signal stays below the convergence radius."""
+        return self[0]
+
+    @property
+    def has_image(self) -> bool:
+        """Whether harmonic -1 was read: what stands there measures the error (see `oscsim.error`)."""
+        return -1 in self.harmonics
+
+    def response(self, n: int = 1) -> Layers:
+        r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""
+        a_1 = jnp.asarray(self.teaching[self._place(1)])
+        return tuple(jnp.asarray(c) / per_sample(a_1, c) for c in self[n])
+
+    def image_ratio(self) -> Float[Array, "..."]:
+        r"""$\|c_{-1}\| / \|c_1\|$ of each sample: how much of its response is contamination."""
+        sizes = sample_norm(self[1])
+        return sample_norm(self[-1]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+
+    def over_samples(self) -> "Phasors":
+        """The same, with the teaching signal's coefficients one per sample."""
+        batch = self[0][0].shape[0]
+        teaching = tuple(jnp.broadcast_to(a, (batch,)) for a in self.teaching)
+        return Phasors(self.activities, teaching, self.harmonics)
+
+    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Phasors":
+        """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
+        return jax.tree.map(function, self, *others)
+
+    @property
+    def strength(self) -> Array:
+        """$|a_1|$ relative to the largest coefficient that was read of the teaching signal: how much of it turns."""
+        sizes = jnp.abs(jnp.stack(self.teaching))
+        return sizes[self._place(1)] / jnp.maximum(jnp.max(sizes, axis=0), jnp.finfo(sizes.dtype).tiny)
+
+    def change(self, before: "Phasors") -> Array:
+        """The relative change since another reading, the largest of harmonic 0 and of those that the signal holds."""
+        largest = jnp.max(jnp.abs(jnp.stack(self.teaching)))
+        changes = [
+            jnp.where(
+                (n == 0) | (jnp.max(jnp.abs(a)) > 1e-4 * largest),
+                _relative(norm(jax.tree.map(jnp.subtract, now, then)), norm(now)),
+                0.0,
+            )
+            for n, a, now, then in zip(self.harmonics, self.teaching, self.activities, before.activities, strict=True)
+        ]
+        return jnp.max(jnp.stack(changes))
+
+    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Any:
+        r"""The gradient of the mean loss, from each neuron's $c_0$ and $c_1$ alone.
+
+        $g = -\nabla_\theta\, \frac{d}{d\epsilon} \mathrm{Re}\, \Phi(\theta; x, c_0 + \epsilon \chi, y, \epsilon)$ at
+        $\epsilon = 0$, with $\chi = c_1 / a_1$ and $a_1$ the teaching signal's own first coefficient: one forward-mode
+        derivative, then one reverse-mode gradient. Equal to the demodulated $-\partial\Phi/\partial\theta(t)$.
+        """
+        return response_gradient(network, inputs, self[0], self.response())
+
+
+class Points(eqx.Module):
+    r"""Activities $s_k$ at $N$ points $\beta_k$ of the teaching circle.
+
+    Attributes:
+        activities: one complex array (..., points, batch, neurons) per layer.
+        teaching: $\beta_k$, (..., points), or (..., points, batch) where each sample has its own.
+        by_sample: whether each sample has its own.
+    """
+
+    activities: Layers
+    teaching: Inexact[Array, "..."]
+    by_sample: bool = eqx.field(static=True, default=False)
+
+    @property
+    def _axis(self) -> int:
+        """The axis of the points."""
+        return self.teaching.ndim - 1 - self.by_sample
+
+    @property
+    def mean(self) -> tuple[Any, ...]:
+        """The mean over the circle: the free equilibrium, up to $O(A^N)$."""
+        axis = self._axis
+        return tuple(jnp.mean(layer, axis=axis) for layer in self.activities)
+
+    @property
+    def strength(self) -> Array:
+        """The smallest of the radii relative to the largest."""
+        sizes = jnp.abs(self.teaching)
+        axis = self._axis
+        return jnp.min(sizes, axis=axis) / jnp.maximum(jnp.max(sizes, axis=axis), jnp.finfo(sizes.dtype).tiny)
+
+    @property
+    def has_image(self) -> bool:
+        """Points hold no harmonic of their own that could measure the error."""
+        return False
+
+    def over_samples(self) -> "Points":
+        """The same, with the teaching signal's values one per sample."""
+        points, batch = self.activities[0].shape[:2]
+        teaching = jnp.broadcast_to(self.teaching.reshape(points, -1), (points, batch))
+        return Points(self.activities, teaching, by_sample=True)
+
+    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Points":
+        """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
+
+        def at_front(*arrays):
+            return jnp.moveaxis(function(*(jnp.moveaxis(a, 1, 0) for a in arrays)), 0, 1)
+
+        return jax.tree.map(at_front, self, *others)
+
+    def change(self, before: "Points") -> Array:
+        """The relative change since another reading."""
+        return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
+
+    def gradient(
+        self, network: AbstractNetwork, inputs: Inputs, weights: Any = None, free: Layers | None = None
+    ) -> Any:
+        r"""The gradient of the mean loss, from $N$ points.
+
+        $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Psi}{\partial\theta}(s_k, s_0, \beta_k) / \beta_k$. Its error is
+        $O(A^N)$ at settled points. `weights` replaces the $1/N$ of each point, where one stands for two; `free` is
+        $s_0$, by default the mean of the points.
+        Source: Laborieux & Zenke (2022), eq. (7).
+        """
+        if weights is None:
+            weights = jnp.full(len(self.teaching), 1 / len(self.teaching), network.dtype)
+        heard = self.mean if free is None else free
+        heard = tuple(a.astype(s.dtype) for a, s in zip(heard, self.activities, strict=True))
+
+        def mean(network, clamped):
+            def at_point(s, beta):
+                psi = jax.vmap(network.psi, in_axes=(0, 0, 0, 0, 0 if beta.ndim else None))
+                return jnp.mean((psi(clamped, s, heard, inputs.y, beta) / beta).real)
+
+            return -jnp.sum(weights * jax.vmap(at_point)(self.activities, self.teaching))
+
+        return gradient_of(mean, network, inputs.x)
+
+
+def require_turning(teaching: Any, reading: "Phasors | Points") -> None:
+    """Refuse to read a gradient off a signal that does not turn.
+
+    Raises:
+        ValueError: the signal's own first coefficient is lost in its mean.
+    """
+    check_turning(teaching, reading.strength)
+
+
+def _relative(change: Array, size: Array) -> Array:
+    return change / jnp.maximum(size, jnp.finfo(size.dtype).tiny)

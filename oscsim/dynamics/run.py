@@ -1,0 +1,512 @@
+"""A finished simulation: what was read, how it went, and the gradient in it."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Array, Float
+
+from oscsim.core import checkpoint
+from oscsim.core.arrays import describe, norm, sample_norm
+from oscsim.core.checks import as_count
+from oscsim.core.errors import NotHolomorphicError, NotSettledError
+from oscsim.dynamics.average import Average, accumulated, turns_one_way
+from oscsim.dynamics.demodulation import Reading, require_whole
+from oscsim.dynamics.error_bars import TOLERANCE, GradientError, gradient_and_error, report, response_lag
+from oscsim.dynamics.plan import Plan
+from oscsim.dynamics.readings import Phasors, require_turning
+from oscsim.dynamics.state import Effort, State, Watched
+from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
+from oscsim.equilibrium.linear import DENSE
+from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
+from oscsim.networks.base import AbstractNetwork, Layers, parameters
+from oscsim.networks.inputs import Inputs
+
+
+class Run(eqx.Module):
+    """What `simulate` returns.
+
+    Attributes:
+        network, x, y, teaching, noise: what was run.
+        plan: how it was integrated and read, with every default filled in.
+        first_cycle: number of the first cycle in `phasors`; above 0 where an earlier run was continued.
+        phasors: the readings, with a leading axis over cycles: `run.phasors[1]` is $c_1$, (cycles, batch, neurons) per
+            layer. After `record=Mean()` a single one, the mean. `Points` after a `Staircase`.
+        lock_residual: relative change of the reading in each cycle; 1 in the first.
+        effort: accepted and rejected solver steps of each cycle.
+        watched: samples of a few neurons, (cycles, ticks, watched) per layer: of the last cycle unless more were asked.
+        watched_neurons: their flat indices in each layer.
+        state: where it ended; `simulate(..., start=run)` goes on from there.
+        average: after `record=Mean()`, the mean and what is known of its error; else None.
+        change: how much each sample's response changed in the last cycle, relative to it.
+        until: the error bar that was asked for, if one was.
+        seconds: wall time, compilation included.
+    """
+
+    network: AbstractNetwork
+    x: Any
+    y: Any
+    teaching: Any
+    noise: Any
+    plan: Plan
+    first_cycle: int = eqx.field(static=True)
+    phasors: Reading
+    lock_residual: Float[np.ndarray, " cycles"]
+    effort: Effort
+    watched: Watched | None
+    watched_neurons: tuple[np.ndarray, ...] | None
+    state: State
+    average: Average | None
+    change: Float[np.ndarray, " batch"]
+    until: float | None = eqx.field(static=True)
+    seconds: float = eqx.field(static=True)
+
+    @property
+    def cycles(self) -> int:
+        """How many cycles were run."""
+        return len(self.lock_residual)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the neurons ran away in the last cycle (with `check=False`; otherwise an error was raised)."""
+        return bool(self.state.diverged)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the network was shown; with data that change from cycle to cycle, in the last cycle."""
+        return self.inputs_in(self.first_cycle + self.cycles - 1)
+
+    def inputs_in(self, cycle: int) -> Inputs:
+        """What the network was shown in the cycle of that number."""
+        x = self.x(cycle) if callable(self.x) else self.x
+        y = self.y(cycle) if callable(self.y) else self.y
+        return Inputs.of(self.network, x, y)
+
+    def gradient(
+        self,
+        discard: int | None = None,
+        cumulative: bool = False,
+        *,
+        tolerance: float = TOLERANCE,
+        throw: bool = False,
+    ) -> Any:
+        """The gradient of the mean loss, from the readings averaged over the cycles after the first `discard`.
+
+        With data that change from cycle to cycle, the mean of each cycle's own gradient instead.
+
+        Args:
+            discard: how many cycles at the start to leave out; by default those before the network locked, which
+                `discarded` counts.
+            cumulative: a leading axis of running results, after 1, 2, ... of the kept cycles.
+            tolerance: where the error of the result, `error(discard).total`, is larger, there is a warning that says
+                why and what to do. Not with `cumulative`.
+            throw: raise an error instead.
+
+        Raises:
+            ValueError: `discard` is negative or leaves no cycle; the signal does not turn, so there is no gradient.
+            InexactGradientError: with `throw`, the error is above the tolerance.
+        """
+        readings = self._kept(discard)
+        if cumulative:
+            if self.changing:
+                return _cumulative_means(jax.tree.map(lambda *a: jnp.stack(a), *(g for g, _ in self._each(readings))))
+            return _gradients(self.network, self.inputs, _cumulative_means(readings))
+        gradient, error = self._estimated(discard, in_full=False)
+        report(error, tolerance, throw)
+        return gradient
+
+    def error(self, discard: int | None = None) -> GradientError:
+        """How right `gradient(discard)` is, by the run's own measure (see `GradientError`).
+
+        The lag is computed from the linear response at the run's own state where that is known, else it is estimated
+        from the quadrature. With two cycles or more, `deviation` is the standard deviation of each parameter.
+
+        Raises:
+            ValueError: as `gradient`.
+        """
+        return self._estimated(discard)[1]
+
+    def discarded(self, discard: int | None = None) -> int:
+        """How many cycles at the start `gradient(discard)` leaves out."""
+        if discard is not None:
+            return as_count("discard", discard, 0)
+        if self.average is not None:
+            return int(np.max(self.average.skipped))
+        cut_off = max(0, self.plan.demodulator.warm_up - self.first_cycle)
+        if self.changing or self._recorded - cut_off < 2:
+            return min(cut_off, self._recorded - 1)
+        average = _average(jax.tree.map(lambda a: a[cut_off:], self.phasors), self._changes()[cut_off:], None)
+        return cut_off + int(np.max(average.skipped))
+
+    @property
+    def changing(self) -> bool:
+        """Whether inputs or targets change from cycle to cycle."""
+        return callable(self.x) or callable(self.y)
+
+    @property
+    def _recorded(self) -> int:
+        return jax.tree.leaves(self.phasors)[0].shape[0]
+
+    def _changes(self) -> np.ndarray:
+        """The lock residual of the recorded cycles."""
+        return self.lock_residual[-self._recorded :]
+
+    def _kept(self, discard: int | None) -> Reading:
+        """The readings that count, or an error that says why there are none."""
+        kept = self._recorded
+        if discard is not None and as_count("discard", discard, 0) >= kept:
+            raise ValueError(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
+        first = 0 if self.average is not None else self.discarded(discard)
+        if kept == self.cycles and self.average is None:  # of a mean `simulate` has seen to it
+            require_whole(self.plan.demodulator, first, self.first_cycle)
+        readings = jax.tree.map(lambda a: jnp.asarray(a[first:]), self.phasors)
+        require_turning(self.teaching, readings)
+        return readings
+
+    def _each(self, readings: Reading) -> list[tuple[Any, GradientError]]:
+        """Gradient and error of each reading on its own, with the inputs of its cycle."""
+        count = jax.tree.leaves(readings)[0].shape[0]
+        first = self.first_cycle + self.cycles - count
+        alone = jnp.full(len(self.change), jnp.nan, self.network.dtype)
+        return [
+            _gradient_and_error(
+                self.network,
+                self.inputs_in(first + i),
+                _average(jax.tree.map(lambda a, i=i: a[i : i + 1], readings), np.zeros(1), 0),
+                alone,
+                self.teaching,
+                self.plan,
+                self.noise,
+                None,
+            )
+            for i in range(count)
+        ]
+
+    def _estimated(self, discard: int | None, in_full: bool = True) -> tuple[Any, GradientError]:
+        """Gradient and error over the cycles that count; in full with the lag of the response, and each deviation."""
+        readings = self._kept(discard)
+        if self.changing:
+            return combined(self._each(readings))
+        average = self.average
+        if average is None:
+            kept = jax.tree.leaves(readings)[0].shape[0]
+            average = _average(readings, self._changes()[-kept:], 0)
+            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - kept)
+        lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
+        change = jnp.asarray(self.change, self.network.dtype)
+        gradient, error = _gradient_and_error(
+            self.network, self.inputs, average, change, self.teaching, self.plan, self.noise, lag
+        )
+        count = jax.tree.leaves(readings)[0].shape[0]
+        if in_full and self.average is None and count > 1 and self.plan.demodulator.independent:
+            deviation = _deviation(self.network, self.inputs, readings)
+            error = eqx.tree_at(lambda e: e.deviation, error, deviation, is_leaf=lambda a: a is None)
+        return gradient, error
+
+    def _lag(self, average: Average) -> Any:
+        """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
+        if not turns_one_way_or_unread(average.mean):
+            return None
+        if sum(math.prod(shape) for shape in self.network.shapes) > DENSE:
+            return None  # the quadrature will do: a linear solve per sample would take as long as the run
+        try:
+            found = self.equilibrium
+        except (NotSettledError, NotHolomorphicError):
+            return None
+        return response_lag(self.network, self.inputs, found.potentials, 2 * jnp.pi / self.teaching.period)
+
+    @property
+    def equilibrium(self) -> Equilibrium:
+        r"""The free equilibrium that the neurons rest in, from the run's own mean activities.
+
+        Raises:
+            NotSettledError: left to themselves they would come to rest nowhere.
+        """
+        kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
+        return resting_state(self.network, self.inputs, kept)
+
+    def exact(self) -> Any:
+        """The exact gradient at the state that the neurons rest in.
+
+        Raises:
+            NotSettledError: they rest in none.
+        """
+        return exact_gradient(self.network, self.inputs.x, self.inputs.y, at=self.equilibrium)
+
+    def compare(self, discard: int | None = None) -> "Comparison":
+        """The gradient beside the exact one at the run's own state, and beside its own error bar.
+
+        Raises:
+            NotSettledError: the neurons rest in no free equilibrium.
+            ValueError: as `gradient`.
+        """
+        gradient, error = self._estimated(discard)
+        exact = self.exact()
+        return Comparison(
+            float(cosine(gradient, exact)),
+            float(relative_error(gradient, exact)),
+            {name: float(value) for name, value in per_layer(relative_error, gradient, exact).items()},
+            error,
+        )
+
+    def elsewhere(self) -> tuple[int, ...]:
+        """The samples that rest in another state than settling from rest finds.
+
+        Raises:
+            NotSettledError: the neurons rest in no free equilibrium, or the free network has none.
+        """
+        inputs = self.inputs
+        own, found = self.equilibrium, settle(self.network, inputs.x, inputs.y)
+        apart = jax.tree.map(jnp.subtract, own.activities, found.activities)
+        return tuple(int(i) for i in np.flatnonzero(np.asarray(sample_norm(apart)) > APART))
+
+    @property
+    def loss(self) -> Array:
+        """The mean loss at the mean activities of the last recorded cycle."""
+        inputs = self.inputs
+        s = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
+        return jnp.mean(self.network.loss(inputs.clamped, s, inputs.y))
+
+    @property
+    def equilibrium_residual(self) -> float:
+        r"""How far the last mean activities are from a free equilibrium, $\max|\sigma(\partial\Phi_0/\partial s) - s|$.
+
+        It vanishes with the lock residual while the amplitude is below the convergence radius, and not beyond.
+        """
+        inputs = self.inputs
+        s = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
+        force = self.network.force(inputs.clamped, s, inputs.y, 0.0)
+        moved = [jnp.max(jnp.abs(a - b)) for a, b in zip(self.network.activities(force), s, strict=True)]
+        return float(jnp.max(jnp.stack(moved)))
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The readings as labelled arrays: one variable per layer, with its dimensions, and the settings as attributes.
+
+        `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
+        `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`.
+        """
+        reading = self.phasors
+        if isinstance(reading, Phasors):
+            axis, labels = "harmonic", list(reading.harmonics)
+            layers = [np.stack(a, axis=1) for a in zip(*reading.activities, strict=True)]
+            teaching = np.stack(reading.teaching, axis=1)
+        else:
+            axis, labels = "point", list(range(reading.teaching.shape[1]))
+            layers, teaching = list(reading.activities), reading.teaching
+        numbers = self.first_cycle + 1 + np.arange(self.cycles)
+        kept = numbers if len(teaching) == self.cycles else numbers[-1:]
+        teaching = np.asarray(teaching)
+        own = ("sample",) if teaching.ndim > 2 else ()  # an amplitude for each sample
+        variables: dict[str, Any] = {"teaching": (("cycle", axis, *own), teaching)}
+        for number, layer in enumerate(layers, start=1):
+            neurons = [f"neuron_{number}" + (f"_{i}" if layer.ndim > 4 else "") for i in range(layer.ndim - 3)]
+            variables[f"layer_{number}"] = (("cycle", axis, "sample", *neurons), np.asarray(layer))
+        variables["lock_residual"] = ("cycle_run", self.lock_residual)
+        variables["accepted_steps"] = ("cycle_run", self.effort.accepted)
+        variables["rejected_steps"] = ("cycle_run", self.effort.rejected)
+        return xarray.Dataset(
+            variables,
+            coords={"cycle": kept, "cycle_run": numbers, axis: labels},
+            attrs={
+                "network": describe(self.network),
+                "teaching": describe(self.teaching),
+                "noise": describe(self.noise),
+                "plan": describe(self.plan),
+                "period": float(self.teaching.period),
+                "time_unit": "tau",
+                "seconds": self.seconds,
+            },
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to one file, complete or not at all; `Run.load` reads it back.
+
+        Raises:
+            ValueError: something in it cannot be written, such as a lambda; the message names it.
+            OSError: the folder cannot be written.
+        """
+        return checkpoint.save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Run":
+        """Read a run that `save` wrote.
+
+        Raises:
+            ValueError: the file is truncated, or is not a saved run.
+        """
+        return checkpoint.load(path, expect=Run)
+
+    def __str__(self) -> str:
+        steps = int(np.sum(self.effort.accepted))
+        rejected = int(np.sum(self.effort.rejected))
+        batch = self.state.potentials[0].shape[0]
+        layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
+        lock = float(self.lock_residual[-1])
+        how = f"{steps} steps of {type(self.plan.solver).__name__}"
+        lines = [
+            f"Run of {self.cycles} cycles" + (f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""),
+            f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
+            f"  inputs    {batch} samples, mean loss {float(self.loss):.4g}",
+            f"  teaching  {describe(self.teaching)}",
+            *([] if self.noise is None else [f"  noise     {describe(self.noise)}"]),
+            f"  effort    {how}, {rejected} rejected, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
+            f"  lock      residual {lock:.2g} in the last cycle",
+        ]
+        return "\n".join([lines[0], *(f"  {line}" for line in self.verdict), *lines[1:]])
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """How right the gradient is, why not, and which state it belongs to: a sentence each."""
+        if self.diverged:
+            return (f"DIVERGED in cycle {int(self.state.cycle) + 1}: there is no gradient",)
+        try:
+            error = self.error()
+        except ValueError as refused:  # a signal that does not turn
+            return (f"no gradient: {refused}",)
+        found = [str(error)]
+        left_out = self.discarded()
+        if left_out:
+            found.append(f"{left_out} of {self.cycles} cycles left out: the network had not locked")
+        if self.until is not None:
+            reached = float(error.total) <= self.until
+            found.append(
+                f"asked for {100 * self.until:g} %: "
+                + ("reached" if reached else f"not reached in {self.cycles} cycles")
+            )
+        try:
+            elsewhere = self.elsewhere()
+        except NotSettledError:
+            found.append("its mean is no free equilibrium: not locked, or past the convergence radius")
+        else:
+            if elsewhere:
+                found.append(
+                    f"{_listed_samples(elsewhere)} in another state than settling from rest finds: compare with "
+                    "run.exact(), which is taken there"
+                )
+        return tuple(found)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equilibrium:
+    """The free equilibrium of neurons whose mean activities were read: the one there, or where they would come to rest.
+
+    Raises:
+        NotSettledError: they would come to rest nowhere.
+    """
+    real = tuple(a.real for a in mean)
+    u = network.force(inputs.clamped, real, inputs.y, jnp.zeros((), network.dtype))
+    try:
+        return state_at(network, inputs, u)
+    except NotSettledError:
+        return settle(network, inputs.x, inputs.y, start=u, method="flow")
+
+
+class Comparison(NamedTuple):
+    """A gradient beside the exact one at the same state.
+
+    Attributes:
+        cosine: between the two.
+        relative_error: the norm of the difference over that of the exact one.
+        per_array: the same for each array of parameters, by name.
+        error: what the estimate says of itself.
+    """
+
+    cosine: float
+    relative_error: float
+    per_array: dict[str, float]
+    error: GradientError
+
+    def __str__(self) -> str:
+        bar = float(self.error.total)
+        return f"cosine {self.cosine:.6f}, relative error {self.relative_error:.2g}, by its own measure {bar:.2g}"
+
+
+APART = 1e-3
+"""States whose activities differ by more than this, in the Euclidean norm of a sample, are two."""
+
+
+def _listed_samples(numbers: tuple[int, ...]) -> str:
+    """`sample 3 rests`, or `samples 1, 2 and 5 more rest`."""
+    if len(numbers) == 1:
+        return f"sample {numbers[0]} rests"
+    shown = ", ".join(map(str, numbers[:3]))
+    return f"samples {shown}{f' and {len(numbers) - 3} more' if len(numbers) > 3 else ''} rest"
+
+
+def turns_one_way_or_unread(reading: Any) -> bool:
+    """Whether nothing was read that speaks against a signal of positive frequencies."""
+    return not reading.has_image or bool(turns_one_way(reading))
+
+
+def combined(each: list[tuple[Any, GradientError]]) -> tuple[Any, GradientError]:
+    """The mean of gradients of different inputs, and its error: contaminations are independent, all else adds up."""
+    gradient = jax.tree.map(lambda *a: jnp.mean(jnp.stack(a), axis=0), *(g for g, _ in each))
+    size = jnp.maximum(norm(gradient), jnp.finfo(norm(gradient).dtype).tiny)
+    weights = jnp.stack([norm(g) for g, _ in each]) / (len(each) * size)
+    errors = jax.tree.map(lambda *a: jnp.stack(a), *(e for _, e in each))
+    last = each[-1][1]
+    spread = jnp.sqrt(jnp.sum((weights * errors.contamination) ** 2))
+    rest = (jnp.sum(weights * part) for part in (errors.lag, errors.steps, errors.asymmetry))
+    image = jnp.max(errors.per_sample, axis=0)
+    return gradient, eqx.tree_at(
+        lambda e: (e.contamination, e.lag, e.steps, e.asymmetry, e.per_sample), last, (spread, *rest, image)
+    )
+
+
+@eqx.filter_jit
+def _average(readings: Reading, changes: Any, discard: Any) -> Average:
+    """The average of readings, (cycles, ...)."""
+    empty = Average.empty(jax.tree.map(lambda a: a[0], readings))
+
+    def one(average, numbered):
+        age, reading, change = numbered
+        change = jnp.asarray(change, average.quality.dtype)
+        return accumulated(average, reading, change, age, discard), None
+
+    count = len(jax.tree.leaves(readings)[0])
+    return jax.lax.scan(one, empty, (jnp.arange(count), readings, jnp.asarray(changes)))[0]
+
+
+_gradient_and_error = eqx.filter_jit(gradient_and_error)
+"""`gradient_and_error`, compiled."""
+
+
+@eqx.filter_jit
+def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Any:
+    r"""$\sqrt{\sum_m (g_m - \bar g)^2 / (M (M - 1))}$ of the gradients in the $M$ readings, one at a time."""
+    count = len(jax.tree.leaves(readings)[0])
+    nothing = jax.tree.map(jnp.zeros_like, parameters(network))
+
+    def add(carry, numbered):
+        mean, squares = carry
+        number, reading = numbered
+        gradient = reading.gradient(network, inputs)
+        new = jax.tree.map(lambda m, g: m + (g - m) / (number + 1), mean, gradient)
+        squares = jax.tree.map(lambda s, m, n, g: s + (g - m) * (g - n), squares, mean, new, gradient)
+        return (new, squares), None
+
+    _, squares = jax.lax.scan(add, (nothing, nothing), (jnp.arange(count), readings))[0]
+    return jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / (count * (count - 1))), squares)
+
+
+def _cumulative_means(tree: Any) -> Any:
+    """The mean of the first 1, 2, ... entries along the leading axis."""
+    return jax.tree.map(
+        lambda a: (
+            jnp.cumsum(a, axis=0) / jnp.arange(1, len(a) + 1, dtype=a.real.dtype).reshape(-1, *(1,) * (a.ndim - 1))
+        ),
+        tree,
+    )
+
+
+@eqx.filter_jit
+def _gradients(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Any:
+    """The gradient in each of many readings, one at a time: memory as for one."""
+    return jax.lax.map(lambda reading: reading.gradient(network, inputs), readings)

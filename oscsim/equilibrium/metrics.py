@@ -1,0 +1,99 @@
+"""How close an estimate comes to the exact gradient: metrics on pytrees of parameters.
+
+They take gradients, or whole `Estimate`s: two of those say where they belong to different states, which bare gradients
+cannot.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from oscsim.core.arrays import is_traced, norm
+from oscsim.networks.base import named
+
+Gradient: TypeAlias = PyTree[Array | np.ndarray]
+"""Arrays as in a network's parameters, on the device or on the host; or an `Estimate`, which holds such."""
+
+APART = 1e-2
+"""Two free states whose activities differ by more than this, in the Euclidean norm of a sample, are not the same."""
+
+
+def cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
+    r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction."""
+    estimate, exact = _gradients(estimate, exact)
+    inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True))
+    return jnp.clip(inner / (norm(estimate) * norm(exact)), -1, 1)
+
+
+def relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
+    r"""$\|a - b\| / \|b\|$ over all parameters together."""
+    estimate, exact = _gradients(estimate, exact)
+    pairs = zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True)
+    return norm([a - b for a, b in pairs]) / norm(exact)
+
+
+def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
+    r"""$\|a\| / \|b\|$ over all parameters together: above 1 the estimate is too long."""
+    estimate, exact = _gradients(estimate, exact)
+    return norm(estimate) / norm(exact)
+
+
+def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
+    """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
+    estimate, exact = _gradients(estimate, exact)
+    return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
+
+
+def _gradients(estimate: Any, exact: Any) -> tuple[Gradient, Gradient]:
+    """The two gradients; of estimates, with a warning where they belong to different states."""
+    # a gradient is a network too, whose `activities` is a method
+    states = [s if isinstance(s := getattr(v, "activities", None), tuple) else None for v in (estimate, exact)]
+    if all(state and not is_traced(state) for state in states):
+        squares = [
+            np.sum((np.asarray(a) - np.asarray(b)).reshape(len(a), -1) ** 2, axis=1)
+            for a, b in zip(*states, strict=True)
+            if np.shape(a) == np.shape(b)
+        ]
+        distances = np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros(0)
+        apart = np.flatnonzero(distances > APART)
+        if apart.size:
+            warnings.warn(
+                f"sample {apart[0]} rests in another state in one estimate than in the other ({apart.size} of "
+                f"{len(distances)} do): their gradients are of different losses; compare with exact_gradient(..., "
+                "at=run), or start both from 'settled'",
+                stacklevel=3,
+            )
+    found = tuple(
+        getattr(v, "gradient", v) if s is not None else v for v, s in zip((estimate, exact), states, strict=True)
+    )
+    _require_same(*found)
+    return found
+
+
+def _require_same(estimate: Gradient, exact: Gradient) -> None:
+    for name, tree in {"estimate": estimate, "exact": exact}.items():
+        if not all(eqx.is_array_like(leaf) for leaf in jax.tree.leaves(tree)):
+            raise TypeError(f"{name}={tree!r}: give a gradient, a pytree of arrays")
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (estimate, exact)]
+    if shapes[0] != shapes[1] or not shapes[0]:
+        raise ValueError(
+            f"estimate has shapes {shapes[0]}, exact has {shapes[1]}: compare gradients of the same network (of a "
+            "cumulative gradient, one row at a time or under jax.vmap)"
+        )
+
+
+@eqx.filter_jit
+def errors_of(gradient: Any, exact: Any) -> tuple[Any, Any]:
+    r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
+
+    def unit(tree):
+        size = norm(tree)
+        return jax.tree.map(lambda a: a / size, tree)
+
+    return relative_error(gradient, exact), relative_error(unit(gradient), unit(exact)) ** 2 / 2

@@ -1,0 +1,115 @@
+"""The teaching signal and its reader as they would be built."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int, Real
+
+from oscsim.core.arrays import Scalar
+from oscsim.core.checks import scalar
+from oscsim.dynamics.demodulation import AbstractDemodulator, Reading
+from oscsim.hardware.precision import not_negative, rounded
+from oscsim.networks.base import Layers
+from oscsim.signals.teaching import AbstractTeaching, signal_during
+
+
+class DistortedTeaching(AbstractTeaching):
+    r"""A teaching signal with harmonic distortion, a phase error, and a leak of one quadrature into the other.
+
+    $\beta'(t) = e^{i\varphi} \left(\beta(t) + \sum_{n \ge 2} d_n\, \beta(n t) + \epsilon\, \overline{\beta(t)}
+    \right)$. Harmonics leave the estimate exact to first order in the amplitude; the image $\epsilon$, a negative
+    frequency as quadratures of unequal gain make it, biases it by $O(A^2)$ as `Cosine` does. The phase is harmless
+    where the demodulator reads the signal itself; for a phase that it does not know see `ImperfectDemodulator`. A real
+    signal stays real: the phase shifts its time, and it has no image.
+
+    Attributes:
+        teaching: the ideal.
+        harmonics: $(d_2, d_3, ...)$, relative to the signal.
+        phase: $\varphi$, in radians.
+        image: $\epsilon$, relative.
+
+    Raises:
+        ValueError: numbers that are not finite.
+    """
+
+    teaching: Callable
+    harmonics: tuple[Scalar, ...] = eqx.field(
+        default=(), converter=lambda values: tuple(scalar("harmonics")(v) for v in values)
+    )
+    phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
+    image: Scalar = eqx.field(converter=scalar("image"), default=0.0)
+
+    @property
+    def period(self) -> Scalar:
+        """The period of the signal itself."""
+        return self.teaching.period  # type: ignore[attr-defined]
+
+    @property
+    def points(self) -> int | None:
+        """The plateaus of the signal itself."""
+        return getattr(self.teaching, "points", None)
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
+        return self._distorted(self.teaching, t)
+
+    def during(self, cycle: Any) -> Callable:
+        """The signal within the cycle of that number, counted from 0."""
+        signal = signal_during(self.teaching, cycle)
+        return lambda t: self._distorted(signal, t)
+
+    def _distorted(self, signal: Callable, t: Array) -> Array:
+        is_complex = jnp.iscomplexobj(signal(t))
+        t = t if is_complex else t + self.phase * self.period / (2 * math.pi)
+        beta = signal(t)
+        image = self.image * jnp.conj(beta) if is_complex else 0.0
+        for n, part in enumerate(self.harmonics, start=2):
+            beta += part * signal(jnp.mod(n * t, self.period))
+        return (beta + image) * jnp.exp(1j * self.phase) if is_complex else beta
+
+
+class ImperfectDemodulator(AbstractDemodulator):
+    r"""A demodulator with a converter of finite resolution, and a reference that is out of phase.
+
+    It sees real and imaginary part of the activities at the nearest multiple of `resolution`, and takes the teaching
+    signal for $\beta e^{i\varphi}$: the response $c_1 / a_1$ is turned by $-\varphi$, and the gradient, its real part,
+    comes out as $\cos\varphi$ of itself plus $\sin\varphi$ of the quadrature component.
+
+    Attributes:
+        demodulator: the ideal.
+        resolution: the step, in units of the activity; 0 for none.
+        phase: $\varphi$, in radians.
+
+    Raises:
+        ValueError: a negative resolution, a phase that is not finite.
+    """
+
+    demodulator: AbstractDemodulator
+    resolution: Scalar = eqx.field(converter=not_negative("resolution"), default=0.0)
+    phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
+
+    @property
+    def fewest_ticks(self) -> int:
+        """As the ideal needs them."""
+        return self.demodulator.fewest_ticks
+
+    @property
+    def warm_up(self) -> int:
+        """As the ideal needs it."""
+        return self.demodulator.warm_up
+
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
+        return self.demodulator.init(s, beta, ticks)
+
+    def begin(self, state: Any, cycle: Int[Array, ""]) -> Any:
+        return self.demodulator.begin(state, cycle)
+
+    def update(self, state: Any, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Any:
+        seen = tuple(rounded(layer, self.resolution) for layer in s)
+        reference = beta * jnp.exp(1j * self.phase).astype(beta.dtype)
+        return self.demodulator.update(state, seen, reference, tick, ticks)
+
+    def read(self, state: Any) -> Reading:
+        return self.demodulator.read(state)

@@ -1,0 +1,122 @@
+"""The convolutional architectures of the paper, for images of 32 by 32 pixels, at any width.
+
+Kernels of 3 by 3, pooling by 2, holomorphic tanh of slope 1 and width 2, weights from a truncated normal of standard
+deviation 1/sqrt(fan in).
+
+Source: Laborieux & Zenke (2022), section 4, and the settings that the authors published beside their code.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Key
+
+from oscsim.core.checks import require_positive
+from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
+from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
+from oscsim.networks.pooling import SoftmaxPooling
+
+__all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
+
+IMAGE = (32, 32, 3)
+FOUR = ((128, "SAME", True), (256, "SAME", True), (512, "SAME", True), (512, "VALID", True))
+SIX = (
+    (128, "SAME", True), (128, "SAME", False), (256, "SAME", True), (256, "VALID", False), (512, "SAME", True),
+    (512, "VALID", False),
+)  # fmt: skip
+"""Channels at full width, padding, and whether it is pooled, of each layer."""
+
+
+def vgg4(
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
+) -> ConvolutionalNetwork:  # fmt: skip
+    """Four convolutions of 128, 256, 512 and 512 channels, each pooled, and a dense readout: Table 2.
+
+    Args:
+        classes: of the readout.
+        width: what the channels are multiplied by; 1 is the paper's network.
+        temperature: of the softmax pooling; 1 if not given.
+        pooling: another pooling by 2 instead, such as `MaxPooling()`.
+        activation: another one than `HoloTanh(a=1.0, width=2.0)`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
+        key: for the weights.
+
+    Raises:
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
+    """
+    return ConvolutionalNetwork(
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
+    )
+
+
+def vgg6(
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
+) -> ConvolutionalNetwork:  # fmt: skip
+    """Six convolutions of 128, 128, 256, 256, 512 and 512 channels, every other pooled: Fig. 4.
+
+    The paper's gradients (Figs. 4a and b) have temperature 1, its learning curves (Fig. 4c) temperature 10; both
+    figures compare with `pooling=MaxPooling(), activation=HardTanh(width=2.0)`.
+
+    Args:
+        classes: of the readout.
+        width: what the channels are multiplied by; 1 is the paper's network.
+        temperature: of the softmax pooling; 1 if not given.
+        pooling: another pooling by 2 instead, such as `MaxPooling()`.
+        activation: another one than `HoloTanh(a=1.0, width=2.0)`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
+        key: for the weights.
+
+    Raises:
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
+    """
+    return ConvolutionalNetwork(
+        _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
+    )
+
+
+def vgg4_feedforward(
+    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
+    activation: Any = None, products: str | None = None, key: Key[Array, ""],
+) -> ConvolutionalFeedForwardNetwork:  # fmt: skip
+    """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
+
+    Args:
+        classes: of the readout.
+        width: what the channels are multiplied by; 1 is the paper's network.
+        temperature: of the softmax pooling; 1 if not given.
+        pooling: another pooling by 2 instead, such as `MaxPooling()`.
+        activation: another one than `ReLU()`.
+        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalFeedForwardNetwork`.
+        key: for the weights; those of `vgg4` with the same key.
+
+    Raises:
+        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
+            pooling; unknown products.
+    """
+    return ConvolutionalFeedForwardNetwork(
+        _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
+    )
+
+
+def _stack(
+    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float | None, pooling: Any
+) -> tuple[Convolution, ...]:
+    """From channels at full width, padding, and whether it is pooled, of each layer."""
+    if pooling is not None and temperature is not None:
+        raise ValueError(f"temperature={temperature} is that of the softmax pooling, not of {pooling!r}: leave it out")
+    pool = SoftmaxPooling(2, 1.0 if temperature is None else temperature) if pooling is None else pooling
+    return tuple(
+        Convolution(_channels(channels, width), padding=padding, pooling=pool if pooled else None)
+        for channels, padding, pooled in layers
+    )
+
+
+def _channels(channels: int, width: float) -> int:
+    require_positive("width", width)
+    found = round(channels * width)
+    if found < 1:
+        raise ValueError(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
+    return found

@@ -1,0 +1,68 @@
+"""What the finite period does to the gradient that a lock-in reads."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from oscsim.core.checks import as_scalar
+from oscsim.equilibrium import Equilibrium
+from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Inputs
+from oscsim.signals.drive import check_drive
+from oscsim.signals.teaching import Rotating
+
+
+def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
+    r"""The gradient that an ideal lock-in reads at this period: `Phasors.gradient` of $c_0$ and $\chi(2\pi/T)$.
+
+    Args:
+        net: a holomorphic network.
+        x: inputs, (batch, ...).
+        y: targets, (batch,) labels or (batch, classes).
+        period: $T$ of the teaching signal, in units of time.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
+
+    Returns:
+        A pytree like `parameters(net)`.
+
+    Raises:
+        NotSettledError: the free network has no stable state, or none at `at`.
+        NotHolomorphicError: the network declares itself non-holomorphic.
+        ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+    """
+    check_drive(net, Rotating(1.0, period), warn=False)
+    inputs, free = free_state(net, x, y, at)
+    return _gradient_at(net, inputs, free, period)
+
+
+def _gradient_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: Any) -> Any:
+    chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
+    return gradient_read(net, inputs, free.activities, chi)
+
+
+def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
+    r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
+
+    $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.
+
+    Args:
+        net: a holomorphic network.
+        x: inputs, (batch, ...).
+        y: targets, (batch,) labels or (batch, classes).
+        period: $T$ of the teaching signal, in units of time.
+        at: the state that is meant, an `Equilibrium`, potentials or a `Run`; by default the one that `settle` finds.
+
+    Returns:
+        A pytree like `parameters(net)`.
+
+    Raises:
+        NotSettledError: the free network, or the adjoint, does not settle.
+        NotHolomorphicError: the network declares itself non-holomorphic.
+        ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+    """
+    check_drive(net, Rotating(1.0, period), warn=False)
+    inputs, free = free_state(net, x, y, at)
+    exact = exact_at(net, inputs, free)
+    return jax.tree.map(jnp.subtract, _gradient_at(net, inputs, free, period), exact)

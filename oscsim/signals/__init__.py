@@ -1,0 +1,30 @@
+"""What acts on the neurons from outside: the teaching signal that turns at the output, and the noise."""
+
+from oscsim.signals.coloured import OrnsteinUhlenbeck
+from oscsim.signals.multiplicative import Multiplicative
+from oscsim.signals.noise import AbstractForcing, AbstractNoise, AbstractReadoutNoise, AbstractTeachingNoise
+from oscsim.signals.readout import ReadoutNoise
+from oscsim.signals.step import StepNoise
+from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.signals.teaching_noise import TeachingNoise
+from oscsim.signals.white import WhiteNoise
+
+__all__ = [
+    "AbstractForcing",
+    "AbstractNoise",
+    "AbstractReadoutNoise",
+    "AbstractTeaching",
+    "AbstractTeachingNoise",
+    "Adaptive",
+    "Constant",
+    "Cosine",
+    "Multiplicative",
+    "Onset",
+    "OrnsteinUhlenbeck",
+    "ReadoutNoise",
+    "Rotating",
+    "Staircase",
+    "StepNoise",
+    "TeachingNoise",
+    "WhiteNoise",
+]

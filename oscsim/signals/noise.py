@@ -1,0 +1,225 @@
+r"""What every noise is: where it acts, what it draws in a step, and which solvers it may be given to.
+
+There are three places to disturb. A forcing acts on the potentials, $\tau\, du = (-u + \partial\Phi/\partial s)\, dt +
+g(s)\, dX$; a teaching noise acts on $\beta(t)$; a readout noise acts on what the demodulator sees. Each has a base
+class here, and a noise of your own is one small class below one of them. Several act together as a tuple.
+
+Randomness comes from one key, folded with the cycle's index, the noise's place in the tuple, the step's number and the
+sample's index. So a run that is resumed goes on with the same noise bit for bit, and neither the size of the batch nor
+the noises that follow in the tuple change what a sample receives; but for `StepNoise` in the iterations of `Phases` and
+`Classic`, which is drawn for a batch as a whole.
+"""
+
+import abc
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Inexact, Key, Real
+
+from oscsim.core.checks import require_key
+from oscsim.networks.base import Layers
+
+Quadratures: TypeAlias = Literal["real", "both", "circular"]
+
+SOLVERS = (diffrax.Euler, diffrax.Heun, diffrax.ShARK, diffrax.SRA1)
+"""Those whose order under noise is proven, and measured in the tests.
+
+| solver | strong order | weak order | forces per step | multiplicative noise |
+|---|---|---|---|---|
+| `Euler` (Euler-Maruyama) | 1 | 1 | 1 | Ito, strong order 1/2 |
+| `Heun` | 1 | 2 | 2 | Stratonovich, strong order 1/2; 1 where each noise drives its own neuron alone |
+| `ShARK`, `SRA1` | 3/2 | 2 | 2 | refused |
+
+for additive white noise. Sources: Kloeden & Platen (1992), sections 10.2 and 14.1; Rössler, SIAM J. Numer. Anal. 48,
+922 (2010); Foster, dos Reis & Strange, SIAM J. Sci. Comput. 46, A500 (2024).
+"""
+
+
+class Increment(NamedTuple):
+    r"""What a forcing adds over one step: $\Delta X = \int dX$, for each layer an array that fits (batch, neurons).
+
+    Attributes:
+        real: the real part, which drives the real part of the potentials.
+        imag: the imaginary part, or None where there is none.
+    """
+
+    real: Layers
+    imag: Layers | None
+
+
+class Draw(NamedTuple):
+    r"""A step of a forcing: its own state at the end of the step, and what it did meanwhile.
+
+    Attributes:
+        state: the forcing's state at the end of the step.
+        increment: $\Delta X$.
+        area: $H = \frac1h \int (X_t - X_{t_0} - \frac{t - t_0}{h} \Delta X)\, dt$, the space-time Lévy area, where it
+            was asked for.
+    """
+
+    state: Any
+    increment: Increment
+    area: Increment | None
+
+
+class AbstractNoise(eqx.Module):
+    """A disturbance of a run; see the three kinds below."""
+
+    @abc.abstractmethod
+    def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
+        """Refuse a solver or a step (in units of time) with which the noise would not be what it says.
+
+        Raises:
+            ValueError: names the argument, its value and the remedy.
+        """
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""], u: Layers) -> Any:
+        """The noise's own state at the start, in its stationary distribution; None where it has none."""
+
+    @abc.abstractmethod
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Any:
+        """All random numbers of one step (of one tick, for a readout noise), as a pytree of arrays.
+
+        Those of many steps are drawn in one go, which is several times faster than one by one. `u` shows the shapes;
+        `area` says whether the solver needs space-time Lévy areas.
+        """
+
+
+class AbstractForcing(AbstractNoise):
+    r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$."""
+
+    @abc.abstractmethod
+    def draw(self, state: Any, random: Any, step: Real[Array, ""], area: bool) -> Draw:
+        """What the noise does in the next step, from that step's random numbers."""
+
+    @abc.abstractmethod
+    def amplitude(self, s: Layers) -> Layers | None:
+        """$g(s)$, one complex array per layer; None for additive noise, where it is 1."""
+
+    @abc.abstractmethod
+    def spectrum(self, omega: Any) -> Array:
+        r"""The two-sided power spectral density of $dX/dt$ at the angular frequency `omega`, at $g = 1$.
+
+        $S(\omega) = \int E[\xi(t) \overline{\xi(0)}]\, e^{-i\omega t}\, dt$ of the forcing $\xi = dX/dt$ on one neuron,
+        in (units of the potential)² times time.
+        """
+
+
+class AbstractTeachingNoise(AbstractNoise):
+    r"""A noise on the teaching signal, the same for all samples."""
+
+    @abc.abstractmethod
+    def draw(self, state: Any, random: Any, step: Real[Array, ""]) -> Any:
+        """The state during the next step, from that step's random numbers."""
+
+    @abc.abstractmethod
+    def signal(self, state: Any, teaching: Any, t: Real[Array, ""], period: Real[Array, ""]) -> Inexact[Array, "..."]:
+        r"""$\beta(t)$ as disturbed, from the undisturbed function of time `teaching`."""
+
+
+class AbstractReadoutNoise(AbstractNoise):
+    """A noise on what the demodulator sees; the neurons feel nothing of it."""
+
+    @abc.abstractmethod
+    def reading(self, random: Any, s: Layers) -> Layers:
+        """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
+
+
+def as_noises(noise: Any) -> tuple[AbstractNoise, ...]:
+    """One noise, several of them, or None, as a tuple.
+
+    Raises:
+        TypeError: something in it is no noise.
+    """
+    noises = () if noise is None else tuple(noise) if isinstance(noise, (tuple, list)) else (noise,)
+    for one in noises:
+        if not isinstance(one, (AbstractForcing, AbstractTeachingNoise, AbstractReadoutNoise)):
+            raise TypeError(f"noise={one!r}: use an instance of a noise, such as WhiteNoise(0.1), or a tuple of them")
+    return noises
+
+
+def require_noise_key(noises: tuple[AbstractNoise, ...], key: Any) -> None:
+    """Refuse noise without a key.
+
+    Raises:
+        ValueError: there is no key.
+        TypeError: the key is none, such as a bare seed.
+    """
+    if noises and key is None:
+        raise ValueError("key is None: noise needs a random key, such as jax.random.key(0)")
+    if key is not None:
+        require_key(key)
+
+
+def is_srk(solver: Any) -> bool:
+    """Whether the solver is a stochastic Runge-Kutta one, which needs space-time Lévy areas and additive noise."""
+    return isinstance(solver, diffrax.AbstractSRK)
+
+
+def check_noises(
+    noises: tuple[AbstractNoise, ...],
+    solver: diffrax.AbstractSolver,
+    step: float | None,
+    time_constants: tuple[Array, ...],
+) -> None:
+    """Refuse a solver without a proven order under these noises, and what each of them refuses.
+
+    A traced step (None) goes unchecked.
+
+    Raises:
+        ValueError: names the argument, its value and the remedy.
+    """
+    forced = any(isinstance(noise, AbstractForcing) for noise in noises)
+    if is_srk(solver) and not forced:
+        raise ValueError(f"solver={solver!r} is for noise on the potentials, and there is none: use diffrax.Heun()")
+    if forced and not isinstance(solver, SOLVERS):
+        names = ", ".join(f"diffrax.{kind.__name__}()" for kind in SOLVERS)
+        raise ValueError(f"solver={solver!r} has no proven order under noise: use one of {names}")
+    for noise in noises:
+        noise.check(solver, math.nan if step is None else step, time_constants)
+
+
+def check_quadratures(value: Any) -> None:
+    """Refuse what names no choice of quadratures."""
+    if value not in ("real", "both", "circular"):
+        raise ValueError(
+            f"quadratures={value!r}: use 'real', 'both' (each of full intensity) or 'circular' (each of half the power)"
+        )
+
+
+def normals(key: Key[Array, ""], u: Layers, count: int, shared: bool) -> list[Layers]:
+    """`count` independent sets of standard normal numbers, one (batch, neurons) array per layer; (1, ...) if shared.
+
+    Each sample has a key of its own, folded with its index: its numbers do not depend on the batch around it.
+    """
+    shapes = [layer.shape[1:] for layer in u]
+    sizes = [math.prod(shape) for shape in shapes]
+    batch = 1 if shared else u[0].shape[0]
+
+    def of_sample(index):
+        return jax.random.normal(jax.random.fold_in(key, index), (count, sum(sizes)), u[0].real.dtype)
+
+    flat = jax.vmap(of_sample)(jnp.arange(batch, dtype=jnp.uint32))
+    ends = np.cumsum(sizes)[:-1]
+    return [
+        tuple(
+            part.reshape(batch, *shape) for part, shape in zip(jnp.split(flat[:, i], ends, axis=1), shapes, strict=True)
+        )
+        for i in range(count)
+    ]
+
+
+def scaled(layers: Layers, factor: Float[Array, ""]) -> Layers:
+    """Every layer times a number, in the layer's precision."""
+    return tuple(layer * factor.astype(layer.dtype) for layer in layers)
+
+
+def quadrature_share(quadratures: Quadratures) -> tuple[int, float]:
+    """How many quadratures are driven, and the part of the power in each of them."""
+    return {"real": (1, 1.0), "both": (2, 1.0), "circular": (2, 0.5)}[quadratures]

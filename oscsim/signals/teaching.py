@@ -1,0 +1,348 @@
+r"""Teaching signals: $\beta(t)$, what turns at the output and nudges it towards the target.
+
+A signal is any module with a `period` and a call `signal(t)` for $0 \le t \le T$; time restarts at every cycle, so the
+phase never drifts. Two more attributes are read where present: `points`, the number of plateaus of a piecewise
+constant signal, and `during(cycle)`, the signal within the cycle of that number, for one that changes with the cycles.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact, Int, Real
+
+from oscsim.core.arrays import Scalar, complex_of, is_traced
+from oscsim.core.checks import as_count, as_real, positive, require_positive, scalar
+
+
+def as_amplitude(value: Any) -> Array:
+    """A positive amplitude, or one per sample."""
+    value = as_real("amplitude", value)
+    if value.ndim == 0:
+        require_positive("amplitude", value)
+    return value
+
+
+class AbstractTeaching(eqx.Module):
+    r"""A periodic teaching signal $\beta(t)$, complex or real."""
+
+    period: eqx.AbstractVar[Scalar]
+
+    one_way: ClassVar[bool | None] = None
+    """Whether it turns one way, with positive frequencies alone; None: that is seen from what was read of it."""
+
+    @abc.abstractmethod
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        r"""$\beta(t)$ for $0 \le t \le T$: one number for all samples."""
+
+
+class Rotating(AbstractTeaching):
+    r"""A teaching signal that turns in the complex plane: $\beta(t) = A e^{i(2\pi t/T + \varphi)}$.
+
+    Only positive frequencies, so every harmonic of the response is an exact power of `amplitude`.
+
+    Attributes:
+        amplitude: $A > 0$, dimensionless. Below the convergence radius of the network (see `suggest`).
+        period: $T$, in units of the neurons' time constant.
+        phase: $\varphi$, in radians.
+
+    Raises:
+        ValueError: amplitude or period are not positive.
+
+    Source: Laborieux & Zenke (2022), section 4.
+    """
+
+    one_way: ClassVar[bool | None] = True
+
+    # arrays, so that a changed number does not recompile
+    amplitude: Scalar = eqx.field(converter=positive("amplitude"))
+    period: Scalar = eqx.field(converter=positive("period"))
+    phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
+
+
+class Tuning(eqx.Module):
+    """Where the amplitudes of an `Adaptive` signal stand, between two cycles.
+
+    Attributes:
+        amplitude: of each sample.
+        age: how many cycles each sample has had at it.
+        ceiling: what it is not raised above again: half way to an amplitude that was too large.
+        image: the size of the image in the last cycle that was looked at; infinite before.
+        ratio: the same relative to the response.
+        raised: whether the amplitude was raised when it last changed.
+        lowered: whether the amplitude was ever lowered.
+        floor: the size of the image that noise alone leaves, the median over the samples; infinite before it was seen.
+    """
+
+    amplitude: Float[Array, " batch"]
+    age: Int[Array, " batch"]
+    ceiling: Float[Array, " batch"]
+    image: Float[Array, " batch"]
+    ratio: Float[Array, " batch"]
+    raised: Bool[Array, " batch"]
+    lowered: Bool[Array, " batch"]
+    floor: Float[Array, ""]
+
+
+class Adaptive(AbstractTeaching):
+    r"""A turning signal whose amplitude tunes itself, sample by sample: $\beta_b(t) = A_b e^{i(2\pi t/T + \varphi)}$.
+
+    The estimate does not depend on the amplitude, so each sample may have its own. At the end of a cycle, the first
+    after a change left out, each sample is judged by its image $q = \|c_{-1}\| / \|c_1\|$:
+
+    - $q > 3\,\%$, and the image is three times larger than what noise leaves in the other samples, or grew when
+      the amplitude was raised: the analytic regime is lost. The amplitude is halved, or quartered where $q > 20\,\%$,
+      and never raised so far again.
+    - $q > 1\,\%$ otherwise, under noise: noise dominates. The amplitude is doubled.
+
+    In between it stays. Without noise it is never raised, since a small amplitude costs nothing but rounding.
+
+    Attributes:
+        period: $T$, in units of the neurons' time constant.
+        amplitude: what every sample starts with; in training, what the first batch starts with.
+        lowest: no sample goes below.
+        highest: no sample goes above.
+        phase: $\varphi$, in radians.
+
+    Raises:
+        ValueError: numbers that are not positive, or not in the order lowest, amplitude, highest.
+    """
+
+    one_way: ClassVar[bool | None] = True
+
+    period: Scalar = eqx.field(converter=positive("period"))
+    amplitude: Float[Array, "..."] = eqx.field(converter=as_amplitude, default=0.05)
+    lowest: Scalar = eqx.field(converter=positive("lowest"), default=1e-3)
+    highest: Scalar = eqx.field(converter=positive("highest"), default=1.0)
+    phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
+
+    def __check_init__(self):
+        if not is_traced(self) and not bool(
+            jnp.all((self.lowest <= self.amplitude) & (self.amplitude <= self.highest))
+        ):
+            raise ValueError(
+                f"amplitude={self.amplitude} is not between lowest={float(self.lowest):g} and "
+                f"highest={float(self.highest):g}: change one of them"
+            )
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """The signal at the starting amplitude, or one number per sample after `at`."""
+        return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
+
+    def at(self, amplitude: Float[Array, "..."]) -> "Adaptive":
+        """The same signal at these amplitudes."""
+        return eqx.tree_at(lambda signal: signal.amplitude, self, amplitude)
+
+    def begin(self, batch: int, dtype: Any) -> Tuning:
+        """Where the amplitudes stand before the first cycle."""
+        return Tuning(
+            amplitude=jnp.broadcast_to(self.amplitude, (batch,)).astype(dtype),
+            age=jnp.zeros(batch, jnp.int32),
+            ceiling=jnp.broadcast_to(self.highest, (batch,)).astype(dtype),
+            image=jnp.full(batch, jnp.inf, dtype),
+            ratio=jnp.full(batch, jnp.inf, dtype),
+            raised=jnp.zeros(batch, bool),
+            lowered=jnp.zeros(batch, bool),
+            floor=jnp.asarray(jnp.inf, dtype),
+        )
+
+    def tune(self, tuning: Tuning, image: Array, response: Array, noisy: bool) -> Tuning:
+        """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
+        ratio = image / jnp.maximum(response, jnp.finfo(image.dtype).tiny)
+        floor = jnp.minimum(1.05 * tuning.floor, jnp.median(image)) if noisy else jnp.zeros_like(tuning.floor)
+        # Noise leaves the same image at every amplitude; past the radius it grows with it.
+        in_vain = tuning.raised & (image > GREW * tuning.image)
+        judged = tuning.age > 0
+        lost = judged & (ratio > LOST) & ((image > 3 * floor) | in_vain)
+        drowned = judged & (ratio > DROWNED) & ~lost & noisy
+        lower = jnp.maximum(tuning.amplitude * jnp.where(ratio > FAR_OUT, 0.25, 0.5), self.lowest.astype(ratio.dtype))
+        ceiling = jnp.where(lost, jnp.minimum(tuning.ceiling, 0.75 * tuning.amplitude), tuning.ceiling)
+        higher = jnp.maximum(jnp.minimum(2 * tuning.amplitude, ceiling), tuning.amplitude)
+        amplitude = jnp.where(lost, lower, jnp.where(drowned, higher, tuning.amplitude))
+        changed = amplitude != tuning.amplitude
+        return Tuning(
+            amplitude=amplitude,
+            age=jnp.where(changed, 0, tuning.age + 1),
+            ceiling=ceiling,
+            image=jnp.where(judged, image, tuning.image),
+            ratio=jnp.where(judged, ratio, tuning.ratio),
+            raised=jnp.where(changed, amplitude > tuning.amplitude, tuning.raised & ~judged),
+            lowered=tuning.lowered | (changed & lost),
+            floor=jnp.where(jnp.any(judged), floor, tuning.floor),
+        )
+
+    def next_start(self, start: Array, tuning: Tuning) -> Array:
+        """What the next batch starts with: lower where a sample was lost, higher where most drown in noise."""
+        drown = jnp.median(tuning.ratio) > DROWNED
+        factor = jnp.where(jnp.any(tuning.lowered), 0.8, jnp.where(drown, 1.25, 1.0))
+        return jnp.clip(start * factor.astype(start.dtype), self.lowest, self.highest).astype(start.dtype)
+
+
+LOST, FAR_OUT, DROWNED = 0.03, 0.2, 0.01
+"""Images, relative to the response, above which `Adaptive` acts."""
+
+GREW = 3.0
+"""An image that grew by this, when the amplitude was doubled, is not that of noise."""
+
+
+class Staircase(AbstractTeaching):
+    r"""The paper's piecewise constant signal: $\beta = A e^{2\pi i k/N}$ on the $k$-th of $N$ equal plateaus.
+
+    Its steps hold negative harmonics too, so it is read once per plateau, at its end: an $N$-point estimate in time.
+
+    Attributes:
+        amplitude: $A > 0$, dimensionless.
+        period: $T$, all $N$ plateaus together, in units of the neurons' time constant.
+        points: $N$, at least 2.
+
+    Raises:
+        ValueError: amplitude or period are not positive, or fewer than two points.
+
+    Source: Laborieux & Zenke (2022), Figs. 3a and 3b.
+    """
+
+    one_way: ClassVar[bool | None] = False
+
+    amplitude: Scalar = eqx.field(converter=positive("amplitude"))
+    period: Scalar = eqx.field(converter=positive("period"))
+    points: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_points(self.points)
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        k = jnp.floor(self.points * t / self.period)
+        return self.amplitude * jnp.exp(2j * jnp.pi * k / self.points)
+
+
+class Cosine(AbstractTeaching):
+    r"""A real signal for hardware without a second quadrature: $\beta(t) = A \cos(2\pi t/T)$.
+
+    It holds the negative frequency as well, so the estimate is biased by $O(A^2)$; its first coefficient is $A/2$.
+
+    Attributes:
+        amplitude: $A > 0$, dimensionless.
+        period: $T$, in units of the neurons' time constant.
+
+    Raises:
+        ValueError: amplitude or period are not positive.
+    """
+
+    one_way: ClassVar[bool | None] = False
+
+    amplitude: Scalar = eqx.field(converter=positive("amplitude"))
+    period: Scalar = eqx.field(converter=positive("period"))
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        return self.amplitude * jnp.cos(2 * jnp.pi * t / self.period)
+
+
+class Constant(AbstractTeaching):
+    r"""A signal that does not turn: $\beta(t) = b$. It shows how a nudged network settles; it holds no gradient.
+
+    Attributes:
+        value: $b$, a real number; 0 leaves the network free.
+        period: the stretch of time that counts as a cycle, in units of the neurons' time constant.
+
+    Raises:
+        ValueError: the period is not positive.
+    """
+
+    one_way: ClassVar[bool | None] = False
+
+    value: Scalar = eqx.field(converter=scalar("value"))
+    period: Scalar = eqx.field(converter=positive("period"))
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        return jnp.broadcast_to(self.value, jnp.shape(t))
+
+
+class Onset(AbstractTeaching):
+    r"""Another signal, switched on smoothly over the first $n$ cycles.
+
+    It is $\beta(t)\, \sin^2(\frac{\pi}{2} \min(t / (n T), 1))$ with $t$ counted from the very start. A start without a
+    jump excites no transient beside the drive's own. The first $n$ cycles are no cycles of a
+    periodic response: discard them.
+
+    Attributes:
+        teaching: the signal to switch on.
+        cycles: $n$, how many cycles it takes.
+
+    Raises:
+        ValueError: `cycles` is not positive.
+    """
+
+    teaching: Callable
+    cycles: Scalar = eqx.field(converter=positive("cycles"))
+
+    @property
+    def period(self) -> Scalar:
+        """The period of the signal itself."""
+        return self.teaching.period  # type: ignore[attr-defined]
+
+    @property
+    def points(self) -> int | None:
+        """The plateaus of the signal itself."""
+        return getattr(self.teaching, "points", None)
+
+    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+        """The signal at full strength, as in every cycle after the first ones."""
+        return self.teaching(t)
+
+    def during(self, cycle: Any) -> Callable:
+        """The signal within the cycle of that number, counted from 0."""
+        signal = signal_during(self.teaching, cycle)
+
+        def ramped(t):
+            progress = jnp.minimum((cycle + t / self.period) / self.cycles, 1.0)
+            return signal(t) * jnp.sin(jnp.pi / 2 * progress) ** 2
+
+        return ramped
+
+
+def signal_during(teaching: Any, cycle: Any) -> Callable:
+    """The signal within one cycle: `teaching.during(cycle)` where the signal has that, the signal itself elsewhere."""
+    during = getattr(teaching, "during", None)
+    return teaching if during is None else during(cycle)
+
+
+def is_one_way(teaching: Any) -> bool | None:
+    """Whether a signal turns one way; None where it does not say so."""
+    return getattr(teaching, "one_way", None)
+
+
+def is_adaptive(teaching: Any) -> bool:
+    """Whether the amplitude of a signal is one per sample and tunes itself: it has `begin`, `at` and `tune`."""
+    return callable(getattr(teaching, "tune", None))
+
+
+def fourier_coefficient(teaching: Any, n: int, dtype: Any) -> Array:
+    r"""$a_n = \frac1T \int_0^T \beta(t)\, e^{-in\omega t} dt$, complex, in the precision of the real `dtype`.
+
+    The mean over the middles of 64 equal cells; of a signal with plateaus exactly, plateau by plateau.
+    """
+    points = getattr(teaching, "points", None)
+    cells = points or 64
+    turn = (np.arange(cells) + 0.5) / cells
+    beta = jax.vmap(lambda x: jnp.asarray(teaching(x), complex_of(dtype)))(jnp.asarray(turn, dtype) * teaching.period)
+    within = 1.0 if points is None else np.sinc(n / points)  # of the turning reference, over a plateau
+    return jnp.mean(beta * jnp.asarray(within * np.exp(-2j * np.pi * n * turn), beta.dtype))
+
+
+def teaching_circle(amplitude: Array, points: int, dtype: Any) -> Array:
+    r"""$\beta_k = A e^{2\pi i k/N}$, with exact real points where they are real."""
+    angles = 2 * np.pi * np.arange(points) / points
+    unit = np.cos(angles) + 1j * np.where(2 * np.arange(points) % points == 0, 0.0, np.sin(angles))
+    return amplitude * jnp.asarray(unit, jnp.promote_types(dtype, jnp.complex64))
+
+
+def check_points(points: Any) -> None:
+    """Refuse a number of points on the teaching circle that gives no estimate."""
+    as_count("points", points, 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")

@@ -1,0 +1,135 @@
+"""Running the blocks of a sweep on a `dask.distributed` cluster."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from oscsim.core.checks import as_count
+
+SECONDS_TO_CONNECT = 10
+IN_FLIGHT = 4
+"""Tasks that are submitted ahead, for each thread of the cluster."""
+
+NOWHERE: Any = None
+
+ALONE = {"NPROC": "1", "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""The environment of a worker: one thread each, and no device memory taken in advance."""
+
+
+@contextlib.contextmanager
+def connected(client: Any, workers: int | None) -> Iterator[Any]:
+    """The client to run on: the one given, one of the scheduler at that address, or one of new processes here; or None.
+
+    Raises:
+        ValueError: both are given, or nobody answers at the address.
+        ImportError: no dask.
+    """
+    if client is None and workers is None:
+        yield None
+        return
+    if client is not None and workers is not None:
+        raise ValueError(f"client and workers={workers} exclude each other: give one of them")
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ImportError("sweeps on workers need dask: pip install 'oscsim[sweep]'") from error
+    if workers is not None:
+        count = as_count("workers", workers)
+        with (
+            LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=NOWHERE, env=ALONE) as cluster,
+            Client(cluster) as connection,
+        ):
+            yield connection
+    elif isinstance(client, str):
+        try:
+            connection = Client(client, timeout=SECONDS_TO_CONNECT)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scheduler={client}: nobody answers there ({error}); start one with dask scheduler, and "
+                             "give the address that it prints") from error  # fmt: skip
+        with connection:
+            yield connection
+    elif isinstance(client, Client):
+        yield client
+    else:
+        raise TypeError(f"client={client!r}: use a dask.distributed.Client, or the address of a scheduler")
+
+
+def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finished: Callable[[], Any]) -> None:
+    """Run these blocks there; each writes its own results, and is tried again where its worker dies.
+
+    Raises:
+        RuntimeError: a block whose workers died again and again; all others are finished by then.
+    """
+    from distributed import KilledWorker, as_completed
+
+    try:
+        import cloudpickle
+
+        content = cloudpickle.dumps(task)
+    except Exception as error:
+        raise TypeError(f"the study cannot be sent to workers: {error}") from error
+    # A task of its own, so that it is made anew where the worker that holds it dies.
+    payload = client.submit(_content, content, pure=False)
+    precision = bool(jax.config.read("jax_enable_x64"))
+    waiting = iter(numbers)
+
+    def submit(number):
+        return client.submit(_run, payload, precision, str(store), number, key=f"block-{number}-{payload.key}")
+
+    lost: list[str] = []
+    running = as_completed()
+
+    def fill():  # workers come and go
+        ahead = IN_FLIGHT * max(1, sum(client.nthreads().values()))
+        running.update([submit(number) for number in itertools.islice(waiting, max(0, ahead - running.count()))])
+
+    fill()
+    for future in running:
+        try:
+            future.result()
+            finished()
+        except KilledWorker as error:
+            lost.append(str(error))
+        future.release()
+        fill()
+    if lost:
+        raise RuntimeError(
+            f"{len(lost)} of the blocks were given up, since their workers died each time (out of memory?): {lost[0]}; "
+            "the others are in the store, and the same call goes on from there"
+        )
+
+
+def _content(content: bytes) -> bytes:
+    return content
+
+
+def _run(content: bytes, precision: bool, store: str, number: int) -> int:
+    """One block, on a worker: computed, written, and only its number sent back."""
+    for name, value in ALONE.items():  # before jax first computes here
+        os.environ.setdefault(name, value)
+    from oscsim.sweeps.store import Store
+
+    with jax.enable_x64(precision):
+        _task(hashlib.sha256(content).digest(), content).run(Store.open(store), number)
+    return number
+
+
+_TASKS: dict[bytes, Any] = {}
+_MAKING = threading.Lock()
+
+
+def _task(digest: bytes, content: bytes) -> Any:
+    """The task of this content, made once per process: so that it is compiled once."""
+    with _MAKING:  # a worker may have several threads
+        if digest not in _TASKS:
+            _TASKS.clear()
+            _TASKS[digest] = pickle.loads(content)
+        return _TASKS[digest]

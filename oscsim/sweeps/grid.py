@@ -1,0 +1,308 @@
+"""Sweeps: a study at every point of a grid of settings, under many seeds, on one core or on a cluster.
+
+The grid is cut into blocks. A block is what one task computes, as one compiled batch of points and seeds, and what is
+written at once; one that is finished is never computed again, and nothing is lost when a process is killed. The layout
+is frozen in the store, so a sweep that was stopped and resumed ends bit for bit as one that was not.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jax import lax
+from jaxtyping import Array, Key
+
+from oscsim.core.checks import as_count, require_key
+from oscsim.core.progress import interactive, tqdm
+from oscsim.sweeps.cluster import connected, run_on
+from oscsim.sweeps.store import Layout, Store, Variable, fingerprint
+from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity
+
+BLOCKS = 64
+"""Tasks of a sweep by default, at least, where there are as many points."""
+
+MEMORY = 2**28
+"""Bytes that the arrays of one compiled batch may take, roughly."""
+
+
+def sweep(
+    study: AbstractStudy | Callable[..., dict[str, Any]],
+    axes: Mapping[str, Any],
+    *,
+    seeds: int,
+    key: Key[Array, ""],
+    store: str | Path | None = None,
+    client: Any = None,
+    workers: int | None = None,
+    block: int | None = None,
+    progress: bool | None = None,
+) -> xarray.Dataset:
+    """Run a study at every point of a grid of settings, under many seeds.
+
+    The realisation of seed $s$ at the point of number $p$ (counted with the last axis fastest) gets the key
+    `fold_in(fold_in(key, p), s)`. Divergence is no error here: what it left is nan.
+
+    Args:
+        study: `oscsim.sweeps.studies.gradient_quality(...)`, `oscsim.sweeps.studies.training(...)`, or a function
+            `study(key, **settings)` of your own that jax can trace and that returns a dict of arrays. Settings that are
+            floats are traced, so that a changed value does not recompile; all others come as they are.
+        axes: values of each setting, by name; a single value is a setting that does not vary.
+        seeds: realisations at each point.
+        key: for all of them.
+        store: folder of the results, a Zarr group; made if it does not exist. A sweep that was stopped goes on there.
+            None keeps the results in memory.
+        client: a `dask.distributed.Client`, or the address of a scheduler, to run there, one task per block; needs a
+            store that all workers can write to. By default everything runs in this process.
+        workers: start so many processes on this machine instead, of one thread each. (In a script, call `sweep` under
+            `if __name__ == "__main__":`, since they import it.)
+        block: points per task; by default such that there are `BLOCKS` tasks or more. A store keeps its own.
+        progress: show a progress bar with the time left; by default at a terminal and in notebooks.
+
+    Returns:
+        Results with the dimensions of the axes, then `seed`, then their own; coordinates and results have attributes
+        `long_name` and `units`; the dataset's attributes are the settings that made it.
+
+    Raises:
+        ValueError: settings that the study does not take or refuses, an empty axis, more results than there is memory
+            or space on the disk for, a store that holds another sweep or something else, a scheduler that cannot be
+            reached. All of these but a refused setting are raised before anything is computed.
+        TypeError: a study that returns no dict of arrays, or cannot be traced.
+        ImportError: no dask, where it is asked for.
+        RuntimeError: a task whose workers died again and again; the other tasks are finished.
+    """
+    require_key(key)
+    seeds = as_count("seeds", seeds)
+    study = study if isinstance(study, AbstractStudy) else _as_study(study)
+    grid = Grid(axes)
+    if (client is not None or workers is not None) and store is None:
+        raise ValueError("store is None: workers write their results into a store, give a folder that all can reach")
+    with connected(client, workers) as connection:  # before anything is made
+        task = Task(study, grid, seeds, np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key)))
+        opened = _opened(task, store, block)
+        todo = opened.unfinished()
+        bar = tqdm(
+            total=opened.layout.count, initial=opened.layout.count - len(todo), unit="block",
+            disable=not (interactive() if progress is None else progress),
+        )  # fmt: skip
+        with bar:
+            if connection is None:
+                for number in todo:
+                    task.run(opened, number)
+                    bar.update()
+            else:
+                run_on(connection, task, opened.path, todo, bar.update)
+    return opened.dataset()
+
+
+class Grid:
+    """The points of a sweep: all combinations of the values of its axes.
+
+    Attributes:
+        axes: the values of each setting that varies, by name.
+        fixed: the settings that do not vary.
+    """
+
+    def __init__(self, axes: Mapping[str, Any]):
+        if not isinstance(axes, Mapping) or not axes:
+            raise ValueError(f"axes={axes!r}: give a dict from names of settings to their values")
+        self.axes: dict[str, list[Any]] = {}
+        self.fixed: dict[str, Any] = {}
+        for name, values in axes.items():
+            if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
+                values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
+                if not values:
+                    raise ValueError(f"axes[{name!r}] is empty: give one value or more")
+                if len({repr(value) for value in values}) < len(values):
+                    raise ValueError(f"axes[{name!r}]={values}: a value stands there twice")
+                self.axes[name] = values
+            elif np.ndim(values) == 0:
+                self.fixed[name] = values.item() if isinstance(values, (np.generic, jax.Array)) else values
+            else:
+                raise ValueError(f"axes[{name!r}] has shape {np.shape(values)}: give a list of values, or one value")
+        if "seed" in axes or "key" in axes:
+            raise ValueError("axes names 'seed' or 'key': these are given by seeds=... and key=...")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.axes.values()))
+
+    def settings(self, index: tuple[int, ...]) -> dict[str, Any]:
+        """The settings of the point at this index."""
+        varied = {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
+        return self.fixed | varied
+
+    def traced(self, study: AbstractStudy) -> set[str]:
+        """The settings that are traced: those whose values are floats, and which do not shape the program."""
+        everything = self.axes | {name: [value] for name, value in self.fixed.items()}
+        floats = {name for name, values in everything.items() if all(isinstance(v, float) for v in values)}
+        return floats - set(study.static())
+
+
+UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What jax raises where a program looks at the value of a traced number, or hands it to NumPy."""
+
+
+class Task:
+    """What every block has in common; what a worker is sent, once."""
+
+    def __init__(self, study: AbstractStudy, grid: Grid, seeds: int, key_data: Any, key_impl: str):
+        self.study, self.grid, self.seeds = study, grid, seeds
+        self.key_data, self.key_impl = key_data, key_impl
+        self.traced = sorted(grid.traced(study))
+
+    def run(self, store: Store, number: int) -> None:
+        """Compute the block of this number, and write it."""
+        indices = store.layout.points(number)
+        store.write(number, self.results(indices, store.layout.points_per_block) | self.predictions(indices))
+
+    def results(self, indices: list[tuple[int, ...]], size: int) -> dict[str, Any]:
+        """The study's results at these points, (points, seeds, ...), from one compiled batch of `size` points."""
+        filled = [indices[min(i, len(indices) - 1)] for i in range(size)]  # a smaller block runs the same program
+        points = np.repeat([_flat(index, self.grid.shape) for index in filled], self.seeds)
+        settings = [self.grid.settings(index) for index in filled]
+        lanes = {n: np.repeat(np.asarray([s[n] for s in settings], float), self.seeds) for n in self.traced}
+        plain = {name: value for name, value in settings[0].items() if name not in self.traced}
+        key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
+        numbers = points.astype(np.uint32), np.tile(np.arange(self.seeds, dtype=np.uint32), size)
+        lanes = jax.tree.map(jnp.asarray, lanes)
+        found = self._explained(_batch, self.study, plain, lanes, key, numbers, self._width(size), at=settings)
+        return {n: np.asarray(a).reshape(size, self.seeds, *a.shape[1:])[: len(indices)] for n, a in found.items()}
+
+    def predictions(self, indices: list[tuple[int, ...]]) -> dict[str, Any]:
+        """What theory says of these points, (points, ...)."""
+        settings = [self.grid.settings(index) for index in indices]
+        rows = [self._explained(self.study.prediction, one, at=[one]) for one in settings]
+        return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+    def variables(self) -> dict[str, Variable]:
+        """What the study returns: found without computing it."""
+        first = self.grid.settings((0,) * len(self.grid.axes))
+        plain = {name: value for name, value in first.items() if name not in self.traced}
+        key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
+        lane = {name: jnp.asarray(first[name], float) for name in self.traced}
+        of_seed = self._explained(eqx.filter_eval_shape, _lane, self.study, plain, lane, key, at=[first])
+        found = {name: (True, a.shape, a.dtype) for name, a in of_seed.items()}
+        for name, value in self.predictions([(0,) * len(self.grid.axes)]).items():
+            if name in found:
+                raise ValueError(f"{name} is both a result and a prediction of the study: rename one of them")
+            found[name] = False, value.shape[1:], value.dtype
+        return {name: self._variable(name, *what) for name, what in found.items()}
+
+    def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: Any) -> Variable:
+        if name in {*self.grid.axes, *self.grid.fixed, "seed"}:
+            raise ValueError(f"{name} is both a setting and a result of the study: rename one of them")
+        quantity = self.study.quantities().get(name, Quantity(name))
+        own = quantity.dims or tuple(f"{name}_{i}" for i in range(len(shape)))
+        if len(own) != len(shape):
+            raise ValueError(f"{name} has shape {shape}, and its dimensions are named {own}: name each of them")
+        if {*own} & {*self.grid.axes, "seed"}:
+            raise ValueError(f"{name} has dimensions {own}, and one is an axis of the sweep too: rename it")
+        return Variable(name, np.dtype(dtype), seeded, own, shape, quantity.label, quantity.unit)
+
+    def _width(self, size: int) -> int:
+        """How many lanes are computed at a time: all, if they fit; else a part that divides them evenly."""
+        lanes = size * self.seeds
+        content = sum(a.nbytes for a in jax.tree.leaves(self.study) if eqx.is_array(a))
+        most = max(1, MEMORY // max(3 * content, 2**16))
+        return max(d for d in range(1, min(lanes, most) + 1) if lanes % d == 0)
+
+    def _explained(self, function: Callable, *args: Any, at: list[dict[str, Any]]) -> Any:
+        """The function's value; where it fails, with the settings at which it did."""
+        try:
+            return function(*args)
+        except UNTRACEABLE as error:
+            raise TypeError(
+                f"the study cannot be traced in {' and '.join(self.traced)}: {str(error).splitlines()[0]} Name what "
+                "shapes the program in its static()"
+            ) from error
+        except (ValueError, TypeError, ArithmeticError) as error:
+            message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
+            try:
+                named = type(error)(message)
+            except Exception:  # it is not made from a message
+                named = ValueError(f"{type(error).__name__} {message}")
+            raise named from error
+
+
+@eqx.filter_jit
+def _batch(study: Any, plain: Any, lanes: Any, key: Any, numbers: Any, width: int) -> dict[str, Any]:
+    """The study in every lane, each with its own floats and key."""
+
+    def one(lane):
+        floats, (point, seed) = lane
+        return _lane(study, plain, floats, jax.random.fold_in(jax.random.fold_in(key, point), seed))
+
+    return lax.map(one, (lanes, numbers), batch_size=width)
+
+
+def _lane(study: Any, plain: dict[str, Any], floats: dict[str, Any], key: Any) -> dict[str, Any]:
+    found = study(key, **plain, **floats)
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"the study returns {type(found).__name__}: return a dict from names to arrays")
+    for name, value in found.items():
+        if not eqx.is_array_like(value):
+            raise TypeError(f"the study returns {name}={value!r}: return arrays of numbers")
+    return {name: jnp.asarray(value) for name, value in found.items()}
+
+
+def _as_study(function: Any) -> AbstractStudy:
+    if not callable(function):
+        raise TypeError(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
+    return FunctionStudy(function)
+
+
+def _opened(task: Task, path: Any, block: int | None) -> Store:
+    """The store of this sweep: the one at the path, or a new one."""
+    identity = {
+        "study": fingerprint(task.study),
+        "axes": {name: [_plain(v) for v in values] for name, values in task.grid.axes.items()},
+        "settings": {name: _plain(value) for name, value in task.grid.fixed.items()},
+        "seeds": task.seeds,
+        "key": [task.key_impl, *map(int, np.ravel(task.key_data))],
+        "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+    }
+    if path is not None and (found := Store.existing(path, identity)) is not None:
+        return found
+    shape = _block_shape(task, block)
+    quantities = task.study.quantities()
+    coordinates = {
+        name: (values, quantities.get(name, Quantity(name)).label, quantities.get(name, Quantity(name)).unit)
+        for name, values in task.grid.axes.items()
+    }
+    layout = Layout(task.grid.shape, shape, task.seeds, tuple(task.grid.axes))
+    return Store.create(path, identity, layout, task.variables(), coordinates)
+
+
+def _block_shape(task: Task, points: int | None) -> tuple[int, ...]:
+    """So many values of each axis to a block: whole ones at the end, and one of every axis that shapes the program."""
+    left = max(1, math.prod(task.grid.shape) // BLOCKS) if points is None else as_count("block", points)
+    sizes: list[int] = []
+    for name, values in reversed(task.grid.axes.items()):
+        size = min(len(values), left) if name in task.traced else 1
+        left = left // size if size == len(values) else 1  # a block is a box: once an axis is cut, the next stand still
+        sizes.append(size)
+    return tuple(reversed(sizes))
+
+
+def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """The number of the point at this index."""
+    return int(np.ravel_multi_index(index, shape)) if shape else 0
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it."""
+    return value if isinstance(value, (bool, int, float, str)) or value is None else fingerprint(value)
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())

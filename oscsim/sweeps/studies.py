@@ -1,0 +1,339 @@
+r"""Studies: what a sweep measures at every point of its grid.
+
+A study is a function `study(key, **settings)` that returns a dict of arrays; any such function can be swept. One that
+knows more about itself, such as units, or what theory says, is a small final class below `AbstractStudy`. Two are
+ready-made: `gradient_quality` and `training`.
+"""
+
+import abc
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Key
+
+from oscsim.core.arrays import all_finite, is_traced, norm
+from oscsim.core.checks import as_count
+from oscsim.dynamics.plan import Cycle
+from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.metrics import cosine, relative_error
+from oscsim.estimators import AbstractEstimator, LockIn
+from oscsim.networks.base import AbstractNetwork, fastest_neuron, parameters, split_parameters
+from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.response import predict_bias, predict_spread
+from oscsim.signals import WhiteNoise
+from oscsim.signals.teaching import Rotating
+from oscsim.training.evaluation import checked_data, mean_loss_and_error
+from oscsim.training.updates import updates
+
+
+class Quantity(NamedTuple):
+    """What a setting or a result is.
+
+    Attributes:
+        label: in words, for axes.
+        unit: such as `"tau"`; empty for a pure number.
+        dims: names of the dimensions that a result has of its own, beside those of the grid and the seeds.
+    """
+
+    label: str
+    unit: str = ""
+    dims: tuple[str, ...] = ()
+
+
+SETTINGS = {
+    "amplitude": Quantity("amplitude"),
+    "period": Quantity("period", "tau"),
+    "intensity": Quantity("noise intensity", "potential·√tau"),
+    "cycles": Quantity("cycles"),
+    "discard": Quantity("discarded cycles"),
+    "learning_rate": Quantity("learning rate"),
+    "standard_deviation": Quantity("noise per step", "potential"),
+}
+
+
+class AbstractStudy(eqx.Module):
+    """A function to sweep that knows its units, which settings shape its program, and what theory says of its results.
+
+    What it depends on are its fields: a store is only gone on with by a study of the same class with the same fields.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+        """The results of one realisation: a dict of arrays. Compiled, and mapped over seeds and points of the grid."""
+
+    @abc.abstractmethod
+    def static(self) -> tuple[str, ...]:
+        """Float settings that shape the program: they come as plain numbers, and each value compiles anew.
+
+        Settings that are no floats, such as counts, are static in any case.
+        """
+
+    @abc.abstractmethod
+    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What theory says of a point: a dict of arrays, the same for all seeds; empty if nothing. Not compiled."""
+
+    @abc.abstractmethod
+    def quantities(self) -> dict[str, Quantity]:
+        """What is known of settings and results, by name."""
+
+
+class FunctionStudy(AbstractStudy):
+    """A plain function as a study.
+
+    What it returns is checked where it is swept.
+
+    Attributes:
+        function: from a key and settings to a dict of arrays.
+        shaping: what `static` answers.
+        theory: from settings to what `prediction` answers; None for nothing.
+        known: what `quantities` answers, beside the settings of the ready-made studies.
+    """
+
+    function: Callable = eqx.field(static=True)
+    shaping: tuple[str, ...] = eqx.field(static=True, default=(), converter=tuple)
+    theory: Callable | None = eqx.field(static=True, default=None)
+    known: Any = eqx.field(static=True, default=(), converter=lambda known: tuple(dict(known).items()))
+
+    def __call__(self, key: Key[Array, ""], **settings: Any) -> Any:
+        return self.function(key, **settings)
+
+    def static(self) -> tuple[str, ...]:
+        return self.shaping
+
+    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {} if self.theory is None else self.theory(**settings)
+
+    def quantities(self) -> dict[str, Quantity]:
+        return SETTINGS | dict(self.known)
+
+
+MOST_PARAMETERS = 1024
+"""Up to so many `gradient_quality` keeps the gradient itself."""
+
+
+def gradient_quality(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    estimator: Callable[..., AbstractEstimator] | None = None,
+    *,
+    static: Sequence[str] = (),
+    steps_per_cycle: int | None = None,
+    predict: bool = True,
+) -> AbstractStudy:
+    r"""How good a gradient is: its direction, length and scatter against the exact one.
+
+    Results, for each seed: `cosine` and `relative_error` over all parameters; `error_bar`, what the estimate says of
+    itself (nan where it says nothing); `gradient`, all parameters one after the
+    other, where they are `MOST_PARAMETERS` or fewer; `diverged`.
+
+    Args:
+        net: the neurons.
+        x: inputs, (batch, ...).
+        y: targets.
+        estimator: from settings to an estimator; by default `LockIn` under a `Rotating` signal and `WhiteNoise`, with
+            the settings `amplitude`, `period`, `intensity` (0 if not given), `cycles` and `discard` (3 and 1).
+        static: float settings of `estimator` that shape its program.
+        steps_per_cycle: of the default estimator, the same at all periods, so that one program serves them; by default
+            steps of half a time constant under noise, and a program for each period.
+        predict: with the default estimator, ask `oscsim.response` at each point for `predicted_bias` and
+            `predicted_spread`, both over $|g^*|$, and for `predicted_relative_error`, $\sqrt{b^2 + \sigma^2}$ of them.
+
+    Raises:
+        NotSettledError: the network has no free equilibrium.
+        ValueError: bad inputs.
+    """
+    x, y = as_inputs(net, x), as_targets(net, y)
+    static = tuple(static)
+    if estimator is None:
+        static = () if steps_per_cycle else ("period",)
+    fastest = fastest_neuron(net.time_constants)
+    exact = exact_gradient(net, x, y)
+    return _GradientQuality(net, x, y, exact, estimator, static, steps_per_cycle, fastest, predict)
+
+
+class _GradientQuality(AbstractStudy):
+    net: AbstractNetwork
+    x: Array
+    y: Array
+    exact: Any
+    estimator: Callable | None = eqx.field(static=True)
+    shaping: tuple[str, ...] = eqx.field(static=True)
+    steps_per_cycle: int | None = eqx.field(static=True)
+    fastest: float = eqx.field(static=True)
+    predict: bool = eqx.field(static=True)
+
+    def static(self) -> tuple[str, ...]:
+        return self.shaping
+
+    def quantities(self) -> dict[str, Quantity]:
+        return SETTINGS | {
+            "cosine": Quantity("cosine to the exact gradient"),
+            "relative_error": Quantity("relative error of the gradient"),
+            "error_bar": Quantity("relative error, by the estimate's own measure"),
+            "gradient": Quantity("gradient", dims=("parameter",)),
+            "predicted_relative_error": Quantity("predicted relative error"),
+            "predicted_bias": Quantity("predicted bias over the gradient's norm"),
+            "predicted_spread": Quantity("predicted spread over the gradient's norm"),
+        }
+
+    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+        make = self._oscillation if self.estimator is None else self.estimator
+        estimate = make(**settings)(self.net, self.x, self.y, key=key)
+        gradient = estimate.gradient
+        found = {
+            "error_bar": jnp.asarray(jnp.nan) if estimate.error is None else estimate.error.total,
+            "cosine": cosine(gradient, self.exact),
+            "relative_error": relative_error(gradient, self.exact),
+            "diverged": ~all_finite(gradient),
+        }
+        leaves = jax.tree.leaves(gradient)
+        if sum(a.size for a in leaves) <= MOST_PARAMETERS:
+            found["gradient"] = jnp.concatenate([jnp.ravel(a) for a in leaves])
+        return found
+
+    def _oscillation(self, amplitude, period, intensity=0.0, cycles=3, discard=1) -> LockIn:
+        signal, steps = Rotating(amplitude, period), self.steps_per_cycle
+        noise = None if not is_traced(intensity) and intensity == 0 else WhiteNoise(intensity)
+        if noise is not None and steps is None:
+            with jax.ensure_compile_time_eval():  # where all else is traced, the period and this are plain numbers
+                plan = Cycle().plan(Rotating(1.0, period), self.net.dtype, WhiteNoise(1.0), (self.fastest,))
+            steps = plan.steps_per_cycle
+        solver = None if steps is None else diffrax.Heun()
+        return LockIn(signal, cycles=cycles, discard=discard, noise=noise, solver=solver, steps_per_cycle=steps)
+
+    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if self.estimator is not None or not self.predict:
+            return {}
+        size, lock_in = float(norm(self.exact)), self._oscillation(**settings)
+        bias = float(norm(predict_bias(self.net, self.x, self.y, settings["period"]))) / size
+        spread = 0.0
+        if lock_in.noise is not None:
+            cycles = lock_in.cycles - (lock_in.discard or 0)
+            scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, lock_in.noise, cycles)
+            spread = float(norm(scatter)) / size
+        both = math.hypot(bias, spread)
+        return {"predicted_bias": bias, "predicted_spread": spread, "predicted_relative_error": both}
+
+
+def training(
+    network: Callable[[Any], AbstractNetwork],
+    data: Any,
+    estimator: Callable[..., AbstractEstimator],
+    optimizer: Callable[..., Any],
+    *,
+    epochs: int,
+    validation: Any,
+    batch_size: int = 20,
+    static: Sequence[str] = (),
+) -> AbstractStudy:
+    """How well a network learns: one whole training run for each seed, all seeds of a point in one program.
+
+    Results, for each seed: `loss` and `error` (percent) of the training batches, `validation_loss` and
+    `validation_error` after each epoch (dimension `epoch`); `final_error` and `best_error`, the validation error after
+    the last and after the best epoch; `survived`, whether all numbers stayed finite.
+
+    Args:
+        network: from a key to a network with its initial weights.
+        data: inputs and targets, `(x, y)`.
+        estimator: from settings to an estimator.
+        optimizer: from settings to an optimizer of optax. Estimator and optimizer are each given the settings that
+            they name.
+        epochs: how often to go through the data.
+        validation: held-out data.
+        batch_size: samples per update.
+        static: float settings that shape the program.
+
+    Raises:
+        ValueError: bad data, a network without outputs; when swept, a setting that neither of the two names.
+    """
+    pattern = network(jax.random.key(0))
+    if pattern.outputs is None:
+        raise ValueError("outputs is None: a network needs its number of classes to be judged by its error")
+    x, y = checked_data(pattern, "data", data)
+    x_held, y_held = checked_data(pattern, "validation", validation)
+    epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
+    if batch_size > len(x):
+        raise ValueError(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")
+    return _Training(
+        *(jnp.asarray(x), jnp.asarray(y), jnp.asarray(x_held), jnp.asarray(y_held)),
+        *(network, estimator, optimizer, epochs, batch_size, tuple(static)),
+    )
+
+
+class _Training(AbstractStudy):
+    x: Array
+    y: Array
+    x_held: Array
+    y_held: Array
+    network: Callable = eqx.field(static=True)
+    estimator: Callable = eqx.field(static=True)
+    optimizer: Callable = eqx.field(static=True)
+    epochs: int = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+    shaping: tuple[str, ...] = eqx.field(static=True)
+
+    def static(self) -> tuple[str, ...]:
+        return self.shaping
+
+    def quantities(self) -> dict[str, Quantity]:
+        return SETTINGS | {
+            "loss": Quantity("training loss", dims=("epoch",)),
+            "error": Quantity("training error", "%", ("epoch",)),
+            "validation_loss": Quantity("validation loss", dims=("epoch",)),
+            "validation_error": Quantity("validation error", "%", ("epoch",)),
+            "final_error": Quantity("validation error, final epoch", "%"),
+            "best_error": Quantity("validation error, best epoch", "%"),
+        }
+
+    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+        key_weights, key_order, key_steps = jax.random.split(key, 3)
+        net = self.network(key_weights)
+        estimator, optimizer = self._built(settings)
+        steps = len(self.x) // self.batch_size
+        learned, fixed = split_parameters(net)
+
+        def epoch(carry, number):
+            order = jax.random.permutation(jax.random.fold_in(key_order, number), len(self.x))
+            order = order[: steps * self.batch_size].reshape(steps, self.batch_size)
+            net, state, stream, tally = updates(
+                estimator, optimizer, None, eqx.combine(carry[0], fixed), carry[1], carry[2], key_steps, jnp.ones(()),
+                self.x[order], self.y[order], number * steps, steps,
+            )  # fmt: skip
+            loss, error = mean_loss_and_error(net, self.x_held, self.y_held)
+            failed = jnp.where(tally.failed, jnp.nan, 0.0)  # a failed step ends the epoch, and leaves the one before it
+            return (parameters(net), state, stream), {
+                "loss": jnp.mean(tally.loss) + failed,
+                "error": jnp.mean(tally.error) + failed,
+                "validation_loss": loss + failed,
+                "validation_error": error + failed,
+            }
+
+        state = jax.tree.leaves(optimizer.init(learned))
+        stream = estimator.init(net, Inputs.of(net, self.x[: self.batch_size], self.y[: self.batch_size]), key_steps)
+        _, rows = lax.scan(epoch, (learned, state, stream), jnp.arange(self.epochs))
+        error = rows["validation_error"]
+        best = jnp.where(jnp.all(jnp.isnan(error)), jnp.nan, jnp.nanmin(error))
+        return rows | {"final_error": error[-1], "best_error": best, "survived": all_finite(rows)}
+
+    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def _built(self, settings: dict[str, Any]) -> list[Any]:
+        """Estimator and optimizer, each from the settings that it names."""
+        made = []
+        taken = [set(inspect.signature(make).parameters) for make in (self.estimator, self.optimizer)]
+        for name in settings:
+            if not any(name in names for names in taken):
+                raise ValueError(f"{name} is a setting of neither the estimator, which takes {sorted(taken[0])}, nor "
+                                 f"the optimizer, which takes {sorted(taken[1])}")  # fmt: skip
+        for make, names in zip((self.estimator, self.optimizer), taken, strict=True):
+            made.append(make(**{name: value for name, value in settings.items() if name in names}))
+        return made

@@ -1,0 +1,75 @@
+"""Summaries over the seeds of a sweep: averages, spreads, and how sure they are."""
+
+import warnings
+from typing import Literal
+
+import numpy as np
+import xarray
+
+from oscsim.core.checks import as_count
+
+
+def summarise(
+    data: xarray.Dataset,
+    *,
+    average: Literal["mean", "rms"] = "mean",
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> xarray.Dataset:
+    r"""Average, spread and bootstrap interval over the seeds, of every real result of a sweep.
+
+    The dimension `seed` gives way to `statistic`: `average`; `spread`, the standard deviation; `low` and `high`, the
+    percentile bootstrap interval of the average; `count`, how many seeds are finite. Seeds that are not are left out:
+    look at `count`. What holds no seeds, such as predictions, stays.
+
+    Args:
+        data: what `sweep` returned.
+        average: `"mean"`, or `"rms"`, the root mean square, which predictions of errors are.
+        confidence: of the interval.
+        resamples: drawn for it, with replacement.
+        seed: of these draws.
+
+    Raises:
+        ValueError: no seeds, a confidence that is not between 0 and 1, an unknown average.
+    """
+    if "seed" not in data.dims:
+        raise ValueError(
+            f"data has the dimensions {sorted(map(str, data.dims))}: a summary needs `seed`, as from sweep"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: use a number between 0 and 1, such as 0.95")
+    if average not in ("mean", "rms"):
+        raise ValueError(f"average={average!r}: use 'mean' or 'rms'")
+    seeds = data.sizes["seed"]
+    draws = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), as_count("resamples", resamples))
+    tails = 50 * (1 - confidence), 50 * (1 + confidence)
+
+    def of_values(values: np.ndarray) -> np.ndarray:
+        """(..., seeds) -> (..., statistics)."""
+        finite = np.isfinite(values)
+        kept = np.where(finite, values, 0.0)
+        power = kept**2 if average == "rms" else kept
+
+        def averaged(weights):  # (seeds, n) -> (..., n)
+            mean = (power @ weights) / (finite @ weights)
+            return np.sqrt(mean) if average == "rms" else mean
+
+        count = finite.sum(axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # points where no seed is finite give nan
+            middle = averaged(np.ones((seeds, 1)))
+            spread = np.nanstd(np.where(finite, values, np.nan), axis=-1, ddof=1)
+            low, high = np.nanpercentile(averaged(draws.T), tails, axis=-1)
+        return np.stack([middle[..., 0], spread, low, high, count], axis=-1)
+
+    seeded = [name for name, a in data.data_vars.items() if "seed" in a.dims and np.isrealobj(a)]
+    found = data.drop_vars([name for name, a in data.data_vars.items() if "seed" in a.dims] + ["seed"])
+    for name in seeded:
+        summary = xarray.apply_ufunc(
+            of_values, data[name].astype(float), input_core_dims=[["seed"]], output_core_dims=[["statistic"]]
+        )
+        found[name] = summary.assign_attrs(data[name].attrs)
+    return found.assign_coords(statistic=["average", "spread", "low", "high", "count"]).assign_attrs(
+        data.attrs | {"average": average, "confidence": confidence}
+    )

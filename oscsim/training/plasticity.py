@@ -1,0 +1,245 @@
+r"""Learning without a demodulator: the weights are part of the equation, and their slowness is what averages.
+
+$\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$, $\dot\theta = -\eta\, \mathrm{Re}\big[e^{-i\omega t}
+(-\frac{\partial\Phi}{\partial\theta}(t)) / a_1\big]$: each synapse multiplies its own product by the turning reference
+and follows it. Over a cycle that moves it by $-\eta T$ times the gradient of the mean loss, to second order in $\eta$.
+It holds while time scales stay apart, which `check_time_scales` looks at.
+"""
+
+import math
+import time
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from oscsim.core.arrays import describe, norm
+from oscsim.core.checks import as_count, as_scalar, require_positive
+from oscsim.core.errors import DivergenceError
+from oscsim.core.progress import interactive, tqdm
+from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.plastic import advance_plastic
+from oscsim.dynamics.simulation import presenter, starting_state
+from oscsim.dynamics.state import State, divergence
+from oscsim.networks.base import AbstractNetwork, split_parameters
+from oscsim.networks.inputs import Inputs, clamped
+from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
+from oscsim.signals.drive import check_drive, turning_coefficient
+from oscsim.signals.teaching import is_adaptive
+
+CHUNK = 256
+"""Cycles per device call, at most: one compilation serves every number of them."""
+
+LONGEST_LOOK = 64
+"""How many cycles of changing data are looked at to see how long an input stays."""
+
+
+class Learned(eqx.Module):
+    """What `learn` returns.
+
+    Attributes:
+        network: with its parameters after the last cycle.
+        teaching, rate: how it learned.
+        plan: how it was integrated, with every default filled in.
+        first_cycle: number of the first cycle; above 0 where an earlier state was continued.
+        loss: of each cycle, the mean cost at that cycle's mean activities, with the weights it began with.
+        drift: of each cycle, how far the weights moved from its beginning to its end, as a norm over all parameters.
+        state: where it ended; `learn(learned.network, ..., start=learned)` goes on from there.
+        time_scales: as at the start; None with `check=False`.
+        seconds: wall time, compilation included.
+    """
+
+    network: AbstractNetwork
+    teaching: Any
+    rate: Float[Array, ""]
+    plan: Plan
+    first_cycle: int = eqx.field(static=True)
+    loss: Float[np.ndarray, " cycles"]
+    drift: Float[np.ndarray, " cycles"]
+    state: State
+    time_scales: TimeScales | None
+    seconds: float = eqx.field(static=True)
+
+    @property
+    def cycles(self) -> int:
+        """How many cycles were run."""
+        return len(self.loss)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether neurons or weights ran away in the last cycle (with `check=False`; otherwise an error was raised)."""
+        return bool(self.state.diverged)
+
+    def __str__(self) -> str:
+        part = max(1, self.cycles // 10)  # single cycles differ by their inputs
+        change = " -> ".join(f"{np.mean(self.loss[some]):.4g}" for some in (slice(part), slice(-part, None)))
+        moved = " -> ".join(f"{np.mean(self.drift[some]):.2g}" for some in (slice(part), slice(-part, None)))
+        layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
+        continued = f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""
+        lines = [
+            f"Learned in {self.cycles} cycles{continued}" + (", DIVERGED" if self.diverged else ""),
+            f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
+            f"  teaching  {describe(self.teaching)}, rate {float(self.rate):.4g}",
+            f"  loss      {change} (means of the first and the last {part})",
+            f"  drift     {moved} a cycle",
+            f"  effort    {type(self.plan.solver).__name__}, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def learn(
+    net: AbstractNetwork,
+    x: Any,
+    y: Any,
+    teaching: Any,
+    *,
+    rate: Any,
+    cycles: int,
+    ticks: int | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    steps_per_cycle: int | None = None,
+    start: Any = "rest",
+    progress: bool | None = None,
+    check: bool = True,
+) -> Learned:
+    r"""Let a network learn by itself: neurons and weights in one equation, no demodulator and no phases.
+
+    $$\tau \dot u = -u + \frac{\partial\Phi}{\partial s}(\sigma(u), \beta(t)), \qquad
+    \dot\theta = -\eta\, \mathrm{Re}\Big[e^{-i\omega t} \Big(-\frac{\partial\Phi}{\partial\theta}(t)\Big) / a_1\Big]$$
+
+    with $\omega = 2\pi/T$, $a_1$ the signal's first Fourier coefficient, and the mean over the batch. Each synapse sees
+    what is at its place and at this moment. Over a cycle of a locked response the weights move by $-\eta T$ times the
+    gradient that `LockIn` reads at this period, up to $O(\eta^2)$; most of that is the answer of the neurons to the
+    weights' own swing, about $\eta\tau/(4 |a_1|^2)\, \nabla |\partial\Phi/\partial\theta|^2$ of additional gradient. So
+    a large amplitude and a short period allow a fast rate (see `check_time_scales`).
+
+    A change of inputs sets off a transient, which moves weights by about $\eta \tau_s \Delta / |a_1|$, with $\Delta$
+    the change of $\partial\Phi/\partial\theta$, once per input. A signal that starts a quarter of a turn ahead,
+    `phase=pi/2`, takes this away up to a factor of $\omega\tau_s$: inputs then change where the reference is zero. What
+    is left, of the response's own transient, is worth some $\tau_s$ of gradient at any amplitude.
+
+    Compiled once per network shape and settings; another rate or number of cycles does not compile again. Memory does
+    not grow with the cycles but for `loss` and `drift`.
+
+    Args:
+        net: the neurons, with the weights to start from.
+        x: inputs (batch, ...), or a function from the cycle's index (a traced integer) to such.
+        y: targets, (batch,) labels or (batch, classes), or a function of the cycle's index.
+        teaching: the signal, e.g. `Rotating(amplitude=0.5, period=50.0)`.
+        rate: $\eta > 0$, per gradient and time.
+        cycles: how many periods to integrate.
+        ticks: how often per cycle the activities are sampled for `loss` (see `Cycle`); no synapse sees them.
+        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`.
+        stepsize_controller: a diffrax controller for adaptive steps (see `Cycle`).
+        steps_per_cycle: so many equal steps instead.
+        start: `"rest"`, `"settled"` (the free equilibrium), an earlier `Learned`, or a `Run` (a response that has
+            locked already teaches from the first cycle on), or the `state` of either. Their weights are not taken.
+        progress: show a progress bar; by default at a terminal and in notebooks.
+        check: warn where time scales are too close for learning, as `check_time_scales` does with the first input, and
+            raise where something diverges; without it `learned.diverged` says so, and the loss of that cycle is nan.
+
+    Raises:
+        DivergenceError: neurons or weights ran away; names the cycle, the layer, the signal and the rate.
+        NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
+        NotSettledError: the free network has no stable state (with `check`, or `start="settled"`).
+        ValueError: a rate that is not positive, a signal that does not turn, bad inputs, counts that do not fit.
+        TypeError: objects of the wrong kind.
+
+    Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+    """
+    cycles = as_count("cycles", cycles)
+    require_positive("rate", rate)
+    rate_now = as_scalar(rate, "rate")
+    check_drive(net, teaching)
+    if is_adaptive(teaching):
+        raise ValueError(
+            f"teaching={describe(teaching)}: weights in the equation follow one signal of fixed amplitude, without "
+            "images to tune it by; use Rotating"
+        )
+    turning_coefficient(teaching, net.dtype)
+    plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks), teaching, net)
+    state, x, y = starting_state(net, x, y, teaching, plan, start.state if isinstance(start, Learned) else start)
+    first = int(state.cycle)
+    scales = None
+    if check:
+        shown = Inputs.of(net, *(data(state.cycle) if callable(data) else data for data in (x, y)))
+        scales = time_scales_of(net, shown, teaching, _cycles_per_input(x, y, first, cycles), rate_now, False)
+        warn_of(scales)
+
+    began = time.perf_counter()
+    watching = interactive() if progress is None else progress
+    losses, drifts, done = [], [], 0
+    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
+        while done < cycles and not bool(state.diverged):
+            most = np.int32(min(CHUNK, cycles - done))
+            state, net, loss, drift, count = _learn_chunk(state, net, (x, y), teaching, rate_now, plan, most)
+            losses.append(np.asarray(loss)[: int(count)])
+            drifts.append(np.asarray(drift)[: int(count)])
+            done += int(count)
+            bar.update(int(count))
+    if check and bool(state.diverged):
+        raise DivergenceError(f"{divergence(net, teaching, state)}; or lower rate={float(rate_now):.3g}")
+    return Learned(
+        network=net,
+        teaching=teaching,
+        rate=rate_now,
+        plan=plan,
+        first_cycle=first,
+        loss=np.concatenate(losses),
+        drift=np.concatenate(drifts),
+        state=state,
+        time_scales=scales,
+        seconds=time.perf_counter() - began,
+    )
+
+
+@eqx.filter_jit
+def _learn_chunk(
+    state: State, net: AbstractNetwork, data: tuple[Any, Any], teaching: Any, rate: Array, plan: Plan, most: Any
+) -> tuple[State, AbstractNetwork, Array, Array, Array]:
+    """Up to `most` cycles, fewer if something diverges; losses and drifts in buffers, of which `count` are filled."""
+    learned, fixed = split_parameters(net)
+    present = presenter(net, data)
+
+    def one(carry):
+        state, learned, losses, drifts, i = carry
+        net, shown = eqx.combine(learned, fixed), present(state.cycle)
+        state, moved, reading = advance_plastic(state, net, shown, teaching, rate, cycle=plan)
+        loss = jnp.mean(net.loss(clamped(net, shown.x), reading.mean, shown.y))
+        losses, drifts = losses.at[i].set(loss), drifts.at[i].set(norm(moved).astype(drifts.dtype))
+        return state, eqx.apply_updates(learned, moved), losses, drifts, i + 1
+
+    def running(carry):
+        state, *_, i = carry
+        return (i < most) & ~state.diverged
+
+    empty = jnp.zeros(CHUNK, net.dtype)
+    start = (state, learned, empty, empty, jnp.zeros((), jnp.int32))
+    state, learned, losses, drifts, count = lax.while_loop(running, one, start)
+    return state, eqx.combine(learned, fixed), losses, drifts, count
+
+
+def _cycles_per_input(x: Any, y: Any, first: int, cycles: int) -> float:
+    """For how many cycles the data of cycle `first` stay what they are; infinite if that is to the end of the run."""
+    functions = [data for data in (x, y) if callable(data)]
+    if not functions:
+        return math.inf
+
+    def shown(cycle):
+        return [np.asarray(function(jnp.asarray(cycle, jnp.int32))) for function in functions]
+
+    def change(steps, after):
+        return next((n for n in steps if not all(map(np.array_equal, now, shown(n)))), after)
+
+    now = shown(first)
+    end = change(range(first + 1, min(first + cycles, first + LONGEST_LOOK)), math.inf)
+    start = change(range(first - 1, max(-1, first - LONGEST_LOOK), -1), -1)
+    return float(end - start - 1)

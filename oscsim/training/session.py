@@ -1,0 +1,253 @@
+"""One training run from the inside: where it stands, some steps of it, and what is measured after an epoch."""
+
+import math
+import time
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from oscsim.core.arrays import all_finite
+from oscsim.core.errors import DivergenceError, InexactGradientWarning, NotSettledError
+from oscsim.dynamics.error_bars import TOLERANCE
+from oscsim.dynamics.run import resting_state
+from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
+from oscsim.estimators import AlwaysOn, Backpropagation
+from oscsim.networks.base import named, parameters
+from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.training.devices import replicate, shard, unreplicate
+from oscsim.training.evaluation import EVALUATED, measured
+from oscsim.training.updates import AUGMENTED, updates
+
+CHUNK = 64
+"""Steps per device call, at most: one compilation serves every number of them."""
+
+CHUNK_BYTES = 2**26
+"""Inputs per device call, at most."""
+
+Metrics: TypeAlias = dict[str, float | int]
+"""What was measured after an epoch, by name."""
+
+
+class Learner(eqx.Module):
+    """Where a training run stands between two steps; what a checkpoint holds.
+
+    Attributes:
+        network: with the parameters as they are now.
+        optimizer_state: the arrays of the optimizer's state.
+        stream: what the estimator carries from batch to batch: the neurons' state of `AlwaysOn`, the starting amplitude
+            of an `Adaptive` signal; None for others.
+        step: how many updates were made.
+        rate_scale: what updates are multiplied by; below 1 after a rollback.
+        best: the network after its best epoch so far, by validation error (by loss without validation data).
+        best_score: that error, or loss.
+        totals: over the steps of the epoch so far: sums of loss and error in percent, the largest residual, and the sum
+            of the squared error bars.
+        history: what was measured after each epoch.
+        seconds: wall time spent so far.
+        identity: what the run is made of; a run is only resumed with the same.
+    """
+
+    network: Any
+    optimizer_state: Any
+    stream: Any
+    step: int
+    rate_scale: float
+    best: Any
+    best_score: float
+    totals: tuple[float, float, float, float]
+    history: list[Metrics]
+    seconds: float
+    identity: dict[str, str]
+
+
+class Session:
+    """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
+
+    def __init__(self, estimator, optimizer, source, sample, validation, augment, key, batch_size, probe, mesh):
+        self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
+        self.source, self.sample, self.validation = source, sample, validation
+        self.batch_size, self.probe = batch_size, probe
+        self.order_key, self.step_key = jax.random.split(key)
+        self.steps_per_epoch = len(source) // batch_size
+        bytes_per_step = sample[0][:batch_size].nbytes
+        self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
+        self.coming: Iterator[Any] = iter(())  # batches
+        self.position = -1  # the step that the next one is for
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+        self.warned = False
+
+    def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
+        """The inputs and targets of some steps of one epoch, in buffers of fixed length.
+
+        Raises:
+            ValueError: the source gives fewer batches than its samples make, or labels without a class.
+        """
+        epoch, first = divmod(step, self.steps_per_epoch)
+        if step != self.position or first == 0:
+            self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
+        given = list(islice(self.coming, count))
+        if len(given) < count:
+            raise ValueError(
+                f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
+                f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
+            )
+        self.position = step + count
+        buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
+        for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
+            buffer[:count] = batches
+        x, y = buffers
+        as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
+        return x.astype(network.dtype, copy=False), y
+
+    def close(self) -> None:
+        """Stop whatever prepares batches."""
+        if isinstance(self.coming, Generator):
+            self.coming.close()
+
+    def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
+        """Some steps within one epoch: the learner after them, and how many they were."""
+        left = self.steps_per_epoch - learner.step % self.steps_per_epoch
+        count = min(self.chunk, left, pace)
+        x, y = self.batches(learner.step, count, learner.network)
+        network, optimizer_state, stream, tally = updates(
+            self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
+            replicate(self.mesh, self.step_key), np.float32(learner.rate_scale), shard(self.mesh, x, 1),
+            shard(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
+        )  # fmt: skip
+        done = int(tally.count)
+        self.epoch_steps += done
+        total_loss, total_error, largest, bars = learner.totals
+        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
+        for loss, error, residual, bar in zip(
+            *measured, strict=True
+        ):  # one by one: the same sum however steps are grouped
+            total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
+            bars += bar**2
+        learner = replace(
+            learner,
+            network=network,
+            optimizer_state=optimizer_state,
+            stream=stream,
+            step=learner.step + done,
+            totals=(total_loss, total_error, largest, bars),
+        )
+        if bool(tally.failed):
+            raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
+        return learner, done
+
+    def diagnosis(self, learner: Learner, x: Any, y: Any) -> str:
+        """Why the step after this state failed."""
+        place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
+        key = jax.random.fold_in(self.step_key, learner.step)
+        if self.augment is not None:
+            x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
+        try:
+            estimate = self.estimate(unreplicate(self.mesh, learner), x, y, key)
+        except (DivergenceError, NotSettledError) as error:
+            return f"{place}: {error}; or lower the learning rate"
+        broken = [name for name, a in named(estimate.gradient) if not all_finite(a)]
+        what = f"the gradient of {broken[0]}" if broken else "the updated network"
+        if not math.isfinite(float(estimate.loss)):
+            what = "the loss"
+        return f"{place}: {what} is not finite; lower the learning rate"
+
+    def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
+        """The estimate for one batch, as the learner stands."""
+        inputs = Inputs.of(learner.network, x, y)
+        return self.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
+
+    def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
+        """The learner with the epoch's metrics in its history."""
+        trained = time.perf_counter() - self.epoch_began
+        steps = self.steps_per_epoch
+        loss, error, residual, bars = learner.totals
+        row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
+        if learner.network.outputs is not None:
+            row["error"] = error / steps
+        if self.validation is not None:
+            x, y = self.validation
+            found = measured(learner.network, x, y, EVALUATED, self.mesh)
+            row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
+        row["residual"] = residual
+        if not math.isnan(bars):
+            row["error_bar"] = math.sqrt(bars / steps)
+            self.warn_once(row)
+        if self.probe and not isinstance(self.estimator, Backpropagation):
+            row |= self.probed(unreplicate(self.mesh, learner))
+        row["rate_scale"] = learner.rate_scale
+        row["seconds"] = seconds
+        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(trained, 1e-9)
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+        score = row[score_name(row)]
+        better = score < learner.best_score
+        learner = replace(
+            learner,
+            history=[*learner.history, row],
+            totals=(0.0, 0.0, 0.0, 0.0),
+            best=learner.network if better else learner.best,
+            best_score=score if better else learner.best_score,
+        )
+        if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
+            raise DivergenceError(
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
+                "less than half of that; lower the learning rate"
+            )
+        return learner
+
+    def probed(self, learner: Learner) -> Metrics:
+        """The estimate on the first samples, against the exact gradient at its own states and by its own measure."""
+        size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
+        x, y = (a[:size] for a in self.sample)
+        net = learner.network
+        try:
+            estimate = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step))
+            inputs = Inputs.of(net, x, y)
+            exact = exact_gradient(net, x, y, at=resting_state(net, inputs, estimate.activities))
+        except (NotSettledError, DivergenceError) as error:
+            warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
+            return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(net))}
+        each = per_layer(cosine, estimate.gradient, exact)
+        row: Metrics = {"cosine": float(cosine(estimate.gradient, exact))}
+        row |= {f"cosine/{k}": float(v) for k, v in each.items()}
+        if (bar := estimate.error) is not None:
+            row["probe_error"] = float(relative_error(estimate.gradient, exact))
+            row["probe_error_bar"] = float(bar.total)
+            row["outside"] = 100 * float(np.mean(np.asarray(bar.outside)))
+            amplitude = np.asarray(bar.amplitude)
+            low, median, high = np.quantile(amplitude, [0, 0.5, 1])
+            row |= {"amplitude": float(median), "amplitude_lowest": float(low), "amplitude_highest": float(high)}
+        return row
+
+    def warn_once(self, row: Metrics) -> None:
+        """Say, once in a run, that the gradients of an epoch were further off than `TOLERANCE`."""
+        bar = row.get("error_bar", 0.0)
+        if self.warned or not bar > TOLERANCE:
+            return
+        self.warned = True
+        warnings.warn(
+            f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} %, by their own measure; with a fixed "
+            "amplitude use Adaptive(period) as the signal, under noise more cycles, and see `probe_error_bar`",
+            InexactGradientWarning,
+            stacklevel=4,
+        )
+
+
+def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
+    """Whether the last error is that of guessing, after the one before was less than half of it."""
+    name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
+    if classes is None or name is None:
+        return False
+    chance = 100 * (1 - 1 / classes)
+    return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
+
+
+def score_name(row: Metrics) -> str:
+    """What epochs are judged by: the first of these that was measured."""
+    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)

@@ -1,0 +1,106 @@
+"""Updates: from the gradients of an estimator to new parameters, many steps in one compiled call."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from oscsim.core.arrays import all_finite
+from oscsim.networks.base import split_parameters
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
+from oscsim.networks.inputs import Inputs
+from oscsim.training.devices import REPLICATED, largest_over, map_shards, mean_over, own_key
+from oscsim.training.evaluation import labels_of
+
+
+class Tally(eqx.Module):
+    """What some steps measured, in buffers of fixed length; the first `count` entries are filled."""
+
+    loss: Array
+    error: Array
+    residual: Array
+    bar: Array
+    count: Array
+    failed: Array
+
+
+AUGMENTED = np.uint32(2**32 - 2)
+"""Folded into the key of a step for its augmentation; no cycle, device or point has this number."""
+
+
+@eqx.filter_jit
+def updates(
+    estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
+    key: Any, rate_scale: Any, x: Any, y: Any, first: Any, count: Any, mesh: Mesh | None = None,
+) -> tuple[Any, Any, Any, Tally]:  # fmt: skip
+    """Up to `count` updates; fewer if one fails, and then the state before it.
+
+    The devices of a mesh share each batch: each has its own neurons, and all make the same update.
+    """
+    learned, fixed = split_parameters(network)
+    structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
+    zeros = jnp.zeros(len(x), network.dtype)
+    tally = Tally(zeros, zeros, zeros, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+    def reading(net, key, stream, x, y):
+        inputs = Inputs.of(net, x, y)
+        stream, estimate = estimator.estimate(stream, net, inputs, own_key(mesh, key))
+        bar = jnp.asarray(jnp.nan, net.dtype) if estimate.error is None else estimate.error.total
+        measured = estimate.gradient, estimate.loss, _error(net, inputs, estimate), bar
+        gradient, loss, error, bar = mean_over(mesh, measured)
+        if mesh is not None:  # what is carried on is the same on all devices
+            stream = mean_over(mesh, stream)
+        return gradient, loss, error, bar, largest_over(mesh, estimate.residual), stream
+
+    def one(carry):
+        learned, optimizer_state, stream, tally = carry
+        net = eqx.combine(learned, fixed)
+        i = tally.count
+        step_key = jax.random.fold_in(key, first + i)
+        x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
+        gradient, loss, error, bar, residual, new_stream = map_shards(
+            reading, mesh, (REPLICATED,) * 6, (net, step_key, stream), (x_i, y[i])
+        )
+        state = jax.tree.unflatten(structure, optimizer_state)
+        updates, state = optimizer.update(gradient, state, learned)
+        new = eqx.apply_updates(learned, jax.tree.map(lambda u: rate_scale.astype(u.dtype) * u, updates))
+        good = all_finite((loss, new))  # one that has not quite settled is still a gradient: see `residual`
+
+        def keep(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        return (
+            keep(new, learned),
+            keep(jax.tree.leaves(state), optimizer_state),
+            keep(new_stream, stream),
+            Tally(
+                tally.loss.at[i].set(loss),
+                tally.error.at[i].set(error),
+                tally.residual.at[i].set(residual.astype(tally.residual.dtype)),
+                tally.bar.at[i].set(bar.astype(tally.bar.dtype)),
+                jnp.where(good, i + 1, i),
+                ~good,
+            ),
+        )
+
+    def running(carry):
+        return (carry[-1].count < count) & ~carry[-1].failed
+
+    learned, optimizer_state, stream, tally = lax.while_loop(running, one, (learned, optimizer_state, stream, tally))
+    return eqx.combine(learned, fixed), optimizer_state, stream, tally
+
+
+def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
+    """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
+    if net.outputs is None:
+        return jnp.zeros((), net.dtype)
+    if isinstance(net, AbstractFeedForwardNetwork):
+        scores = jax.vmap(net)(inputs.x)
+    else:
+        scores = net.readout(inputs.clamped, estimate.activities)
+    return 100 * jnp.mean(jnp.argmax(scores, axis=1) != labels_of(inputs.y)).astype(net.dtype)
