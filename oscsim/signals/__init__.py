@@ -2,7 +2,16 @@
 
 from oscsim.signals.coloured import OrnsteinUhlenbeck
 from oscsim.signals.multiplicative import Multiplicative
-from oscsim.signals.noise import AbstractForcing, AbstractNoise, AbstractReadoutNoise, AbstractTeachingNoise
+from oscsim.signals.noise import (
+    SOLVERS,
+    AbstractForcing,
+    AbstractNoise,
+    AbstractReadoutNoise,
+    AbstractTeachingNoise,
+    Draw,
+    Increment,
+    normals,
+)
 from oscsim.signals.readout import ReadoutNoise
 from oscsim.signals.step import StepNoise
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
@@ -10,6 +19,7 @@ from oscsim.signals.teaching_noise import TeachingNoise
 from oscsim.signals.white import WhiteNoise
 
 __all__ = [
+    "SOLVERS",
     "AbstractForcing",
     "AbstractNoise",
     "AbstractReadoutNoise",
@@ -18,6 +28,8 @@ __all__ = [
     "Adaptive",
     "Constant",
     "Cosine",
+    "Draw",
+    "Increment",
     "Multiplicative",
     "Onset",
     "OrnsteinUhlenbeck",
@@ -27,4 +39,5 @@ __all__ = [
     "StepNoise",
     "TeachingNoise",
     "WhiteNoise",
+    "normals",
 ]
