@@ -28,9 +28,17 @@ def compute():
     net = osc.LayeredNetwork((64, 32, 10), activation=osc.Logistic(slope=4.0, centre=0.5), key=jax.random.key(0))
     signal, noise = osc.Rotating(amplitude=0.4, period=PERIOD), osc.WhiteNoise(0.03, quadratures="circular")
     run = osc.simulate(
-        net, x, y, signal, cycles=CYCLES, noise=noise, ticks=TICKS, start="settled", key=jax.random.key(1),
+        net,
+        x,
+        y,
+        signal,
+        cycles=CYCLES,
+        noise=noise,
+        integration=osc.Integration(ticks=TICKS),
+        start="settled",
+        key=jax.random.key(1),
         record=osc.PerCycle(neurons=32, every_cycle=True),
-    )  # fmt: skip
+    )
     exact = osc.exact_gradient(net, x, y)
     running = run.gradient(discard=DISCARD, cumulative=True)
     measured = jax.vmap(lambda gradient: osc.relative_error(gradient, exact))(running)

@@ -10,16 +10,31 @@ from oscsim.core.errors import (
     NotHolomorphicError,
     NotSettledError,
 )
-from oscsim.dynamics.cycle import advance
-from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
-from oscsim.dynamics.ensembles import Ensemble, ensemble
-from oscsim.dynamics.error_bars import GradientError
-from oscsim.dynamics.plan import Cycle
-from oscsim.dynamics.plastic import advance_plastic
-from oscsim.dynamics.readings import Phasors, Points
-from oscsim.dynamics.run import Run
-from oscsim.dynamics.simulation import Mean, PerCycle, simulate
-from oscsim.dynamics.state import State, begin
+from oscsim.dynamics import (
+    AbstractDemodulator,
+    AbstractRecord,
+    AbstractStop,
+    Accuracy,
+    Boxcar,
+    Cycle,
+    Exponential,
+    GradientError,
+    Hann,
+    Integration,
+    Locked,
+    Mean,
+    PerCycle,
+    Phasors,
+    Plateaus,
+    Points,
+    Run,
+    State,
+    System,
+    advance,
+    advance_plastic,
+    begin,
+    simulate,
+)
 from oscsim.equilibrium import Equilibria, Equilibrium, States, equilibria, exact_gradient, settle
 from oscsim.equilibrium.metrics import cosine, norm_ratio, per_layer, relative_error
 from oscsim.estimators import (
@@ -27,10 +42,12 @@ from oscsim.estimators import (
     AlwaysOn,
     Backpropagation,
     Classic,
+    Ensemble,
     Estimate,
     Exact,
     LockIn,
     Phases,
+    ensemble,
 )
 from oscsim.networks import (
     AbstractActivation,
@@ -104,8 +121,11 @@ __all__ = [
     "AbstractNoise",
     "AbstractPooling",
     "AbstractReadoutNoise",
+    "AbstractRecord",
+    "AbstractStop",
     "AbstractTeaching",
     "AbstractTeachingNoise",
+    "Accuracy",
     "Adaptive",
     "AlwaysOn",
     "AveragePooling",
@@ -136,10 +156,12 @@ __all__ = [
     "InexactGradientError",
     "InexactGradientWarning",
     "Inputs",
+    "Integration",
     "LayeredNetwork",
     "Layers",
     "Learned",
     "LockIn",
+    "Locked",
     "Logistic",
     "MaxPooling",
     "Mean",
@@ -166,6 +188,7 @@ __all__ = [
     "States",
     "StepNoise",
     "Suggestion",
+    "System",
     "Tanh",
     "TeachingNoise",
     "TimeScales",

@@ -675,7 +675,7 @@ def test_estimators_name_the_amplitude_that_diverges():
     net = passing(osc.RaisedCosine, (3, 4, 4, 2))
     signal = osc.Rotating(50.0, 100.0)
     with pytest.raises(osc.DivergenceError, match=r"cycle \d: layer \d.*Rotating\(amplitude=50.*lower the"):
-        osc.LockIn(signal, solver=diffrax.Euler(), steps_per_cycle=128)(net, X, Y)
+        osc.LockIn(signal, integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=128))(net, X, Y)
     with pytest.raises(osc.DivergenceError, match=r"Phases\(amplitude=50.*lower the amplitude"):
         osc.Phases(50.0, 4, steps=(20, 20))(net, X, Y)
     # The cosine of an imaginary number of this size is beyond float32: no luck can settle it.

@@ -82,9 +82,28 @@ def test_train_resume_and_predict(oscsim, tmp_path):
 
 
 IMAGES = (
-    "--estimator", "phases", "--points", 2, "--amplitude", 1, "--tolerance", 1e-3, "--model", "vgg4", "--width", 0.02,
-    "--batch-size", 8, "--epochs", 1, "--probe", 0, "--standardise", "--learning-rate", 0.01,
-)  # fmt: skip
+    "--estimator",
+    "phases",
+    "--points",
+    2,
+    "--amplitude",
+    1,
+    "--tolerance",
+    1e-3,
+    "--model",
+    "vgg4",
+    "--width",
+    0.02,
+    "--batch-size",
+    8,
+    "--epochs",
+    1,
+    "--probe",
+    0,
+    "--standardise",
+    "--learning-rate",
+    0.01,
+)
 
 
 def test_weight_decay_is_beside_the_momentum():
@@ -191,8 +210,12 @@ def test_what_the_user_can_mend_is_said_in_one_line(capsys, tmp_path, monkeypatc
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(oscsim, tmp_path):
     process = subprocess.Popen(
         command("train", "digits", "--epochs", 10_000, "--out", "run", "--checkpoint-seconds", 0.05, *QUICK),
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_for(lambda: last_step(tmp_path / "run") > 0, process)
         process.send_signal(signal.SIGINT)

@@ -241,7 +241,9 @@ def test_lock_in_bias_is_second_order_in_frequency_and_does_not_know_the_amplitu
 
     def gradient(period, amplitude):
         teaching = osc.Rotating(amplitude, float(period))
-        return osc.LockIn(teaching, solver=diffrax.Heun(), steps_per_cycle=400)(net, x, y).gradient
+        return osc.LockIn(teaching, integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=400))(
+            net, x, y
+        ).gradient
 
     errors = [osc.relative_error(gradient(period, amplitude), exact) for period in periods]
     assert 1.9 < order(errors, 1 / periods) < 2.1, errors
@@ -275,26 +277,40 @@ def stack(*layers, image=(8, 8, 3), outputs=2):
         (lambda: osc.Convolution(4, stride=0), "stride=0: use a positive integer"),
         (lambda: osc.Convolution(4, padding="same"), "padding='same': use 'SAME' or 'VALID'"),
         (lambda: osc.Convolution(4, pooling=osc.SoftmaxPooling), "pooling=.*: use an instance of a pooling"),
-        (lambda: stack(osc.Convolution(4, 9, padding="VALID")), r"convolutions\[0\], on \(8, 8, 3\): kernel=9 "
-         "is larger than the image of 8 by 8: use a smaller kernel"),
-        (lambda: stack(osc.Convolution(4), osc.Convolution(4, pooling=osc.MaxPooling(3))), r"convolutions\[1\], on "
-         r"\(8, 8, 4\): pooling=MaxPooling\(size=3\): windows of 3 by 3 do not divide the 8 by 8"),
-        (lambda: stack(osc.Convolution(4, 7, padding="VALID", pooling=osc.AveragePooling(4))),
-         "do not divide the 2 by 2"),
-        (lambda: osc.models.vgg4(temperature=2.0, pooling=osc.MaxPooling(), key=jax.random.key(0)),
-         r"temperature=2.0 is that of the softmax pooling, not of MaxPooling"),
+        (
+            lambda: stack(osc.Convolution(4, 9, padding="VALID")),
+            r"convolutions\[0\], on \(8, 8, 3\): kernel=9 "
+            "is larger than the image of 8 by 8: use a smaller kernel",
+        ),
+        (
+            lambda: stack(osc.Convolution(4), osc.Convolution(4, pooling=osc.MaxPooling(3))),
+            r"convolutions\[1\], on "
+            r"\(8, 8, 4\): pooling=MaxPooling\(size=3\): windows of 3 by 3 do not divide the 8 by 8",
+        ),
+        (
+            lambda: stack(osc.Convolution(4, 7, padding="VALID", pooling=osc.AveragePooling(4))),
+            "do not divide the 2 by 2",
+        ),
+        (
+            lambda: osc.models.vgg4(temperature=2.0, pooling=osc.MaxPooling(), key=jax.random.key(0)),
+            r"temperature=2.0 is that of the softmax pooling, not of MaxPooling",
+        ),
         (lambda: stack(osc.Convolution(4, scale=-1.0)), "scale=-1.0: use a finite number"),
         (lambda: stack(), r"convolutions=\(\): give one"),
         (lambda: stack(SOFT), r"convolutions\[0\]=SoftmaxPooling.*: use Convolution"),
         (lambda: stack(osc.Convolution(4), image=(8, 8)), r"image=\(8, 8\): give height, width and channels"),
         (lambda: stack(osc.Convolution(4), outputs=0), "outputs=0: use a positive integer"),
-        (lambda: osc.settle(stack(osc.Convolution(4)), jnp.zeros((1, 8, 8, 1)), jnp.array([0])),
-         r"x has shape \(1, 8, 8, 1\), this network takes \(batch, 8, 8, 3\)"),
-        (lambda: inspect.unwrap(osc.convolve)(jnp.zeros((3, 3, 2, 4)), jnp.zeros((8, 8, 3))),
-         "for images of 2 channels, s has 3"),
+        (
+            lambda: osc.settle(stack(osc.Convolution(4)), jnp.zeros((1, 8, 8, 1)), jnp.array([0])),
+            r"x has shape \(1, 8, 8, 1\), this network takes \(batch, 8, 8, 3\)",
+        ),
+        (
+            lambda: inspect.unwrap(osc.convolve)(jnp.zeros((3, 3, 2, 4)), jnp.zeros((8, 8, 3))),
+            "for images of 2 channels, s has 3",
+        ),
         (lambda: osc.MaxPooling(2)(jnp.zeros((3, 4, 1))), "size=2: windows of 2 by 2 do not divide an image of 3 by 4"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused(build, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build()

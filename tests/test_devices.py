@@ -18,8 +18,24 @@ from tests.test_cli_train import ENVIRONMENT, command, last_step, metrics, wait_
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]  # they compile in fresh processes
 
 
-PHASES = ("digits", "--estimator", "phases", "--hidden", 8, 6, "--points", 4, "--samples", 400,
-          "--probe", 0, "--precision", "float64", "--tolerance", 1e-10)  # fmt: skip
+PHASES = (
+    "digits",
+    "--estimator",
+    "phases",
+    "--hidden",
+    8,
+    6,
+    "--points",
+    4,
+    "--samples",
+    400,
+    "--probe",
+    0,
+    "--precision",
+    "float64",
+    "--tolerance",
+    1e-10,
+)
 BOUND = 120
 """Seconds; the tests below lose a process after five."""
 
@@ -117,11 +133,15 @@ def start(folder, *arguments, processes=2):
     together = ("--coordinator", coordinator, "--processes", processes, "--lost-after", 5)
     return [
         subprocess.Popen(
-            command("train", *arguments, *together, "--process-id", k), cwd=folder, env=ENVIRONMENT,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command("train", *arguments, *together, "--process-id", k),
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for k in range(processes)
-    ]  # fmt: skip
+    ]
 
 
 def finish(processes):

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oscsim.dynamics.plan import as_plan
 
 import oscsim as osc
 from oscsim.dynamics.average import Average
-from oscsim.dynamics.error_bars import step_error
-from oscsim.dynamics.plan import Cycle, as_plan
+from oscsim.dynamics.cycle import Cycle
 from oscsim.dynamics.readings import Phasors
+from oscsim.dynamics.step_error import step_error
 
 STEPS = {"solver": diffrax.Heun(), "steps_per_cycle": 128, "ticks": 64}
 QUIET = pytest.mark.filterwarnings("ignore::oscsim.InexactGradientWarning")
@@ -81,9 +82,17 @@ def test_what_averaging_does_not_reveal():
     """Strong noise shifts mean and response by its second power: after 400 cycles nothing else is left."""
     net, x, y = toy()
     run = osc.simulate(
-        net, x, y, osc.Rotating(0.3, 64.0), cycles=400, noise=osc.WhiteNoise(0.15), start="settled",
-        record=osc.Mean(0), key=jax.random.key(0), **STEPS,
-    )  # fmt: skip
+        net,
+        x,
+        y,
+        osc.Rotating(0.3, 64.0),
+        cycles=400,
+        noise=osc.WhiteNoise(0.15),
+        start="settled",
+        record=osc.Mean(0),
+        key=jax.random.key(0),
+        **STEPS,
+    )
     off = float(osc.relative_error(run.gradient(), read(net, x, y, 0.3, cycles=6, discard=4).gradient))
     assert off > 0.02
     assert 0.4 < off / float(run.error().contamination) < 2.5
@@ -341,17 +350,27 @@ def test_training_with_tuned_amplitudes_goes_on_bit_for_bit(tmp_path):
     data = x[:120], y[:120]
     net = osc.LayeredNetwork((64, 8, 10), key=jax.random.key(1))
     estimator = osc.LockIn(
-        osc.Adaptive(64.0), cycles=2, solver=diffrax.Euler(), steps_per_cycle=64, start="settled",
+        osc.Adaptive(64.0),
+        cycles=2,
+        integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=64),
+        start="settled",
         noise=osc.StepNoise(0.02),
-    )  # fmt: skip
+    )
 
     def trained(epochs, **kwargs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return osc.train(
-                net, data, estimator, optax.sgd(0.1), epochs=epochs, key=jax.random.key(0), batch_size=20, probe=20,
+                net,
+                data,
+                estimator,
+                optax.sgd(0.1),
+                epochs=epochs,
+                key=jax.random.key(0),
+                batch_size=20,
+                probe=20,
                 **kwargs,
-            )  # fmt: skip
+            )
 
     whole = trained(2)
     trained(1, out=tmp_path)
@@ -377,9 +396,14 @@ def test_steps_that_the_couplings_make_unstable():
     net, x, y = toy()
     with pytest.raises(ValueError, match=r"steps_per_cycle=48 .* is unstable there; use"):
         osc.simulate(
-            net, x, y, osc.Rotating(0.05, 72.0), cycles=3, solver=diffrax.Euler(), steps_per_cycle=48, ticks=48,
+            net,
+            x,
+            y,
+            osc.Rotating(0.05, 72.0),
+            cycles=3,
+            integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=48, ticks=48),
             start="settled",
-        )  # fmt: skip
+        )
 
 
 class Hidden(osc.AbstractNetwork):

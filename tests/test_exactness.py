@@ -214,8 +214,7 @@ def test_bias_is_second_order_in_frequency_and_fourth_when_extrapolated():
                 osc.LockIn(
                     osc.Rotating(0.2, float(period)),
                     extrapolate=extrapolate,
-                    solver=diffrax.Tsit5(),
-                    steps_per_cycle=400,
+                    integration=osc.Integration(solver=diffrax.Tsit5(), steps_per_cycle=400),
                 )(net, x, y).gradient,
                 exact,
             )
@@ -255,9 +254,14 @@ def test_neuron_level_gradient_is_the_demodulated_synaptic_product(case):
     teaching = osc.Rotating(0.2, 100.0)
     ticks = 64
     run = osc.simulate(
-        net, x, y, teaching, cycles=8, steps_per_cycle=4 * ticks, solver=diffrax.Heun(), ticks=ticks,
+        net,
+        x,
+        y,
+        teaching,
+        cycles=8,
+        integration=osc.Integration(steps_per_cycle=4 * ticks, solver=diffrax.Heun(), ticks=ticks),
         record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+    )
 
     # One more cycle, by hand: every neuron of every sample at every tick, from the user's own loop over cycles.
     inputs = osc.Inputs.of(net, x, y)

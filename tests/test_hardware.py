@@ -37,9 +37,13 @@ def test_everything_at_zero_strength_is_the_ideal_bit_for_bit():
     # ... and the wrapper of gains itself, which `spread` leaves out
     built = hardware.UnequalGains(built, tuple(jnp.ones(shape) for shape in net.shapes))
     run = osc.simulate(
-        built, x, y, hardware.DistortedTeaching(teaching, (0.0, 0.0)), **STEPS,
+        built,
+        x,
+        y,
+        hardware.DistortedTeaching(teaching, (0.0, 0.0)),
+        **STEPS,
         demodulator=hardware.ImperfectDemodulator(osc.Boxcar()),
-    )  # fmt: skip
+    )
     for a, b in zip(jax.tree.leaves(run.phasors), jax.tree.leaves(ideal.phasors), strict=True):
         np.testing.assert_array_equal(a, b)
     gradient = run.gradient(1).network.network

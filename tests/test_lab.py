@@ -118,10 +118,21 @@ def test_a_number_never_compiles(engine):
     compiled, programs = COMPILATIONS["all"], COMPILED.copy()
     assert compiled > 0
     for changes in (
-        {"amplitude": 0.123}, {"amplitude": 0.3, "period": 37.5}, {"period": 250.0}, {"intensity": 0.0},
-        {"intensity": 0.3}, {"correlation_time": 2.0}, {"discard": 3}, {"realisations": 16}, {"realisations": 1},
-        {"sample": 7}, {"seed": 6}, {"learning_rate": 1.0}, PRESETS["too-large"].changes, PRESETS["lag"].changes,
-    ):  # fmt: skip
+        {"amplitude": 0.123},
+        {"amplitude": 0.3, "period": 37.5},
+        {"period": 250.0},
+        {"intensity": 0.0},
+        {"intensity": 0.3},
+        {"correlation_time": 2.0},
+        {"discard": 3},
+        {"realisations": 16},
+        {"realisations": 1},
+        {"sample": 7},
+        {"seed": 6},
+        {"learning_rate": 1.0},
+        PRESETS["too-large"].changes,
+        PRESETS["lag"].changes,
+    ):
         engine.change(**changes)
         frame = cycles(engine, 2)
         assert np.isfinite(frame.samples).all()
@@ -207,9 +218,7 @@ def test_the_bar_is_that_of_the_same_run(engine, changes):
         noise=noise,
         key=None if noise is None else key,
         demodulator=settings.reader,
-        solver=diffrax.Heun(),
-        steps_per_cycle=640,
-        ticks=320,
+        integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=640, ticks=320),
     )
     error = run.error(discard=1)
     for part in ("contamination", "lag", "steps"):
@@ -265,10 +274,15 @@ def test_two_phases_without_noise_are_the_classic_estimate():
     net, x, y = osc.lab.example("6-4-4-4")
     x, y = x[:2], y[:2]
     run = osc.simulate(
-        net, x, y, osc.lab.TwoPhase(0.2, 400.0), cycles=2, demodulator=osc.lab.PhaseMeans(), solver=diffrax.Heun(),
-        steps_per_cycle=640,
-        ticks=320, key=None,
-    )  # fmt: skip
+        net,
+        x,
+        y,
+        osc.lab.TwoPhase(0.2, 400.0),
+        cycles=2,
+        demodulator=osc.lab.PhaseMeans(),
+        integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=640, ticks=320),
+        key=None,
+    )
     exact = osc.Classic(0.2)(net, x, y).gradient
     assert osc.relative_error(osc.lab.classic_gradient(run, discard=1), exact) < 1e-4
     with pytest.raises(ValueError, match="discard=2: 2 cycle"):

@@ -220,8 +220,10 @@ def drawn_after(visitor, name, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["Classic EP drowns in noise", "Finite amplitude survives",
-                                    "Too large: past the radius", "Period too short: lag"])  # fmt: skip
+@pytest.mark.parametrize(
+    "preset",
+    ["Classic EP drowns in noise", "Finite amplitude survives", "Too large: past the radius", "Period too short: lag"],
+)
 def test_a_knob_changes_the_picture_at_once(browser, serving, preset, record_property):
     visitor = Visitor(browser, serving.url)
     visitor.until("get('status') !== null && get('status').number[0] > 0")

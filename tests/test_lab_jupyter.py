@@ -38,10 +38,17 @@ def jupyter(tmp_path):
     own = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
     own["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ServerApp.token=t", "--allow-root",
-        f"--ServerApp.root_dir={tmp_path / 'work'}", "--LabApp.news_url=",
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--port=0",
+        "--ServerApp.token=t",
+        "--allow-root",
+        f"--ServerApp.root_dir={tmp_path / 'work'}",
+        "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]  # fmt: skip
+    ]
     server = subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.PIPE, text=True)
     try:
         for line in server.stderr:

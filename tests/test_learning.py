@@ -88,9 +88,10 @@ def test_a_step_is_the_optimizer_applied_to_the_estimate(digits):
     result = train((x, y), epochs=1, batch_size=40, rate=0.1)
     gradient = osc.exact_gradient(network(), x, y)
     for before, after, g in zip(
-        *(jax.tree.leaves(osc.parameters(tree)) for tree in (network(), result.network)), jax.tree.leaves(gradient),
+        *(jax.tree.leaves(osc.parameters(tree)) for tree in (network(), result.network)),
+        jax.tree.leaves(gradient),
         strict=True,
-    ):  # fmt: skip
+    ):
         np.testing.assert_allclose(after, before - 0.1 * g, atol=1e-6)
     assert result.history[0]["loss"] == pytest.approx(osc.evaluate(network(), x, y)["loss"], rel=1e-5)
 
@@ -207,7 +208,12 @@ def test_augmentation_is_seeded_and_seen(digits):
 
 
 def test_always_on_carries_the_state_over(digits):
-    lock_in = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=1, discard=0, solver=diffrax.Heun(), steps_per_cycle=120)
+    lock_in = osc.LockIn(
+        osc.Rotating(0.3, 60.0),
+        cycles=1,
+        discard=0,
+        integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=120),
+    )
     stream = osc.AlwaysOn(lock_in)
     net, (x, y) = network(), (a[:20] for a in digits)
     first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
@@ -260,7 +266,9 @@ def test_noise_finds_its_steps_before_the_period_is_traced(digits):
     settings = {"noise": osc.WhiteNoise(0.05), "cycles": 2}
     for lock_in in (
         osc.LockIn(osc.Rotating(0.3, 60.0), **settings),
-        osc.LockIn(osc.Rotating(0.3, 60.0), **settings, steps_per_cycle=480),  # more than there have to be ticks
+        osc.LockIn(
+            osc.Rotating(0.3, 60.0), **settings, integration=osc.Integration(steps_per_cycle=480)
+        ),  # more than there have to be ticks
     ):
         planned = lock_in.planned(net)
         jitted = eqx.filter_jit(lambda estimator: estimator(net, x, y, KEY).gradient)(planned)
@@ -464,8 +472,9 @@ def test_another_run_in_the_folder_is_refused(digits, tmp_path):
         with pytest.raises(ValueError, match=f"holds a run with another {name}"):
             train(**{"data": digits, **changed}, out=tmp_path, resume=True)
     with pytest.raises(ValueError, match="holds a run with another optimizer"):
-        osc.train(network(), digits, osc.Exact(), optax.adam(0.1), epochs=2, batch_size=20, key=KEY, out=tmp_path,
-                  resume=True)  # fmt: skip
+        osc.train(
+            network(), digits, osc.Exact(), optax.adam(0.1), epochs=2, batch_size=20, key=KEY, out=tmp_path, resume=True
+        )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -590,15 +599,23 @@ def test_a_learner_is_saved_whole(digits, tmp_path):
 def test_digits_by_lock_in_as_well_as_by_the_exact_gradient():
     """64-32-10, three seeds: below 5 % on the test set, and at most one point above `Exact`."""
     data, held_out = (osc.datasets.load("digits", split) for split in ("train", "test"))
-    lock_in = osc.LockIn(osc.Rotating(0.4, 100.0), cycles=2, solver=diffrax.Euler(), steps_per_cycle=100)
+    lock_in = osc.LockIn(
+        osc.Rotating(0.4, 100.0), cycles=2, integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=100)
+    )
     for seed in range(3):
         rate = optax.cosine_decay_schedule(0.3, 20 * (len(data[0]) // 20))
         ours, exact = (
             osc.train(
-                network(seed, (64, 32, 10)), data, estimator, optax.sgd(rate), epochs=20, key=jax.random.key(seed),
-                validation=held_out, probe=0,
+                network(seed, (64, 32, 10)),
+                data,
+                estimator,
+                optax.sgd(rate),
+                epochs=20,
+                key=jax.random.key(seed),
+                validation=held_out,
+                probe=0,
             ).history[-1]["validation_error"]
             for estimator in (lock_in, osc.Exact())
-        )  # fmt: skip
+        )
         assert ours < 5
         assert ours <= exact + 1

@@ -76,9 +76,16 @@ def test_white_noise_has_the_covariance_of_the_lyapunov_equation():
     """In steps of 0.25 tau, so that the equation is the discrete one of the very scheme; it is near the continuous."""
     net, q, n = linear(), 0.3, 5_000
     run = osc.simulate(
-        net, np.zeros((n, 2)), np.zeros((n, 2)), osc.Constant(0.1, 100.0), cycles=1, noise=osc.WhiteNoise(q), key=KEY,
-        steps_per_cycle=400, record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+        net,
+        np.zeros((n, 2)),
+        np.zeros((n, 2)),
+        osc.Constant(0.1, 100.0),
+        cycles=1,
+        noise=osc.WhiteNoise(q),
+        key=KEY,
+        integration=osc.Integration(steps_per_cycle=400),
+        record=osc.PerCycle(neurons=0),
+    )
     a, rates = drift(net, 0.1)
     expected = q**2 * discrete_covariance(net, diffrax.Heun(), 0.25)
     continuous = scipy.linalg.solve_continuous_lyapunov(a, -np.diag((q * rates) ** 2))
@@ -97,9 +104,16 @@ def test_quadratures_and_spectrum(quadratures):
     noise = osc.WhiteNoise(0.5, quadratures=quadratures)
     n = 1_000
     run = osc.simulate(
-        alone(), np.zeros((n, 2)), np.zeros(n, int), osc.Constant(0.0, 64.0), cycles=1, noise=noise, key=KEY,
-        solver=diffrax.ShARK(), steps_per_cycle=128, record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, 64.0),
+        cycles=1,
+        noise=noise,
+        key=KEY,
+        integration=osc.Integration(solver=diffrax.ShARK(), steps_per_cycle=128),
+        record=osc.PerCycle(neurons=0),
+    )
     z = 0.5
     scheme = 2 * z * (1 - z / 2) ** 2 * (1 + z**2 / 12) / (1 - (1 - z + z**2 / 2) ** 2)  # ShARK's part of the variance
     u = np.asarray(run.state.potentials[0])
@@ -118,9 +132,16 @@ def test_the_first_coefficient_fluctuates_as_predicted():
     """E|c_1|^2 of a lone neuron, from the very scheme: an autoregression sampled at every tick."""
     n, q, steps, period = 1_000, 0.2, 128, 64.0
     run = osc.simulate(
-        alone(), np.zeros((n, 2)), np.zeros(n, int), osc.Constant(0.0, period), cycles=2, noise=osc.WhiteNoise(q),
-        key=KEY, steps_per_cycle=steps, record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, period),
+        cycles=2,
+        noise=osc.WhiteNoise(q),
+        key=KEY,
+        integration=osc.Integration(steps_per_cycle=steps),
+        record=osc.PerCycle(neurons=0),
+    )
     assert run.plan.ticks == steps
     z = period / steps
     decay, gain = 1 - z + z**2 / 2, 1 - z / 2  # of Heun's method
@@ -521,13 +542,21 @@ def test_noise_of_no_strength_is_none():
 def test_step_noise_is_the_papers_iteration():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 64.0)
-    still = osc.simulate(net, x, y, teaching, cycles=2, solver=diffrax.Euler(), steps_per_cycle=64)
+    still = osc.simulate(
+        net, x, y, teaching, cycles=2, integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=64)
+    )
     assert_equal(noisy(osc.StepNoise(0.0), cycles=2).phasors, still.phasors)
     n = 2_000
     run = osc.simulate(
-        alone(), np.zeros((n, 2)), np.zeros(n, int), osc.Constant(0.0, 64.0), cycles=1, noise=osc.StepNoise(0.3),
-        key=KEY, record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, 64.0),
+        cycles=1,
+        noise=osc.StepNoise(0.3),
+        key=KEY,
+        record=osc.PerCycle(neurons=0),
+    )
     u = np.asarray(run.state.potentials[0]).real
     within(np.var(u), 0.3**2, 0.3**2 * np.sqrt(2 / u.size))
     # and slow fluctuations are those of the white noise behind it, q = sigma sqrt(tau)
@@ -617,12 +646,22 @@ def test_defaults_of_a_noisy_run():
 @pytest.mark.usefixtures("quick")
 def test_another_noise_starts_afresh_on_going_on():
     net, x, y = toy()
-    first = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=1, steps_per_cycle=128, ticks=128)
+    first = osc.simulate(
+        net, x, y, osc.Rotating(0.2, 64.0), cycles=1, integration=osc.Integration(steps_per_cycle=128, ticks=128)
+    )
     second = noisy(NOISES["shared"], cycles=1, start=first)
     assert second.first_cycle == 1
     assert second.state.noise[0] is None
     assert second.state.noise[1] is not None
-    still = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=1, start=second, steps_per_cycle=128, ticks=128)
+    still = osc.simulate(
+        net,
+        x,
+        y,
+        osc.Rotating(0.2, 64.0),
+        cycles=1,
+        start=second,
+        integration=osc.Integration(steps_per_cycle=128, ticks=128),
+    )
     assert still.state.noise is None
 
 

@@ -13,9 +13,9 @@ import pytest
 
 import oscsim as osc
 from oscsim import hardware
+from oscsim.core.arrays import norm
 from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.equilibrium.linear import gradient_read
-from oscsim.equilibrium.metrics import norm
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.response import asymmetry, predict_gradient, susceptibility
 from oscsim.response.orbit import Orbit

@@ -27,9 +27,10 @@ def test_the_network_of_the_page_in_float64():
     assert osc.relative_error(osc.Phases(0.1, 12)(net, x, y).gradient, exact) < 1e-9
     errors = [
         osc.relative_error(
-            osc.LockIn(osc.Rotating(0.1, period), solver=diffrax.Heun(), steps_per_cycle=int(4 * period))(
-                net, x, y
-            ).gradient,
+            osc.LockIn(
+                osc.Rotating(0.1, period),
+                integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=int(4 * period)),
+            )(net, x, y).gradient,
             exact,
         )
         for period in (128.0, 256.0)  # at equal step size: the step is part of the lag

@@ -37,9 +37,14 @@ def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
     images, labels = mnist.train.images[:10], mnist.train.labels[:10]
     net = osc.LayeredNetwork((784, 256, 256, 10), key=jax.random.key(2), scale=0.05)
     run = osc.simulate(
-        net, images, labels, osc.Staircase(0.5, 10.0 * plateau, 10), cycles=40, solver=diffrax.Euler(),
-        steps_per_cycle=10 * plateau, record=osc.PerCycle(neurons=0),
-    )  # fmt: skip
+        net,
+        images,
+        labels,
+        osc.Staircase(0.5, 10.0 * plateau, 10),
+        cycles=40,
+        integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=10 * plateau),
+        record=osc.PerCycle(neurons=0),
+    )
     exact = osc.exact_gradient(net, images, labels)
     running = run.gradient(0, cumulative=True)
     against = jax.vmap(osc.relative_error, in_axes=(0, None))

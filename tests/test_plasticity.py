@@ -407,7 +407,7 @@ def test_learn_warns_unless_told_not_to():
 
     with pytest.warns(UserWarning, match="presentation / period"):
         osc.learn(net, hasty, y[:1], **settings)
-    assert osc.learn(net, hasty, y[:1], check=False, **settings).time_scales is None
+    assert osc.learn(net, hasty, y[:1], throw=False, **settings).time_scales is None
 
 
 # What cannot be.
@@ -463,7 +463,7 @@ def test_divergence_names_cycle_layer_and_rate():
         pytest.raises(osc.DivergenceError, match=r"in cycle 1: layer \d of 2.*amplitude=0.2.*or lower rate=1e\+07"),
     ):
         osc.learn(net, x, y, **settings)
-    flagged = osc.learn(net, x, y, check=False, **settings)
+    flagged = osc.learn(net, x, y, throw=False, **settings)
     assert flagged.diverged
     assert "DIVERGED" in str(flagged)
     assert flagged.cycles == 1

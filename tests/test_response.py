@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 import oscsim as osc
-from oscsim.equilibrium.metrics import norm
+from oscsim.core.arrays import norm
 from oscsim.response import (
     convergence_radius,
     optimal_amplitude,
@@ -225,9 +225,19 @@ def test_predicted_spread_is_that_of_noisy_runs(name):
     inputs = osc.Inputs.of(net, x, y)
     start = tuple(u.astype(complex) for u in osc.settle(net, x, y).potentials)
     gradients = realisations(
-        net, inputs, start, amplitude, period, noise, jax.random.key(0),
-        ticks=ticks, substeps=substeps, cycles=cycles, shared=noise.shared_over_batch, runs=RUNS,
-    )  # fmt: skip
+        net,
+        inputs,
+        start,
+        amplitude,
+        period,
+        noise,
+        jax.random.key(0),
+        ticks=ticks,
+        substeps=substeps,
+        cycles=cycles,
+        shared=noise.shared_over_batch,
+        runs=RUNS,
+    )
     measured = jax.tree.map(lambda g: jnp.std(g, axis=0, ddof=1), gradients)
     predicted = predict_spread(net, x, y, osc.Rotating(amplitude, period), noise, cycles, ticks=ticks)
     assert jax.tree.structure(predicted) == jax.tree.structure(osc.parameters(net))
@@ -469,8 +479,9 @@ def test_bias_spread_and_scaling_over_a_grid(network, seeds):
     net, x, y = network()
     key = jax.random.key(0)
     study = osc.studies.gradient_quality(net, x, y)
-    quiet = osc.sweep(study, {"amplitude": [0.03, 0.12], "period": GRID["period"], "cycles": 4, "discard": 3},
-                      seeds=1, key=key)  # fmt: skip
+    quiet = osc.sweep(
+        study, {"amplitude": [0.03, 0.12], "period": GRID["period"], "cycles": 4, "discard": 3}, seeds=1, key=key
+    )
     bias = osc.summarise(quiet).relative_error.sel(statistic="average")
     np.testing.assert_allclose(bias, quiet.predicted_bias, rtol=1e-3)
 

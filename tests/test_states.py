@@ -14,8 +14,8 @@ from jax import lax
 from scipy.integrate import solve_ivp
 
 import oscsim as osc
+from oscsim.core.arrays import norm
 from oscsim.equilibrium import state_at
-from oscsim.equilibrium.metrics import norm
 from oscsim.equilibrium.stable import decays, dies_out
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.response import (

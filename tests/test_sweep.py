@@ -146,9 +146,13 @@ def test_training_is_train():
         return osc.LayeredNetwork((64, 8, 10), key=key)
 
     study = osc.studies.training(
-        network, (x[:200], y[:200]), lambda amplitude: osc.Phases(amplitude, 2), optax.sgd, epochs=3,
+        network,
+        (x[:200], y[:200]),
+        lambda amplitude: osc.Phases(amplitude, 2),
+        optax.sgd,
+        epochs=3,
         validation=held_out,
-    )  # fmt: skip
+    )
     found = osc.sweep(study, {"amplitude": [0.1, 0.2], "learning_rate": [0.1, 0.3]}, seeds=2, key=KEY)
     assert found.validation_error.dims == ("amplitude", "learning_rate", "seed", "epoch")
     assert found.survived.all()
@@ -157,15 +161,22 @@ def test_training_is_train():
     assert (found.final_error.mean("seed")[:, 1] < found.final_error.mean("seed")[:, 0]).all()
     # one of them by hand, through the public `train`, which shuffles by keys of its own: it must learn as well
     one = osc.train(
-        network(jax.random.key(0)), (x[:200], y[:200]), osc.Phases(0.2, 2), optax.sgd(0.3), epochs=3, key=KEY,
-        validation=held_out, probe=0,
-    )  # fmt: skip
+        network(jax.random.key(0)),
+        (x[:200], y[:200]),
+        osc.Phases(0.2, 2),
+        optax.sgd(0.3),
+        epochs=3,
+        key=KEY,
+        validation=held_out,
+        probe=0,
+    )
     assert abs(one.history[-1]["validation_error"] - float(found.final_error[1, 1].mean())) < 15
 
 
 BAD = {
     "result named as a setting": (
-        lambda: osc.sweep(lambda key, a: {"a": a}, {"a": [1.0]}, seeds=1, key=KEY), "a is both a setting and a result",
+        lambda: osc.sweep(lambda key, a: {"a": a}, {"a": [1.0]}, seeds=1, key=KEY),
+        "a is both a setting and a result",
     ),
     "no axes": (lambda: osc.sweep(noise, {}, seeds=1, key=KEY), "axes={}: give a dict"),
     "empty axis": (lambda: osc.sweep(noise, {"scale": []}, seeds=1, key=KEY), "axes['scale'] is empty"),
@@ -194,23 +205,28 @@ BAD = {
         "4e+06 GB of results",
     ),
     "setting that is refused": (
-        lambda: osc.sweep(lambda key, period: {"c": osc.Rotating(0.1, -period).period}, {"period": [1]}, seeds=1,
-                          key=KEY),
+        lambda: osc.sweep(
+            lambda key, period: {"c": osc.Rotating(0.1, -period).period}, {"period": [1]}, seeds=1, key=KEY
+        ),
         "at period=1: period=-1: use a positive",
     ),
     "setting that nobody takes": (
         lambda: osc.sweep(quick_training(), {"rate": [0.1]}, seeds=1, key=KEY),
         "rate is a setting of neither the estimator, which takes ['amplitude'], nor the optimizer",
     ),
-}  # fmt: skip
+}
 
 
 def quick_training():
     data = np.zeros((20, 4)), np.arange(20) % 2
     return osc.studies.training(
-        lambda key: osc.LayeredNetwork((4, 3, 2), key=key), data, lambda amplitude: osc.Classic(amplitude), optax.sgd,
-        epochs=1, validation=data,
-    )  # fmt: skip
+        lambda key: osc.LayeredNetwork((4, 3, 2), key=key),
+        data,
+        lambda amplitude: osc.Classic(amplitude),
+        optax.sgd,
+        epochs=1,
+        validation=data,
+    )
 
 
 @pytest.mark.parametrize("case", BAD)

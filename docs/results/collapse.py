@@ -54,7 +54,13 @@ class Condition:
         noise = osc.StepNoise(self.sigma, shared_over_batch=self.shared) if self.sigma else None
         steps = plateau * self.points
         signal = osc.Staircase(self.amplitude, float(steps), points=self.points)
-        return osc.LockIn(signal, cycles=3, discard=0, noise=noise, solver=diffrax.Euler(), steps_per_cycle=steps)
+        return osc.LockIn(
+            signal,
+            cycles=3,
+            discard=0,
+            noise=noise,
+            integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=steps),
+        )
 
     def optimizer(self):
         """Gradient descent; `clip` as in `oscsim train --clip`."""
@@ -191,23 +197,31 @@ def details(name, logs, errors, modes=None):
     print(f"  jumps to chance from below half of it, which rollback acts on: {jumps.sum()}")
     for when in (0, 2, 5, 10, 20, 70):
         norm, alive = (logs[k][when] for k in ("norm", "alive"))
-        print(f"  update {when + 1:3}: norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}; "
-              f"neurons alive in the last layer {np.median(alive):.0f} %, at least {alive.min():.0f} %")  # fmt: skip
-    print(f"  in the first 12 updates: norm at most {logs['norm'][:12].max():.1f}, "
-          f"mean activity outside [0, 1] by at most {max(logs['excess'][:12].max(), 0):.3f}")  # fmt: skip
+        print(
+            f"  update {when + 1:3}: norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}; "
+            f"neurons alive in the last layer {np.median(alive):.0f} %, at least {alive.min():.0f} %"
+        )
+    print(
+        f"  in the first 12 updates: norm at most {logs['norm'][:12].max():.1f}, "
+        f"mean activity outside [0, 1] by at most {max(logs['excess'][:12].max(), 0):.3f}"
+    )
     if lost.any():
         print(f"  at the end, collapsed: {np.mean(logs['alive'][-71:, lost]):.1f} % alive")
     if not lost.all():
         print(f"  at the end, others: {np.mean(logs['alive'][-71:, ~lost]):.1f} % alive")
         excess, norm = (logs[k][len(logs[k]) // 5 :, ~lost] for k in ("excess", "norm"))
         beyond = {x: int((excess > x).sum()) for x in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)}
-        print(f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} "
-              f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity "
-              f"then outside by {max(excess.flat[norm.argmax()], 0):.2f}")  # fmt: skip
+        print(
+            f"  and after a fifth of the run: mean activity outside [0, 1] by more than x in n of {excess.size} "
+            f"updates, {beyond}; norm of the estimate {np.median(norm):.2f}, at most {norm.max():.2f}, the activity "
+            f"then outside by {max(excess.flat[norm.argmax()], 0):.2f}"
+        )
     if modes is not None:
         for update, slowest, radius in zip(PROBED, *modes, strict=True):
-            print(f"  after {update:2} updates: slowest mode {np.nanmedian(slowest):.3g}, radius "
-                  f"{np.nanmedian(radius):.2g} (medians of {np.isfinite(radius).sum()} that settle)")  # fmt: skip
+            print(
+                f"  after {update:2} updates: slowest mode {np.nanmedian(slowest):.3g}, radius "
+                f"{np.nanmedian(radius):.2g} (medians of {np.isfinite(radius).sum()} that settle)"
+            )
 
 
 def silent_loss(ones, updates=20_000):

@@ -25,11 +25,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
+from oscsim.dynamics.plan import as_plan
 
 import oscsim as osc
 from oscsim.dynamics.averaging import Counts, averaged
+from oscsim.dynamics.cycle import Cycle
 from oscsim.dynamics.error_bars import gradient_and_error
-from oscsim.dynamics.plan import Cycle, as_plan
 from oscsim.dynamics.state import begin
 from oscsim.equilibrium import settle_inputs
 from oscsim.networks.inputs import Inputs
@@ -280,9 +281,8 @@ def report(rows):
     lost = [r for r in rows if r.error > 0.5]
     print(f"above an error of 0.5: {len(lost)}, of which the bar is above 0.3 in {sum(r.bar > 0.3 for r in lost)}")
     silent = [
-        r for r in rows
-        if ((r.error > 0.1 and r.bar < 0.02) or (r.error > 0.4 and r.bar < 0.1)) and not r.reasons
-    ]  # fmt: skip
+        r for r in rows if ((r.error > 0.1 and r.bar < 0.02) or (r.error > 0.4 and r.bar < 0.1)) and not r.reasons
+    ]
     print(f"silent wrong gradients: {len(silent)}")
     for r in silent:
         print("  ", r)
@@ -309,7 +309,10 @@ def lag():
                 slow = osc.response.predict_gradient(net, x, y, period)
                 signal = osc.Rotating(1e-3, period)
                 found = osc.LockIn(
-                    signal, cycles=2, start="settled", solver=diffrax.Heun(), steps_per_cycle=800, ticks=80
+                    signal,
+                    cycles=2,
+                    start="settled",
+                    integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=800, ticks=80),
                 )(net, x, y)
                 lags, steps = osc.relative_error(slow, exact), osc.relative_error(found.gradient, slow)
                 ratios = float(lags / found.error.lag), float(steps / found.error.steps)
@@ -324,9 +327,17 @@ def shift():
     print("| noise | error | bar |\n|---|---|---|")
     for q in (0.05, 0.1, 0.2):
         run = osc.simulate(
-            net, x, y, osc.Rotating(0.1, 200.0), cycles=2000, noise=osc.WhiteNoise(q), steps_per_cycle=400,
-            start="settled", record=osc.Mean(0), key=jax.random.key(0),
-        )  # fmt: skip
+            net,
+            x,
+            y,
+            osc.Rotating(0.1, 200.0),
+            cycles=2000,
+            noise=osc.WhiteNoise(q),
+            integration=osc.Integration(steps_per_cycle=400),
+            start="settled",
+            record=osc.Mean(0),
+            key=jax.random.key(0),
+        )
         off = osc.relative_error(run.gradient(tolerance=1e9), right)
         print(f"| {q} | {100 * float(off):.2g} % | {100 * float(run.error().contamination):.2g} % |", flush=True)
 
@@ -344,9 +355,14 @@ def until(seeds):
         exact = osc.exact_gradient(net, x, y)
         for q, wanted in itertools.product((0.03, 0.1), (0.1, 0.03, 0.01)):
             lock_in = osc.LockIn(
-                osc.Rotating(0.1, 200.0), cycles=2, noise=osc.WhiteNoise(q), steps_per_cycle=400, start="settled",
-                accuracy=wanted, most=1000,
-            )  # fmt: skip
+                osc.Rotating(0.1, 200.0),
+                cycles=2,
+                noise=osc.WhiteNoise(q),
+                integration=osc.Integration(steps_per_cycle=400),
+                start="settled",
+                accuracy=wanted,
+                most=1000,
+            )
             found = [lock_in(net, x, y, jax.random.key(seed), tolerance=math.inf) for seed in range(seeds)]
             errors = np.array([float(osc.relative_error(e.gradient, exact)) for e in found])
             bars = np.array([float(e.error.total) for e in found])

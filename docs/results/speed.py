@@ -32,9 +32,15 @@ def speed(build, estimator, products, settings):
     rates = [rate * settings.batch / 128 for rate in RATES]
     optimizer = osc.layerwise(net, rates, lambda rate: optax.sgd(rate, 0.9))
     found = osc.train(
-        net, (x, np.arange(samples) % 10), estimator, optimizer, epochs=4, key=jax.random.key(1),
-        batch_size=settings.batch, probe=0,
-    )  # fmt: skip
+        net,
+        (x, np.arange(samples) % 10),
+        estimator,
+        optimizer,
+        epochs=4,
+        key=jax.random.key(1),
+        batch_size=settings.batch,
+        probe=0,
+    )
     return max(row["samples_per_second"] for row in found.history[1:])
 
 

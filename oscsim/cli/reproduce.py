@@ -84,9 +84,12 @@ class Reproduce:
         if self.quick:
             train, test = (tuple(a[:200] for a in data) for data in (train, test))
         panels = osc.paper.table1(
-            train, test, out=self.out / ("runs-quick" if self.quick else "runs"),
-            epochs=self.epochs or (1 if self.quick else 2), seeds=range(self.seeds or (1 if self.quick else 3)),
-        )  # fmt: skip
+            train,
+            test,
+            out=self.out / ("runs-quick" if self.quick else "runs"),
+            epochs=self.epochs or (1 if self.quick else 2),
+            seeds=range(self.seeds or (1 if self.quick else 3)),
+        )
         table, epochs = panels["table"], panels["errors"].sizes["epoch"]
         rows = [
             [

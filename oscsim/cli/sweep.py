@@ -57,9 +57,15 @@ class Sweep:
             raise ValueError(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
         with jax.enable_x64(file.precision == "float64"):
             data = osc.sweep(
-                file.build(), file.grid(), seeds=file.seeds, key=jax.random.key(file.seed), store=self.store,
-                client=self.scheduler, workers=self.workers, block=self.block,
-            )  # fmt: skip
+                file.build(),
+                file.grid(),
+                seeds=file.seeds,
+                key=jax.random.key(file.seed),
+                store=self.store,
+                client=self.scheduler,
+                workers=self.workers,
+                block=self.block,
+            )
         print(data)
         result = self.result or ("final_error" if file.study == "training" else "relative_error")
         if self.figure is not None:
@@ -143,9 +149,14 @@ class _File:
                 net, x, y, estimator, steps_per_cycle=self.steps_per_cycle, predict=self.predict
             )
         return osc.studies.training(
-            network, (x[: self.samples], y[: self.samples]), self._estimator(), optax.sgd, epochs=self.epochs,
-            validation=held_out, batch_size=self.batch,
-        )  # fmt: skip
+            network,
+            (x[: self.samples], y[: self.samples]),
+            self._estimator(),
+            optax.sgd,
+            epochs=self.epochs,
+            validation=held_out,
+            batch_size=self.batch,
+        )
 
     def _samples(self, split: Literal["train", "test"]) -> tuple[Any, Any]:
         if self.data.endswith(".npz"):
@@ -172,9 +183,12 @@ class _File:
 
         def lock_in(amplitude, period, intensity=0.0, cycles=2, discard=1):
             return osc.LockIn(
-                osc.Rotating(amplitude, period), cycles=cycles, discard=discard, solver=diffrax.Heun(),
-                noise=noise(osc.WhiteNoise, intensity), steps_per_cycle=self.steps_per_cycle or 128,
-            )  # fmt: skip
+                osc.Rotating(amplitude, period),
+                cycles=cycles,
+                discard=discard,
+                integration=osc.Integration(solver=diffrax.Heun(), steps_per_cycle=self.steps_per_cycle or 128),
+                noise=noise(osc.WhiteNoise, intensity),
+            )
 
         return {"phases": phases, "classic": classic, "lock-in": lock_in}[self.estimator]
 

@@ -204,12 +204,24 @@ class Train:
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
             try:
                 result = osc.train(
-                    net, data, estimator, optimizer, epochs=epochs, key=key,
-                    batch_size=batch_size, validation=validation, out=out, resume=resume, keep=self.keep,
-                    checkpoint_seconds=self.checkpoint_seconds, patience=self.patience, rollback=self.rollback,
-                    probe=self.probe, callbacks=[_Rows()] if is_first() else [],
+                    net,
+                    data,
+                    estimator,
+                    optimizer,
+                    epochs=epochs,
+                    key=key,
+                    batch_size=batch_size,
+                    validation=validation,
+                    out=out,
+                    resume=resume,
+                    keep=self.keep,
+                    checkpoint_seconds=self.checkpoint_seconds,
+                    patience=self.patience,
+                    rollback=self.rollback,
+                    probe=self.probe,
+                    callbacks=[_Rows()] if is_first() else [],
                     augment=osc.datasets.augment if self.images.augment else None,
-                )  # fmt: skip
+                )
             except KeyboardInterrupt:
                 print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
                 sys.exit(130)
@@ -267,9 +279,13 @@ class Train:
         if self.estimator == "lock-in":
             arguments = self.integration.arguments()
             lock_in = osc.LockIn(
-                self.signal.build(), cycles=self.cycles, discard=self.discard, noise=noise, start=self.start,
+                self.signal.build(),
+                cycles=self.cycles,
+                discard=self.discard,
+                noise=noise,
+                start=self.start,
                 **arguments,
-            )  # fmt: skip
+            )
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points

@@ -6,25 +6,31 @@ each tick the demodulator is shown the activities. Under noise the same solvers 
 noise as one more term of the equation.
 """
 
-from oscsim.dynamics.cycle import advance
+from oscsim.dynamics.cycle import Cycle, advance
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
-from oscsim.dynamics.ensembles import Ensemble, ensemble
-from oscsim.dynamics.error_bars import GradientError
-from oscsim.dynamics.plan import Cycle
+from oscsim.dynamics.gradient_error import GradientError
+from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.readings import Phasors, Points
+from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
 from oscsim.dynamics.run import Run
-from oscsim.dynamics.simulation import Mean, PerCycle, simulate
+from oscsim.dynamics.simulation import simulate
 from oscsim.dynamics.state import State, begin
+from oscsim.dynamics.stopping import AbstractStop, Accuracy, Locked
+from oscsim.dynamics.system import System
 
 __all__ = [
     "AbstractDemodulator",
+    "AbstractRecord",
+    "AbstractStop",
+    "Accuracy",
     "Boxcar",
     "Cycle",
-    "Ensemble",
     "Exponential",
     "GradientError",
     "Hann",
+    "Integration",
+    "Locked",
     "Mean",
     "PerCycle",
     "Phasors",
@@ -32,9 +38,9 @@ __all__ = [
     "Points",
     "Run",
     "State",
+    "System",
     "advance",
     "advance_plastic",
     "begin",
-    "ensemble",
     "simulate",
 ]

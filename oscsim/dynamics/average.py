@@ -115,14 +115,14 @@ def accumulated(average: Average, reading: Reading, change: Array, age: Any, dis
     return average.restarted(jnp.broadcast_to(age == discard, average.count.shape)).add(reading, age >= discard)
 
 
-def response_change(now: Reading, before: Reading, age: Any) -> Float[Array, " batch"]:
+def response_change(now: Reading, before: Reading, first: Bool[Array, ""]) -> Float[Array, " batch"]:
     """How much each sample's response changed since the cycle before, relative to it; infinite in the first cycle."""
     batch, dtype = now.mean[0].shape[0], now.mean[0].real.dtype
     if not isinstance(now, Phasors) or not isinstance(before, Phasors):
         return jnp.full(batch, jnp.nan, dtype)
     changed = sample_norm(jax.tree.map(jnp.subtract, now[1], before[1]))
     relative = changed / jnp.maximum(sample_norm(now[1]), jnp.finfo(dtype).tiny)
-    return jnp.where(age > 0, relative, jnp.inf)
+    return jnp.where(first, jnp.inf, relative)
 
 
 def contamination(reading: Reading, change: Float[Array, ""]) -> Float[Array, ""]:

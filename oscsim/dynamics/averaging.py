@@ -1,19 +1,81 @@
-"""Many cycles, averaged while they run."""
-
-from typing import Any
+"""Many cycles, averaged while they run: memory does not grow with their number."""
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from oscsim.dynamics.average import Average, accumulated, response_change
-from oscsim.dynamics.cycle import advance
-from oscsim.dynamics.error_bars import good_enough, gradient_and_error
-from oscsim.dynamics.plan import Plan
+from oscsim.dynamics.cycle import Cycle, advance
+from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.gradient_error import good_enough
 from oscsim.dynamics.state import State
-from oscsim.networks.base import AbstractNetwork
+from oscsim.dynamics.system import System
 from oscsim.networks.inputs import Inputs
+
+
+class Averaged(eqx.Module):
+    """Where some cycles stand: the state, the average reading, and how much the last cycle changed it.
+
+    Attributes:
+        state: after the last cycle.
+        average: of the cycles that count; None where nothing is averaged.
+        count: how many cycles were run.
+        change: of each sample's response in the last cycle, relative; infinite where there was one cycle only.
+        residual: the lock residual of the last cycle.
+    """
+
+    state: State
+    average: Average | None
+    count: Int[Array, ""]
+    change: Float[Array, " batch"]
+    residual: Float[Array, ""]
+
+    @staticmethod
+    def begin(system: System, state: State, average: bool = True) -> "Averaged":
+        """Before the first cycle."""
+        dtype, batch = system.network.dtype, state.potentials[0].shape[0]
+        return Averaged(
+            state=state,
+            average=Average.empty(state.reading) if average else None,
+            count=jnp.zeros((), jnp.int32),
+            change=jnp.full(batch, jnp.inf, dtype),
+            residual=jnp.zeros((), dtype),
+        )
+
+    @property
+    def averages(self) -> Average:
+        """The average, where there is one."""
+        if self.average is None:
+            raise ValueError("average=None: nothing was averaged in these cycles")
+        return self.average
+
+    def age(self) -> Int[Array, "..."]:
+        """How many cycles went before: since the start, or since each sample's amplitude last changed."""
+        return self.count if self.state.tuning is None else self.state.tuning.age
+
+    def advance(
+        self,
+        system: System,
+        inputs: Inputs,
+        key: Key[Array, ""] | None,
+        discard: Int[Array, ""] | np.int32 | None,
+        first: Bool[Array, ""] | None = None,
+        watch: tuple[np.ndarray, ...] | None = None,
+    ) -> tuple["Averaged", Cycle]:
+        """One more cycle, and what it gave.
+
+        `first` says whether the reading before is of something else; by default it is in the first cycle.
+        """
+        before = self.state
+        state, cycle = advance(system, before, inputs, key=key, watch=watch)
+        reading, residual = cycle.reading, cycle.reading.change(before.reading)
+        change = response_change(reading, before.reading, self.count == 0 if first is None else first)
+        average = self.average
+        if average is not None:
+            average = accumulated(average, reading, residual, self.age(), discard)
+        return Averaged(state, average, self.count + 1, change, residual), cycle
 
 
 class Counts(eqx.Module):
@@ -21,73 +83,32 @@ class Counts(eqx.Module):
 
     Attributes:
         cycles: how many at least.
+        most: how many at most, where samples whose amplitude was lowered, or the accuracy, ask for more.
         discard: how many do not count, from the start and from each change of a sample's amplitude; None leaves out
             those before the network locked.
-        most: how many at most, where samples whose amplitude was lowered, or the accuracy, ask for more.
         accuracy: the error to go on for until it is reached; None for none.
     """
 
-    cycles: Any
-    discard: Any
-    most: Any
-    accuracy: Any = None
+    cycles: Int[Array, ""] | np.int32
+    most: Int[Array, ""] | np.int32
+    discard: Int[Array, ""] | np.int32 | None = None
+    accuracy: Float[Array, ""] | np.ndarray | None = None
 
 
-class Averaged(eqx.Module):
-    """What some cycles gave: the state after them, the average reading, and how much the last cycle changed it.
+def averaged(system: System, state: State, inputs: Inputs, counts: Counts, *, key: Key[Array, ""] | None) -> Averaged:
+    """Run cycles and average what is read in them: pure."""
 
-    Attributes:
-        state: after the last cycle.
-        average: of the cycles that count.
-        change: of each sample's response in the last cycle, relative; infinite where there was one cycle only.
-        residual: the lock residual of the last cycle.
-    """
-
-    state: State
-    average: Average
-    change: Array
-    residual: Array
-
-
-def averaged(
-    state: State,
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    plan: Plan,
-    key: Any,
-    counts: Counts,
-    noise: Any,
-) -> Averaged:
-    """Run cycles and average what is read in them: pure, with memory that does not grow with their number."""
-
-    def one(carry):
-        number, state, average, _, _ = carry
-        new, reading = advance(state, net, inputs, teaching, key, cycle=plan, noise=noise)
-        residual, change = reading.change(state.reading), response_change(reading, state.reading, number)
-        age = number if state.tuning is None else state.tuning.age
-        average = accumulated(average, reading, residual, age, counts.discard)
-        return number + 1, new, average, residual, change
-
-    def wanting(carry):
-        number, state, average, _, change = carry
-        wanted = jnp.zeros((), bool)
+    def wanting(found):
+        wanted, state = jnp.zeros((), bool), found.state
         if state.tuning is not None:
             unread = state.tuning.age <= (1 if counts.discard is None else counts.discard)
             # A sample that was lowered has to be read again, and each has to be read at all.
-            wanted |= jnp.any((state.tuning.lowered & unread) | (average.count == 0))
+            wanted |= jnp.any((state.tuning.lowered & unread) | (found.averages.count == 0))
         if counts.accuracy is not None:
-            error = gradient_and_error(net, inputs, average, change, teaching, plan, noise)[1]
-            wanted |= ~good_enough(error, counts.accuracy)
-        return (number < counts.cycles) | ((number < counts.most) & wanted & ~state.diverged)
+            wanted |= ~good_enough(gradient_and_error(system, inputs, found.averages, found.change)[1], counts.accuracy)
+        return (found.count < counts.cycles) | ((found.count < counts.most) & wanted & ~state.diverged)
 
-    batch = inputs.x.shape[0]
-    start = (
-        jnp.zeros((), jnp.int32),
-        state,
-        Average.empty(state.reading),
-        jnp.zeros((), net.dtype),
-        jnp.full(batch, jnp.inf, net.dtype),
-    )
-    _, state, average, residual, change = lax.while_loop(wanting, one, start)
-    return Averaged(state, average, change, residual)
+    def one(found):
+        return found.advance(system, inputs, key, counts.discard)[0]
+
+    return lax.while_loop(wanting, one, Averaged.begin(system, state))

@@ -1,115 +1,129 @@
-"""One cycle of the neurons, tick by tick."""
+"""One cycle, tick by tick."""
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Inexact, Key
 
 from oscsim.core.arrays import describe, sample_norm
 from oscsim.dynamics.demodulation import Reading
-from oscsim.dynamics.equation import bounded, first_step, integrate, signal_at
-from oscsim.dynamics.noisy import as_read, integrate_noisily, noise_keys, scan_in_blocks
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
-from oscsim.dynamics.state import Effort, State, Watched
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
+from oscsim.dynamics.noisy import NoisyNeurons
+from oscsim.dynamics.readings import Phasors
+from oscsim.dynamics.state import State
+from oscsim.dynamics.system import System
+from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.noise import as_noises
-from oscsim.signals.teaching import Tuning
+from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
+
+
+class Watched(eqx.Module):
+    """Samples of a few neurons at every tick of a cycle: what the plots draw.
+
+    Attributes:
+        activities: one complex (..., ticks, watched neurons) array per layer.
+        teaching: the signal at the same ticks, (..., ticks).
+    """
+
+    activities: Layers
+    teaching: Inexact[Array, "..."]
+
+
+class Cycle(eqx.Module):
+    """What one cycle gave.
+
+    Attributes:
+        reading: `Phasors`, or `Points` from plateaus; nan where the neurons diverged.
+        effort: what it cost the solver.
+        watched: samples of the neurons that were watched; None where none were.
+    """
+
+    reading: Reading
+    effort: Effort
+    watched: Watched | None = None
+
+    def gradient(self, network: Any, inputs: Inputs) -> Any:
+        """The gradient in this cycle's reading."""
+        return self.reading.gradient(network, inputs)
 
 
 def advance(
+    system: System,
     state: State,
-    net: AbstractNetwork,
     inputs: Inputs,
-    teaching: Any,
-    key: Key[Array, ""] | None = None,
     *,
-    cycle: Cycle | Plan = Cycle(),  # noqa: B008
-    noise: Any = None,
-) -> tuple[State, Reading]:
+    key: Key[Array, ""] | None = None,
+    watch: tuple[np.ndarray, ...] | None = None,
+) -> tuple[State, Cycle]:
     """Integrate one cycle and read it: a pure function that works under jit, vmap and grad.
 
     Args:
+        system: the neurons, what drives and disturbs them, how they are integrated and read.
         state: from `begin`, or from the cycle before.
-        net: the neurons.
         inputs: `Inputs.of(net, x, y)`.
-        teaching: the signal, one period of it.
         key: for noise, the same one in every cycle: it is folded with the cycle's index.
-        cycle: solver, steps, ticks and demodulator.
-        noise: what disturbs the neurons, one noise or a tuple; the same as `begin` was given.
+        watch: neurons of the first sample to sample at every tick, as flat indices into each layer.
 
     Returns:
-        The state after the cycle, and the reading (`Phasors`, or `Points` from plateaus). Where `state.diverged`, the
-        reading is nan and the potentials are the last finite ones; nothing is raised here.
+        The state after the cycle, and what it gave. Where `state.diverged`, the reading is nan and the potentials are
+        the last finite ones; nothing is raised here.
     """
-    plan = as_plan(cycle, teaching, net, noise)
-    state, reading, _, _ = advance_watching(state, net, inputs, teaching, key, plan, None, noise)
-    return state, reading
+    if system.noises:
+        equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)
+    else:
+        equation, moved = Neurons(system.plan), state.potentials
+    return run_ticks(system, equation, moved, state, inputs, watch)[:2]
 
 
-def advance_watching(
+def run_ticks(
+    system: System,
+    equation: AbstractEquation,
+    moved: Any,
     state: State,
-    net: AbstractNetwork,
     inputs: Inputs,
-    teaching: Any,
-    key: Key[Array, ""] | None,
-    plan: Plan,
-    watch: tuple[Any, ...] | None,
-    noise: Any = None,
-) -> tuple[State, Reading, Watched | None, Effort]:
-    """`advance`, with samples of the watched neurons (flat indices into the first sample's layers) and the effort."""
-    ticks, demodulator = plan.ticks, plan.demodulator
-    noises, adaptive, teaching = as_noises(noise), teaching, state.drive(teaching)
-    keys = noise_keys(noises, state, key, plan)
-    length = jnp.asarray(teaching.period / ticks, net.dtype)
-    held = getattr(teaching, "points", None) is not None
+    watch: tuple[np.ndarray, ...] | None = None,
+) -> tuple[State, Cycle, Any]:
+    """One cycle of an equation, from what it moves: the state, what the cycle gave, and what was moved to."""
+    net, plan, teaching = system.network, system.plan, state.drive(system.teaching)
+    length = jnp.asarray(teaching.period / plan.ticks, net.dtype)
 
-    def tick(carry, number_and_random):
-        (u, read, diverged, effort, step, disturbed), (number, random) = carry, number_and_random
+    def tick(carry, numbered):
+        (moved, read, diverged, effort, step), (number, random) = carry, numbered
         start = number * length
         # A plateau's value is taken at its middle: its ends belong to two plateaus.
-        args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None, ())
-        if noises:
-            moved, disturbed, args, steps = integrate_noisily(u, disturbed, args, length, random, plan, noises)
-            succeeded = True
-        else:
-            moved, succeeded, steps = integrate(u, args, jnp.where(diverged, 0, length), step, plan)
-        diverged |= ~(succeeded & bounded(moved))
-        u = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), moved, u)
-        s = net.activities(u)
-        beta = signal_at(length, args)
-        read = demodulator.update(read, as_read(s, noises, random), beta, number, ticks)
-        effort = jax.tree.map(jnp.add, effort, steps)
-        if plan.steps_per_cycle is None:  # an adaptive solver starts each tick with the mean step of the last one
-            step = length / jnp.maximum(steps.accepted, 1)
-        watched = None if watch is None else Watched(_pick(s, watch), beta.reshape(-1)[0])
-        return (u, read, diverged, effort, step, disturbed), watched
+        plateau = None if teaching.points is None else start + length / 2
+        args = Arguments(net, inputs, teaching, state.cycle, start, plateau)
+        done = equation.tick(moved, args, length, step, diverged, random)
+        diverged |= ~done.intact
+        moved = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), done.moved, moved)
+        s = net.activities(equation.potentials(moved))
+        beta = done.args.signal(length)
+        read = plan.demodulator.update(read, equation.seen(s, random), beta, number, plan.ticks)
+        effort = jax.tree.map(jnp.add, effort, done.effort)
+        watched = None if watch is None else Watched(_picked(s, watch), beta.reshape(-1)[0])
+        return (moved, read, diverged, effort, plan.steps.next(step, length, done.effort.accepted)), watched
 
     none = jnp.zeros((), jnp.int32)
-    carry = (
-        state.potentials,
-        demodulator.begin(state.demodulator, state.cycle),
-        state.diverged,
-        Effort(none, none),
-        first_step(net, length, plan),
-        state.noise if noises else None,
-    )
-    if noises:
-        carry, watched = scan_in_blocks(tick, carry, keys, noises, state.potentials, plan)
-    else:
-        carry, watched = lax.scan(tick, carry, (jnp.arange(ticks), None))
-    u, read, diverged, effort, _, disturbed = carry
-    reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
+    read = plan.demodulator.begin(state.demodulator, state.cycle)
+    first = plan.steps.first(net, length, plan.ticks)
+    carry, watched = equation.scan(tick, (moved, read, state.diverged, Effort(none, none), first))
+    moved, read, diverged, effort, _ = carry
+    reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), plan.demodulator.read(read))
     number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
-    tuning = None if state.tuning is None else _tuned(adaptive, state.tuning, reading, bool(noises))
-    return State(u, number, read, reading, diverged, disturbed, tuning), reading, watched, effort
+    tuning = _tuned(system.teaching, state.tuning, reading, bool(system.noises))
+    noise = moved[1] if isinstance(equation, NoisyNeurons) else state.noise
+    after = State(equation.potentials(moved), number, read, reading, diverged, noise, tuning)
+    return after, Cycle(reading, effort, watched), moved
 
 
-def _tuned(teaching: Any, tuning: Tuning, reading: Any, noisy: bool) -> Tuning:
-    """The amplitudes for the next cycle."""
-    if not reading.has_image:
+def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, noisy: bool) -> Tuning | None:
+    """The amplitudes for the next cycle; None where the signal has one for all."""
+    if tuning is None or not isinstance(teaching, AbstractAdaptive):
+        return tuning
+    if not isinstance(reading, Phasors) or not reading.has_image:
         raise ValueError(
             f"{describe(teaching)} tunes itself by harmonic -1, which was not read: use a demodulator with harmonics="
             "(-1, 0, 1)"
@@ -117,5 +131,5 @@ def _tuned(teaching: Any, tuning: Tuning, reading: Any, noisy: bool) -> Tuning:
     return teaching.tune(tuning, sample_norm(reading[-1]), sample_norm(reading[1]), noisy)
 
 
-def _pick(s: Layers, watch: tuple[Any, ...]) -> Layers:
+def _picked(s: Layers, watch: tuple[np.ndarray, ...]) -> Layers:
     return tuple(layer[0].reshape(-1)[index] for layer, index in zip(s, watch, strict=True))

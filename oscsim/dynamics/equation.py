@@ -1,84 +1,178 @@
 """The equation of the neurons, and its solution over one tick. The solver sees real arrays."""
 
+import abc
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Complex, Int, Real
 
 from oscsim.core.arrays import complex_of
-from oscsim.dynamics.plan import Plan
-from oscsim.dynamics.state import Effort
+from oscsim.dynamics.integration import Plan
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.signals.teaching import signal_during
+from oscsim.networks.inputs import Inputs
+from oscsim.signals.noise import AbstractTeachingNoise
+from oscsim.signals.teaching import AbstractTeaching
 
-MAX_STEPS = 4096
-"""Adaptive steps within one tick; more are taken for a trajectory that runs into a pole."""
+Packed = tuple[Layers, Layers]
+"""Complex layers as (real parts, imaginary parts)."""
+
+Time = bool | int | float | Array | np.ndarray
+"""What diffrax may give as the time."""
 
 RUNAWAY = 1e6
 """A potential beyond this counts as diverged: the activations are long out of their range."""
 
 
-def velocity(t: Any, packed: tuple[Layers, Layers], args: tuple) -> tuple[Layers, Layers]:
+class Effort(eqx.Module):
+    """What a cycle cost the solver: accepted and rejected steps."""
+
+    accepted: Int[Array, "..."]
+    rejected: Int[Array, "..."]
+
+
+class Arguments(NamedTuple):
+    """What the vector field is given beside time and potentials.
+
+    Attributes:
+        network: the neurons.
+        inputs: what they are shown.
+        teaching: the signal of this cycle.
+        cycle: its number.
+        start: when in the cycle the present tick, or step, starts.
+        plateau: the time at which a plateau's value is taken for the whole tick; None where the signal moves.
+        jitter: noises on the signal, each with its state.
+    """
+
+    network: AbstractNetwork
+    inputs: Inputs
+    teaching: AbstractTeaching
+    cycle: Int[Array, ""]
+    start: Real[Array, ""]
+    plateau: Real[Array, ""] | None
+    jitter: tuple[tuple[AbstractTeachingNoise, Any], ...] = ()
+
+    def signal(self, t: Time) -> Complex[Array, "..."]:
+        r"""$\beta$ at time `t` of the present tick, as a complex number of the network's precision."""
+        signal = functools.partial(self.teaching, cycle=self.cycle)
+        for noise, state in self.jitter:
+            signal = functools.partial(noise.signal, state, signal, period=self.teaching.period)
+        beta = signal(self.start + t if self.plateau is None else self.plateau)
+        return jnp.asarray(beta, complex_of(self.network.dtype))
+
+
+def velocity(t: Time, packed: Packed, args: Arguments) -> Packed:
     r"""$\dot u = (-u + \partial\Phi/\partial s) / \tau$ on (real parts, imaginary parts)."""
-    net, inputs = args[:2]
+    net, inputs = args.network, args.inputs
     u = unpacked(packed)
-    force = net.force(inputs.clamped, net.activities(u), inputs.y, signal_at(t, args))
+    force = net.force(inputs.clamped, net.activities(u), inputs.y, args.signal(t))
     rates = [(f - v) * (1 / tau) for f, v, tau in zip(force, u, net.time_constants, strict=True)]
     return tuple(rate.real for rate in rates), tuple(rate.imag for rate in rates)
 
 
-def signal_at(t: Array, args: tuple) -> Array:
-    r"""$\beta$ at time `t` of the present tick, as a complex number of the network's precision."""
-    net, _, teaching, number, start, middle, jitter = args
-    signal = signal_during(teaching, number)
-    for noise, state in jitter:
-        signal = functools.partial(noise.signal, state, signal, period=teaching.period)
-    beta = signal(start + t if middle is None else middle)
-    return jnp.asarray(beta, complex_of(net.dtype))
+def packed_of(u: Layers) -> Packed:
+    """(Real parts, imaginary parts) from complex layers."""
+    return tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
 
 
-def unpacked(packed: tuple[Layers, Layers]) -> Layers:
+def unpacked(packed: Packed) -> Layers:
     """Complex layers from (real parts, imaginary parts)."""
     return tuple(lax.complex(x, y) for x, y in zip(*packed, strict=True))
 
 
-def bounded(u: Layers) -> Array:
-    """Whether every potential is finite and in range; nan compares false."""
-    parts = [jnp.max(jnp.abs(part)) for layer in u for part in (layer.real, layer.imag)]
+def bounded(layers: Layers) -> Bool[Array, ""]:
+    """Whether every number is finite and in range; nan compares false."""
+    parts = [jnp.max(jnp.abs(part)) for layer in layers for part in (layer.real, layer.imag)]
     return jnp.all(jnp.stack(parts) < RUNAWAY)
 
 
-def first_step(net: AbstractNetwork, length: Array, plan: Plan) -> Array:
-    """The step that the first tick starts with: one of the equal steps, or about the fastest time constant."""
-    if plan.steps_per_cycle is not None:
-        return length / (plan.steps_per_cycle // plan.ticks)
-    fastest = jnp.min(jnp.stack([jnp.min(tau) for tau in net.time_constants]))
-    return length / jnp.ceil(length / fastest)
+Moved = TypeVar("Moved")
+"""What an equation moves: the potentials, and what goes with them."""
 
 
-def integrate(u: Layers, args: tuple, length: Array, step: Array, plan: Plan) -> tuple[Layers, Array, Effort]:
-    """The potentials after one tick. The solver sees real arrays: (real parts, imaginary parts)."""
-    packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
-    (real, imag), succeeded, effort = solve(diffrax.ODETerm(velocity), packed, args, length, step, plan)
-    return unpacked((real, imag)), succeeded, effort
+class Tick(NamedTuple, Generic[Moved]):
+    """What one tick of an equation gave.
+
+    Attributes:
+        moved: what it moves, after the tick.
+        intact: whether the solver succeeded and everything is in range.
+        effort: what it cost.
+        args: the arguments at its end.
+    """
+
+    moved: Moved
+    intact: Bool[Array, ""]
+    effort: Effort
+    args: Arguments
 
 
-def solve(terms: Any, packed: Any, args: Any, length: Array, step: Array, plan: Plan) -> tuple[Any, Array, Effort]:
+class AbstractEquation(eqx.Module, Generic[Moved]):
+    """An equation that moves the neurons, and how it is solved over a tick."""
+
+    plan: eqx.AbstractVar[Plan]
+
+    @abc.abstractmethod
+    def tick(
+        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+    ) -> Tick[Moved]:
+        """One tick of this length, from a first step of that; `random` is what `scan` drew for it."""
+
+    @abc.abstractmethod
+    def potentials(self, moved: Moved) -> Layers:
+        """The potentials in what is moved."""
+
+    @abc.abstractmethod
+    def seen(self, s: Layers, random: Any) -> Layers:
+        """The activities as the demodulator sees them at the end of a tick."""
+
+    @abc.abstractmethod
+    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+        """`lax.scan` over the ticks of a cycle: `tick(carry, (number, random))`."""
+
+
+class Neurons(AbstractEquation[Layers]):
+    r"""$\tau \dot u = -u + \partial\Phi/\partial s$, without noise."""
+
+    plan: Plan
+
+    def tick(
+        self, moved: Layers, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+    ) -> Tick[Layers]:
+        term, length = diffrax.ODETerm(velocity), jnp.where(diverged, 0, length)
+        packed, succeeded, effort = solve(term, packed_of(moved), args, length, step, self.plan)
+        u = unpacked(packed)
+        return Tick(u, succeeded & bounded(u), effort, args)
+
+    def potentials(self, moved: Layers) -> Layers:
+        return moved
+
+    def seen(self, s: Layers, random: Any) -> Layers:
+        return s
+
+    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+        return lax.scan(tick, carry, (jnp.arange(self.plan.ticks), None))
+
+
+def solve(
+    term: diffrax.AbstractTerm, packed: Any, args: Any, length: Array, step: Array, plan: Plan
+) -> tuple[Any, Bool[Array, ""], Effort]:
     """The solution of any equation after one tick, whether it succeeded, and what it cost."""
     solution = diffrax.diffeqsolve(
-        terms,
+        term,
         plan.solver,
         t0=jnp.zeros_like(length),  # time restarts at each tick: no digits are lost to a long past
         t1=length,
         dt0=step,
         y0=packed,
         args=args,
-        stepsize_controller=plan.stepsize_controller,
-        max_steps=MAX_STEPS if plan.steps_per_cycle is None else plan.steps_per_cycle // plan.ticks + 1,
+        stepsize_controller=plan.steps.controller,
+        max_steps=plan.steps.most(plan.ticks),
         throw=False,
     )
     effort = Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"])

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
-from oscsim.dynamics.equation import unpacked, velocity
-from oscsim.dynamics.plan import Plan, largest_divisor
-from oscsim.dynamics.state import Effort, State
+from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Tick, bounded, packed_of, unpacked, velocity
+from oscsim.dynamics.integration import EqualSteps, Plan, largest_divisor
+from oscsim.dynamics.state import State
+from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.signals.noise import (
     AbstractForcing,
@@ -22,63 +24,103 @@ from oscsim.signals.noise import (
     Draw,
     Increment,
     is_srk,
-    require_noise_key,
+    noise_key,
 )
-
-
-def noise_keys(noises: tuple[AbstractNoise, ...], state: State, key: Any, plan: Plan) -> Any:
-    """A key for each noise in each step of this cycle, (ticks, steps in a tick); None without noise."""
-    if not noises:
-        return None
-    require_noise_key(noises, key)
-    if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
-        raise ValueError("noise is not what the state began with: give begin the same noise, and its key")
-
-    def of_noise(place, noise):
-        own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)
-        each = plan.ticks if isinstance(noise, AbstractReadoutNoise) else plan.steps_per_cycle
-        assert each is not None  # a plan for noise has equal steps
-        keys = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(each, dtype=jnp.uint32))
-        return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
-
-    return tuple(of_noise(place, noise) for place, noise in enumerate(noises))
-
 
 BLOCK_STEPS, BLOCK_NUMBERS = 16, 2**20
 """How many steps' random numbers are drawn at a time, and how many numbers of each noise at most."""
 
 
-def scan_in_blocks(
-    tick: Callable, carry: Any, keys: Any, noises: tuple[AbstractNoise, ...], u: Layers, plan: Plan
-) -> tuple[Any, Any]:
-    """`lax.scan` over the ticks, with the random numbers of a block of ticks drawn in one go."""
-    ticks, area = plan.ticks, is_srk(plan.solver)
-    assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
-    affordable = BLOCK_NUMBERS // max(1, sum(layer.size for layer in u))
-    most = max(1, min(BLOCK_STEPS, affordable) * ticks // plan.steps_per_cycle)
-    length = largest_divisor(ticks, most)
+class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
+    r"""$\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$: it moves the potentials and the noises' states.
 
-    def in_blocks(a):
-        return a.reshape(ticks // length, length, *a.shape[1:])
+    Attributes:
+        plan: how it is integrated.
+        noises: what disturbs.
+        keys: a key for each noise in each step of the cycle, (ticks, steps in a tick).
+        like: potentials, which show the shapes.
+        per_tick: how many steps a tick takes.
+    """
 
-    def block(carry, numbers_and_keys):
-        numbers, keys = numbers_and_keys
-        random = tuple(
-            jax.vmap(jax.vmap(lambda key, noise=noise: noise.random(key, u, area)))(of_noise)
-            for noise, of_noise in zip(noises, keys, strict=True)
-        )
-        return lax.scan(tick, carry, (numbers, random))
+    plan: Plan
+    noises: tuple[AbstractNoise, ...]
+    keys: Any
+    like: Layers
+    per_tick: int = eqx.field(static=True)
 
-    carry, watched = lax.scan(block, carry, jax.tree.map(in_blocks, (jnp.arange(ticks), keys)))
-    return carry, jax.tree.map(lambda a: a.reshape(ticks, *a.shape[2:]), watched)
+    @staticmethod
+    def of(system: System, state: State, key: Key[Array, ""] | None) -> "NoisyNeurons":
+        """The equation for the cycle that comes.
 
+        Raises:
+            ValueError: no key; the state began with other noises.
+        """
+        noises, plan, steps = system.noises, system.plan, system.plan.steps
+        key = noise_key(key)
+        if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
+            raise ValueError("noise is not what the state began with: give begin the same noise, and its key")
+        if not isinstance(steps, EqualSteps):
+            raise TypeError(f"steps={steps!r}: under noise steps are equal")
 
-def as_read(s: Layers, noises: tuple[AbstractNoise, ...], random: Any) -> Layers:
-    """The activities as the demodulator sees them at the end of a tick."""
-    for place, noise in enumerate(noises):
-        if isinstance(noise, AbstractReadoutNoise):
-            s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
-    return s
+        def of_noise(place, noise):
+            own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)
+            each = plan.ticks if isinstance(noise, AbstractReadoutNoise) else steps.per_cycle
+            keys = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(each, dtype=jnp.uint32))
+            return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
+
+        keys = tuple(of_noise(place, noise) for place, noise in enumerate(noises))
+        return NoisyNeurons(plan, noises, keys, state.potentials, steps.per_cycle // plan.ticks)
+
+    def tick(
+        self, moved: tuple[Layers, Any], args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+    ) -> Tick[tuple[Layers, Any]]:
+        (u, states), noises, solver = moved, self.noises, self.plan.solver
+
+        def one(carry, position_and_random):
+            (packed, states), (position, random) = carry, position_and_random
+            states, draws = _drawn(noises, states, random, step, is_srk(solver))
+            now = args._replace(start=args.start + position * step, jitter=_jitter(noises, states))
+            terms, forcings = diffrax.ODETerm(velocity), _forcings(args.network, noises, draws, packed)
+            terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
+            origin = jnp.zeros_like(step)  # time restarts at each step: no digits are lost, every step is as long
+            memory = solver.init(terms, origin, step, packed, now)
+            packed = solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
+            return (packed, states), None
+
+        random = tuple(None if isinstance(n, AbstractReadoutNoise) else r for n, r in zip(noises, random, strict=True))
+        steps = jnp.arange(self.per_tick), random
+        (packed, states), _ = lax.scan(one, (packed_of(u), states), steps, unroll=self.per_tick == 1)
+        u, effort = unpacked(packed), Effort(jnp.asarray(self.per_tick, jnp.int32), jnp.zeros((), jnp.int32))
+        return Tick((u, states), bounded(u), effort, args._replace(jitter=_jitter(noises, states)))
+
+    def potentials(self, moved: tuple[Layers, Any]) -> Layers:
+        return moved[0]
+
+    def seen(self, s: Layers, random: Any) -> Layers:
+        for place, noise in enumerate(self.noises):
+            if isinstance(noise, AbstractReadoutNoise):
+                s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
+        return s
+
+    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+        """The random numbers of a block of ticks are drawn in one go."""
+        ticks, area = self.plan.ticks, is_srk(self.plan.solver)
+        affordable = BLOCK_NUMBERS // max(1, sum(layer.size for layer in self.like))
+        length = largest_divisor(ticks, max(1, min(BLOCK_STEPS, affordable) // self.per_tick))
+
+        def in_blocks(a):
+            return a.reshape(ticks // length, length, *a.shape[1:])
+
+        def block(carry, numbers_and_keys):
+            numbers, keys = numbers_and_keys
+            random = tuple(
+                jax.vmap(jax.vmap(lambda key, noise=noise: noise.random(key, self.like, area)))(of_noise)
+                for noise, of_noise in zip(self.noises, keys, strict=True)
+            )
+            return lax.scan(tick, carry, (numbers, random))
+
+        carry, watched = lax.scan(block, carry, jax.tree.map(in_blocks, (jnp.arange(ticks), self.keys)))
+        return carry, jax.tree.map(lambda a: a.reshape(ticks, *a.shape[2:]), watched)
 
 
 class _Forcing(diffrax.AbstractTerm):
@@ -116,33 +158,6 @@ class _Forcing(diffrax.AbstractTerm):
             return real, imag
         push = [lax.complex(a, b) * g for a, b, g in zip(real, imag, vf, strict=True)]
         return tuple(p.real for p in push), tuple(p.imag for p in push)
-
-
-def integrate_noisily(
-    u: Layers, states: Any, args: tuple, length: Array, random: Any, plan: Plan, noises: tuple[AbstractNoise, ...]
-) -> tuple[Layers, Any, tuple, Effort]:
-    """The potentials and the noises after one tick, step by step; and the arguments of its last step."""
-    net, inputs, teaching, number, start, middle, _ = args
-    assert plan.steps_per_cycle is not None  # a plan for noise has equal steps
-    count = plan.steps_per_cycle // plan.ticks
-    step = length / count
-
-    def one(carry, position_and_random):
-        (packed, states), (position, random) = carry, position_and_random
-        states, draws = _drawn(noises, states, random, step, is_srk(plan.solver))
-        now = (net, inputs, teaching, number, start + position * step, middle, _jitter(noises, states))
-        terms, forcings = diffrax.ODETerm(velocity), _forcings(net, noises, draws, packed)
-        terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
-        origin = jnp.zeros_like(step)  # time restarts at each step: no digits are lost, and every step is equally long
-        memory = plan.solver.init(terms, origin, step, packed, now)
-        packed = plan.solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
-        return (packed, states), None
-
-    packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u)
-    random = tuple(None if isinstance(n, AbstractReadoutNoise) else r for n, r in zip(noises, random, strict=True))
-    (packed, states), _ = lax.scan(one, (packed, states), (jnp.arange(count), random), unroll=count == 1)
-    args = (*args[:-1], _jitter(noises, states))
-    return unpacked(packed), states, args, Effort(jnp.asarray(count, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def _drawn(

@@ -1,5 +1,6 @@
 """One cycle of neurons and synapses together: the weights are part of the equation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -9,24 +10,28 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from oscsim.dynamics.cycle import run_ticks
 from oscsim.dynamics.demodulation import Reading
-from oscsim.dynamics.equation import bounded, first_step, signal_at, solve, velocity
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.equation import (
+    AbstractEquation,
+    Arguments,
+    Tick,
+    Time,
+    bounded,
+    packed_of,
+    solve,
+    unpacked,
+    velocity,
+)
+from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.state import State
+from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import fourier_coefficient
 
 
-def advance_plastic(
-    state: State,
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    rate: Any,
-    *,
-    cycle: Cycle | Plan = Cycle(),  # noqa: B008
-) -> tuple[State, Any, Reading]:
+def advance_plastic(system: System, state: State, inputs: Inputs, rate: Any) -> tuple[State, Any, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 
     $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}
@@ -36,12 +41,11 @@ def advance_plastic(
     was read in the cycle before, or at the activities that the cycle begins with where nothing was read yet.
 
     Args:
+        system: the neurons, with the weights $\theta_0$ that the cycle starts from, their signal, how they are
+            integrated and read.
         state: from `begin`, or from the cycle before.
-        net: the neurons, with the weights $\theta_0$ that the cycle starts from.
         inputs: `Inputs.of(net, x, y)`; the clamped part is computed anew as the weights move.
-        teaching: the signal, one period of it.
         rate: $\eta$, in units of weight per gradient and time.
-        cycle: solver, steps, ticks and demodulator.
 
     Returns:
         The state after the cycle; how far the parameters moved, a pytree like `parameters(net)` for
@@ -50,60 +54,61 @@ def advance_plastic(
 
     Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
     """
-    plan = as_plan(cycle, teaching, net)
-    ticks, demodulator = plan.ticks, plan.demodulator
+    net = system.network
     rate = jnp.asarray(rate, net.dtype)
-    length = jnp.asarray(teaching.period / ticks, net.dtype)
-    held = getattr(teaching, "points", None) is not None
-    first = fourier_coefficient(teaching, 1, net.dtype)
+    first = fourier_coefficient(system.teaching, 1, net.dtype)
     reference = (1 / first).real, (1 / first).imag  # real: the solver sees no complex number
-    heard = None if net.symmetric else _heard(state, net, demodulator.warm_up)
-
-    def tick(carry, number):
-        u, moved, read, diverged, step = carry
-        start = number * length
-        args = (net, inputs, teaching, state.cycle, start, start + length / 2 if held else None, ())
-        packed = tuple(layer.real for layer in u), tuple(layer.imag for layer in u), moved
-        term = diffrax.ODETerm(_plastic_velocity)
-        solution, succeeded, steps = solve(
-            term, packed, (args, rate, reference, heard), jnp.where(diverged, 0, length), step, plan
-        )
-        real, imag, new = solution
-        new_u = tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True))
-        weights = tuple(jax.tree.leaves(parameters(_moved(net, new, rate))))
-        diverged |= ~(succeeded & bounded(new_u) & bounded(weights))
-        u, moved = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), (new_u, new), (u, moved))
-        read = demodulator.update(read, net.activities(u), signal_at(length, args), number, ticks)
-        if plan.steps_per_cycle is None:
-            step = length / jnp.maximum(steps.accepted, 1)
-        return (u, moved, read, diverged, step), None
-
-    carry = (
-        state.potentials,
-        jax.tree.map(jnp.zeros_like, parameters(net)),
-        demodulator.begin(state.demodulator, state.cycle),
-        state.diverged,
-        first_step(net, length, plan),
-    )
-    (u, moved, read, diverged, _), _ = lax.scan(tick, carry, jnp.arange(ticks))
-    reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), demodulator.read(read))
-    number = jnp.where(state.diverged, state.cycle, state.cycle + 1)
-    after = State(u, number, read, reading, diverged, state.noise)
-    return after, jax.tree.map(lambda a: rate * a, moved), reading
+    heard = None if net.symmetric else _heard(state, net, system.plan.demodulator.warm_up)
+    start = jax.tree.map(jnp.zeros_like, parameters(net))
+    equation = PlasticNeurons(system.plan, rate, reference, heard)
+    after, cycle, (_, moved) = run_ticks(system, equation, (state.potentials, start), state, inputs)
+    return after, jax.tree.map(lambda a: rate * a, moved), cycle.reading
 
 
-def _plastic_velocity(t: Any, packed: tuple[Layers, Layers, Any], args: tuple) -> tuple[Layers, Layers, Any]:
-    r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its own product back and follows it."""
-    (net, inputs, teaching, _, start, *_), rate, reference, heard = args
-    real, imag, moved = packed
-    net = _moved(net, moved, rate)
-    inputs = Inputs(inputs.x, inputs.y, jax.vmap(net.clamp)(inputs.x))
-    now = (net, inputs, *args[0][2:])
-    s = net.activities(tuple(lax.complex(x, y) for x, y in zip(real, imag, strict=True)))
-    turn = jnp.asarray((start + t) / teaching.period, net.dtype)
-    turned_back = lax.complex(*reference) * jnp.exp(-2j * jnp.pi * turn)
-    descent = net.plasticity(inputs.x, s, inputs.y, signal_at(t, now), turned_back, heard)
-    return *velocity(t, (real, imag), now), descent
+class PlasticNeurons(AbstractEquation[tuple[Layers, Any]]):
+    r"""The neurons, and $(\theta - \theta_0) / \eta$ with them: it moves both.
+
+    Attributes:
+        plan: how it is integrated.
+        rate: $\eta$.
+        reference: real and imaginary part of $1 / a_1$.
+        heard: what the neurons hear on average, where the force has no potential.
+    """
+
+    plan: Plan
+    rate: Array
+    reference: tuple[Array, Array]
+    heard: Layers | None
+
+    def tick(
+        self, moved: tuple[Layers, Any], args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+    ) -> Tick[tuple[Layers, Any]]:
+        (u, change), term = moved, diffrax.ODETerm(self._velocity)
+        length = jnp.where(diverged, 0, length)
+        (real, imag, change), succeeded, effort = solve(term, (*packed_of(u), change), args, length, step, self.plan)
+        u = unpacked((real, imag))
+        weights = tuple(jax.tree.leaves(parameters(_moved(args.network, change, self.rate))))
+        return Tick((u, change), succeeded & bounded(u) & bounded(weights), effort, args)
+
+    def _velocity(self, t: Time, packed: tuple[Layers, Layers, Any], args: Arguments) -> tuple[Layers, Layers, Any]:
+        r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its product back, and follows."""
+        real, imag, change = packed
+        net, x = _moved(args.network, change, self.rate), args.inputs.x
+        now = args._replace(network=net, inputs=Inputs(x, args.inputs.y, jax.vmap(net.clamp)(x)))
+        turn = jnp.asarray((args.start + t) / args.teaching.period, net.dtype)
+        turned_back = lax.complex(*self.reference) * jnp.exp(-2j * jnp.pi * turn)
+        s = net.activities(unpacked((real, imag)))
+        descent = net.plasticity(x, s, args.inputs.y, now.signal(t), turned_back, self.heard)
+        return *velocity(t, (real, imag), now), descent
+
+    def potentials(self, moved: tuple[Layers, Any]) -> Layers:
+        return moved[0]
+
+    def seen(self, s: Layers, random: Any) -> Layers:
+        return s
+
+    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+        return lax.scan(tick, carry, (jnp.arange(self.plan.ticks), None))
 
 
 def _heard(state: State, net: AbstractNetwork, warm_up: int) -> Layers:

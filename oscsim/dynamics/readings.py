@@ -78,7 +78,7 @@ class Phasors(eqx.Module):
         sizes = jnp.abs(jnp.stack(self.teaching))
         return sizes[self._place(1)] / jnp.maximum(jnp.max(sizes, axis=0), jnp.finfo(sizes.dtype).tiny)
 
-    def change(self, before: "Phasors") -> Array:
+    def change(self, before: Any) -> Array:
         """The relative change since another reading, the largest of harmonic 0 and of those that the signal holds."""
         largest = jnp.max(jnp.abs(jnp.stack(self.teaching)))
         changes = [
@@ -151,7 +151,7 @@ class Points(eqx.Module):
 
         return jax.tree.map(at_front, self, *others)
 
-    def change(self, before: "Points") -> Array:
+    def change(self, before: Any) -> Array:
         """The relative change since another reading."""
         return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
 

@@ -16,24 +16,30 @@ from oscsim.core.arrays import describe, norm, sample_norm
 from oscsim.core.checks import as_count
 from oscsim.core.errors import NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated, turns_one_way
+from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
-from oscsim.dynamics.error_bars import TOLERANCE, GradientError, gradient_and_error, report, response_lag
-from oscsim.dynamics.plan import Plan
+from oscsim.dynamics.equation import Effort
+from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
+from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.readings import Phasors, require_turning
-from oscsim.dynamics.state import Effort, State, Watched
+from oscsim.dynamics.state import State
+from oscsim.dynamics.stopping import AbstractStop
+from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
-from oscsim.equilibrium.linear import DENSE
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
+from oscsim.equilibrium.vectors import DENSE
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Inputs, Stream
+from oscsim.signals.teaching import AbstractTeaching
 
 
 class Run(eqx.Module):
     """What `simulate` returns.
 
     Attributes:
-        network, x, y, teaching, noise: what was run.
-        plan: how it was integrated and read, with every default filled in.
+        system: what was run: network, teaching signal, noises, and the plan of how it was integrated and read.
+        stream: what it was shown.
         first_cycle: number of the first cycle in `phasors`; above 0 where an earlier run was continued.
         phasors: the readings, with a leading axis over cycles: `run.phasors[1]` is $c_1$, (cycles, batch, neurons) per
             layer. After `record=Mean()` a single one, the mean. `Points` after a `Staircase`.
@@ -44,16 +50,12 @@ class Run(eqx.Module):
         state: where it ended; `simulate(..., start=run)` goes on from there.
         average: after `record=Mean()`, the mean and what is known of its error; else None.
         change: how much each sample's response changed in the last cycle, relative to it.
-        until: the error bar that was asked for, if one was.
+        until: the rule by which it might have stopped early, if there was one.
         seconds: wall time, compilation included.
     """
 
-    network: AbstractNetwork
-    x: Any
-    y: Any
-    teaching: Any
-    noise: Any
-    plan: Plan
+    system: System
+    stream: Stream
     first_cycle: int = eqx.field(static=True)
     phasors: Reading
     lock_residual: Float[np.ndarray, " cycles"]
@@ -63,8 +65,33 @@ class Run(eqx.Module):
     state: State
     average: Average | None
     change: Float[np.ndarray, " batch"]
-    until: float | None = eqx.field(static=True)
+    until: AbstractStop | None
     seconds: float = eqx.field(static=True)
+
+    @property
+    def network(self) -> AbstractNetwork:
+        """The neurons."""
+        return self.system.network
+
+    @property
+    def teaching(self) -> AbstractTeaching:
+        """The signal."""
+        return self.system.teaching
+
+    @property
+    def plan(self) -> Plan:
+        """How it was integrated and read, with every default filled in."""
+        return self.system.plan
+
+    @property
+    def x(self) -> Any:
+        """Inputs, or a function of the cycle's number."""
+        return self.stream.x
+
+    @property
+    def y(self) -> Any:
+        """Targets, or a function of the cycle's number."""
+        return self.stream.y
 
     @property
     def cycles(self) -> int:
@@ -83,9 +110,7 @@ class Run(eqx.Module):
 
     def inputs_in(self, cycle: int) -> Inputs:
         """What the network was shown in the cycle of that number."""
-        x = self.x(cycle) if callable(self.x) else self.x
-        y = self.y(cycle) if callable(self.y) else self.y
-        return Inputs.of(self.network, x, y)
+        return self.stream.at(self.network, cycle)
 
     def gradient(
         self,
@@ -146,7 +171,7 @@ class Run(eqx.Module):
     @property
     def changing(self) -> bool:
         """Whether inputs or targets change from cycle to cycle."""
-        return callable(self.x) or callable(self.y)
+        return self.stream.changing
 
     @property
     def _recorded(self) -> int:
@@ -175,14 +200,10 @@ class Run(eqx.Module):
         alone = jnp.full(len(self.change), jnp.nan, self.network.dtype)
         return [
             _gradient_and_error(
-                self.network,
+                self.system,
                 self.inputs_in(first + i),
                 _average(jax.tree.map(lambda a, i=i: a[i : i + 1], readings), np.zeros(1), 0),
                 alone,
-                self.teaching,
-                self.plan,
-                self.noise,
-                None,
             )
             for i in range(count)
         ]
@@ -199,9 +220,7 @@ class Run(eqx.Module):
             average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - kept)
         lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
-        gradient, error = _gradient_and_error(
-            self.network, self.inputs, average, change, self.teaching, self.plan, self.noise, lag
-        )
+        gradient, error = _gradient_and_error(self.system, self.inputs, average, change, lag)
         count = jax.tree.leaves(readings)[0].shape[0]
         if in_full and self.average is None and count > 1 and self.plan.demodulator.independent:
             deviation = _deviation(self.network, self.inputs, readings)
@@ -315,7 +334,7 @@ class Run(eqx.Module):
             attrs={
                 "network": describe(self.network),
                 "teaching": describe(self.teaching),
-                "noise": describe(self.noise),
+                "noise": describe(self.system.noises),
                 "plan": describe(self.plan),
                 "period": float(self.teaching.period),
                 "time_unit": "tau",
@@ -353,7 +372,7 @@ class Run(eqx.Module):
             f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
             f"  inputs    {batch} samples, mean loss {float(self.loss):.4g}",
             f"  teaching  {describe(self.teaching)}",
-            *([] if self.noise is None else [f"  noise     {describe(self.noise)}"]),
+            *([f"  noise     {describe(self.system.noises)}"] if self.system.noises else []),
             f"  effort    {how}, {rejected} rejected, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
             f"  lock      residual {lock:.2g} in the last cycle",
         ]
@@ -373,11 +392,7 @@ class Run(eqx.Module):
         if left_out:
             found.append(f"{left_out} of {self.cycles} cycles left out: the network had not locked")
         if self.until is not None:
-            reached = float(error.total) <= self.until
-            found.append(
-                f"asked for {100 * self.until:g} %: "
-                + ("reached" if reached else f"not reached in {self.cycles} cycles")
-            )
+            found.append(self.until.verdict(float(error.total), float(self.lock_residual[-1]), self.cycles))
         try:
             elsewhere = self.elsewhere()
         except NotSettledError:

@@ -6,15 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Inexact, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from oscsim.core.arrays import complex_of, describe, to_complex
 from oscsim.dynamics.demodulation import Reading
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.dynamics.system import System
+from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
-from oscsim.signals.teaching import is_adaptive
+from oscsim.signals.noise import AbstractNoise, noise_key
+from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
 class State(eqx.Module):
@@ -36,90 +36,64 @@ class State(eqx.Module):
     reading: Reading
     diverged: Bool[Array, ""]
     noise: Any = None
-    tuning: Any = None
+    tuning: Tuning | None = None
 
-    def drive(self, teaching: Any) -> Any:
+    def drive(self, teaching: AbstractTeaching) -> AbstractTeaching:
         """The signal of the present cycle: at each sample's own amplitude where that tunes itself."""
-        return teaching if self.tuning is None else teaching.at(self.tuning.amplitude)
+        if self.tuning is None or not isinstance(teaching, AbstractAdaptive):
+            return teaching
+        return teaching.at(self.tuning.amplitude)
 
 
-class Watched(eqx.Module):
-    """Samples of a few neurons at every tick of a cycle: what the plots draw.
-
-    Attributes:
-        activities: one complex (..., ticks, watched neurons) array per layer.
-        teaching: the signal at the same ticks, (..., ticks).
-    """
-
-    activities: Layers
-    teaching: Inexact[Array, "..."]
-
-
-class Effort(eqx.Module):
-    """What a cycle cost the solver: accepted and rejected steps."""
-
-    accepted: Int[Array, "..."]
-    rejected: Int[Array, "..."]
-
-
-def begin(
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    *,
-    cycle: Cycle | Plan = Cycle(),  # noqa: B008
-    potentials: Layers | None = None,
-    noise: Any = None,
-    key: Key[Array, ""] | None = None,
-) -> State:
-    """The state before the first cycle: the neurons at rest, or at the `potentials` given.
+def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, start: Layers | None = None) -> State:
+    """The state before the first cycle: the neurons at rest, or at the potentials `start`.
 
     Where there is noise it needs its key here too, for states of its own.
 
     Raises:
-        ValueError: settings that do not fit each other; noise without a key.
+        ValueError: noise without a key.
     """
-    plan = as_plan(cycle, teaching, net, noise)
-    u = net.rest(inputs.x.shape[0]) if potentials is None else potentials
-    u = to_complex(u)
-    tuning = teaching.begin(inputs.x.shape[0], net.dtype) if is_adaptive(teaching) else None
-    demodulator = _first_reader(net, plan, u, tuning)
+    net, teaching, plan = system.network, system.teaching, system.plan
+    u = to_complex(net.rest(inputs.x.shape[0]) if start is None else start)
+    tuning = teaching.begin(inputs.x.shape[0], net.dtype) if isinstance(teaching, AbstractAdaptive) else None
+    demodulator = _first_reader(system, u, tuning)
     return State(
         potentials=u,
         cycle=jnp.zeros((), jnp.int32),
         demodulator=demodulator,
         reading=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(plan.demodulator.read, demodulator)),
         diverged=jnp.zeros((), bool),
-        noise=begin_noise(as_noises(noise), key, u),
+        noise=begin_noise(system.noises, key, u),
         tuning=tuning,
     )
 
 
-def _first_reader(net: AbstractNetwork, plan: Plan, u: Layers, tuning: Any) -> Any:
+def _first_reader(system: System, u: Layers, tuning: Tuning | None) -> Any:
     """The demodulator's state before it has seen anything."""
+    net, plan = system.network, system.plan
     shape = () if tuning is None else tuning.amplitude.shape
     return plan.demodulator.init(net.activities(u), jnp.zeros(shape, complex_of(net.dtype)), plan.ticks)
 
 
-def read_anew(state: State, net: AbstractNetwork, plan: Plan) -> State:
+def read_anew(system: System, state: State) -> State:
     """The same neurons, noise and time, with a demodulator that has seen nothing of the past."""
-    return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(net, plan, state.potentials, state.tuning))
+    return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(system, state.potentials, state.tuning))
 
 
-def begin_noise(noises: tuple[AbstractNoise, ...], key: Any, u: Layers) -> Any:
+def begin_noise(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | None, u: Layers) -> Any:
     """The state of each noise at the start, drawn from its stationary distribution."""
     if not noises:
         return None
-    require_noise_key(noises, key)
+    key = noise_key(key)
     start = jax.random.fold_in(key, np.uint32(2**32 - 1))  # no cycle has this index
     return tuple(noise.init(jax.random.fold_in(start, place), u) for place, noise in enumerate(noises))
 
 
-first_state = eqx.filter_jit(begin)
+begin_compiled = eqx.filter_jit(begin)
 """`begin`, compiled."""
 
 
-def divergence(net: AbstractNetwork, teaching: Any, state: State) -> str:
+def divergence(teaching: AbstractTeaching, state: State) -> str:
     """What to say of neurons that ran away: the cycle, the layer, the signal, and what to change."""
     peaks = [float(jnp.max(jnp.abs(layer))) for layer in state.potentials]
     layer = int(np.argmax(peaks))

@@ -10,8 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import norm
-from oscsim.equilibrium.linear import DENSE, gradient_read
-from oscsim.equilibrium.vectors import as_layers, flat, flat_force
+from oscsim.equilibrium.linear import gradient_read
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 

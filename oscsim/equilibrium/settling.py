@@ -13,14 +13,7 @@ from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
-from oscsim.equilibrium.states import (
-    Equilibrium,
-    check_start,
-    default_tolerance,
-    is_settled,
-    require_settled,
-    rounding,
-)
+from oscsim.equilibrium.states import Equilibrium, check_start, default_tolerance, is_settled, require_settled, rounding
 from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Inputs

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from oscsim.core.arrays import is_traced
-from oscsim.dynamics.error_bars import TOLERANCE, GradientError, report
+from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs

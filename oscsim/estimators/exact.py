@@ -8,10 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite
-from oscsim.equilibrium import (
-    default_tolerance,
-    exact_solution,
-)
+from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,21 +12,23 @@ from jaxtyping import Array, Key
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import DivergenceError
-from oscsim.dynamics.average import Average
 from oscsim.dynamics.averaging import Counts, averaged
-from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
-from oscsim.dynamics.error_bars import TOLERANCE, check_steps, gradient_and_error
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
+from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.gradient_error import TOLERANCE
+from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.readings import require_turning
-from oscsim.dynamics.state import State, divergence, first_state, read_anew
+from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
+from oscsim.dynamics.step_error import check_steps
+from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.drive import check_drive
-from oscsim.signals.noise import as_noises, require_noise_key
-from oscsim.signals.teaching import is_adaptive
+from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
+from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
 class LockIn(AbstractEstimator):
@@ -38,16 +39,17 @@ class LockIn(AbstractEstimator):
 
     Attributes:
         teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
-        cycles: how many cycles to run, at least.
+        cycles: how many cycles to run, at least; with a second number, `(2, 200)`, at most, where samples whose
+            amplitude was lowered, or the accuracy, ask for more. By default at most 4 times as many, 64 times with an
+            accuracy.
         discard: how many of them to leave out at the start, and after each change of a sample's amplitude; by default
             those before the network locked.
         extrapolate: Richardson extrapolation over two periods (at equal step size, where steps are fixed).
         noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
-        cycle: solver, steps, ticks and demodulator, as in `simulate`.
+        integration: solver, steps and ticks, as in `simulate`.
+        demodulator: how coefficients are read, as in `simulate`.
         start: `"rest"`, or `"settled"`: the free equilibrium.
         accuracy: go on until the estimate's own error bar is below this.
-        most: how many cycles at most, where samples whose amplitude was lowered, or the accuracy, ask for more; by
-            default 4 times `cycles`, 64 times with an accuracy.
 
     Raises:
         ValueError: `discard` leaves no cycle, or `steps_per_cycle` is odd with `extrapolate`; when called, as
@@ -56,72 +58,64 @@ class LockIn(AbstractEstimator):
     Source: Laborieux & Zenke (2022), section 4.
     """
 
-    teaching: Any
+    teaching: AbstractTeaching
     cycles: int = eqx.field(static=True)
+    most: int = eqx.field(static=True)
     discard: int | None = eqx.field(static=True)
     extrapolate: bool = eqx.field(static=True)
-    noise: Any
-    cycle: Cycle
+    noises: tuple[AbstractNoise, ...]
+    integration: Integration
+    demodulator: AbstractDemodulator | None
     start: str = eqx.field(static=True)
     accuracy: float | None
-    most: int = eqx.field(static=True)
 
     def __init__(
         self,
-        teaching: Any,
+        teaching: AbstractTeaching,
         *,
-        cycles: int = 3,
+        cycles: int | tuple[int, int] = 3,
         discard: int | None = None,
         extrapolate: bool = False,
-        noise: Any = None,
+        noise: AbstractNoise | tuple[AbstractNoise, ...] | None = None,
         demodulator: AbstractDemodulator | None = None,
-        ticks: int | None = None,
-        solver: diffrax.AbstractSolver | None = None,
-        stepsize_controller: diffrax.AbstractStepSizeController | None = None,
-        steps_per_cycle: int | None = None,
+        integration: Integration = Integration(),  # noqa: B008
         start: str = "rest",
         accuracy: float | None = None,
-        most: int | None = None,
     ):
-        cycles = as_count("cycles", cycles)
-        if discard is not None and as_count("discard", discard, 0) >= cycles:
-            raise ValueError(f"discard={discard} leaves nothing of {cycles} cycles: use 0 to {cycles - 1}")
+        if accuracy is not None:
+            require_positive("accuracy", accuracy)
+        self.cycles, self.most = _at_least_and_most(cycles, 4 if accuracy is None else 64)
+        if discard is not None and as_count("discard", discard, 0) >= self.cycles:
+            raise ValueError(f"discard={discard} leaves nothing of {self.cycles} cycles: use 0 to {self.cycles - 1}")
         if demodulator is not None:
             discard = demodulator.warm_up if discard is None and demodulator.warm_up else discard
             require_whole(demodulator, discard or 0)
-            if discard is not None and discard >= cycles:
+            if discard is not None and discard >= self.cycles:
                 raise ValueError(
                     f"cycles={cycles}: the first {discard} readings are not whole, use {discard + 1} or more"
                 )
         if start not in ("rest", "settled"):
             raise ValueError(f"start={start!r}: use 'rest' or 'settled'")
-        if accuracy is not None:
-            require_positive("accuracy", accuracy)
-        if most is None:
-            most = cycles * (4 if accuracy is None else 64)
-        if as_count("most", most) < cycles:
-            raise ValueError(f"most={most} is fewer than cycles={cycles}: use {cycles} or more")
-        self.start, self.accuracy, self.most = start, None if accuracy is None else float(accuracy), most
-        if extrapolate and steps_per_cycle is not None and steps_per_cycle % 2:
-            raise ValueError(f"steps_per_cycle={steps_per_cycle} with extrapolate: use an even number, half the period "
-                             "takes half the steps")  # fmt: skip
-        self.teaching, self.cycles, self.extrapolate = teaching, int(cycles), extrapolate
+        steps = integration.steps_per_cycle
+        if extrapolate and steps is not None and steps % 2:
+            raise ValueError(
+                f"steps_per_cycle={steps} with extrapolate: use an even number, half the period takes half the steps"
+            )
+        self.teaching, self.extrapolate, self.start = teaching, extrapolate, start
         self.discard = None if discard is None else int(discard)
-        as_noises(noise)
-        self.noise = noise
-        self.cycle = Cycle(solver, stepsize_controller, steps_per_cycle, ticks, demodulator)
+        self.accuracy = None if accuracy is None else float(accuracy)
+        self.noises, self.integration, self.demodulator = as_noises(noise), integration, demodulator
 
-    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> "Carried | None":
         """What is carried from batch to batch: the starting amplitude of an `Adaptive` signal; None for any other."""
         check_drive(net, self.teaching)
         check_unseen(net, lambda: inputs)
-        return Carried.of(self.teaching, net.dtype) if is_adaptive(self.teaching) else None
+        return Carried.of(self.teaching, net.dtype) if isinstance(self.teaching, AbstractAdaptive) else None
 
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
-    ) -> tuple[Any, Estimate]:
-        check_drive(net, self.teaching)
-        require_noise_key(as_noises(self.noise), key)
+        self, state: "Carried | None", net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple["Carried | None", Estimate]:
+        require_noise_key(self.noises, key)
         if not self.extrapolate:
             return self._alone(state, net, inputs, key)
         long, half = self._two_periods(net)
@@ -132,16 +126,28 @@ class LockIn(AbstractEstimator):
         return state, extrapolated(estimate, short)
 
     def _alone(
-        self, carried: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
-    ) -> tuple[Any, Estimate]:
+        self, carried: "Carried | None", net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+    ) -> tuple["Carried | None", Estimate]:
         """One run from its start: what is carried on, and the estimate."""
-        lock_in = self if carried is None else self._at(carried.amplitude)
-        state, estimate = lock_in.present(lock_in.begin(net, inputs, key, carried), net, inputs, key)
-        return None if carried is None else carried.after(self.teaching, state.tuning), estimate
+        teaching = self.teaching
+        if carried is None or not isinstance(teaching, AbstractAdaptive):
+            return None, self.present(self.begin(net, inputs, key), net, inputs, key)[1]
+        lock_in = self._with(teaching.at(carried.amplitude))
+        start = eqx.tree_at(lambda s: s.tuning.floor, lock_in.begin(net, inputs, key), carried.floor)
+        state, estimate = lock_in.present(start, net, inputs, key)
+        return carried.after(teaching, state.tuning), estimate
 
-    def _at(self, amplitude: Array) -> "LockIn":
-        """The same with a signal that starts at this amplitude."""
-        return eqx.tree_at(lambda lock_in: lock_in.teaching, self, self.teaching.at(amplitude))
+    def _with(self, teaching: AbstractTeaching) -> "LockIn":
+        """The same with another signal."""
+        return eqx.tree_at(lambda lock_in: lock_in.teaching, self, teaching)
+
+    def system(self, net: AbstractNetwork) -> System:
+        """The neurons under this signal and noise, and how they are integrated and read.
+
+        Raises:
+            ValueError, TypeError, NotHolomorphicError: as `System`.
+        """
+        return System.of(net, self.teaching, self.noises, self.integration, self.demodulator)
 
     def planned(self, net: AbstractNetwork) -> "LockIn":
         """The same with the steps that its noise asks for, which cannot be found once the period is traced.
@@ -149,60 +155,55 @@ class LockIn(AbstractEstimator):
         Raises:
             ValueError: settings that contradict each other, the signal or the noise.
         """
-        plan = as_plan(self.cycle, self.teaching, net, self.noise)
-        if not as_noises(self.noise):
+        plan = self.system(net).plan
+        if not self.noises:
             return self
         steps, ticks = plan.steps_per_cycle, plan.ticks
         if self.extrapolate:
-            steps, ticks = self._two_periods(net)[0].cycle.steps_per_cycle, self.cycle.ticks
-        cycle = Cycle(self.cycle.solver, None, steps, ticks, self.cycle.demodulator)
-        return eqx.tree_at(lambda lock_in: lock_in.cycle, self, cycle)
+            steps, ticks = self._two_periods(net)[0].integration.steps_per_cycle, self.integration.ticks
+        integration = Integration(self.integration.solver, None, steps, ticks)
+        return eqx.tree_at(lambda lock_in: lock_in.integration, self, integration)
 
-    def begin(
-        self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None, carried: Any = None
-    ) -> State:
+    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest, or settled."""
-        plan = as_plan(self.cycle, self.teaching, net, self.noise)
-        potentials = free_equilibrium(net, inputs).potentials if self.start == "settled" else None
-        state = first_state(net, inputs, self.teaching, cycle=plan, potentials=potentials, noise=self.noise, key=key)
-        if carried is None:
-            return state
-        return eqx.tree_at(lambda s: s.tuning.floor, state, carried.floor)
+        start = free_equilibrium(net, inputs).potentials if self.start == "settled" else None
+        return begin_compiled(self.system(net), inputs, key=key, start=start)
 
     def present(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
     ) -> tuple[State, Estimate]:
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
-        plan = as_plan(self.cycle, self.teaching, net, self.noise)
-        discard = None if self.discard is None else np.int32(self.discard)
-        accuracy = None if self.accuracy is None else np.asarray(self.accuracy, net.dtype)
-        counts = Counts(np.int32(self.cycles), discard, np.int32(self.most), accuracy)
-        state, average, estimate = _presented(state, net, inputs, self.teaching, plan, key, counts, self.noise)
+        system = self.system(net)
+        state, reading, estimate = _presented(system, state, inputs, self.counts(net), key=key)
         if not is_traced(estimate):
             if bool(state.diverged):
-                raise DivergenceError(divergence(net, self.teaching, state))
-            require_turning(self.teaching, average.mean)
-            check_steps(net, lambda: inputs, estimate.activities, self.teaching, plan)
+                raise DivergenceError(divergence(self.teaching, state))
+            require_turning(self.teaching, reading)
+            check_steps(system, lambda: inputs, estimate.activities)
         return state, estimate
+
+    def counts(self, net: AbstractNetwork) -> Counts:
+        """How many cycles to run, and which count."""
+        discard = None if self.discard is None else np.int32(self.discard)
+        accuracy = None if self.accuracy is None else np.asarray(self.accuracy, net.dtype)
+        return Counts(np.int32(self.cycles), np.int32(self.most), discard, accuracy)
 
     def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
         """This one, and one with a signal twice as fast: the same time to forget the start, at the same step size."""
-        teaching, steps, ticks = _twice_as_fast(self.teaching), self.cycle.steps_per_cycle, self.cycle.ticks
-        if steps is None and as_noises(self.noise):  # under noise steps are equal: those of half the period, twice
-            steps = as_plan(self.cycle, teaching, net, self.noise).steps_per_cycle
+        teaching, own = _twice_as_fast(self.teaching), self.integration
+        steps, ticks = own.steps_per_cycle, own.ticks
+        if steps is None and self.noises:  # under noise steps are equal: those of half the period, twice
+            steps = self._with(teaching).system(net).plan.steps_per_cycle
             steps = None if steps is None else 2 * steps
 
         def lock_in(teaching, cycles, discard, steps, ticks):
             return LockIn(
                 teaching,
-                cycles=cycles,
+                cycles=(cycles, max(cycles, self.most)),
                 discard=discard,
-                noise=self.noise,
-                demodulator=self.cycle.demodulator,
-                ticks=ticks,
-                solver=self.cycle.solver,
-                stepsize_controller=self.cycle.stepsize_controller,
-                steps_per_cycle=steps,
+                noise=self.noises,
+                demodulator=self.demodulator,
+                integration=Integration(own.solver, own.stepsize_controller, steps, ticks),
                 start=self.start,
                 accuracy=self.accuracy,
             )
@@ -214,6 +215,18 @@ class LockIn(AbstractEstimator):
         if self.discard is None:
             return long, lock_in(teaching, 2 * self.cycles, None, half, fewer)
         return long, lock_in(teaching, self.cycles + self.discard, 2 * self.discard, half, fewer)
+
+
+def _at_least_and_most(cycles: int | tuple[int, int], times: int) -> tuple[int, int]:
+    """How many cycles at least and at most, from both, or from the first alone."""
+    if not isinstance(cycles, tuple):
+        return as_count("cycles", cycles), times * as_count("cycles", cycles)
+    least, most = (as_count("cycles", number) for number in cycles)
+    if most < least:
+        raise ValueError(
+            f"cycles={cycles}: the second number, how many at most, is below the first; use {least} or more"
+        )
+    return least, most
 
 
 class Carried(eqx.Module):
@@ -228,12 +241,14 @@ class Carried(eqx.Module):
     floor: Array
 
     @staticmethod
-    def of(teaching: Any, dtype: Any) -> "Carried":
+    def of(teaching: AbstractAdaptive, dtype: Any) -> "Carried":
         """Before the first batch."""
         return Carried(jnp.asarray(teaching.amplitude, dtype), jnp.asarray(jnp.inf, dtype))
 
-    def after(self, teaching: Any, tuning: Any) -> "Carried":
+    def after(self, teaching: AbstractAdaptive, tuning: Tuning | None) -> "Carried":
         """After a batch whose amplitudes ended like this."""
+        if tuning is None:
+            return self
         return Carried(teaching.next_start(self.amplitude, tuning), tuning.floor)
 
 
@@ -252,7 +267,7 @@ class AlwaysOn(AbstractEstimator):
         ValueError: one that extrapolates, which needs a second run.
     """
 
-    lock_in: Any
+    lock_in: LockIn
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):
@@ -275,13 +290,9 @@ class AlwaysOn(AbstractEstimator):
     ) -> tuple[State, Estimate]:
         """Show the next input: the state after it, and the estimate, which is of this input alone."""
         lock_in = self.lock_in
-        plan = as_plan(lock_in.cycle, lock_in.teaching, net, lock_in.noise)
-        state = read_anew(state, net, plan)
-        if state.tuning is not None:  # amplitudes belong to the inputs: the new ones start where most ended
-            start = lock_in.teaching.next_start(jnp.median(state.tuning.amplitude), state.tuning)
-            fresh = lock_in.teaching.at(start).begin(inputs.x.shape[0], net.dtype)
-            fresh = eqx.tree_at(lambda tuning: tuning.floor, fresh, state.tuning.floor)
-            state = eqx.tree_at(lambda s: s.tuning, state, fresh)
+        state = read_anew(lock_in.system(net), state)
+        if state.tuning is not None and isinstance(lock_in.teaching, AbstractAdaptive):
+            state = eqx.tree_at(lambda s: s.tuning, state, lock_in.teaching.anew(state.tuning))
         return lock_in.present(state, net, inputs, key)
 
 
@@ -311,21 +322,11 @@ def _twice_as_fast(teaching: Any) -> Any:
 
 @eqx.filter_jit
 def _presented(
-    state: State,
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    plan: Plan,
-    key: Any,
-    counts: "Counts",
-    noise: Any,
-) -> tuple[State, Average, Estimate]:
-    """`averaged`, and the estimate in it."""
-    found = averaged(state, net, inputs, teaching, plan, key, counts, noise)
-    gradient, error = gradient_and_error(net, inputs, found.average, found.change, teaching, plan, noise)
+    system: System, state: State, inputs: Inputs, counts: Counts, *, key: Key[Array, ""] | None
+) -> tuple[State, Reading, Estimate]:
+    """Some cycles, averaged: the state after them, their mean reading, and the estimate in it."""
+    found = averaged(system, state, inputs, counts, key=key)
+    gradient, error = gradient_and_error(system, inputs, found.averages, found.change)
     valid = ~found.state.diverged & all_finite(gradient)
-    return (
-        found.state,
-        found.average,
-        estimate_at(net, inputs, gradient, found.average.mean.mean, found.residual, valid, error),
-    )
+    mean = found.averages.mean
+    return found.state, mean, estimate_at(system.network, inputs, gradient, mean.mean, found.residual, valid, error)

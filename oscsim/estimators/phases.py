@@ -12,13 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 from oscsim.core.arrays import all_finite, is_traced, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
 from oscsim.dynamics.readings import Points
-from oscsim.equilibrium import (
-    Equilibrium,
-    default_tolerance,
-    is_settled,
-    require_settled,
-    settle_inputs,
-)
+from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error, truncated
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite

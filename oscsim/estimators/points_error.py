@@ -22,7 +22,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
-from oscsim.dynamics.error_bars import LOST, GradientError, asymmetry_norms
+from oscsim.dynamics.error_bars import asymmetry_norms
+from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of

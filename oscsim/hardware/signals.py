@@ -1,7 +1,6 @@
 """The teaching signal and its reader as they would be built."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import scalar
+from oscsim.core.checks import not_negative, scalar
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading
-from oscsim.hardware.precision import not_negative, rounded
+from oscsim.hardware.precision import rounded
 from oscsim.networks.base import Layers
-from oscsim.signals.teaching import AbstractTeaching, signal_during
+from oscsim.signals.teaching import AbstractTeaching
 
 
 class DistortedTeaching(AbstractTeaching):
@@ -35,7 +34,7 @@ class DistortedTeaching(AbstractTeaching):
         ValueError: numbers that are not finite.
     """
 
-    teaching: Callable
+    teaching: AbstractTeaching
     harmonics: tuple[Scalar, ...] = eqx.field(
         default=(), converter=lambda values: tuple(scalar("harmonics")(v) for v in values)
     )
@@ -45,28 +44,20 @@ class DistortedTeaching(AbstractTeaching):
     @property
     def period(self) -> Scalar:
         """The period of the signal itself."""
-        return self.teaching.period  # type: ignore[attr-defined]
+        return self.teaching.period
 
     @property
-    def points(self) -> int | None:
+    def points(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The plateaus of the signal itself."""
-        return getattr(self.teaching, "points", None)
+        return self.teaching.points
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
-        return self._distorted(self.teaching, t)
-
-    def during(self, cycle: Any) -> Callable:
-        """The signal within the cycle of that number, counted from 0."""
-        signal = signal_during(self.teaching, cycle)
-        return lambda t: self._distorted(signal, t)
-
-    def _distorted(self, signal: Callable, t: Array) -> Array:
-        is_complex = jnp.iscomplexobj(signal(t))
+    def __call__(self, t: Real[Array, ""], cycle: Any = 0) -> Inexact[Array, "..."]:
+        is_complex = jnp.iscomplexobj(self.teaching(t, cycle))
         t = t if is_complex else t + self.phase * self.period / (2 * math.pi)
-        beta = signal(t)
+        beta = self.teaching(t, cycle)
         image = self.image * jnp.conj(beta) if is_complex else 0.0
         for n, part in enumerate(self.harmonics, start=2):
-            beta += part * signal(jnp.mod(n * t, self.period))
+            beta += part * self.teaching(jnp.mod(n * t, self.period), cycle)
         return (beta + image) * jnp.exp(1j * self.phase) if is_complex else beta
 
 

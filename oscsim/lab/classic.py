@@ -34,7 +34,7 @@ class TwoPhase(AbstractTeaching):
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Any = 0) -> Inexact[Array, ""]:
         # the tick at the very end of the free phase still belongs to it, whatever the rounding
         return jnp.where(2 * t < self.period * (1 + 1e-6), 0.0, self.amplitude)
 

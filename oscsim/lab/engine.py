@@ -17,19 +17,21 @@ import numpy as np
 from oscsim.core.arrays import norm
 from oscsim.core.errors import NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated, response_change
-from oscsim.dynamics.cycle import advance_watching
-from oscsim.dynamics.error_bars import GradientError, gradient_and_error, response_lag
+from oscsim.dynamics.cycle import Watched, advance
+from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.gradient_error import GradientError
 from oscsim.dynamics.readings import Points
-from oscsim.dynamics.state import State, Watched, begin, divergence, read_anew
+from oscsim.dynamics.state import State, begin, divergence, read_anew
+from oscsim.dynamics.system import System
 from oscsim.equilibrium import exact_gradient, settle
-from oscsim.equilibrium.linear import DENSE
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
+from oscsim.equilibrium.vectors import DENSE
 from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
 from oscsim.networks.base import AbstractNetwork, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.noise import as_noises
+from oscsim.signals.teaching import AbstractAdaptive
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""
@@ -186,19 +188,13 @@ class Engine:
             return self._frame(shown, began)
         with first_time("cycle", self._program(), self._lag is None):
             self._states, self._averages, watched, result = _cycle(
+                settings.system(self.net),
+                Shown(self._inputs, self._exact, self._lag, self._watch),
                 self._states,
                 self._averages,
-                self.net,
-                self._inputs,
-                settings.teaching,
-                settings.disturbance,
-                self._keys,
-                self.plan,
-                self._watch,
                 np.int32(self._counted),
                 np.int32(settings.discarded),
-                self._exact,
-                self._lag,
+                keys=self._keys,
             )
         self._counted += 1
         self.number += 1
@@ -207,7 +203,7 @@ class Engine:
         lost = np.asarray(self._states.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._states)
-            self.diverged = divergence(self.net, settings.teaching, state)
+            self.diverged = divergence(settings.teaching, state)
         frame = self._frame(shown, began)
         if settings.learning and self.averaged > 0 and not self.diverged and not self._waiting():
             self._update()
@@ -221,11 +217,6 @@ class Engine:
         if self.settings.learning:
             return int(np.min(self._result.error.kept))
         return int(np.median(np.min(self._result.error.kept[: self.settings.realisations], axis=1)))
-
-    @property
-    def plan(self) -> Any:
-        """How a cycle is integrated and read."""
-        return self.settings.plan(self.net)
 
     def _waiting(self) -> bool:
         """Whether an amplitude was lowered, and no reading at the new one is in the mean yet."""
@@ -264,20 +255,17 @@ class Engine:
         settings = self.settings
         with first_time("begin", self._program(), before is None):
             self._states, self._averages = _begin(
-                self.net,
+                settings.system(self.net),
                 self._inputs,
-                settings.teaching,
-                settings.disturbance,
-                self._keys,
-                self.plan,
                 None if before is None else (before.potentials, before.cycle),
+                keys=self._keys,
             )
             _real_parts(self._states.potentials)  # compiled now, not when the sample changes
 
     def _average_anew(self, carried: bool = False) -> None:
         """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
         with first_time("anew", self._program(), carried):
-            self._states, self._averages = _anew(self._states, self.net, self.settings.teaching, self.plan, carried)
+            self._states, self._averages = _anew(self.settings.system(self.net), self._states, carried)
         self._counted, self._result = 0, None
 
     def _show(self, where: Any) -> None:
@@ -402,13 +390,13 @@ def _split(key: Any, numbers: Any) -> Any:
 
 
 @eqx.filter_jit
-def _begin(net: Any, inputs: Any, teaching: Any, noise: Any, keys: Any, plan: Any, before: Any) -> Any:
+def _begin(system: System, inputs: Inputs, before: Any, *, keys: Any) -> tuple[State, Average]:
     """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
     def one(key, before):
         potentials, number = (None, None) if before is None else before
-        state = begin(net, inputs, teaching, cycle=plan, potentials=potentials, noise=noise, key=key)
+        state = begin(system, inputs, key=key, start=potentials)
         state = state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
         return state, Average.empty(state.reading)
 
@@ -416,74 +404,75 @@ def _begin(net: Any, inputs: Any, teaching: Any, noise: Any, keys: Any, plan: An
 
 
 @eqx.filter_jit
-def _anew(states: State, net: Any, teaching: Any, plan: Any, carried: bool) -> Any:
+def _anew(system: System, states: State, carried: bool) -> tuple[State, Average]:
     """The same neurons, read anew, and empty averages.
 
     Amplitudes that tune themselves begin anew, or where most of those before ended.
     """
     COMPILED["anew"] += 1
+    teaching, dtype = system.teaching, system.network.dtype
 
     def one(state):
-        if state.tuning is not None:
-            batch, start, floor = len(state.tuning.age), teaching.amplitude, jnp.full_like(state.tuning.floor, jnp.inf)
-            if carried:
-                start = teaching.next_start(jnp.median(state.tuning.amplitude), state.tuning)
-                floor = state.tuning.floor
-            fresh = eqx.tree_at(lambda t: t.floor, teaching.at(start).begin(batch, net.dtype), floor)
+        if state.tuning is not None and isinstance(teaching, AbstractAdaptive):
+            fresh = teaching.anew(state.tuning) if carried else teaching.begin(len(state.tuning.age), dtype)
             state = eqx.tree_at(lambda s: s.tuning, state, fresh)
-        return read_anew(state, net, plan), Average.empty(state.reading)
+        return read_anew(system, state), Average.empty(state.reading)
 
     return jax.vmap(one)(states)
 
 
+class Shown(NamedTuple):
+    """What is shown, and what is known of it.
+
+    Attributes:
+        inputs: one sample, or a batch.
+        exact: the exact gradient.
+        lag: what the period does to it, where that is known.
+        watch: the neurons to sample.
+    """
+
+    inputs: Inputs
+    exact: Any
+    lag: Any
+    watch: tuple[np.ndarray, ...]
+
+
 @eqx.filter_jit
 def _cycle(
-    states: Any,
-    averages: Any,
-    net: Any,
-    inputs: Any,
-    teaching: Any,
-    noise: Any,
-    keys: Any,
-    plan: Any,
-    watch: Any,
-    counted: Any,
-    discard: Any,
-    exact: Any,
-    lag: Any,
-) -> Any:
+    system: System, shown: Shown, states: State, averages: Average, counted: Any, discard: Any, *, keys: Any
+) -> tuple[State, Average, Watched, Result]:
     """One cycle of all realisations: states, averages, samples, and how far the running gradients are off."""
     COMPILED["cycle"] += 1
+    net, inputs, exact = system.network, shown.inputs, shown.exact
 
     def one(before, average, key):
-        amplitude = jnp.broadcast_to(before.drive(teaching).amplitude, len(inputs.x))
-        state, reading, watched, _ = advance_watching(before, net, inputs, teaching, key, plan, watch, noise)
-        age = counted if before.tuning is None else before.tuning.age
+        amplitude = jnp.broadcast_to(before.drive(system.teaching).amplitude, len(inputs.x))
+        state, cycle = advance(system, before, inputs, key=key, watch=shown.watch)
+        reading, age = cycle.reading, counted if before.tuning is None else before.tuning.age
         average = accumulated(average, reading, reading.change(before.reading), age, discard)
-        change = response_change(reading, before.reading, counted)
-        gradient, error = _estimated(net, inputs, average, change, teaching, plan, noise, lag)
+        change = response_change(reading, before.reading, counted == 0)
+        gradient, error = _estimated(system, inputs, average, change, shown.lag)
         cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
         cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
         s = tuple(layer.real for layer in reading.mean)
         loss = jnp.mean(net.loss(inputs.clamped, s, inputs.y))
         found = Result(cosines, errors, error.total, error, amplitude, loss, _accuracy(net, inputs, s), None)
-        return state, average, watched, found
+        return state, average, cycle.watched, found
 
     states, averages, watched, found = jax.vmap(one)(states, averages, keys)
     return states, averages, jax.tree.map(lambda a: a[:1], watched), found._replace(norm=norm(exact))
 
 
-def _estimated(
-    net: Any, inputs: Any, average: Average, change: Any, teaching: Any, plan: Any, noise: Any, lag: Any
-) -> tuple[Any, GradientError]:
+def _estimated(system: System, inputs: Inputs, average: Average, change: Any, lag: Any) -> tuple[Any, GradientError]:
     """The gradient in an average, and its own error bar."""
     if not isinstance(average.mean, Points):
-        return gradient_and_error(net, inputs, average, change, teaching, plan, noise, lag)
-    return _two_phase_error(net, inputs, average, change, noise)
+        return gradient_and_error(system, inputs, average, change, lag)
+    return _two_phase_error(system, inputs, average, change)
 
 
-def _two_phase_error(net: Any, inputs: Any, average: Average, change: Any, noise: Any) -> tuple[Any, GradientError]:
+def _two_phase_error(system: System, inputs: Inputs, average: Average, change: Any) -> tuple[Any, GradientError]:
     """The classic gradient and what its cycles say of it: how they scatter. Its bias is not in any reading of it."""
+    net = system.network
     gradient, moved = jax.jvp(lambda r: one_sided(_one_nudge(r), net, inputs), (average.mean,), (average.contrast,))
     sizes, known = jax.tree.map(norm, gradient), jnp.all(average.count > 1)
     unknown = jnp.full((), jnp.nan, net.dtype)
@@ -505,7 +494,7 @@ def _two_phase_error(net: Any, inputs: Any, average: Average, change: Any, noise
         kept=average.count,
         skipped=average.skipped,
         amplitude=jnp.max(jnp.abs(jnp.asarray(average.mean.teaching)), axis=0).astype(net.dtype),
-        noisy=bool(as_noises(noise)),
+        noisy=bool(system.noises),
     )
 
 

@@ -128,9 +128,16 @@ class Pictures:
         head = self._source("teaching_now", x=[], y=[])
         plot.scatter("x", "y", source=head, color=DRIVE, size=9)
         self.plane_note = Label(
-            x=6, y=6, x_units="screen", y_units="screen", text="", text_font_size="11px", text_color=INK,
-            background_fill_color="white", background_fill_alpha=0.75,
-        )  # fmt: skip
+            x=6,
+            y=6,
+            x_units="screen",
+            y_units="screen",
+            text="",
+            text_font_size="11px",
+            text_color=INK,
+            background_fill_color="white",
+            background_fill_alpha=0.75,
+        )
         plot.add_layout(self.plane_note)
         _square(plot)
         return plot
@@ -334,9 +341,12 @@ class Pictures:
         about = last - last.mean(axis=1, keepdims=True)
         keep = _thin(cycle)
         self.sources["orbits"].data = {
-            "xs": list(about.real[:, keep]), "ys": list(about.imag[:, keep]), "colour": colours, "name": names,
+            "xs": list(about.real[:, keep]),
+            "ys": list(about.imag[:, keep]),
+            "colour": colours,
+            "name": names,
             "dash": dashes,
-        }  # fmt: skip
+        }
         self.sources["orbits_now"].data = {"x": about.real[:, -1], "y": about.imag[:, -1], "colour": colours}
         size = float(np.abs(about).max(initial=1e-6))
         _reach(self.figures["orbits"], 1.15 * size, steady=True)
@@ -347,9 +357,12 @@ class Pictures:
         # back from the end of the cycle: an axis that stands need not be laid out anew for every frame
         time = period * ((1 + keep) / cycle - both.shape[1] // cycle)
         self.sources["traces"].data = {
-            "xs": [time] * len(places), "ys": list(both.real[:, keep]), "colour": colours, "name": names,
+            "xs": [time] * len(places),
+            "ys": list(both.real[:, keep]),
+            "colour": colours,
+            "name": names,
             "dash": dashes,
-        }  # fmt: skip
+        }
         beta = frame.teaching[keep].real
         self.sources["traces_teaching"].data = _xy(time, beta)
         plot = self.figures["traces"]
@@ -369,17 +382,23 @@ class Pictures:
         at = number / cycles
         whole = number % cycles == 0
         self.sources["spectrum"].data = {
-            "xs": [at] * len(places), "ys": list(seen), "colour": colours, "name": [self.names[i] for i in places],
-        }  # fmt: skip
+            "xs": [at] * len(places),
+            "ys": list(seen),
+            "colour": colours,
+            "name": [self.names[i] for i in places],
+        }
         self.sources["harmonics"].data = {
-            "x": np.tile(at[whole], len(places)), "y": seen[:, whole].ravel(),
+            "x": np.tile(at[whole], len(places)),
+            "y": seen[:, whole].ravel(),
             "colour": np.repeat(colours, int(whole.sum())),
-        }  # fmt: skip
+        }
         floor = None if forecast is None or frame.settings.learning else forecast.floor
         full = np.zeros((0, 0)) if floor is None else floor[places] * math.sqrt(WINDOW / cycles)
         self.sources["floor"].data = {
-            "xs": [frequencies()] * len(full), "ys": list(np.maximum(full, SMALLEST)), "colour": colours[: len(full)],
-        }  # fmt: skip
+            "xs": [frequencies()] * len(full),
+            "ys": list(np.maximum(full, SMALLEST)),
+            "colour": colours[: len(full)],
+        }
         top = 10.0 ** math.ceil(math.log10(max(float(seen.max(initial=SMALLEST)), 1e-3) * 1.5))
         _limits(self.figures["spectrum"].y_range, SMALLEST, top)
 
@@ -406,8 +425,10 @@ class Pictures:
             return
         known = np.isfinite(bands[:, 2])
         self.sources["error_band"].data = {
-            "x": number[known], "low": np.maximum(bands[known, 0], SMALLEST), "high": bands[known, 2],
-        }  # fmt: skip
+            "x": number[known],
+            "low": np.maximum(bands[known, 0], SMALLEST),
+            "high": bands[known, 2],
+        }
         self.sources["error_predicted"].data = _xy(number, bands[:, 1])
         self.sources["error_bias"].data = _xy(number, bands[:, 0])
         bars = np.array([_mean(frame.bars) for frame in past])
@@ -476,9 +497,10 @@ class Pictures:
             if "xs" in columns:
                 lengths = [len(a) for a in columns["xs"]]
                 rows = {
-                    "x": np.concatenate([*columns["xs"], []]), "y": np.concatenate([*columns["ys"], []]),
+                    "x": np.concatenate([*columns["xs"], []]),
+                    "y": np.concatenate([*columns["ys"], []]),
                     **({"neuron": np.repeat(columns["name"], lengths)} if "name" in columns and lengths else {}),
-                }  # fmt: skip
+                }
             elif name == "map":
                 image = np.asarray(columns["image"][0])
                 edge = -columns["x"][0] * (1 - 1 / len(image)) if len(image) > 1 else 0.0
@@ -498,10 +520,19 @@ class Pictures:
 
 def _figure(name: str, title: str, x: str, y: str, **kwargs: Any) -> Any:
     plot = figure(
-        name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, tools="pan,wheel_zoom,reset,save",
-        sizing_mode="stretch_both", min_width=200, min_height=200, min_border_right=12, output_backend="canvas",
-        toolbar_location="above", **kwargs,
-    )  # fmt: skip
+        name=f"{name} figure",
+        title=title,
+        x_axis_label=x,
+        y_axis_label=y,
+        tools="pan,wheel_zoom,reset,save",
+        sizing_mode="stretch_both",
+        min_width=200,
+        min_height=200,
+        min_border_right=12,
+        output_backend="canvas",
+        toolbar_location="above",
+        **kwargs,
+    )
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     plot.title.text_font_size = "13px"

@@ -67,10 +67,20 @@ def make_server(
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
     origins = ["*"] if address not in LOOPBACK else None
     return pn.io.server.get_server(
-        {"/": page(**options)}, port=port, address=address, loop=loop, start=start, show=False, title="oscsim lab",
-        websocket_origin=origins, check_unused_sessions_milliseconds=CHECKED,
-        unused_session_lifetime_milliseconds=LEFT, keep_alive_milliseconds=10_000, threaded=False, verbose=False,
-    )  # fmt: skip
+        {"/": page(**options)},
+        port=port,
+        address=address,
+        loop=loop,
+        start=start,
+        show=False,
+        title="oscsim lab",
+        websocket_origin=origins,
+        check_unused_sessions_milliseconds=CHECKED,
+        unused_session_lifetime_milliseconds=LEFT,
+        keep_alive_milliseconds=10_000,
+        threaded=False,
+        verbose=False,
+    )
 
 
 def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True, **options: Any) -> None:

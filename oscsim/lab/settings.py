@@ -13,19 +13,14 @@ import numpy as np
 
 from oscsim.datasets import load as load_data
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.integration import Integration, Plan
+from oscsim.dynamics.system import System
 from oscsim.lab.classic import PhaseMeans, TwoPhase
 from oscsim.networks.activations import RaisedCosine
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.networks.layered import LayeredNetwork
-from oscsim.signals import (
-    AbstractNoise,
-    Multiplicative,
-    OrnsteinUhlenbeck,
-    ReadoutNoise,
-    TeachingNoise,
-    WhiteNoise,
-)
+from oscsim.signals import AbstractNoise, Multiplicative, OrnsteinUhlenbeck, ReadoutNoise, TeachingNoise, WhiteNoise
+from oscsim.signals.noise import as_noises
 from oscsim.signals.teaching import Adaptive, Rotating
 
 STEPS, TICKS = 640, 320
@@ -172,10 +167,10 @@ class Settings:
         """The demodulator."""
         return PhaseMeans() if self.signal == "two-phase" else DEMODULATORS[self.demodulator]()
 
-    def plan(self, net: AbstractNetwork) -> Plan:
-        """How a cycle of this network is integrated: equal steps of Heun, so that noise can be switched on any time."""
-        cycle = Cycle(diffrax.Heun(), None, steps_for(net), TICKS, self.reader)
-        return as_plan(cycle, self.teaching, net)
+    def system(self, net: AbstractNetwork) -> System:
+        """This network under signal and noise, in equal steps of Heun, so that noise can be switched on any time."""
+        plan = Plan.of(Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ())
+        return System(net, self.teaching, as_noises(self.disturbance), plan)
 
 
 def steps_for(net: AbstractNetwork) -> int:

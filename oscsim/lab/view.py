@@ -16,21 +16,12 @@ import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
 from oscsim.core import checkpoint
-from oscsim.dynamics.error_bars import TOLERANCE
+from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
 from oscsim.lab.figures import SLOTS, Pictures
 from oscsim.lab.runner import HISTORY, Runner
-from oscsim.lab.settings import (
-    EXAMPLES,
-    LONGEST,
-    MOST_REALISATIONS,
-    PRESETS,
-    SHORTEST,
-    Example,
-    Settings,
-    steps_for,
-)
+from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, SHORTEST, Example, Settings, steps_for
 from oscsim.networks.base import AbstractNetwork
 from oscsim.training.learning import load
 
@@ -46,8 +37,32 @@ GATHERED = 5
 WIDTHS = {"classic": 184, "finite": 178, "too-large": 184, "lag": 160, "learns": 90, "diverges": 110}
 """Of the presets' buttons, in pixels."""
 
-E24 = (1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.3, 4.7, 5.1, 5.6, 6.2, 6.8, 7.5,
-       8.2, 9.1)  # fmt: skip
+E24 = (
+    1.0,
+    1.1,
+    1.2,
+    1.3,
+    1.5,
+    1.6,
+    1.8,
+    2.0,
+    2.2,
+    2.4,
+    2.7,
+    3.0,
+    3.3,
+    3.6,
+    3.9,
+    4.3,
+    4.7,
+    5.1,
+    5.6,
+    6.2,
+    6.8,
+    7.5,
+    8.2,
+    9.1,
+)
 """Steps of logarithmic knobs: the preferred numbers of IEC 60063."""
 
 SHOWN = 6
@@ -159,9 +174,14 @@ class NoiseLab(pn.viewable.Viewer):
         self._numbers = pn.pane.HTML("", css_classes=["numbers"], stylesheets=[STYLE], sizing_mode="stretch_width")
         self._grid = pn.Column(sizing_mode="stretch_both", margin=0)
         self._code = pn.widgets.TextAreaInput(
-            label="Python call that repeats these settings from rest (copied)", value="", height=330,
-            sizing_mode="stretch_width", stylesheets=[STYLE], css_classes=["code"], max_length=20_000,
-        )  # fmt: skip
+            label="Python call that repeats these settings from rest (copied)",
+            value="",
+            height=330,
+            sizing_mode="stretch_width",
+            stylesheets=[STYLE],
+            css_classes=["code"],
+            max_length=20_000,
+        )
         hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
         self._sheet = pn.Column(
             self._code, hide, visible=False, css_classes=["sheet"], stylesheets=[STYLE], sizing_mode="stretch_width"
@@ -217,22 +237,39 @@ class NoiseLab(pn.viewable.Viewer):
             """,
         )
         save = pn.widgets.FileDownload(
-            callback=self._archive, filename="oscsim-lab.zip", label="Save data",
-            embed=False, auto=True, icon=None, width=92, height=30, margin=(0, 3),
+            callback=self._archive,
+            filename="oscsim-lab.zip",
+            label="Save data",
+            embed=False,
+            auto=True,
+            icon=None,
+            width=92,
+            height=30,
+            margin=(0, 3),
             stylesheets=[STYLE],
-        )  # fmt: skip
+        )
         network = pn.widgets.FileDownload(
-            callback=self._saved_network, filename="network.osc", label="Save network", embed=False, auto=True,
-            icon=None, width=108, height=30, margin=(0, 3), stylesheets=[STYLE],
-        )  # fmt: skip
+            callback=self._saved_network,
+            filename="network.osc",
+            label="Save network",
+            embed=False,
+            auto=True,
+            icon=None,
+            width=108,
+            height=30,
+            margin=(0, 3),
+            stylesheets=[STYLE],
+        )
         gap = pn.Spacer(sizing_mode="stretch_width")
         lead = pn.pane.HTML("Show me:", css_classes=["lead"], stylesheets=[STYLE], margin=(0, 4))
         line: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
         return pn.Column(
             pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **line),
             pn.Row(lead, *presets, **line),
-            sizing_mode="stretch_width", margin=(8, 8, 2, 8), styles={"gap": "6px"},
-        )  # fmt: skip
+            sizing_mode="stretch_width",
+            margin=(8, 8, 2, 8),
+            styles={"gap": "6px"},
+        )
 
     def _make_knobs(self) -> dict[str, Any]:
         settings = self.settings
@@ -314,8 +351,13 @@ class NoiseLab(pn.viewable.Viewer):
             *group("Noise", k["noise"], k["intensity"], k["correlation_time"]),
             *group("Reading", k["demodulator"], k["discard"], k["realisations"], self._neurons),
             *group("Network", k["network"], k["sample"], k["learning"], k["learning_rate"]),
-            width=236, sizing_mode="stretch_height", margin=0, css_classes=["side"], stylesheets=[STYLE], scroll=True,
-        )  # fmt: skip
+            width=236,
+            sizing_mode="stretch_height",
+            margin=0,
+            css_classes=["side"],
+            stylesheets=[STYLE],
+            scroll=True,
+        )
 
     def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
         """Show another network."""
@@ -577,9 +619,14 @@ def _button(
     label: str, action: Callable[[Any], None], kind: Any = "default", width: int = 90, outline: bool = False
 ) -> Any:
     button = pn.widgets.Button(
-        label=label, color=kind, variant="outline" if outline else "solid", width=width, height=30,
-        margin=(0, 3), stylesheets=[STYLE],
-    )  # fmt: skip
+        label=label,
+        color=kind,
+        variant="outline" if outline else "solid",
+        width=width,
+        height=30,
+        margin=(0, 3),
+        stylesheets=[STYLE],
+    )
     button.on_click(action)
     return button
 

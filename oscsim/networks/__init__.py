@@ -14,11 +14,7 @@ from oscsim.networks.activations import (
 from oscsim.networks.base import AbstractNetwork, Layers, linear, parameters
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
-from oscsim.networks.feedforward import (
-    AbstractFeedForwardNetwork,
-    ConvolutionalFeedForwardNetwork,
-    FeedForwardNetwork,
-)
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Inputs

@@ -1,6 +1,6 @@
 """What a network is shown: inputs and targets, checked once, clamped once."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -35,6 +35,49 @@ class Inputs(eqx.Module):
         x, y = as_inputs(net, x), as_targets(net, y)
         if x.shape[0] != y.shape[0]:
             raise ValueError(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
+        return Inputs(x, y, clamped(net, x))
+
+
+Data: TypeAlias = Any
+"""Inputs or targets: an array, anything that makes one, or a function from a cycle's number to such."""
+
+
+class Stream(eqx.Module):
+    """What a network is shown, cycle after cycle: `at(net, cycle)`.
+
+    Attributes:
+        x: inputs, checked, or a function from the cycle's number (a traced integer) to such.
+        y: targets, likewise.
+        clamped: what the inputs contribute, where nothing changes; else None.
+    """
+
+    x: Data
+    y: Data
+    clamped: PyTree[Array] | None
+
+    @staticmethod
+    def of(net: Any, x: Data, y: Data, first: Any = 0) -> "Stream":
+        """Check what is shown in the cycle of number `first`, and keep it where it does not change.
+
+        Raises:
+            ValueError, TypeError: as `Inputs.of`.
+        """
+        shown = Inputs.of(net, x(first) if callable(x) else x, y(first) if callable(y) else y)
+        if callable(x) or callable(y):
+            return Stream(x if callable(x) else shown.x, y if callable(y) else shown.y, None)
+        return Stream(shown.x, shown.y, shown.clamped)
+
+    @property
+    def changing(self) -> bool:
+        """Whether inputs or targets change from cycle to cycle."""
+        return callable(self.x) or callable(self.y)
+
+    def at(self, net: Any, cycle: Any) -> Inputs:
+        """What the network is shown in the cycle of that number."""
+        if not self.changing:
+            return Inputs(self.x, self.y, self.clamped)
+        x = as_inputs(net, self.x(cycle)) if callable(self.x) else self.x
+        y = as_targets(net, self.y(cycle)) if callable(self.y) else self.y
         return Inputs(x, y, clamped(net, x))
 
 

@@ -20,16 +20,26 @@ __all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
 IMAGE = (32, 32, 3)
 FOUR = ((128, "SAME", True), (256, "SAME", True), (512, "SAME", True), (512, "VALID", True))
 SIX = (
-    (128, "SAME", True), (128, "SAME", False), (256, "SAME", True), (256, "VALID", False), (512, "SAME", True),
+    (128, "SAME", True),
+    (128, "SAME", False),
+    (256, "SAME", True),
+    (256, "VALID", False),
+    (512, "SAME", True),
     (512, "VALID", False),
-)  # fmt: skip
+)
 """Channels at full width, padding, and whether it is pooled, of each layer."""
 
 
 def vgg4(
-    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
-    activation: Any = None, products: str | None = None, key: Key[Array, ""],
-) -> ConvolutionalNetwork:  # fmt: skip
+    classes: int = 10,
+    width: float = 1.0,
+    *,
+    temperature: float | None = None,
+    pooling: Any = None,
+    activation: Any = None,
+    products: str | None = None,
+    key: Key[Array, ""],
+) -> ConvolutionalNetwork:
     """Four convolutions of 128, 256, 512 and 512 channels, each pooled, and a dense readout: Table 2.
 
     Args:
@@ -51,9 +61,15 @@ def vgg4(
 
 
 def vgg6(
-    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
-    activation: Any = None, products: str | None = None, key: Key[Array, ""],
-) -> ConvolutionalNetwork:  # fmt: skip
+    classes: int = 10,
+    width: float = 1.0,
+    *,
+    temperature: float | None = None,
+    pooling: Any = None,
+    activation: Any = None,
+    products: str | None = None,
+    key: Key[Array, ""],
+) -> ConvolutionalNetwork:
     """Six convolutions of 128, 128, 256, 256, 512 and 512 channels, every other pooled: Fig. 4.
 
     The paper's gradients (Figs. 4a and b) have temperature 1, its learning curves (Fig. 4c) temperature 10; both
@@ -78,9 +94,15 @@ def vgg6(
 
 
 def vgg4_feedforward(
-    classes: int = 10, width: float = 1.0, *, temperature: float | None = None, pooling: Any = None,
-    activation: Any = None, products: str | None = None, key: Key[Array, ""],
-) -> ConvolutionalFeedForwardNetwork:  # fmt: skip
+    classes: int = 10,
+    width: float = 1.0,
+    *,
+    temperature: float | None = None,
+    pooling: Any = None,
+    activation: Any = None,
+    products: str | None = None,
+    key: Key[Array, ""],
+) -> ConvolutionalFeedForwardNetwork:
     """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
 
     Args:

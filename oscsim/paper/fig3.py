@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from oscsim.dynamics.simulation import PerCycle, simulate
+from oscsim.dynamics.integration import Integration
+from oscsim.dynamics.record import PerCycle
+from oscsim.dynamics.simulation import simulate
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, errors_of
 from oscsim.estimators import Classic, Exact, Phases
@@ -72,19 +74,23 @@ def fig3(
     for name, quantity, values in (("a", "one_minus_cosine", distances), ("b", "relative_error", errors)):
         panels[name] = xarray.Dataset(
             {quantity: (("period", "cycle"), np.array(values))},
-            coords={
-                "period": ("period", np.asarray(periods), {"units": "tau"}), "cycle": np.arange(1, cycles + 1)
-            },
+            coords={"period": ("period", np.asarray(periods), {"units": "tau"}), "cycle": np.arange(1, cycles + 1)},
             attrs={"figure": f"3{name}", "network": "784-256-256-10", "amplitude": 0.5},
-        )  # fmt: skip
+        )
     return panels | {"c": fig3c(images, labels, amplitudes=amplitudes, seeds=seeds, progress=progress)}
 
 
 def _running(net: Any, x: Any, y: Any, exact: Any, period: int, cycles: int) -> tuple[np.ndarray, np.ndarray]:
     run = simulate(
-        net, x, y, Staircase(0.5, float(period), 10), cycles=cycles, solver=diffrax.Euler(), steps_per_cycle=period,
-        record=PerCycle(neurons=0), progress=False,
-    )  # fmt: skip
+        net,
+        x,
+        y,
+        Staircase(0.5, float(period), 10),
+        cycles=cycles,
+        integration=Integration(solver=diffrax.Euler(), steps_per_cycle=period),
+        record=PerCycle(neurons=0),
+        progress=False,
+    )
     error, distance = jax.vmap(errors_of, in_axes=(0, None))(run.gradient(0, cumulative=True), exact)
     return np.asarray(error), np.asarray(distance)
 

@@ -12,6 +12,7 @@ import optax
 import xarray
 
 from oscsim.core import checkpoint
+from oscsim.dynamics.integration import Integration
 from oscsim.estimators import Classic, LockIn, Phases
 from oscsim.networks import LayeredNetwork
 from oscsim.paper.authors import authors
@@ -44,7 +45,9 @@ def _classic(amplitude: float) -> Callable:
 
 def _continuous(noise: StepNoise | None) -> LockIn:
     teaching = Staircase(0.4, 300.0, 10)
-    return LockIn(teaching, cycles=3, discard=0, solver=diffrax.Euler(), steps_per_cycle=300, noise=noise)
+    return LockIn(
+        teaching, cycles=3, discard=0, integration=Integration(solver=diffrax.Euler(), steps_per_cycle=300), noise=noise
+    )
 
 
 METHODS = {
@@ -99,9 +102,7 @@ def table1(
         for noise, method, seed in itertools.product(noises, methods, seeds)
     ]
     found = np.reshape(runs, (len(noises), len(methods), len(seeds), epochs))
-    coords = {
-        "noise": list(noises), "method": list(methods), "seed": list(seeds), "epoch": np.arange(1, epochs + 1)
-    }  # fmt: skip
+    coords = {"noise": list(noises), "method": list(methods), "seed": list(seeds), "epoch": np.arange(1, epochs + 1)}
     attributes = {"long_name": "validation error", "units": "%"}
     errors = xarray.Dataset({"validation_error": (tuple(coords), found, attributes)}, coords=coords)
     return {"errors": errors, "table": _table(errors)}
@@ -115,9 +116,20 @@ def _run(
     strength = NOISES[noise]
     estimator = METHODS[method].estimator(StepNoise(strength, shared_over_batch=True) if strength else None)
     trained = train(
-        net, data, estimator, optax.sgd(0.05), epochs=epochs, key=key, batch_size=20, validation=validation,
-        out=folder, resume=bool(checkpoint.paths(folder)), probe=0, progress=progress, devices=jax.devices()[:1],
-    )  # fmt: skip
+        net,
+        data,
+        estimator,
+        optax.sgd(0.05),
+        epochs=epochs,
+        key=key,
+        batch_size=20,
+        validation=validation,
+        out=folder,
+        resume=bool(checkpoint.paths(folder)),
+        probe=0,
+        progress=progress,
+        devices=jax.devices()[:1],
+    )
     return [row["validation_error"] for row in trained.history[:epochs]]
 
 

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from oscsim.dynamics.average import Average, accumulated
+from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.run import Run
+from oscsim.dynamics.system import System
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
+from oscsim.networks.inputs import Inputs
 from oscsim.plot.style import (
     BAR,
     COLOURS,
@@ -222,23 +225,19 @@ def running_bars(run: Run, discard: int = 0) -> np.ndarray:
     if run.changing or count < run.cycles - discard:
         return np.full(count, np.nan)
     rest = np.asarray([whole.lag, whole.steps, whole.asymmetry])
-    contaminations = _contaminations(
-        run.network, run.inputs, readings, run.lock_residual[-count:], run.teaching, run.plan, run.noise
-    )
+    contaminations = _contaminations(run.system, run.inputs, readings, run.lock_residual[-count:])
     return np.sqrt(np.asarray(contaminations) ** 2 + np.nansum(rest**2))
 
 
 @eqx.filter_jit
-def _contaminations(
-    network: Any, inputs: Any, readings: Any, residuals: Any, teaching: Any, plan: Any, noise: Any
-) -> Any:
+def _contaminations(system: System, inputs: Inputs, readings: Reading, residuals: np.ndarray) -> jax.Array:
     """The contamination of the average of the first 1, 2, ... readings."""
-    unchanged = jnp.full(len(inputs.x), jnp.nan, network.dtype)
+    unchanged = jnp.full(len(inputs.x), jnp.nan, system.network.dtype)
 
     def one(average, numbered):
         age, reading, residual = numbered
         average = accumulated(average, reading, residual.astype(average.quality.dtype), age, 0)
-        error = gradient_and_error(network, inputs, average, unchanged, teaching, plan, noise)[1]
+        error = gradient_and_error(system, inputs, average, unchanged)[1]
         return average, error.contamination
 
     empty = Average.empty(jax.tree.map(lambda a: a[0], readings))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count
 from oscsim.dynamics.demodulation import FEWEST_TICKS
-from oscsim.dynamics.plan import Cycle, as_plan
+from oscsim.dynamics.integration import Integration, Plan
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.vectors import as_layers
@@ -95,7 +95,7 @@ def predict_spread(
 
 def _first_coefficient(net: AbstractNetwork, teaching: Any) -> float:
     """The modulus of the signal's own first Fourier coefficient."""
-    if getattr(teaching, "points", None) is not None:
+    if teaching.points is not None:
         raise ValueError(
             f"{describe(teaching)} is read as points on its plateaus, not as phasors: use Rotating or Cosine"
         )
@@ -106,7 +106,7 @@ def ticks_of(net: AbstractNetwork, period: Any, ticks: int | None) -> int:
     """The ticks given, or those of a run under noise."""
     if ticks is not None:
         return as_count("ticks", ticks, FEWEST_TICKS)
-    return as_plan(Cycle(), Rotating(1.0, period), net, WhiteNoise(1.0)).ticks
+    return Plan.of(Integration(), None, net, Rotating(1.0, period), (WhiteNoise(1.0),)).ticks
 
 
 @eqx.filter_jit

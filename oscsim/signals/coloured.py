@@ -50,7 +50,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
     intensity: Scalar
     correlation_time: Scalar
     shared_over_batch: bool = eqx.field(static=True)
-    quadratures: Quadratures = eqx.field(static=True)
+    quadratures: Quadratures = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self, intensity: Any, correlation_time: Any, shared_over_batch: bool = False, quadratures: Any = "real"

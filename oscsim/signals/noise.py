@@ -12,7 +12,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 
 import abc
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -69,6 +69,9 @@ class Draw(NamedTuple):
 
 class AbstractNoise(eqx.Module):
     """A disturbance of a run; see the three kinds below."""
+
+    quadratures: ClassVar[Quadratures] = "real"
+    """Whether it is real, or complex: in both quadratures with full intensity, or with half the power each."""
 
     @abc.abstractmethod
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
@@ -144,17 +147,23 @@ def as_noises(noise: Any) -> tuple[AbstractNoise, ...]:
     return noises
 
 
-def require_noise_key(noises: tuple[AbstractNoise, ...], key: Any) -> None:
-    """Refuse noise without a key.
+def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
+    """The key for noise, or an error that asks for it.
 
     Raises:
         ValueError: there is no key.
         TypeError: the key is none, such as a bare seed.
     """
-    if noises and key is None:
+    if key is None:
         raise ValueError("key is None: noise needs a random key, such as jax.random.key(0)")
-    if key is not None:
-        require_key(key)
+    require_key(key)
+    return key
+
+
+def require_noise_key(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | None) -> None:
+    """Refuse noise without a key, and a key that is none: see `noise_key`."""
+    if noises or key is not None:
+        noise_key(key)
 
 
 def is_srk(solver: Any) -> bool:

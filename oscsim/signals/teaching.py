@@ -1,13 +1,11 @@
 r"""Teaching signals: $\beta(t)$, what turns at the output and nudges it towards the target.
 
-A signal is any module with a `period` and a call `signal(t)` for $0 \le t \le T$; time restarts at every cycle, so the
-phase never drifts. Two more attributes are read where present: `points`, the number of plateaus of a piecewise
-constant signal, and `during(cycle)`, the signal within the cycle of that number, for one that changes with the cycles.
+A signal has a `period` and is called with the time in the cycle, $0 \le t \le T$, and the number of the cycle: time
+restarts at every cycle, so the phase never drifts.
 """
 
 import abc
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,6 +15,9 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
 from oscsim.core.checks import as_count, as_real, positive, require_positive, scalar
+
+Number: TypeAlias = int | Int[Array, ""]
+"""The number of a cycle."""
 
 
 def as_amplitude(value: Any) -> Array:
@@ -28,16 +29,52 @@ def as_amplitude(value: Any) -> Array:
 
 
 class AbstractTeaching(eqx.Module):
-    r"""A periodic teaching signal $\beta(t)$, complex or real."""
+    r"""A periodic teaching signal $\beta(t)$, complex or real.
+
+    One of your own gives `period` and `__call__`.
+    """
 
     period: eqx.AbstractVar[Scalar]
 
     one_way: ClassVar[bool | None] = None
     """Whether it turns one way, with positive frequencies alone; None: that is seen from what was read of it."""
 
+    points: ClassVar[int | None] = None
+    """The number of plateaus of a piecewise constant signal; None for any other."""
+
     @abc.abstractmethod
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
-        r"""$\beta(t)$ for $0 \le t \le T$: one number for all samples."""
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
+        r"""$\beta(t)$ for $0 \le t \le T$ in the cycle of that number, counted from 0: one number for all samples."""
+
+
+class AbstractAdaptive(AbstractTeaching):
+    r"""A signal with an amplitude for each sample, which it tunes itself between cycles."""
+
+    amplitude: eqx.AbstractVar[Float[Array, "..."]]
+
+    @abc.abstractmethod
+    def at(self, amplitude: Float[Array, "..."]) -> "AbstractAdaptive":
+        """The same signal at these amplitudes."""
+
+    @abc.abstractmethod
+    def begin(self, batch: int, dtype: np.dtype) -> "Tuning":
+        """Where the amplitudes stand before the first cycle."""
+
+    @abc.abstractmethod
+    def tune(
+        self, tuning: "Tuning", image: Float[Array, " batch"], response: Float[Array, " batch"], noisy: bool
+    ) -> "Tuning":
+        """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
+
+    @abc.abstractmethod
+    def next_start(self, start: Float[Array, ""], tuning: "Tuning") -> Float[Array, ""]:
+        """What the next batch starts with, after one that started with `start` and ended like this."""
+
+    def anew(self, tuning: "Tuning") -> "Tuning":
+        """Where the amplitudes of other inputs stand, after some that ended like this: they start where most ended."""
+        start = self.next_start(jnp.median(tuning.amplitude), tuning)
+        fresh = self.at(start).begin(len(tuning.age), np.dtype(tuning.amplitude.dtype))
+        return eqx.tree_at(lambda t: t.floor, fresh, tuning.floor)
 
 
 class Rotating(AbstractTeaching):
@@ -63,7 +100,7 @@ class Rotating(AbstractTeaching):
     period: Scalar = eqx.field(converter=positive("period"))
     phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
 
 
@@ -91,7 +128,7 @@ class Tuning(eqx.Module):
     floor: Float[Array, ""]
 
 
-class Adaptive(AbstractTeaching):
+class Adaptive(AbstractAdaptive):
     r"""A turning signal whose amplitude tunes itself, sample by sample: $\beta_b(t) = A_b e^{i(2\pi t/T + \varphi)}$.
 
     The estimate does not depend on the amplitude, so each sample may have its own. At the end of a cycle, the first
@@ -132,7 +169,7 @@ class Adaptive(AbstractTeaching):
                 f"highest={float(self.highest):g}: change one of them"
             )
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, "..."]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, "..."]:
         """The signal at the starting amplitude, or one number per sample after `at`."""
         return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
 
@@ -140,7 +177,7 @@ class Adaptive(AbstractTeaching):
         """The same signal at these amplitudes."""
         return eqx.tree_at(lambda signal: signal.amplitude, self, amplitude)
 
-    def begin(self, batch: int, dtype: Any) -> Tuning:
+    def begin(self, batch: int, dtype: np.dtype) -> Tuning:
         """Where the amplitudes stand before the first cycle."""
         return Tuning(
             amplitude=jnp.broadcast_to(self.amplitude, (batch,)).astype(dtype),
@@ -212,12 +249,12 @@ class Staircase(AbstractTeaching):
 
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
-    points: int = eqx.field(static=True)
+    points: int = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __check_init__(self):
         check_points(self.points)
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         k = jnp.floor(self.points * t / self.period)
         return self.amplitude * jnp.exp(2j * jnp.pi * k / self.points)
 
@@ -240,7 +277,7 @@ class Cosine(AbstractTeaching):
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return self.amplitude * jnp.cos(2 * jnp.pi * t / self.period)
 
 
@@ -260,7 +297,7 @@ class Constant(AbstractTeaching):
     value: Scalar = eqx.field(converter=scalar("value"))
     period: Scalar = eqx.field(converter=positive("period"))
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return jnp.broadcast_to(self.value, jnp.shape(t))
 
 
@@ -279,56 +316,33 @@ class Onset(AbstractTeaching):
         ValueError: `cycles` is not positive.
     """
 
-    teaching: Callable
+    teaching: AbstractTeaching
     cycles: Scalar = eqx.field(converter=positive("cycles"))
 
     @property
     def period(self) -> Scalar:
         """The period of the signal itself."""
-        return self.teaching.period  # type: ignore[attr-defined]
+        return self.teaching.period
 
     @property
-    def points(self) -> int | None:
+    def points(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The plateaus of the signal itself."""
-        return getattr(self.teaching, "points", None)
+        return self.teaching.points
 
-    def __call__(self, t: Real[Array, ""]) -> Inexact[Array, ""]:
-        """The signal at full strength, as in every cycle after the first ones."""
-        return self.teaching(t)
-
-    def during(self, cycle: Any) -> Callable:
-        """The signal within the cycle of that number, counted from 0."""
-        signal = signal_during(self.teaching, cycle)
-
-        def ramped(t):
-            progress = jnp.minimum((cycle + t / self.period) / self.cycles, 1.0)
-            return signal(t) * jnp.sin(jnp.pi / 2 * progress) ** 2
-
-        return ramped
+    def __call__(self, t: Real[Array, ""], cycle: Number | None = None) -> Inexact[Array, ""]:
+        """Without a cycle: the signal at full strength, as in every cycle after the first ones."""
+        if cycle is None:
+            return self.teaching(t)
+        progress = jnp.minimum((cycle + t / self.period) / self.cycles, 1.0)
+        return self.teaching(t, cycle) * jnp.sin(jnp.pi / 2 * progress) ** 2
 
 
-def signal_during(teaching: Any, cycle: Any) -> Callable:
-    """The signal within one cycle: `teaching.during(cycle)` where the signal has that, the signal itself elsewhere."""
-    during = getattr(teaching, "during", None)
-    return teaching if during is None else during(cycle)
-
-
-def is_one_way(teaching: Any) -> bool | None:
-    """Whether a signal turns one way; None where it does not say so."""
-    return getattr(teaching, "one_way", None)
-
-
-def is_adaptive(teaching: Any) -> bool:
-    """Whether the amplitude of a signal is one per sample and tunes itself: it has `begin`, `at` and `tune`."""
-    return callable(getattr(teaching, "tune", None))
-
-
-def fourier_coefficient(teaching: Any, n: int, dtype: Any) -> Array:
+def fourier_coefficient(teaching: AbstractTeaching, n: int, dtype: np.dtype) -> Array:
     r"""$a_n = \frac1T \int_0^T \beta(t)\, e^{-in\omega t} dt$, complex, in the precision of the real `dtype`.
 
     The mean over the middles of 64 equal cells; of a signal with plateaus exactly, plateau by plateau.
     """
-    points = getattr(teaching, "points", None)
+    points = teaching.points
     cells = points or 64
     turn = (np.arange(cells) + 0.5) / cells
     beta = jax.vmap(lambda x: jnp.asarray(teaching(x), complex_of(dtype)))(jnp.asarray(turn, dtype) * teaching.period)

@@ -45,7 +45,7 @@ class WhiteNoise(AbstractForcing):
 
     intensity: Scalar
     shared_over_batch: bool = eqx.field(static=True)
-    quadratures: Quadratures = eqx.field(static=True)
+    quadratures: Quadratures = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, intensity: Any, shared_over_batch: bool = False, quadratures: Any = "real"):
         self.intensity = not_negative("intensity")(intensity)

@@ -52,8 +52,10 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
         try:
             connection = Client(client, timeout=SECONDS_TO_CONNECT)
         except (OSError, ValueError) as error:
-            raise ValueError(f"scheduler={client}: nobody answers there ({error}); start one with dask scheduler, and "
-                             "give the address that it prints") from error  # fmt: skip
+            raise ValueError(
+                f"scheduler={client}: nobody answers there ({error}); start one with dask scheduler, and "
+                "give the address that it prints"
+            ) from error
         with connection:
             yield connection
     elif isinstance(client, Client):

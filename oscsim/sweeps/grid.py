@@ -87,9 +87,11 @@ def sweep(
         opened = _opened(task, store, block)
         todo = opened.unfinished()
         bar = tqdm(
-            total=opened.layout.count, initial=opened.layout.count - len(todo), unit="block",
+            total=opened.layout.count,
+            initial=opened.layout.count - len(todo),
+            unit="block",
             disable=not (interactive() if progress is None else progress),
-        )  # fmt: skip
+        )
         with bar:
             if connection is None:
                 for number in todo:

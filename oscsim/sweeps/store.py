@@ -253,9 +253,13 @@ def _filled(
         )
         array.attrs.update({"long_name": v.label, "units": v.unit or "1"})
     group.create_array(
-        DONE, shape=layout.blocks, chunks=(1,) * len(layout.blocks), dtype=bool, fill_value=False,
+        DONE,
+        shape=layout.blocks,
+        chunks=(1,) * len(layout.blocks),
+        dtype=bool,
+        fill_value=False,
         dimension_names=tuple(f"block_{name}" for name in layout.names),
-    )  # fmt: skip
+    )
     group.attrs["oscsim"] = {"format": FORMAT, "block": list(layout.block), "results": list(variables), **identity}
     return group
 

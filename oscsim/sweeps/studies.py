@@ -20,7 +20,7 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count
-from oscsim.dynamics.plan import Cycle
+from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
@@ -203,11 +203,10 @@ class _GradientQuality(AbstractStudy):
         signal, steps = Rotating(amplitude, period), self.steps_per_cycle
         noise = None if not is_traced(intensity) and intensity == 0 else WhiteNoise(intensity)
         if noise is not None and steps is None:
-            with jax.ensure_compile_time_eval():  # where all else is traced, the period and this are plain numbers
-                plan = Cycle().plan(Rotating(1.0, period), self.net.dtype, WhiteNoise(1.0), (self.fastest,))
-            steps = plan.steps_per_cycle
-        solver = None if steps is None else diffrax.Heun()
-        return LockIn(signal, cycles=cycles, discard=discard, noise=noise, solver=solver, steps_per_cycle=steps)
+            # where all else is traced, these two are plain numbers
+            steps = steps_under_noise(float(period), float(self.fastest))
+        integration = Integration(None if steps is None else diffrax.Heun(), steps_per_cycle=steps)
+        return LockIn(signal, cycles=cycles, discard=discard, noise=noise, integration=integration)
 
     def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
         if self.estimator is not None or not self.predict:
@@ -215,9 +214,9 @@ class _GradientQuality(AbstractStudy):
         size, lock_in = float(norm(self.exact)), self._oscillation(**settings)
         bias = float(norm(predict_bias(self.net, self.x, self.y, settings["period"]))) / size
         spread = 0.0
-        if lock_in.noise is not None:
+        if lock_in.noises:
             cycles = lock_in.cycles - (lock_in.discard or 0)
-            scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, lock_in.noise, cycles)
+            scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, lock_in.noises[0], cycles)
             spread = float(norm(scatter)) / size
         both = math.hypot(bias, spread)
         return {"predicted_bias": bias, "predicted_spread": spread, "predicted_relative_error": both}
@@ -304,9 +303,19 @@ class _Training(AbstractStudy):
             order = jax.random.permutation(jax.random.fold_in(key_order, number), len(self.x))
             order = order[: steps * self.batch_size].reshape(steps, self.batch_size)
             net, state, stream, tally = updates(
-                estimator, optimizer, None, eqx.combine(carry[0], fixed), carry[1], carry[2], key_steps, jnp.ones(()),
-                self.x[order], self.y[order], number * steps, steps,
-            )  # fmt: skip
+                estimator,
+                optimizer,
+                None,
+                eqx.combine(carry[0], fixed),
+                carry[1],
+                carry[2],
+                key_steps,
+                jnp.ones(()),
+                self.x[order],
+                self.y[order],
+                number * steps,
+                steps,
+            )
             loss, error = mean_loss_and_error(net, self.x_held, self.y_held)
             failed = jnp.where(tally.failed, jnp.nan, 0.0)  # a failed step ends the epoch, and leaves the one before it
             return (parameters(net), state, stream), {
@@ -332,8 +341,10 @@ class _Training(AbstractStudy):
         taken = [set(inspect.signature(make).parameters) for make in (self.estimator, self.optimizer)]
         for name in settings:
             if not any(name in names for names in taken):
-                raise ValueError(f"{name} is a setting of neither the estimator, which takes {sorted(taken[0])}, nor "
-                                 f"the optimizer, which takes {sorted(taken[1])}")  # fmt: skip
+                raise ValueError(
+                    f"{name} is a setting of neither the estimator, which takes {sorted(taken[0])}, nor "
+                    f"the optimizer, which takes {sorted(taken[1])}"
+                )
         for make, names in zip((self.estimator, self.optimizer), taken, strict=True):
             made.append(make(**{name: value for name, value in settings.items() if name in names}))
         return made

@@ -36,14 +36,7 @@ from oscsim.networks.inputs import Inputs
 from oscsim.response.time_scales import check_time_scales
 from oscsim.signals import AbstractNoise, AbstractTeachingNoise
 from oscsim.signals.drive import check_drive, turning_coefficient
-from oscsim.training.devices import (
-    agreed,
-    as_mesh,
-    is_first,
-    replicate,
-    unreplicate,
-    wait_for_all,
-)
+from oscsim.training.devices import agreed, as_mesh, is_first, replicate, unreplicate, wait_for_all
 from oscsim.training.evaluation import checked_data
 from oscsim.training.session import Learner, Metrics, Session, score_name
 
@@ -204,9 +197,11 @@ def train(
     began = time.perf_counter() - learner.seconds
     saved = time.perf_counter()
     bar = tqdm(
-        total=epochs * steps_per_epoch, initial=learner.step, unit="step",
+        total=epochs * steps_per_epoch,
+        initial=learner.step,
+        unit="step",
         disable=not (is_first() and (interactive() if progress is None else progress)),
-    )  # fmt: skip
+    )
     pace = 1
     try:
         while learner.step < epochs * steps_per_epoch and not stopped:

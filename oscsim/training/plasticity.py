@@ -10,7 +10,6 @@ import math
 import time
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -21,15 +20,16 @@ from oscsim.core.arrays import describe, norm
 from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.core.errors import DivergenceError
 from oscsim.core.progress import interactive, tqdm
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
-from oscsim.dynamics.simulation import presenter, starting_state
+from oscsim.dynamics.simulation import Start, starting_state
 from oscsim.dynamics.state import State, divergence
+from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, split_parameters
-from oscsim.networks.inputs import Inputs, clamped
+from oscsim.networks.inputs import Stream, clamped
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
-from oscsim.signals.drive import check_drive, turning_coefficient
-from oscsim.signals.teaching import is_adaptive
+from oscsim.signals.drive import turning_coefficient
+from oscsim.signals.teaching import AbstractAdaptive
 
 CHUNK = 256
 """Cycles per device call, at most: one compilation serves every number of them."""
@@ -39,24 +39,23 @@ LONGEST_LOOK = 64
 
 
 class Learned(eqx.Module):
-    """What `learn` returns.
+    r"""What `learn` returns.
 
     Attributes:
         network: with its parameters after the last cycle.
-        teaching, rate: how it learned.
-        plan: how it was integrated, with every default filled in.
+        system: how it learned: the signal, and how it was integrated; with the parameters that it began with.
+        rate: $\eta$.
         first_cycle: number of the first cycle; above 0 where an earlier state was continued.
         loss: of each cycle, the mean cost at that cycle's mean activities, with the weights it began with.
         drift: of each cycle, how far the weights moved from its beginning to its end, as a norm over all parameters.
         state: where it ended; `learn(learned.network, ..., start=learned)` goes on from there.
-        time_scales: as at the start; None with `check=False`.
+        time_scales: as at the start; None with `throw=False`.
         seconds: wall time, compilation included.
     """
 
     network: AbstractNetwork
-    teaching: Any
     rate: Float[Array, ""]
-    plan: Plan
+    system: System
     first_cycle: int = eqx.field(static=True)
     loss: Float[np.ndarray, " cycles"]
     drift: Float[np.ndarray, " cycles"]
@@ -71,7 +70,7 @@ class Learned(eqx.Module):
 
     @property
     def diverged(self) -> bool:
-        """Whether neurons or weights ran away in the last cycle (with `check=False`; otherwise an error was raised)."""
+        """Whether neurons or weights ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
 
     def __str__(self) -> str:
@@ -80,13 +79,14 @@ class Learned(eqx.Module):
         moved = " -> ".join(f"{np.mean(self.drift[some]):.2g}" for some in (slice(part), slice(-part, None)))
         layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
         continued = f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""
+        plan = self.system.plan
         lines = [
             f"Learned in {self.cycles} cycles{continued}" + (", DIVERGED" if self.diverged else ""),
             f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
-            f"  teaching  {describe(self.teaching)}, rate {float(self.rate):.4g}",
+            f"  teaching  {describe(self.system.teaching)}, rate {float(self.rate):.4g}",
             f"  loss      {change} (means of the first and the last {part})",
             f"  drift     {moved} a cycle",
-            f"  effort    {type(self.plan.solver).__name__}, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
+            f"  effort    {type(plan.solver).__name__}, {plan.ticks} ticks a cycle, {self.seconds:.2g} s",
         ]
         return "\n".join(lines)
 
@@ -102,13 +102,10 @@ def learn(
     *,
     rate: Any,
     cycles: int,
-    ticks: int | None = None,
-    solver: diffrax.AbstractSolver | None = None,
-    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
-    steps_per_cycle: int | None = None,
-    start: Any = "rest",
+    integration: Integration = Integration(),  # noqa: B008
+    start: "Start | Learned" = "rest",
     progress: bool | None = None,
-    check: bool = True,
+    throw: bool = True,
 ) -> Learned:
     r"""Let a network learn by itself: neurons and weights in one equation, no demodulator and no phases.
 
@@ -136,20 +133,17 @@ def learn(
         teaching: the signal, e.g. `Rotating(amplitude=0.5, period=50.0)`.
         rate: $\eta > 0$, per gradient and time.
         cycles: how many periods to integrate.
-        ticks: how often per cycle the activities are sampled for `loss` (see `Cycle`); no synapse sees them.
-        solver: an explicit diffrax solver; by default `diffrax.Tsit5()`.
-        stepsize_controller: a diffrax controller for adaptive steps (see `Cycle`).
-        steps_per_cycle: so many equal steps instead.
+        integration: solver, steps and ticks; at the ticks activities are sampled for `loss`, and no synapse sees them.
         start: `"rest"`, `"settled"` (the free equilibrium), an earlier `Learned`, or a `Run` (a response that has
             locked already teaches from the first cycle on), or the `state` of either. Their weights are not taken.
         progress: show a progress bar; by default at a terminal and in notebooks.
-        check: warn where time scales are too close for learning, as `check_time_scales` does with the first input, and
+        throw: warn where time scales are too close for learning, as `check_time_scales` does with the first input, and
             raise where something diverges; without it `learned.diverged` says so, and the loss of that cycle is nan.
 
     Raises:
         DivergenceError: neurons or weights ran away; names the cycle, the layer, the signal and the rate.
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
-        NotSettledError: the free network has no stable state (with `check`, or `start="settled"`).
+        NotSettledError: the free network has no stable state (with `throw`, or `start="settled"`).
         ValueError: a rate that is not positive, a signal that does not turn, bad inputs, counts that do not fit.
         TypeError: objects of the wrong kind.
 
@@ -158,20 +152,19 @@ def learn(
     cycles = as_count("cycles", cycles)
     require_positive("rate", rate)
     rate_now = as_scalar(rate, "rate")
-    check_drive(net, teaching)
-    if is_adaptive(teaching):
+    if isinstance(teaching, AbstractAdaptive):
         raise ValueError(
             f"teaching={describe(teaching)}: weights in the equation follow one signal of fixed amplitude, without "
             "images to tune it by; use Rotating"
         )
+    system = System.of(net, teaching, None, integration)
     turning_coefficient(teaching, net.dtype)
-    plan = as_plan(Cycle(solver, stepsize_controller, steps_per_cycle, ticks), teaching, net)
-    state, x, y = starting_state(net, x, y, teaching, plan, start.state if isinstance(start, Learned) else start)
+    state, stream = starting_state(system, x, y, start.state if isinstance(start, Learned) else start)
     first = int(state.cycle)
     scales = None
-    if check:
-        shown = Inputs.of(net, *(data(state.cycle) if callable(data) else data for data in (x, y)))
-        scales = time_scales_of(net, shown, teaching, _cycles_per_input(x, y, first, cycles), rate_now, False)
+    if throw:
+        shown = stream.at(net, state.cycle)
+        scales = time_scales_of(net, shown, teaching, _cycles_per_input(stream, first, cycles), rate_now, False)
         warn_of(scales)
 
     began = time.perf_counter()
@@ -180,18 +173,17 @@ def learn(
     with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
         while done < cycles and not bool(state.diverged):
             most = np.int32(min(CHUNK, cycles - done))
-            state, net, loss, drift, count = _learn_chunk(state, net, (x, y), teaching, rate_now, plan, most)
+            state, net, loss, drift, count = _learn_chunk(system, state, net, stream, rate_now, most)
             losses.append(np.asarray(loss)[: int(count)])
             drifts.append(np.asarray(drift)[: int(count)])
             done += int(count)
             bar.update(int(count))
-    if check and bool(state.diverged):
-        raise DivergenceError(f"{divergence(net, teaching, state)}; or lower rate={float(rate_now):.3g}")
+    if throw and bool(state.diverged):
+        raise DivergenceError(f"{divergence(teaching, state)}; or lower rate={float(rate_now):.3g}")
     return Learned(
         network=net,
-        teaching=teaching,
+        system=system,
         rate=rate_now,
-        plan=plan,
         first_cycle=first,
         loss=np.concatenate(losses),
         drift=np.concatenate(drifts),
@@ -203,16 +195,16 @@ def learn(
 
 @eqx.filter_jit
 def _learn_chunk(
-    state: State, net: AbstractNetwork, data: tuple[Any, Any], teaching: Any, rate: Array, plan: Plan, most: Any
+    system: System, state: State, net: AbstractNetwork, stream: Stream, rate: Array, most: np.int32
 ) -> tuple[State, AbstractNetwork, Array, Array, Array]:
     """Up to `most` cycles, fewer if something diverges; losses and drifts in buffers, of which `count` are filled."""
     learned, fixed = split_parameters(net)
-    present = presenter(net, data)
 
     def one(carry):
         state, learned, losses, drifts, i = carry
-        net, shown = eqx.combine(learned, fixed), present(state.cycle)
-        state, moved, reading = advance_plastic(state, net, shown, teaching, rate, cycle=plan)
+        net = eqx.combine(learned, fixed)
+        shown = stream.at(net, state.cycle)
+        state, moved, reading = advance_plastic(system.with_network(net), state, shown, rate)
         loss = jnp.mean(net.loss(clamped(net, shown.x), reading.mean, shown.y))
         losses, drifts = losses.at[i].set(loss), drifts.at[i].set(norm(moved).astype(drifts.dtype))
         return state, eqx.apply_updates(learned, moved), losses, drifts, i + 1
@@ -227,9 +219,9 @@ def _learn_chunk(
     return state, eqx.combine(learned, fixed), losses, drifts, count
 
 
-def _cycles_per_input(x: Any, y: Any, first: int, cycles: int) -> float:
+def _cycles_per_input(stream: Stream, first: int, cycles: int) -> float:
     """For how many cycles the data of cycle `first` stay what they are; infinite if that is to the end of the run."""
-    functions = [data for data in (x, y) if callable(data)]
+    functions = [data for data in (stream.x, stream.y) if callable(data)]
     if not functions:
         return math.inf
 

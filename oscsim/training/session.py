@@ -14,7 +14,7 @@ import numpy as np
 
 from oscsim.core.arrays import all_finite
 from oscsim.core.errors import DivergenceError, InexactGradientWarning, NotSettledError
-from oscsim.dynamics.error_bars import TOLERANCE
+from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
@@ -117,10 +117,20 @@ class Session:
         count = min(self.chunk, left, pace)
         x, y = self.batches(learner.step, count, learner.network)
         network, optimizer_state, stream, tally = updates(
-            self.estimator, self.optimizer, self.augment, learner.network, learner.optimizer_state, learner.stream,
-            replicate(self.mesh, self.step_key), np.float32(learner.rate_scale), shard(self.mesh, x, 1),
-            shard(self.mesh, y, 1), np.int32(learner.step), np.int32(count), self.mesh,
-        )  # fmt: skip
+            self.estimator,
+            self.optimizer,
+            self.augment,
+            learner.network,
+            learner.optimizer_state,
+            learner.stream,
+            replicate(self.mesh, self.step_key),
+            np.float32(learner.rate_scale),
+            shard(self.mesh, x, 1),
+            shard(self.mesh, y, 1),
+            np.int32(learner.step),
+            np.int32(count),
+            self.mesh,
+        )
         done = int(tally.count)
         self.epoch_steps += done
         total_loss, total_error, largest, bars = learner.totals

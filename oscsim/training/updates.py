@@ -35,9 +35,20 @@ AUGMENTED = np.uint32(2**32 - 2)
 
 @eqx.filter_jit
 def updates(
-    estimator: Any, optimizer: Any, augment: Any, network: Any, optimizer_state: Any, stream: Any,
-    key: Any, rate_scale: Any, x: Any, y: Any, first: Any, count: Any, mesh: Mesh | None = None,
-) -> tuple[Any, Any, Any, Tally]:  # fmt: skip
+    estimator: Any,
+    optimizer: Any,
+    augment: Any,
+    network: Any,
+    optimizer_state: Any,
+    stream: Any,
+    key: Any,
+    rate_scale: Any,
+    x: Any,
+    y: Any,
+    first: Any,
+    count: Any,
+    mesh: Mesh | None = None,
+) -> tuple[Any, Any, Any, Tally]:
     """Up to `count` updates; fewer if one fails, and then the state before it.
 
     The devices of a mesh share each batch: each has its own neurons, and all make the same update.

@@ -35,8 +35,7 @@ run = osc.simulate(
     data["y"],
     osc.Rotating(amplitude=0.4, period=float(period)),
     cycles=int(cycles),
-    steps_per_cycle=int(period),
-    solver=diffrax.Euler(),
+    integration=osc.Integration(steps_per_cycle=int(period), solver=diffrax.Euler()),
     record=osc.Mean() if "mean" in options else osc.PerCycle(),
 )
 jax.block_until_ready(run.state.potentials)

@@ -22,9 +22,8 @@ import pytest
 from jax import lax
 
 import oscsim as osc
-from oscsim.dynamics.cycle import advance
+from oscsim.dynamics.cycle import Cycle, advance
 from oscsim.dynamics.demodulation import AbstractDemodulator
-from oscsim.dynamics.plan import Cycle
 from oscsim.dynamics.readings import Phasors
 from oscsim.dynamics.state import begin
 from oscsim.networks.inputs import Inputs
@@ -89,7 +88,11 @@ def test_simulate(net, batch, table):
 
     def simulate(cycles):
         return osc.simulate(
-            net, *batch, teaching, cycles=cycles, steps_per_cycle=PERIOD, solver=diffrax.Euler()
+            net,
+            *batch,
+            teaching,
+            cycles=cycles,
+            integration=osc.Integration(steps_per_cycle=PERIOD, solver=diffrax.Euler()),
         ).state.potentials
 
     dt = jnp.asarray(1.0)
@@ -175,8 +178,7 @@ def test_oscillating_gradient(net, batch, table):
         osc.Rotating(amplitude=AMPLITUDE, period=PERIOD),
         cycles=CYCLES,
         discard=1,
-        solver=diffrax.Euler(),
-        steps_per_cycle=PERIOD,
+        integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=PERIOD),
     )
     data, settings = naive.prepared(net, *batch), (AMPLITUDE, PERIOD, CYCLES, 1)
     gradient = lock_in(net, *batch).gradient

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import numpy as np
@@ -12,15 +11,15 @@ from jaxtyping import Array, Bool, Key
 from oscsim.core.arrays import all_finite, describe
 from oscsim.core.checks import as_count
 from oscsim.dynamics.averaging import Counts, averaged
-from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
-from oscsim.dynamics.plan import Cycle, Plan, as_plan
+from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.readings import require_turning
 from oscsim.dynamics.state import begin
+from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium
+from oscsim.estimators.lock_in import LockIn
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.drive import check_drive
-from oscsim.signals.noise import as_noises, require_noise_key
+from oscsim.signals.noise import noise_key, require_noise_key
 
 MEMORY = 2**28
 """Bytes that a chunk may take, roughly."""
@@ -34,17 +33,14 @@ class Ensemble(eqx.Module):
         readings: the mean reading of each realisation: `readings[1]` is $c_1$, (realisations, batch, neurons) per
             layer. `Points` after a `Staircase`.
         diverged: which realisations ran away; their gradients and readings are nan.
-        teaching, noise: what was run.
-        plan: how it was integrated and read, with every default filled in.
+        system: what was run.
         seconds: wall time, compilation included.
     """
 
     gradients: Any
     readings: Reading
     diverged: Bool[np.ndarray, " realisations"]
-    teaching: Any
-    noise: Any
-    plan: Plan
+    system: System
     seconds: float = eqx.field(static=True)
 
     @property
@@ -61,8 +57,8 @@ class Ensemble(eqx.Module):
         count, lost = len(self.diverged), int(np.sum(self.diverged))
         lines = [
             f"Ensemble of {count} realisations" + (f", {lost} of them DIVERGED" if lost else ""),
-            f"  teaching  {describe(self.teaching)}",
-            f"  noise     {describe(self.noise)}",
+            f"  teaching  {describe(self.system.teaching)}",
+            f"  noise     {describe(self.system.noises)}",
         ]
         if count - lost > 1:
             mean, spread = ([np.linalg.norm(a) for a in jax.tree.leaves(t)] for t in (self.mean, self.spread))
@@ -74,109 +70,69 @@ class Ensemble(eqx.Module):
 
 
 def ensemble(
+    lock_in: LockIn,
     net: AbstractNetwork,
     x: Any,
     y: Any,
-    teaching: Any,
     *,
     realisations: int,
-    cycles: int,
-    noise: Any,
     key: Key[Array, ""] | None,
-    discard: int = 1,
     chunk: int | None = None,
-    demodulator: AbstractDemodulator | None = None,
-    ticks: int | None = None,
-    solver: diffrax.AbstractSolver | None = None,
-    steps_per_cycle: int | None = None,
-    start: Any = "rest",
 ) -> Ensemble:
     """Run the same network many times under independent noise, in one compiled batch, and read a gradient off each.
 
-    Realisation $r$ is the run of `LockIn` or `simulate` with the key `jax.random.fold_in(key, r)`, whatever the chunk.
+    Realisation $r$ is the run of `lock_in` with the key `jax.random.fold_in(key, r)`, whatever the chunk.
 
     Args:
+        lock_in: signal, noise, cycles, and how they are integrated and read.
         net: the neurons.
         x: inputs (batch, ...), the same in all realisations.
         y: targets.
-        teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
         realisations: how many.
-        cycles: how many periods each of them runs.
-        noise: what disturbs the neurons, one noise or a tuple.
         key: for the noise.
-        discard: how many cycles at the start do not enter the reading.
         chunk: how many realisations are computed at a time; by default what fits into about 256 MB.
-        demodulator: as in `simulate`.
-        ticks: as in `simulate`.
-        solver: as in `simulate`.
-        steps_per_cycle: as in `simulate`.
-        start: `"rest"` or `"settled"`, the free equilibrium.
 
     Raises:
-        ValueError: no noise or no key, counts that are not positive, `discard` leaves no cycle; and as `simulate`.
+        ValueError: no noise or no key, counts that are not positive, a `lock_in` that extrapolates; and as `simulate`.
         TypeError: objects of the wrong kind.
         NotHolomorphicError: as `simulate`. Nothing is raised on divergence: look at `diverged`.
     """
-    realisations, cycles = as_count("realisations", realisations), as_count("cycles", cycles)
-    if as_count("discard", discard, 0) >= cycles:
-        raise ValueError(f"discard={discard} leaves nothing of {cycles} cycles: use 0 to {cycles - 1}")
-    noises = as_noises(noise)
-    if not noises:
-        raise ValueError(f"noise={noise!r}: without noise all realisations are equal; use simulate")
-    require_noise_key(noises, key)
-    check_drive(net, teaching)
-    plan = as_plan(Cycle(solver, None, steps_per_cycle, ticks, demodulator), teaching, net, noise)
-    require_whole(plan.demodulator, discard)
-    inputs = Inputs.of(net, x, y)
-    potentials = _start(net, inputs, start)
-    chunk = _fitting(net, inputs) if chunk is None else as_count("chunk", chunk)
-    chunk = min(chunk, realisations)
-    began = time.perf_counter()
-    counts = np.int32(cycles), np.int32(discard)
-    parts = []
+    realisations = as_count("realisations", realisations)
+    if not isinstance(lock_in, LockIn):
+        raise TypeError(f"lock_in={lock_in!r}: use LockIn(teaching, noise=..., cycles=...)")
+    if not lock_in.noises:
+        raise ValueError("lock_in.noises=(): without noise all realisations are equal; use simulate")
+    if lock_in.extrapolate:
+        raise ValueError("lock_in.extrapolate=True runs every realisation twice: call it with keys of your own")
+    require_noise_key(lock_in.noises, key)
+    system, inputs = lock_in.system(net), Inputs.of(net, x, y)
+    start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])
+    chunk = min(_fitting(net, inputs) if chunk is None else as_count("chunk", chunk), realisations)
+    began, counts, parts = time.perf_counter(), lock_in.counts(net), []
     for first in range(0, realisations, chunk):
         # The last chunk is filled up, so that it runs the same program.
         numbers = np.arange(first, first + chunk, dtype=np.uint32)
-        part = _realised(net, inputs, teaching, plan, noise, key, numbers, *counts, potentials)
+        part = _realised(system, inputs, start, counts, numbers, key=key)
         parts.append(jax.tree.map(lambda a, first=first: np.asarray(a)[: realisations - first].copy(), part))
     gradients, readings, diverged = jax.tree.map(lambda *a: np.concatenate(a), *parts)
     if not np.all(diverged):
-        require_turning(teaching, jax.tree.map(lambda a: a[~diverged], readings))
-    return Ensemble(gradients, readings, diverged, teaching, noise, plan, time.perf_counter() - began)
+        require_turning(system.teaching, jax.tree.map(lambda a: a[~diverged], readings))
+    return Ensemble(gradients, readings, diverged, system, time.perf_counter() - began)
 
 
 @eqx.filter_jit
 def _realised(
-    net: AbstractNetwork,
-    inputs: Inputs,
-    teaching: Any,
-    plan: Plan,
-    noise: Any,
-    key: Any,
-    numbers: Any,
-    cycles: Any,
-    discard: Any,
-    potentials: Layers,
+    system: System, inputs: Inputs, start: Layers, counts: Counts, numbers: Any, *, key: Key[Array, ""] | None
 ) -> tuple[Any, Reading, Array]:
     """Gradient, mean reading and divergence of the realisations of these numbers."""
 
     def one(number):
-        own = jax.random.fold_in(key, number)
-        state = begin(net, inputs, teaching, cycle=plan, potentials=potentials, noise=noise, key=own)
-        found = averaged(state, net, inputs, teaching, plan, own, Counts(cycles, discard, cycles), noise)
-        reading = found.average.mean
-        return reading.gradient(net, inputs), reading, found.state.diverged | ~all_finite(reading)
+        own = jax.random.fold_in(noise_key(key), number)
+        found = averaged(system, begin(system, inputs, key=own, start=start), inputs, counts, key=own)
+        reading = found.averages.mean
+        return reading.gradient(system.network, inputs), reading, found.state.diverged | ~all_finite(reading)
 
     return jax.vmap(one)(numbers)
-
-
-def _start(net: AbstractNetwork, inputs: Inputs, start: Any) -> Layers:
-    """The potentials that every realisation starts from."""
-    if start == "rest":
-        return net.rest(inputs.x.shape[0])
-    if start == "settled":
-        return free_equilibrium(net, inputs).potentials
-    raise ValueError(f"start={start!r}: use 'rest' or 'settled'")
 
 
 def _fitting(net: AbstractNetwork, inputs: Inputs) -> int:

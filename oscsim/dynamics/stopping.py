@@ -1,0 +1,76 @@
+"""When a run has gone on for long enough."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from oscsim.core.arrays import Scalar
+from oscsim.core.checks import positive
+from oscsim.dynamics.averaging import Averaged
+from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.gradient_error import good_enough
+from oscsim.dynamics.system import System
+from oscsim.networks.inputs import Inputs
+
+
+class AbstractStop(eqx.Module):
+    """A rule that ends a run before its last cycle."""
+
+    averages: eqx.AbstractClassVar[bool]
+    """Whether it looks at the average of the cycles."""
+
+    @abc.abstractmethod
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+        """Whether the cycles may end here; the first `discard` of them do not count."""
+
+    @abc.abstractmethod
+    def verdict(self, error: float, residual: float, cycles: int) -> str:
+        """What to say of a run that ended with these, after so many cycles."""
+
+
+class Locked(AbstractStop):
+    """Stop once the lock residual, the relative change of the reading from cycle to cycle, is below a number.
+
+    Attributes:
+        residual: that number.
+
+    Raises:
+        ValueError: not a positive number.
+    """
+
+    averages: ClassVar[bool] = False
+    residual: Scalar = eqx.field(converter=positive("residual"))
+
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+        return (found.residual <= self.residual) & (found.count > discard + 1)
+
+    def verdict(self, error: float, residual: float, cycles: int) -> str:
+        asked = f"asked for a lock to {float(self.residual):g}"
+        return f"{asked}: " + ("reached" if residual <= self.residual else f"not reached in {cycles} cycles")
+
+
+class Accuracy(AbstractStop):
+    """Stop once the gradient's own error bar, `run.error().total`, is below a number, over two cycles at least.
+
+    Attributes:
+        error: that number, relative to the gradient.
+
+    Raises:
+        ValueError: not a positive number.
+    """
+
+    averages: ClassVar[bool] = True
+    error: Scalar = eqx.field(converter=positive("error"))
+
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+        if found.average is None:
+            return jnp.zeros((), bool)
+        return good_enough(gradient_and_error(system, inputs, found.average, found.change)[1], self.error)
+
+    def verdict(self, error: float, residual: float, cycles: int) -> str:
+        asked = f"asked for {100 * float(self.error):g} %"
+        return f"{asked}: " + ("reached" if error <= self.error else f"not reached in {cycles} cycles")
