@@ -10,9 +10,11 @@ Prints the tables of error_bars.md:
 """
 
 import argparse
+import concurrent.futures
 import itertools
 import json
 import math
+import multiprocessing
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -25,13 +27,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
-from oscsim.dynamics.plan import as_plan
 
 import oscsim as osc
 from oscsim.dynamics.averaging import Counts, averaged
-from oscsim.dynamics.cycle import Cycle
 from oscsim.dynamics.error_bars import gradient_and_error
-from oscsim.dynamics.state import begin
 from oscsim.equilibrium import settle_inputs
 from oscsim.networks.inputs import Inputs
 
@@ -146,25 +145,20 @@ class Settings(NamedTuple):
     key: jax.Array
 
 
-def plan_of(net, noise, solver):
-    """The same for all runs of a group: 200 equal steps a cycle."""
-    return as_plan(Cycle(solver, None, 200), osc.Rotating(1.0, 200.0), net, noise)
-
-
-def read(settings, plan, noise, discard):
+def read(settings, noise, solver, discard):
     """What one run reads, says and rests in; pure."""
     net, teaching = settings.net, osc.Rotating(settings.amplitude, settings.period)
     inputs = Inputs(settings.x, settings.y, jax.vmap(net.clamp)(settings.x))
     made = None if noise is None else NOISES[noise](settings.strength, settings.period)
     key = None if noise is None else settings.key
-    state = begin(net, inputs, teaching, cycle=plan, noise=made, key=key)
-    counts = Counts(settings.cycles, discard, settings.cycles)
-    found = averaged(state, net, inputs, teaching, plan, key, counts, made)
-    gradient, error = gradient_and_error(net, inputs, found.average, found.change, teaching, plan, made)
-    return gradient, error, tuple(a.real for a in found.average.mean.mean), found.state.diverged
+    system = osc.System.of(net, teaching, made, osc.Integration(solver, steps_per_cycle=200))
+    counts = Counts(settings.cycles, settings.cycles, discard)
+    found = averaged(system, osc.begin(system, inputs, key=key), inputs, counts, key=key)
+    gradient, error = gradient_and_error(system, inputs, found.averages, found.change)
+    return gradient, error, tuple(a.real for a in found.averages.mean.mean), found.state.diverged
 
 
-def right(settings, activities, plan):
+def right(settings, activities, solver):
     """What the same solver with the same steps reads at the state that a run rests in: locked, without noise; pure."""
     net, teaching = settings.net, osc.Rotating(1e-3, settings.period)
     inputs = Inputs(settings.x, settings.y, jax.vmap(net.clamp)(settings.x))
@@ -173,10 +167,10 @@ def right(settings, activities, plan):
     from_rest = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11))
     there = jnp.all(own.residual < 1e-9)
     u = jax.tree.map(lambda a, b: jnp.where(there, a, b), own.potentials, from_rest.potentials)
-    state = begin(net, inputs, teaching, cycle=plan, potentials=u)
-    counts = Counts(jnp.asarray(10), jnp.asarray(9), jnp.asarray(10))
-    found = averaged(state, net, inputs, teaching, plan, None, counts, None)
-    return found.average.mean.gradient(net, inputs)
+    system = osc.System.of(net, teaching, None, osc.Integration(solver, steps_per_cycle=200))
+    counts = Counts(jnp.asarray(10), jnp.asarray(10), jnp.asarray(9))
+    found = averaged(system, osc.begin(system, inputs, start=u), inputs, counts, key=None)
+    return found.averages.mean.gradient(net, inputs)
 
 
 def cast(tree, dtype):
@@ -203,17 +197,14 @@ def group(rng, kind, cause, noise, precision, runs):
         amplitude, cycles, discard = drawn(rng, cause, precision, radius, runs)
         period = np.full(runs, 200.0) if noise == "step" else rng.choice([50.0, 100.0, 200.0], runs)
         strength = 0.02 * np.exp(rng.uniform(np.log(0.1), np.log(5), runs)) * (5 if noise == "readout" else 1)
-        plan = plan_of(one, None, solver)
         settings = Settings(
             nets, x, y, *(jnp.asarray(a) for a in (amplitude, period, strength)), jnp.asarray(cycles, jnp.int32), keys
         )
     with jax.enable_x64(precision == "float64"):
-        made = None if noise is None else NOISES[noise](1.0, 200.0)
-        own_plan = plan_of(cast(one, dtype), made, solver)
-        step = eqx.filter_jit(eqx.filter_vmap(lambda s: read(s, own_plan, noise, discard)))
+        step = eqx.filter_jit(eqx.filter_vmap(lambda s: read(s, noise, solver, discard)))
         gradients, errors, activities, diverged = jax.tree.map(np.asarray, step(cast(settings, dtype)))
     with jax.enable_x64(True):
-        ideal = eqx.filter_jit(eqx.filter_vmap(lambda s, a: right(s, a, plan)))
+        ideal = eqx.filter_jit(eqx.filter_vmap(lambda s, a: right(s, a, solver)))
         exact = ideal(settings, tuple(jnp.asarray(a, float) for a in activities))
         gradients = jax.tree.map(lambda a: jnp.asarray(a, float), gradients)
         off = np.asarray(jax.vmap(osc.relative_error)(gradients, exact))
@@ -243,20 +234,29 @@ def drawn(rng, cause, precision, radius, runs):
     return between(1e-7, 3e-4) * (1 if precision == "float32" else 1e-8), cycles, None
 
 
-def calibration(runs, seed):
-    """The rows of so many runs: half of them under noise, the others with each of the other causes."""
-    rng, rows, began = np.random.default_rng(seed), [], time.time()
+def of_kind(kind, runs, seed):
+    """The rows of so many runs of one kind: half of them under noise, the others with each of the other causes."""
+    rng, rows = np.random.default_rng([seed, list(KINDS).index(kind)]), []
     plans = [(noise, "noise", 0.5 / 5) for noise in NOISES if noise != "none"]
     plans += [(None, cause, 0.5 / 3) for cause in ("transient", "radius", "rounding")]
+    for number, (noise, cause, share) in enumerate(plans):
+        count = max(1, round(runs * share))
+        for precision, part in (("float32", count - count // 2), ("float64", count // 2)):
+            if noise is not None and (number % 2 == 0) != (precision == "float32"):
+                continue  # noise in one precision or the other: rounding plays no part in it
+            wanted = count if noise is not None else part
+            if wanted:
+                rows += group(rng, kind, cause, noise, precision, wanted)
+    return rows
+
+
+def calibration(runs, seed):
+    """The rows of so many runs, each kind of network in a process of its own."""
+    rows, began = [], time.time()
+    context = multiprocessing.get_context("spawn")
     for kind in KINDS:
-        for number, (noise, cause, share) in enumerate(plans):
-            count = max(1, round(runs * share / len(KINDS)))
-            for precision, part in (("float32", count - count // 2), ("float64", count // 2)):
-                if noise is not None and (number % 2 == 0) != (precision == "float32"):
-                    continue  # noise in one precision or the other: rounding plays no part in it
-                wanted = count if noise is not None else part
-                if wanted:
-                    rows += group(rng, kind, cause, noise, precision, wanted)
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
+            rows += process.submit(of_kind, kind, runs / len(KINDS), seed).result()
         print(f"{kind}: {len(rows)} runs, {time.time() - began:.0f} s", flush=True)
     return rows
 
@@ -356,12 +356,11 @@ def until(seeds):
         for q, wanted in itertools.product((0.03, 0.1), (0.1, 0.03, 0.01)):
             lock_in = osc.LockIn(
                 osc.Rotating(0.1, 200.0),
-                cycles=2,
+                cycles=(2, 1000),
                 noise=osc.WhiteNoise(q),
                 integration=osc.Integration(steps_per_cycle=400),
                 start="settled",
                 accuracy=wanted,
-                most=1000,
             )
             found = [lock_in(net, x, y, jax.random.key(seed), tolerance=math.inf) for seed in range(seeds)]
             errors = np.array([float(osc.relative_error(e.gradient, exact)) for e in found])
