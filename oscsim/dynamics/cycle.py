@@ -75,13 +75,13 @@ def advance(
         equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)
     else:
         equation, moved = Neurons(system.plan), state.potentials
-    return run_ticks(system, equation, moved, state, inputs, watch)[:2]
+    return run(equation, moved, system, state, inputs, watch)[:2]
 
 
-def run_ticks(
-    system: System,
+def run(
     equation: AbstractEquation,
     moved: Any,
+    system: System,
     state: State,
     inputs: Inputs,
     watch: tuple[np.ndarray, ...] | None = None,

@@ -127,53 +127,73 @@ class AbstractEquation(eqx.Module, Generic[Moved]):
     def potentials(self, moved: Moved) -> Layers:
         """The potentials in what is moved."""
 
-    @abc.abstractmethod
     def seen(self, s: Layers, random: Any) -> Layers:
         """The activities as the demodulator sees them at the end of a tick."""
-
-    @abc.abstractmethod
-    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
-        """`lax.scan` over the ticks of a cycle: `tick(carry, (number, random))`."""
-
-
-class Neurons(AbstractEquation[Layers]):
-    r"""$\tau \dot u = -u + \partial\Phi/\partial s$, without noise."""
-
-    plan: Plan
-
-    def tick(
-        self, moved: Layers, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
-    ) -> Tick[Layers]:
-        term, length = diffrax.ODETerm(velocity), jnp.where(diverged, 0, length)
-        packed, succeeded, effort = solve(term, packed_of(moved), args, length, step, self.plan)
-        u = unpacked(packed)
-        return Tick(u, succeeded & bounded(u), effort, args)
-
-    def potentials(self, moved: Layers) -> Layers:
-        return moved
-
-    def seen(self, s: Layers, random: Any) -> Layers:
         return s
 
     def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+        """`lax.scan` over the ticks of a cycle: `tick(carry, (number, random))`."""
         return lax.scan(tick, carry, (jnp.arange(self.plan.ticks), None))
 
 
-def solve(
-    term: diffrax.AbstractTerm, packed: Any, args: Any, length: Array, step: Array, plan: Plan
-) -> tuple[Any, Bool[Array, ""], Effort]:
-    """The solution of any equation after one tick, whether it succeeded, and what it cost."""
-    solution = diffrax.diffeqsolve(
-        term,
-        plan.solver,
-        t0=jnp.zeros_like(length),  # time restarts at each tick: no digits are lost to a long past
-        t1=length,
-        dt0=step,
-        y0=packed,
-        args=args,
-        stepsize_controller=plan.steps.controller,
-        max_steps=plan.steps.most(plan.ticks),
-        throw=False,
-    )
-    effort = Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"])
-    return jax.tree.map(lambda a: a[-1], solution.ys), solution.result == diffrax.RESULTS.successful, effort
+class AbstractSmooth(AbstractEquation[Moved]):
+    """An equation without noise, which diffrax solves with any explicit solver and any steps."""
+
+    @abc.abstractmethod
+    def velocity(self, t: Time, packed: Any, args: Arguments) -> Any:
+        """The derivative in time of what is moved, as real arrays."""
+
+    @abc.abstractmethod
+    def packed(self, moved: Moved) -> Any:
+        """What is moved, as real arrays: the solver sees no others."""
+
+    @abc.abstractmethod
+    def unpacked(self, packed: Any) -> Moved:
+        """The way back."""
+
+    @abc.abstractmethod
+    def in_range(self, moved: Moved, args: Arguments) -> Bool[Array, ""]:
+        """Whether everything is finite and in range."""
+
+    def tick(
+        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+    ) -> Tick[Moved]:
+        length, plan = jnp.where(diverged, 0, length), self.plan
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(self.velocity),
+            plan.solver,
+            t0=jnp.zeros_like(length),  # time restarts at each tick: no digits are lost to a long past
+            t1=length,
+            dt0=step,
+            y0=self.packed(moved),
+            args=args,
+            stepsize_controller=plan.steps.controller,
+            max_steps=plan.steps.most(plan.ticks),
+            throw=False,
+        )
+        moved = self.unpacked(jax.tree.map(lambda a: a[-1], solution.ys))
+        intact = (solution.result == diffrax.RESULTS.successful) & self.in_range(moved, args)
+        return Tick(
+            moved, intact, Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"]), args
+        )
+
+
+class Neurons(AbstractSmooth[Layers]):
+    r"""$\tau \dot u = -u + \partial\Phi/\partial s$."""
+
+    plan: Plan
+
+    def velocity(self, t: Time, packed: Packed, args: Arguments) -> Packed:
+        return velocity(t, packed, args)
+
+    def packed(self, moved: Layers) -> Packed:
+        return packed_of(moved)
+
+    def unpacked(self, packed: Packed) -> Layers:
+        return unpacked(packed)
+
+    def in_range(self, moved: Layers, args: Arguments) -> Bool[Array, ""]:
+        return bounded(moved)
+
+    def potentials(self, moved: Layers) -> Layers:
+        return moved

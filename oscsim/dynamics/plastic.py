@@ -1,25 +1,21 @@
 """One cycle of neurons and synapses together: the weights are part of the equation."""
 
-from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
-from oscsim.dynamics.cycle import run_ticks
+from oscsim.dynamics.cycle import run
 from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.equation import (
-    AbstractEquation,
+    AbstractSmooth,
     Arguments,
-    Tick,
     Time,
     bounded,
     packed_of,
-    solve,
     unpacked,
     velocity,
 )
@@ -61,11 +57,11 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: Any) -> 
     heard = None if net.symmetric else _heard(state, net, system.plan.demodulator.warm_up)
     start = jax.tree.map(jnp.zeros_like, parameters(net))
     equation = PlasticNeurons(system.plan, rate, reference, heard)
-    after, cycle, (_, moved) = run_ticks(system, equation, (state.potentials, start), state, inputs)
+    after, cycle, (_, moved) = run(equation, (state.potentials, start), system, state, inputs)
     return after, jax.tree.map(lambda a: rate * a, moved), cycle.reading
 
 
-class PlasticNeurons(AbstractEquation[tuple[Layers, Any]]):
+class PlasticNeurons(AbstractSmooth[tuple[Layers, Any]]):
     r"""The neurons, and $(\theta - \theta_0) / \eta$ with them: it moves both.
 
     Attributes:
@@ -80,17 +76,7 @@ class PlasticNeurons(AbstractEquation[tuple[Layers, Any]]):
     reference: tuple[Array, Array]
     heard: Layers | None
 
-    def tick(
-        self, moved: tuple[Layers, Any], args: Arguments, length: Array, step: Array, diverged: Array, random: Any
-    ) -> Tick[tuple[Layers, Any]]:
-        (u, change), term = moved, diffrax.ODETerm(self._velocity)
-        length = jnp.where(diverged, 0, length)
-        (real, imag, change), succeeded, effort = solve(term, (*packed_of(u), change), args, length, step, self.plan)
-        u = unpacked((real, imag))
-        weights = tuple(jax.tree.leaves(parameters(_moved(args.network, change, self.rate))))
-        return Tick((u, change), succeeded & bounded(u) & bounded(weights), effort, args)
-
-    def _velocity(self, t: Time, packed: tuple[Layers, Layers, Any], args: Arguments) -> tuple[Layers, Layers, Any]:
+    def velocity(self, t: Time, packed: tuple[Layers, Layers, Any], args: Arguments) -> tuple[Layers, Layers, Any]:
         r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its product back, and follows."""
         real, imag, change = packed
         net, x = _moved(args.network, change, self.rate), args.inputs.x
@@ -101,14 +87,21 @@ class PlasticNeurons(AbstractEquation[tuple[Layers, Any]]):
         descent = net.plasticity(x, s, args.inputs.y, now.signal(t), turned_back, self.heard)
         return *velocity(t, (real, imag), now), descent
 
+    def packed(self, moved: tuple[Layers, Any]) -> tuple[Layers, Layers, Any]:
+        u, change = moved
+        return *packed_of(u), change
+
+    def unpacked(self, packed: tuple[Layers, Layers, Any]) -> tuple[Layers, Any]:
+        real, imag, change = packed
+        return unpacked((real, imag)), change
+
+    def in_range(self, moved: tuple[Layers, Any], args: Arguments) -> Bool[Array, ""]:
+        u, change = moved
+        weights = tuple(jax.tree.leaves(parameters(_moved(args.network, change, self.rate))))
+        return bounded(u) & bounded(weights)
+
     def potentials(self, moved: tuple[Layers, Any]) -> Layers:
         return moved[0]
-
-    def seen(self, s: Layers, random: Any) -> Layers:
-        return s
-
-    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
-        return lax.scan(tick, carry, (jnp.arange(self.plan.ticks), None))
 
 
 def _heard(state: State, net: AbstractNetwork, warm_up: int) -> Layers:
