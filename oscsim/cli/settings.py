@@ -241,10 +241,10 @@ class Integration:
     ticks: int | None = None
     """How often per cycle the activities are read; 64, or a divisor of the steps, if not given."""
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `simulate` and `LockIn`."""
+    def build(self) -> osc.Integration:
+        """What `simulate` and `LockIn` take."""
         solver = None if self.solver is None else SOLVERS[self.solver]()
-        return {"solver": solver, "steps_per_cycle": self.steps_per_cycle, "ticks": self.ticks}
+        return osc.Integration(solver, None, self.steps_per_cycle, self.ticks)
 
 
 def load_toml(name: str, path: Path) -> dict[str, Any]:

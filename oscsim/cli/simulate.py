@@ -84,7 +84,7 @@ class Simulate:
                 until=self.until,
                 noise=noise,
                 key=key,
-                **self.integration.arguments(),
+                integration=self.integration.build(),
             )
             discard = self.discard if self.discard is None else min(self.discard, run.cycles - 1)
             print(run, "\n")

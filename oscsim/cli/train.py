@@ -277,14 +277,13 @@ class Train:
                     raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
         amplitude, noise = self.signal.fixed_amplitude, self.noise.build()
         if self.estimator == "lock-in":
-            arguments = self.integration.arguments()
             lock_in = osc.LockIn(
                 self.signal.build(),
                 cycles=self.cycles,
                 discard=self.discard,
                 noise=noise,
                 start=self.start,
-                **arguments,
+                integration=self.integration.build(),
             )
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":

@@ -59,6 +59,8 @@ def describe(value: Any) -> str:
             f"{name}={describe(v)}" for name, v in vars(value).items() if v is not None and not name.startswith("_")
         )
         return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], eqx.Module):
+        return describe(value[0])
     if isinstance(value, tuple) and any(isinstance(v, eqx.Module) for v in value):
         return f"({', '.join(describe(v) for v in value)})"
     if isinstance(value, (jax.Array, np.ndarray)) and not is_traced(value):

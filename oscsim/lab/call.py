@@ -29,7 +29,7 @@ def python_call(settings: Settings, cycles: int, origin: str | None = None, step
     if settings.signal == "adaptive" and noise is None:
         body = f"""
 lock_in = osc.LockIn(
-    {teaching}, cycles={cycles}, discard={settings.discarded}, most={cycles},
+    {teaching}, cycles=({cycles}, {cycles}), discard={settings.discarded},
     {reading},
 )
 gradient = lock_in(net, x, y).gradient
@@ -54,11 +54,11 @@ for r in range({runs}):
 """
     else:
         body = f"""
-result = osc.ensemble(
-    net, x, y, {teaching}, realisations={count}, cycles={cycles}, discard={settings.discarded},
-    noise=osc.{_exact(noise)}, key={key},
+lock_in = osc.LockIn(
+    {teaching}, cycles=({cycles}, {cycles}), discard={settings.discarded}, noise=osc.{_exact(noise)},
     {reading},
 )
+result = osc.ensemble(lock_in, net, x, y, realisations={count}, key={key})
 for r in range({count}):
     gradient = jax.tree.map(lambda a: jax.numpy.asarray(a[r]), result.gradients)
     print(r, float(osc.cosine(gradient, exact)), float(osc.relative_error(gradient, exact)))
@@ -112,7 +112,7 @@ def _teaching(settings: Settings) -> str:
 
 
 def _integration(steps: int) -> str:
-    return f"solver=diffrax.Heun(), steps_per_cycle={steps}, ticks={TICKS}"
+    return f"integration=osc.Integration(diffrax.Heun(), steps_per_cycle={steps}, ticks={TICKS})"
 
 
 def _reader(settings: Settings) -> str:
