@@ -146,9 +146,11 @@ ADAPTIVE = {
 FIXED = {"Euler": (diffrax.Euler(), 1), "Midpoint": (diffrax.Midpoint(), 2), "Ralston": (diffrax.Ralston(), 2)}
 
 
-def last_potentials(**kwargs):
+def last_potentials(integration):
     net, x, y = toy()
-    run = osc.simulate(net, x, y, osc.Rotating(0.4, 120.0), cycles=2, record=osc.PerCycle(neurons=0), **kwargs)
+    run = osc.simulate(
+        net, x, y, osc.Rotating(0.4, 120.0), cycles=2, record=osc.PerCycle(neurons=0), integration=integration
+    )
     return np.concatenate(run.state.potentials, axis=1)
 
 
@@ -156,7 +158,7 @@ def last_potentials(**kwargs):
 def test_adaptive_solvers_against_scipy(name, reference):
     solver, tolerance = ADAPTIVE[name]
     controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
-    ours = last_potentials(solver=solver, stepsize_controller=controller)
+    ours = last_potentials(osc.Integration(solver, controller))
     np.testing.assert_allclose(ours, reference, atol=10 * tolerance)
 
 
@@ -164,5 +166,7 @@ def test_adaptive_solvers_against_scipy(name, reference):
 def test_fixed_steps_converge_to_scipy_at_their_order(name, reference):
     solver, order = FIXED[name]
     steps = np.array([1280, 2560])
-    errors = [np.max(np.abs(last_potentials(solver=solver, steps_per_cycle=int(n)) - reference)) for n in steps]
+    errors = [
+        np.max(np.abs(last_potentials(osc.Integration(solver, steps_per_cycle=int(n))) - reference)) for n in steps
+    ]
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.1

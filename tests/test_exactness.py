@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+from oscsim.core.arrays import norm
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-EQUAL_STEPS = {"solver": diffrax.Heun(), "steps_per_cycle": 384, "ticks": 64}
+EQUAL_STEPS = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=384, ticks=64)}
 
 
 def toy(cost=None, **kwargs):
@@ -102,7 +103,7 @@ def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
     h = 1e-5
     difference = (along(h) - along(-h)) / (2 * h)
     slope = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(implicit), directions, strict=True))
-    assert abs(difference - slope) < 1e-5 * osc.metrics.norm(implicit)
+    assert abs(difference - slope) < 1e-5 * norm(implicit)
 
 
 @pytest.mark.slow
@@ -227,8 +228,8 @@ def test_bias_is_second_order_in_frequency_and_fourth_when_extrapolated():
 
 def test_staircase_is_the_n_point_estimate_in_time():
     net, x, y = toy()
-    steps = {"solver": diffrax.Euler(), "steps_per_cycle": 8 * 120}
-    run = osc.simulate(net, x, y, osc.Staircase(0.3, 8 * 120.0, 8), cycles=2, **steps)
+    steps = osc.Integration(diffrax.Euler(), steps_per_cycle=8 * 120)
+    run = osc.simulate(net, x, y, osc.Staircase(0.3, 8 * 120.0, 8), cycles=2, integration=steps)
     assert isinstance(run.phasors, osc.Points)
     settled = osc.Phases(0.3, 8)(net, x, y).gradient
     assert osc.relative_error(run.gradient(discard=1), settled) < 1e-9
@@ -253,15 +254,8 @@ def test_neuron_level_gradient_is_the_demodulated_synaptic_product(case):
     # The product holds all harmonics of s, up to what the ticks resolve: 64 are plenty at A = 0.2
     teaching = osc.Rotating(0.2, 100.0)
     ticks = 64
-    run = osc.simulate(
-        net,
-        x,
-        y,
-        teaching,
-        cycles=8,
-        integration=osc.Integration(steps_per_cycle=4 * ticks, solver=diffrax.Heun(), ticks=ticks),
-        record=osc.PerCycle(neurons=0),
-    )
+    steps = osc.Integration(diffrax.Heun(), steps_per_cycle=4 * ticks, ticks=ticks)
+    run = osc.simulate(net, x, y, teaching, cycles=8, integration=steps, record=osc.PerCycle(neurons=0))
 
     # One more cycle, by hand: every neuron of every sample at every tick, from the user's own loop over cycles.
     inputs = osc.Inputs.of(net, x, y)
@@ -281,9 +275,9 @@ def test_neuron_level_gradient_is_the_demodulated_synaptic_product(case):
         def read(self, state):
             return state
 
-    cycle = osc.Cycle(diffrax.Heun(), steps_per_cycle=4 * ticks, ticks=ticks, demodulator=Everything())
-    state = osc.begin(net, inputs, teaching, cycle=cycle, potentials=run.state.potentials)
-    _, samples = jax.jit(lambda s, i: osc.advance(s, net, i, teaching, cycle=cycle))(state, inputs)
+    system = osc.System.of(net, teaching, integration=steps, demodulator=Everything())
+    state = osc.begin(system, inputs, start=run.state.potentials)
+    samples = jax.jit(lambda s, i: osc.advance(system, s, i)[1].reading)(state, inputs)
 
     reference = np.exp(-2j * np.pi * (np.arange(ticks) + 1) / ticks)
     plasticity = jax.jit(lambda s, beta, weight: net.plasticity(inputs.x, s, inputs.y, beta, weight=weight))

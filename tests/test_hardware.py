@@ -11,7 +11,7 @@ from oscsim import hardware
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(0)
-STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 64, "cycles": 2}
+STEPS = {"integration": osc.Integration(diffrax.Euler(), steps_per_cycle=64), "cycles": 2}
 T = jnp.asarray(7.0)
 
 
@@ -118,8 +118,8 @@ def test_distorted_teaching_has_the_coefficients_it_says():
     assert not jnp.iscomplexobj(real(T))
     np.testing.assert_allclose(coefficients(real, (1, 2)), [0.2 * np.exp(0.3j), 0.02 * np.exp(0.6j)], atol=1e-12)
     onset = hardware.DistortedTeaching(osc.Onset(osc.Rotating(0.4, 64.0), 2.0), phase=0.3)
-    np.testing.assert_allclose(onset.during(5)(T), onset(T), rtol=1e-12)
-    assert abs(onset.during(0)(jnp.asarray(0.0))) == 0
+    np.testing.assert_allclose(onset(T, 5), onset(T), rtol=1e-12)
+    assert abs(onset(jnp.asarray(0.0), 0)) == 0
     assert hardware.DistortedTeaching(osc.Staircase(0.4, 64.0, 8)).points == 8
 
 

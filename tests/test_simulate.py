@@ -10,7 +10,7 @@ import pytest
 import oscsim as osc
 from oscsim.dynamics.simulation import _run_chunk
 
-STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 128}
+STEPS = {"integration": osc.Integration(diffrax.Euler(), steps_per_cycle=128)}
 ROTATING = osc.Rotating(0.3, 128.0)
 
 
@@ -87,12 +87,12 @@ def test_advance_is_what_simulate_does(digits):
     net, x, y = digits
     run = osc.simulate(net, x, y, ROTATING, cycles=3, **STEPS)
     inputs = osc.Inputs.of(net, x, y)
-    cycle = osc.Cycle(diffrax.Euler(), steps_per_cycle=128)
-    state = osc.begin(net, inputs, ROTATING, cycle=cycle)
+    system = osc.System.of(net, ROTATING, **STEPS)
+    state = osc.begin(system, inputs)
     advance = eqx.filter_jit(osc.advance)
     for number in range(3):
-        state, phasors = advance(state, net, inputs, ROTATING, cycle=cycle)
-        for ours, theirs in zip(phasors[1], run.phasors[1], strict=True):
+        state, cycle = advance(system, state, inputs)
+        for ours, theirs in zip(cycle.reading[1], run.phasors[1], strict=True):
             np.testing.assert_allclose(ours, theirs[number], rtol=1e-4, atol=1e-7)
     assert int(state.cycle) == 3
 
@@ -102,12 +102,12 @@ def test_advance_is_what_simulate_does(digits):
 def test_advance_under_vmap_and_grad():
     net = osc.LayeredNetwork((6, 4, 3), key=jax.random.key(1))
     inputs = osc.Inputs.of(net, np.ones((2, 6)), np.array([0, 2]))
-    cycle = osc.Cycle(diffrax.Heun(), steps_per_cycle=128)
+    integration = osc.Integration(diffrax.Heun(), steps_per_cycle=128)
 
     def response(amplitude):
-        teaching = osc.Rotating(amplitude, 64.0)
-        _state, phasors = osc.advance(osc.begin(net, inputs, teaching, cycle=cycle), net, inputs, teaching, cycle=cycle)
-        return jnp.sum(phasors[1][0].real)
+        system = osc.System.of(net, osc.Rotating(amplitude, 64.0), integration=integration)
+        _state, cycle = osc.advance(system, osc.begin(system, inputs), inputs)
+        return jnp.sum(cycle.reading[1][0].real)
 
     amplitudes = jnp.array([0.1, 0.2, 0.3])
     together = jax.jit(jax.vmap(response))(amplitudes)
@@ -120,8 +120,10 @@ def test_advance_under_vmap_and_grad():
 def test_another_number_does_not_compile_again(digits):
     net, x, y = digits
     osc.simulate(net, x, y, ROTATING, cycles=2, **STEPS)
+    osc.simulate(net, x, y, ROTATING, cycles=2, until=osc.Locked(1e-3), **STEPS)
     before = _run_chunk._cached._cache_size()
-    osc.simulate(net, x, y, osc.Rotating(0.2, 100.0, 0.5), cycles=7, tolerance=1e-9, **STEPS)
+    osc.simulate(net, x, y, osc.Rotating(0.2, 100.0, 0.5), cycles=7, **STEPS)
+    osc.simulate(net, x, y, osc.Rotating(0.2, 100.0, 0.5), cycles=7, until=osc.Locked(1e-9), **STEPS)
     scaled = eqx.tree_at(lambda n: n.activation.slope, net, osc.Logistic(3.0).slope)
     osc.simulate(scaled, x, y, ROTATING, cycles=1, **STEPS)
     assert _run_chunk._cached._cache_size() == before
@@ -139,7 +141,7 @@ def test_starts(digits):
 def test_early_stop_at_a_tolerance(digits):
     net, x, y = digits
     whole = osc.simulate(net, x, y, ROTATING, cycles=8, **STEPS)
-    run = osc.simulate(net, x, y, ROTATING, cycles=100, tolerance=1e-3, **STEPS)
+    run = osc.simulate(net, x, y, ROTATING, cycles=100, until=osc.Locked(1e-3), **STEPS)
     expected = int(np.argmax(whole.lock_residual <= 1e-3)) + 1
     assert run.cycles == expected < 8
     np.testing.assert_array_equal(run.lock_residual, whole.lock_residual[:expected])
@@ -206,7 +208,7 @@ def test_save_and_load(digits, tmp_path):
     net, x, y = digits
     for teaching, steps in (
         (osc.Onset(osc.Rotating(0.3, 128.0), 1.0), {**STEPS, "demodulator": osc.Hann(2)}),
-        (osc.Staircase(0.3, 128.0, 8), {"stepsize_controller": diffrax.PIDController(rtol=1e-3, atol=1e-3)}),
+        (osc.Staircase(0.3, 128.0, 8), {"integration": osc.Integration(stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3))}),
     ):
         run = osc.simulate(net, x, y, teaching, cycles=2, **steps)
         path = run.save(tmp_path / "run.osc")
@@ -240,7 +242,7 @@ def test_to_xarray(digits):
 def test_float32_keeps_its_phase_over_ten_thousand_cycles():
     net = osc.LayeredNetwork((6, 4, 4), key=jax.random.key(2), scale=0.5)
     x, y = np.full((1, 6), 0.5), np.array([1])
-    steps = {"solver": diffrax.Euler(), "steps_per_cycle": 60, "ticks": 20}
+    steps = {"integration": osc.Integration(diffrax.Euler(), steps_per_cycle=60, ticks=20)}
     short = osc.simulate(net, x, y, osc.Rotating(0.3, 60.3), cycles=10, **steps)
     long = osc.simulate(net, x, y, osc.Rotating(0.3, 60.3), cycles=10_000, record=osc.Mean(discard=9_999), **steps)
     assert short.phasors[1][0].dtype == np.complex64
@@ -263,10 +265,10 @@ def test_mnist_network_in_float32(mnist):
 def test_onset_starts_at_nothing_and_ends_at_the_signal():
     signal = osc.Rotating(0.3, 100.0)
     onset = osc.Onset(signal, cycles=2.0)
-    assert abs(onset.during(0)(jnp.array(0.0))) == 0
-    np.testing.assert_allclose(onset.during(1)(jnp.array(0.0)), signal(jnp.array(0.0)) / 2, rtol=1e-6)
+    assert abs(onset(jnp.array(0.0), 0)) == 0
+    np.testing.assert_allclose(onset(jnp.array(0.0), 1), signal(jnp.array(0.0)) / 2, rtol=1e-6)
     for t in (0.0, 30.0, 99.0):
-        np.testing.assert_allclose(onset.during(2)(jnp.array(t)), signal(jnp.array(t)), rtol=1e-6)
+        np.testing.assert_allclose(onset(jnp.array(t), 2), signal(jnp.array(t)), rtol=1e-6)
 
 
 def test_suggestion_locks_and_is_nearly_exact(digits):

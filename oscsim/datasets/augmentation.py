@@ -1,17 +1,16 @@
 """Random variation of images."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from oscsim.core.checks import as_count, require_key
+from oscsim.networks.inputs import Data
 
 
-def augment(x: Any, key: Any, *, padding: int = 4, flip: bool = True) -> Array:
+def augment(x: Data, key: Key[Array, ""], *, padding: int = 4, flip: bool = True) -> Array:
     """Vary images, each on its own: pad with zeros, crop to the old size at random, flip left to right or not.
 
     A pure function of `x` and `key`, to be used under `jax.jit` with a new key for each batch. Zeros are black, or the

@@ -15,7 +15,7 @@ from oscsim.dynamics.noisy import NoisyNeurons
 from oscsim.dynamics.readings import Phasors
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
-from oscsim.networks.base import Layers
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
@@ -45,7 +45,7 @@ class Cycle(eqx.Module):
     effort: Effort
     watched: Watched | None = None
 
-    def gradient(self, network: Any, inputs: Inputs) -> Any:
+    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Any:
         """The gradient in this cycle's reading."""
         return self.reading.gradient(network, inputs)
 

@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import complex_of, norm, per_sample, sample_norm
 from oscsim.dynamics.average import Average, turns_one_way
@@ -30,7 +30,7 @@ from oscsim.dynamics.step_error import step_error
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.equilibrium.linear import gradient_read, linear_response, response_gradient
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.noise import AbstractForcing
 
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     """
 
     contamination: Any
-    lag: Any
+    lag: Gradient | None
     steps: Any
     image: Float[Array, " batch"]
     rounding: Float[Array, " batch"]
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
 
 def gradient_and_error(
-    system: System, inputs: Inputs, average: Average, change: Float[Array, " batch"], lag: Any = None
+    system: System, inputs: Inputs, average: Average, change: Float[Array, " batch"], lag: Gradient | None = None
 ) -> tuple[Any, GradientError]:
     """The gradient in an average of readings, and how right it is: pure, works under jit.
 
@@ -99,7 +99,7 @@ def gradient_and_error(
     )
 
 
-def norms(tree: Any) -> Any:
+def norms(tree: PyTree) -> Any:
     """The norm of each array of a pytree."""
     return jax.tree.map(norm, tree)
 
@@ -114,7 +114,7 @@ def _of_points(system: System, inputs: Inputs, average: Average, sizes: Any) -> 
     return Found(_from_contrast(system.network, inputs, average), lag, steps, blank, blank, amplitude)
 
 
-def _of_phasors(system: System, inputs: Inputs, average: Average, reading: Phasors, lag: Any) -> Found:
+def _of_phasors(system: System, inputs: Inputs, average: Average, reading: Phasors, lag: Gradient | None) -> Found:
     """What image, quadrature and the known response to steps say."""
     network, dtype = system.network, system.network.dtype
     contamination, image = _contaminated(system, inputs, average, reading)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from oscsim.dynamics.cycle import run
@@ -27,7 +28,7 @@ from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import fourier_coefficient
 
 
-def advance_plastic(system: System, state: State, inputs: Inputs, rate: Any) -> tuple[State, Any, Reading]:
+def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Any, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 
     $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}

@@ -17,6 +17,7 @@ from oscsim.equilibrium.linear import response_gradient
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.drive import check_turning
+from oscsim.signals.teaching import AbstractTeaching
 
 
 class Phasors(eqx.Module):
@@ -180,7 +181,7 @@ class Points(eqx.Module):
         return gradient_of(mean, network, inputs.x)
 
 
-def require_turning(teaching: Any, reading: "Phasors | Points") -> None:
+def require_turning(teaching: AbstractTeaching, reading: "Phasors | Points") -> None:
     """Refuse to read a gradient off a signal that does not turn.
 
     Raises:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe, norm, sample_norm
@@ -511,7 +511,7 @@ def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> A
     return jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / (count * (count - 1))), squares)
 
 
-def _cumulative_means(tree: Any) -> Any:
+def _cumulative_means(tree: PyTree) -> Any:
     """The mean of the first 1, 2, ... entries along the leading axis."""
     return jax.tree.map(
         lambda a: (

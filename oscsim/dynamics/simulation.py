@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oscsim.core.arrays import complex_of
 from oscsim.core.checks import as_count
@@ -284,7 +284,7 @@ def starting_state(
     return begin_compiled(system, inputs, key=key, start=own), stream
 
 
-def _layout(tree: Any) -> tuple:
+def _layout(tree: PyTree) -> tuple:
     """Structure, shapes and types of a pytree."""
     return jax.tree.structure(tree), [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
 

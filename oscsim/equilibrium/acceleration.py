@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.equilibrium.stable import decays
@@ -36,8 +37,8 @@ CONTRACTING = 0.9
 def anderson(
     function: Callable[[PyTree[Array]], PyTree[Array]],
     start: PyTree[Array],
-    tolerance: Any,
-    max_steps: Any,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike,
     memory: int,
     linear: bool = False,
 ) -> FixedPoint:

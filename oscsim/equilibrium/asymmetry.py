@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from oscsim.core.arrays import norm
 from oscsim.equilibrium.linear import gradient_read
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force
-from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 
 
@@ -26,7 +26,7 @@ class Asymmetry(eqx.Module):
     """
 
     read: Any
-    exact: Any
+    exact: Gradient
     residual: Float[Array, " batch"]
 
     @property
@@ -40,7 +40,7 @@ class Asymmetry(eqx.Module):
         return jax.tree.map(_relative, self.read, self.exact)
 
 
-def _relative(found: Any, exact: Any) -> Float[Array, ""]:
+def _relative(found: Any, exact: Gradient) -> Float[Array, ""]:
     size = norm(exact)
     return norm(jax.tree.map(jnp.subtract, found, exact)) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 

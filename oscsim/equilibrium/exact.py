@@ -8,26 +8,27 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import is_traced, per_sample
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.settling import settle_inputs, state_at
-from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
+from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, split_parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 
 def exact_gradient(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
+    x: Data,
+    y: Data,
     method: Literal["implicit", "bptt"] = "implicit",
     *,
-    at: Any = None,
+    at: At = None,
     tolerance: float | None = None,
     max_steps: int = 1000,
 ) -> Any:
@@ -64,7 +65,7 @@ def exact_gradient(
 
 
 def exact_solution(
-    net: AbstractNetwork, inputs: Inputs, method: str, tolerance: float, max_steps: int, at: Any = None
+    net: AbstractNetwork, inputs: Inputs, method: str, tolerance: float, max_steps: int, at: At = None
 ) -> tuple[Any, Equilibrium, Bool[Array, ""]]:
     """The exact gradient of checked inputs, the free equilibrium, and whether all settled: raised where it can be."""
     if at is None:
@@ -94,7 +95,7 @@ def exact_solution(
 
 
 def implicit_gradient(
-    net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: Any, max_steps: Any = 1000
+    net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: ArrayLike, max_steps: ArrayLike = 1000
 ) -> tuple[Any, Float[Array, " batch"]]:
     """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
     adjoint, residual, any_left = _swept_adjoint(net, inputs, found.potentials, tolerance, max_steps)
@@ -111,13 +112,13 @@ def _force(net: AbstractNetwork, inputs: Inputs, clamped: Any, u: Layers) -> Lay
     return net.force(clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
 
 
-def _largest(tree: Any) -> Float[Array, " batch"]:
+def _largest(tree: PyTree) -> Float[Array, " batch"]:
     return jnp.max(jnp.abs(flatten_samples(tree)[0]), axis=1)
 
 
 @eqx.filter_jit
 def _swept_adjoint(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: Any, max_steps: Any
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike, max_steps: ArrayLike
 ) -> tuple[Layers, Float[Array, " batch"], Bool[Array, ""]]:
     """The adjoint by accelerated sweeps, its residual relative to its size, and whether some did not settle."""
     source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
@@ -141,7 +142,7 @@ def _swept_adjoint(
 
 @eqx.filter_jit
 def _solved_adjoint(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: Any, adjoint: Layers, residual: Array
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike, adjoint: Layers, residual: Array
 ) -> tuple[Layers, Float[Array, " batch"]]:
     """The adjoint where sweeps did not settle it: by LU up to `DENSE` neurons, by GMRES above."""
     source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)

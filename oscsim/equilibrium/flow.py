@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.equilibrium.stable import decays, dies_out
@@ -65,7 +66,7 @@ def settle_by_flow(
     net: AbstractNetwork,
     inputs: Inputs,
     beta: Float[Array, "..."],
-    tolerance: Any,
+    tolerance: ArrayLike,
     start: Layers,
     found: Layers,
     residual: Float[Array, " batch"],

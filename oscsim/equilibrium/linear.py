@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from oscsim.core.arrays import is_traced, norm, to_complex
 from oscsim.core.checks import as_scalar
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
+from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 
 def response_gradient(
@@ -51,7 +53,7 @@ def response_gradient(
 
 
 def susceptibility(
-    net: AbstractNetwork, x: Any, y: Any, omega: Any, *, at: Any = None
+    net: AbstractNetwork, x: Data, y: Data, omega: ArrayLike, *, at: At = None
 ) -> tuple[Complex[Array, "batch ..."], ...]:
     r"""The linear response of the activities to the teaching signal, $\chi(\omega) = c_1 / a_1$.
 
@@ -86,7 +88,7 @@ def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Any:
     return exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000, free)[0]
 
 
-def free_state(net: AbstractNetwork, x: Any, y: Any, at: Any = None) -> tuple[Inputs, Equilibrium]:
+def free_state(net: AbstractNetwork, x: Data, y: Data, at: At = None) -> tuple[Inputs, Equilibrium]:
     """Checked inputs and the free equilibrium that is meant."""
     check_parameters(net)
     require_holomorphic(net, "the response to a complex signal")

@@ -6,19 +6,16 @@ cannot.
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from oscsim.core.arrays import is_traced, norm
-from oscsim.networks.base import named
-
-Gradient: TypeAlias = PyTree[Array | np.ndarray]
-"""Arrays as in a network's parameters, on the device or on the host; or an `Estimate`, which holds such."""
+from oscsim.networks.base import Gradient, named
 
 APART = 1e-2
 """Two free states whose activities differ by more than this, in the Euclidean norm of a sample, are not the same."""
@@ -50,7 +47,7 @@ def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str
     return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
 
 
-def _gradients(estimate: Any, exact: Any) -> tuple[Gradient, Gradient]:
+def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
     """The two gradients; of estimates, with a warning where they belong to different states."""
     # a gradient is a network too, whose `activities` is a method
     states = [s if isinstance(s := getattr(v, "activities", None), tuple) else None for v in (estimate, exact)]
@@ -89,7 +86,7 @@ def _require_same(estimate: Gradient, exact: Gradient) -> None:
 
 
 @eqx.filter_jit
-def errors_of(gradient: Any, exact: Any) -> tuple[Any, Any]:
+def errors_of(gradient: Gradient, exact: Gradient) -> tuple[Any, Any]:
     r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
 
     def unit(tree):

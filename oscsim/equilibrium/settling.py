@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim.core.arrays import complex_of, is_traced, to_complex
@@ -13,10 +14,18 @@ from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
-from oscsim.equilibrium.states import Equilibrium, check_start, default_tolerance, is_settled, require_settled, rounding
+from oscsim.equilibrium.states import (
+    At,
+    Equilibrium,
+    check_start,
+    default_tolerance,
+    is_settled,
+    require_settled,
+    rounding,
+)
 from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 Method = Literal["sweeps", "flow"]
 """How a state is looked for; None is sweeps first, and the flow where they fail."""
@@ -27,9 +36,9 @@ SWEEPS = 3 * PATIENCE
 
 def settle(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    beta: Any = 0.0,
+    x: Data,
+    y: Data,
+    beta: ArrayLike = 0.0,
     *,
     tolerance: float | None = None,
     max_steps: int = 1000,
@@ -122,8 +131,8 @@ def settle_inputs(
     net: AbstractNetwork,
     inputs: Inputs,
     beta: Inexact[Array, "..."],
-    tolerance: Any,
-    max_steps: Any = 1000,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike = 1000,
     memory: int = 5,
     start: Layers | None = None,
     even_odd: bool = True,
@@ -154,8 +163,8 @@ def _sweep_inputs(
     net: AbstractNetwork,
     inputs: Inputs,
     beta: Inexact[Array, "..."],
-    tolerance: Any,
-    max_steps: Any,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike,
     memory: int,
     start: Layers | None,
     even_odd: bool,
@@ -186,7 +195,7 @@ def _followed(
     net: AbstractNetwork,
     inputs: Inputs,
     beta: Array,
-    tolerance: Any,
+    tolerance: ArrayLike,
     start: Layers,
     swept: Equilibrium,
     doubtful: Bool[Array, " batch"],
@@ -202,7 +211,7 @@ AT_STATE = 1e-2
 """How far from a state, in potentials, the fixed point may lie that it is taken for."""
 
 
-def state_at(net: AbstractNetwork, inputs: Inputs, at: Any = None) -> Equilibrium:
+def state_at(net: AbstractNetwork, inputs: Inputs, at: At = None) -> Equilibrium:
     r"""The free equilibrium that a question is about.
 
     Args:
@@ -241,7 +250,7 @@ def state_at(net: AbstractNetwork, inputs: Inputs, at: Any = None) -> Equilibriu
 
 @eqx.filter_jit
 def _swept_from(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: Any
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike
 ) -> tuple[Equilibrium, Float[Array, " batch"]]:
     """What sweeps settle to from here, and how far they went; infinitely far where they did not settle."""
     found = _sweep_inputs(net, inputs, jnp.zeros((), net.dtype), tolerance, PATIENCE, 5, u, True)[0]
@@ -253,7 +262,7 @@ def _polished(
     net: AbstractNetwork,
     inputs: Inputs,
     u: Layers,
-    tolerance: Any,
+    tolerance: ArrayLike,
     swept: Equilibrium,
     moved: Float[Array, " batch"],
 ) -> tuple[Equilibrium, Float[Array, " batch"]]:

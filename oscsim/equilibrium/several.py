@@ -13,7 +13,7 @@ from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import as_layers, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 
 class States(eqx.Module):
@@ -98,11 +98,11 @@ class Equilibria(eqx.Module):
 
 def equilibria(
     net: AbstractNetwork,
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data = None,
     *,
     starts: int = 64,
-    key: Any,
+    key: Key[Array, ""],
     scale: Any = None,
 ) -> Equilibria:
     r"""The stable states of each input: the neurons are followed from rest and from random potentials to their ends.

@@ -1,11 +1,11 @@
 r"""Whether a linear system $\dot v = A v$ dies out."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 
@@ -35,7 +35,7 @@ def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, 
     return size(power) <= 0.5
 
 
-def dies_out(slope: Callable[[Array], Array], size: int, dtype: Any, iterations: int = 300) -> Bool[Array, ""]:
+def dies_out(slope: Callable[[Array], Array], size: int, dtype: DTypeLike, iterations: int = 300) -> Bool[Array, ""]:
     r"""`decays` without a matrix, by following $\dot v = A v$ in steps that its largest eigenvalue allows.
 
     A first pass of power iteration finds the size $\rho$ of that eigenvalue; a second one takes steps of

@@ -1,11 +1,12 @@
 """A settled state, and whether it is one."""
 
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import is_traced
@@ -41,7 +42,20 @@ class Equilibrium(eqx.Module):
         )
 
 
-def default_tolerance(dtype: Any) -> float:
+class Resting(Protocol):
+    """What rests in a state, such as a `Run`."""
+
+    @property
+    def equilibrium(self) -> Equilibrium:
+        """The state."""
+        ...
+
+
+At: TypeAlias = Equilibrium | Layers | Resting | None
+"""The state that a question is about: an equilibrium, potentials, or what rests in one; None for that from rest."""
+
+
+def default_tolerance(dtype: DTypeLike) -> float:
     """The residual that settling aims at: 1e-12 in float64, 1e-6 in float32."""
     return 1e-12 if jnp.dtype(dtype) == jnp.float64 else 1e-6
 
@@ -52,7 +66,7 @@ def rounding(potentials: Layers, axes: int = 1) -> Float[Array, "..."]:
     return 8 * jnp.finfo(sizes[0].dtype).eps * jnp.max(jnp.stack(sizes), axis=0)
 
 
-def is_settled(found: Equilibrium, tolerance: Any) -> Bool[Array, "*points batch"]:
+def is_settled(found: Equilibrium, tolerance: ArrayLike) -> Bool[Array, "*points batch"]:
     """Which samples rest, to the tolerance; at a real beta also to what rounding leaves of large potentials."""
     if jnp.iscomplexobj(found.potentials[0]):
         return found.residual <= tolerance
@@ -74,7 +88,9 @@ def check_start(net: AbstractNetwork, inputs: Inputs, start: Any, name: str = "s
         raise ValueError(f"{name} holds potentials that are not finite: leave it out to start from rest")
 
 
-def require_settled(net: AbstractNetwork, inputs: Inputs, found: Equilibrium, beta: Any, tolerance: float) -> None:
+def require_settled(
+    net: AbstractNetwork, inputs: Inputs, found: Equilibrium, beta: ArrayLike, tolerance: float
+) -> None:
     """Raise where a sample of a batch has not settled, and say which, where and what to do."""
     worst = np.asarray(found.residual)
     if np.all(worst <= tolerance) or np.all(is_settled(found, tolerance)):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -38,7 +39,7 @@ def flat_force(net: AbstractNetwork, clamped: Any, y: Array) -> Callable[[Array,
     r"""$F(u, \beta)$ of one sample, on vectors of all its neurons."""
     clamped, y = jax.tree.map(lambda a: a[None], (clamped, y))
 
-    def force(u: Array, beta: Any) -> Array:
+    def force(u: Array, beta: ArrayLike) -> Array:
         return flat(net.force(clamped, net.activities(as_layers(net, u[None])), y, beta))
 
     return force

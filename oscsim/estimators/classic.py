@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import all_finite, is_traced
@@ -60,7 +61,7 @@ class Classic(AbstractEstimator):
 
     def __init__(
         self,
-        amplitude: Any,
+        amplitude: ArrayLike,
         *,
         steps: tuple[int, int] | None = None,
         noise: StepNoise | None = None,

@@ -18,7 +18,7 @@ from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import LockIn
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.noise import noise_key, require_noise_key
 
 MEMORY = 2**28
@@ -72,8 +72,8 @@ class Ensemble(eqx.Module):
 def ensemble(
     lock_in: LockIn,
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
+    x: Data,
+    y: Data,
     *,
     realisations: int,
     key: Key[Array, ""] | None,

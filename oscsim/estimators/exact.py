@@ -42,7 +42,9 @@ class Exact(AbstractEstimator):
 class Backpropagation(AbstractEstimator):
     """The gradient of a feed-forward network by ordinary backpropagation: the baseline that learns without dynamics."""
 
-    def estimate(self, state: Any, net: Any, inputs: Inputs, key: Key[Array, ""] | None = None) -> tuple[Any, Estimate]:
+    def estimate(
+        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Any, Estimate]:
         """The gradient for one batch.
 
         Raises:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
@@ -241,7 +242,7 @@ class Carried(eqx.Module):
     floor: Array
 
     @staticmethod
-    def of(teaching: AbstractAdaptive, dtype: Any) -> "Carried":
+    def of(teaching: AbstractAdaptive, dtype: DTypeLike) -> "Carried":
         """Before the first batch."""
         return Carried(jnp.asarray(teaching.amplitude, dtype), jnp.asarray(jnp.inf, dtype))
 
@@ -309,7 +310,7 @@ def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     return Estimate(gradient, long.loss, long.activities, residual, valid, error)
 
 
-def _twice_as_fast(teaching: Any) -> Any:
+def _twice_as_fast(teaching: AbstractTeaching) -> Any:
     """The same signal, twice as fast."""
     try:
         return eqx.tree_at(lambda signal: signal.period, teaching, teaching.period / 2)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key
 
 from oscsim.core.arrays import all_finite, is_traced, sample_norm, to_complex
@@ -65,7 +66,7 @@ class Phases(AbstractEstimator):
 
     def __init__(
         self,
-        amplitude: Any,
+        amplitude: ArrayLike,
         points: int = 10,
         *,
         tolerance: float | None = None,
@@ -133,7 +134,7 @@ HALVINGS = 4
 
 @eqx.filter_jit
 def _settled_phases(
-    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: Any, adaptive: bool
+    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: ArrayLike, adaptive: bool
 ) -> tuple[Estimate, Equilibrium, Equilibrium, Circle, Bool[Array, ""]]:
     """The estimate, the states that it comes from, the circle, and whether any sample's amplitude was lowered."""
     free = settle_inputs(net, inputs, jnp.zeros(()), tolerance)

@@ -26,7 +26,7 @@ from oscsim.dynamics.error_bars import asymmetry_norms
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import flatten_samples
-from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 
 ACCURACY, SWEEPS, MEMORY = 0.03, 20, 3
@@ -127,7 +127,7 @@ class PointsError(GradientError):
 def points_error(
     network: AbstractNetwork,
     inputs: Inputs,
-    gradient: Any,
+    gradient: Gradient,
     circle: Circle,
     free: Layers,
     potentials: Layers,

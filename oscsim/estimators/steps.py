@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, describe, is_traced
@@ -17,6 +18,7 @@ from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals import StepNoise
+from oscsim.signals.noise import Noise
 
 
 def as_steps(steps: Any) -> tuple[int, int]:
@@ -32,7 +34,7 @@ def as_steps(steps: Any) -> tuple[int, int]:
     return free, nudged
 
 
-def check_step_noise(noise: Any, steps: Any) -> None:
+def check_step_noise(noise: Noise, steps: Any) -> None:
     """Refuse a noise that is not one per step, or has no steps to disturb.
 
     Raises:
@@ -59,7 +61,7 @@ def iterate(
     net: AbstractNetwork,
     inputs: Inputs,
     u: Layers,
-    beta: Any,
+    beta: ArrayLike,
     count: Any,
     noise: StepNoise | None,
     key: Key[Array, ""] | None,

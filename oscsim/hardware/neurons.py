@@ -26,7 +26,7 @@ class AbstractImperfectNetwork(AbstractNetwork):
     network: Any
     imperfection: tuple[Array, ...]
 
-    def __init__(self, network: Any, imperfection: tuple[Array, ...]):
+    def __init__(self, network: AbstractNetwork, imperfection: tuple[Array, ...]):
         self.network, self.imperfection = network, imperfection
 
     @property
@@ -85,7 +85,7 @@ class UnequalGains(AbstractImperfectNetwork):
         return tuple(g * a for g, a in zip(self.imperfection, s, strict=True))
 
 
-def spread(net: Any, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any = 0.0) -> Any:
+def spread(net: AbstractNetwork, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any = 0.0) -> Any:
     r"""The network with time constants and gains that differ from neuron to neuron.
 
     $\tau_j = \tau e^{d_\tau \xi_j}$ and $g_j = e^{d_g \xi'_j}$ with normal $\xi$: log-normal, so positive, with the
@@ -154,7 +154,7 @@ class MismatchedNetwork(AbstractImperfectNetwork):
         self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
     ) -> Array:
         r"""What comes back through $\delta$ to the layer below, from the layer above as it is heard."""
-        net = self.network
+        net: LayeredNetwork = self.network
         heard = list(r[1:])
         if net.cost.readout:
             output = linear(net.weights[-1], r[-1]) + net.biases[-1]
@@ -163,7 +163,7 @@ class MismatchedNetwork(AbstractImperfectNetwork):
         return sum((jnp.sum(a * b) for a, b in zip(heard, returned, strict=True)), jnp.zeros((), s[0].dtype))
 
 
-def mismatch(net: Any, key: Key[Array, ""], *, deviation: Any) -> MismatchedNetwork:
+def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: Any) -> MismatchedNetwork:
     r"""The network with a backward path that differs from the forward one (see `MismatchedNetwork`).
 
     Args:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Inexact
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative
 from oscsim.networks.activations import AbstractActivation
-from oscsim.networks.base import check_parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
 
 
 def rounded(a: Array, resolution: Array) -> Array:
@@ -27,7 +27,7 @@ def rounded(a: Array, resolution: Array) -> Array:
     return a + lax.stop_gradient(jnp.where(resolution > 0, jnp.round(a / step) * step - a, 0))
 
 
-def quantise(net: Any, resolution: Any) -> Any:
+def quantise(net: AbstractNetwork, resolution: Any) -> Any:
     """The network with every parameter at the nearest multiple of `resolution`, in units of the weights.
 
     Raises:

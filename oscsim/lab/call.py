@@ -1,11 +1,10 @@
 """The Python call that repeats what the lab shows: plain oscsim, to be pasted into a script or a notebook."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from oscsim.lab.settings import EXAMPLES, STEPS, TICKS, Settings
+from oscsim.signals.noise import Noise
 
 
 def python_call(settings: Settings, cycles: int, origin: str | None = None, steps: int = STEPS) -> str:
@@ -121,7 +120,7 @@ def _reader(settings: Settings) -> str:
     return f"osc.{type(settings.reader).__name__}()"
 
 
-def _exact(noise: Any) -> str:
+def _exact(noise: Noise) -> str:
     """The noise as code; what is no number is the default of its class."""
     numbers = {name: float(value) for name, value in vars(noise).items() if isinstance(value, jax.Array)}
     # float32 as short as it can be said without becoming another number

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from oscsim.core.arrays import norm
 from oscsim.core.errors import NotHolomorphicError, NotSettledError
@@ -29,7 +30,7 @@ from oscsim.equilibrium.vectors import DENSE
 from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
-from oscsim.networks.base import AbstractNetwork, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import AbstractAdaptive
 
@@ -290,7 +291,7 @@ class Engine:
         """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
         if self._rest is None or sum(int(np.prod(shape)) for shape in self.net.shapes) > DENSE:
             return None
-        omega: Any = np.asarray(2 * np.pi / self.settings.period, self.net.dtype)
+        omega = jnp.asarray(2 * np.pi / self.settings.period, self.net.dtype)
         try:
             return response_lag(self.net, self._inputs, self._rest.potentials, omega)
         except NotHolomorphicError:
@@ -385,7 +386,7 @@ def _keys(settings: Settings) -> Any:
 
 
 @jax.jit
-def _split(key: Any, numbers: Any) -> Any:
+def _split(key: Key[Array, ""], numbers: Any) -> Any:
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
@@ -432,8 +433,8 @@ class Shown(NamedTuple):
     """
 
     inputs: Inputs
-    exact: Any
-    lag: Any
+    exact: Gradient
+    lag: Gradient | None
     watch: tuple[np.ndarray, ...]
 
 
@@ -463,7 +464,9 @@ def _cycle(
     return states, averages, jax.tree.map(lambda a: a[:1], watched), found._replace(norm=norm(exact))
 
 
-def _estimated(system: System, inputs: Inputs, average: Average, change: Any, lag: Any) -> tuple[Any, GradientError]:
+def _estimated(
+    system: System, inputs: Inputs, average: Average, change: Any, lag: Gradient | None
+) -> tuple[Any, GradientError]:
     """The gradient in an average, and its own error bar."""
     if not isinstance(average.mean, Points):
         return gradient_and_error(system, inputs, average, change, lag)
@@ -503,13 +506,13 @@ def _one_nudge(points: Points) -> Points:
     return Points(points.activities, points.teaching[:, 0])
 
 
-def _gradient(reading: Any, net: Any, inputs: Any) -> Any:
+def _gradient(reading: Any, net: AbstractNetwork, inputs: Any) -> Any:
     if isinstance(reading, Points):
         return one_sided(_one_nudge(reading), net, inputs)
     return reading.gradient(net, inputs)
 
 
-def _accuracy(net: Any, inputs: Any, s: Any) -> Any:
+def _accuracy(net: AbstractNetwork, inputs: Any, s: Any) -> Any:
     """The fraction of samples whose class scores highest; nan for a network without classes."""
     if net.outputs is None:
         return jnp.asarray(jnp.nan)
@@ -518,7 +521,7 @@ def _accuracy(net: Any, inputs: Any, s: Any) -> Any:
 
 
 @eqx.filter_jit
-def _learned(net: Any, averages: Any, inputs: Any, rate: Any) -> Any:
+def _learned(net: AbstractNetwork, averages: Average, inputs: Inputs, rate: np.ndarray) -> AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
     gradient = _gradient(jax.tree.map(lambda a: a[0], averages.mean), net, inputs)

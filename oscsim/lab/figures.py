@@ -29,6 +29,7 @@ from bokeh.plotting import figure
 
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
+from oscsim.networks.inputs import Data
 from oscsim.plot.style import COLOURS, DRIVE
 
 PAST = 240
@@ -622,7 +623,7 @@ def _thin(count: int) -> np.ndarray:
     return np.arange(step - 1, count, step)
 
 
-def _xy(x: Any, y: Any) -> dict[str, Any]:
+def _xy(x: Data, y: Data) -> dict[str, Any]:
     return {"x": np.asarray(x, float), "y": np.asarray(y, float)}
 
 

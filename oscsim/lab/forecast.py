@@ -6,7 +6,7 @@ the spectrum from the resolvent of the free equilibrium.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from oscsim.core.arrays import norm
 from oscsim.equilibrium import exact_gradient
@@ -24,8 +25,8 @@ from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.base import AbstractNetwork, Gradient
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.response import (
     OptimalAmplitude,
     convergence_radius,
@@ -76,7 +77,7 @@ class Forecast:
     floor: np.ndarray | None
     note: str | None
 
-    def error(self, amplitude: Any, averaged: int) -> np.ndarray | None:
+    def error(self, amplitude: ArrayLike, averaged: int) -> np.ndarray | None:
         """The total relative error at an amplitude, after so many cycles; None where the spread is not predicted."""
         if self.variance is None:
             return None
@@ -113,7 +114,7 @@ def frequencies() -> np.ndarray:
     return np.arange(-HARMONICS * WINDOW, HARMONICS * WINDOW + 1) / WINDOW
 
 
-def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Iterator[Forecast]:
+def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
     """What the theory expects of these settings, for the sample given: a first answer soon, the whole one last.
 
     Raises:
@@ -159,13 +160,13 @@ def forecasts(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Itera
     yield Forecast(settings, radius, bias, spread, variance, optimum, floor, "; ".join(notes))
 
 
-def forecast(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> Forecast:
+def forecast(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
     """The whole answer of `forecasts`."""
     *_, last = forecasts(net, x, y, settings)
     return last
 
 
-def _relative(difference: Any, exact: Any) -> dict[str, float]:
+def _relative(difference: Any, exact: Gradient) -> dict[str, float]:
     def ratio(a, b):
         return norm(a) / norm(b)
 
@@ -174,7 +175,7 @@ def _relative(difference: Any, exact: Any) -> dict[str, float]:
 
 
 def _variance(
-    net: AbstractNetwork, x: Any, y: Any, settings: Settings, noise: Predictable, exact: Any, radius: float
+    net: AbstractNetwork, x: Data, y: Data, settings: Settings, noise: Predictable, exact: Gradient, radius: float
 ) -> VarianceTerms:
     """The squared spread of one cycle as a function of the amplitude."""
     spectra = Spectra.of(net, noise, settings.period, TICKS)
@@ -182,7 +183,7 @@ def _variance(
     return VarianceTerms(*(term / (settings.period * float(norm(exact)) ** 2) for term in terms))
 
 
-def noise_floor(net: AbstractNetwork, x: Any, y: Any, settings: Settings) -> np.ndarray | None:
+def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> np.ndarray | None:
     r"""The size of the noise in a spectrum over `WINDOW` cycles of each watched activity, at all `frequencies()`.
 
     $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent
@@ -247,7 +248,7 @@ class Map:
 MAP_POINTS, MAP_STEPS = 61, 40
 
 
-def maps(net: AbstractNetwork, x: Any, y: Any, radius: float) -> Iterator[Map]:
+def maps(net: AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
     """The stability map, row by row: a row is quick, so that nobody has to wait for a map of somebody else's."""
     reach = 1.75 * min(radius, 2.0)
     axis = np.linspace(-reach, reach, MAP_POINTS)
@@ -281,7 +282,7 @@ class Memory:
         self.size = size
         self.kept: OrderedDict[Any, Any] = OrderedDict()
 
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What is remembered under that key, or is made now."""
         if key not in self.kept:
             self.kept[key] = make()

@@ -12,6 +12,8 @@ from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Data
 from oscsim.training.evaluation import evaluate
 
 FASTEST = 0.06
@@ -228,12 +230,12 @@ class Forecaster:
         except Exception as error:
             self.forecast, self.problem = None, " ".join(str(error).split()) or type(error).__name__
 
-    def _judge(self, net: Any, x: Any, y: Any, updates: int) -> None:
+    def _judge(self, net: AbstractNetwork, x: Data, y: Data, updates: int) -> None:
         if x is not None:
             with first_time("evaluate", layout(net), x.shape):
                 self.test = {**evaluate(net, x, y), "updates": updates}
 
-    def _answer(self, net: Any, x: Any, y: Any, settings: Settings, version: int) -> None:
+    def _answer(self, net: AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
         for answer in self._memory.get((which, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
             known = self.forecast is not None and self.forecast.settings.network == settings.network

@@ -18,6 +18,7 @@ from oscsim.dynamics.system import System
 from oscsim.lab.classic import PhaseMeans, TwoPhase
 from oscsim.networks.activations import RaisedCosine
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
+from oscsim.networks.inputs import Data
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.signals import AbstractNoise, Multiplicative, OrnsteinUhlenbeck, ReadoutNoise, TeachingNoise, WhiteNoise
 from oscsim.signals.noise import as_noises
@@ -188,8 +189,8 @@ class Example(NamedTuple):
     """A network of the lab, with data to show it."""
 
     network: AbstractNetwork
-    x: Any
-    y: Any
+    x: Data
+    y: Data
     x_test: Any
     y_test: Any
 

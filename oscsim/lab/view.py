@@ -96,7 +96,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     def __init__(
         self,
-        network: Any = "6-4-4-4",
+        network: str | AbstractNetwork = "6-4-4-4",
         data: Any = None,
         *,
         held_out: Any = None,
@@ -106,7 +106,7 @@ class NoiseLab(pn.viewable.Viewer):
     ):
         super().__init__()
         own, self._origin = _own(network, data, held_out)
-        name = next(iter(own)) if own else network
+        name = next(iter(own)) if own else str(network)
         self.engine = Engine(Settings(network=name, **settings), own)
         self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
@@ -581,7 +581,7 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
     return f"from cycle to cycle it scatters by {100 * scatter:.2g} %; the bias of its amplitude it cannot know"
 
 
-def _own(network: Any, data: Any, held_out: Any) -> tuple[dict[str, Example], str | None]:
+def _own(network: str | AbstractNetwork, data: Any, held_out: Any) -> tuple[dict[str, Example], str | None]:
     """A network of the user's own by its name, and the code that makes it."""
     if isinstance(network, str) and network in EXAMPLES:
         if data is not None:

@@ -30,6 +30,9 @@ from oscsim.networks.pooling import AbstractPooling
 Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
+Gradient: TypeAlias = PyTree[Array | np.ndarray]
+"""Arrays as in a network's parameters, on the device or on the host."""
+
 SETTINGS = ("activation", "cost", "time_constant", "imperfection")
 """Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,13 +13,13 @@ from oscsim.core.arrays import is_traced, norm, to_complex
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import InexactGradientWarning, NotHolomorphicError
 from oscsim.networks.base import AbstractNetwork, check_parameters
-from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
 
 def check_holomorphic(
     subject: AbstractNetwork | Callable,
-    x: Any = None,
-    y: Any = None,
+    x: Data = None,
+    y: Data = None,
     *,
     shape: tuple[int, ...] = (16,),
     points: int = 8,

@@ -7,12 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 import xarray
+from matplotlib.axes import Axes
 
 from oscsim.dynamics.simulation import simulate
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine
 from oscsim.estimators import Classic, Phases
 from oscsim.networks import LayeredNetwork
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.inputs import Data
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
 from oscsim.plot.planes import stability
@@ -53,7 +56,7 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
     return panels
 
 
-def _oscillation(net: Any, x: Any, y: Any, amplitude: float, period: float) -> xarray.Dataset:
+def _oscillation(net: AbstractNetwork, x: Data, y: Data, amplitude: float, period: float) -> xarray.Dataset:
     run = simulate(net, x, y, Rotating(amplitude, period), cycles=4, progress=False)
     if run.watched is None:
         raise AssertionError("simulate records samples unless it is told not to")
@@ -69,7 +72,7 @@ def _oscillation(net: Any, x: Any, y: Any, amplitude: float, period: float) -> x
     )
 
 
-def _settled(net: Any, x: Any, y: Any, radius: float, resolution: int) -> xarray.Dataset:
+def _settled(net: AbstractNetwork, x: Data, y: Data, radius: float, resolution: int) -> xarray.Dataset:
     side = np.linspace(-2 * radius, 2 * radius, resolution)
     found = stability_map(net, x, y, side + 1j * side[:, None])
     return xarray.Dataset(
@@ -78,7 +81,7 @@ def _settled(net: Any, x: Any, y: Any, radius: float, resolution: int) -> xarray
     )
 
 
-def _circles(net: Any, x: Any, y: Any, radius: float, points: int = 96) -> xarray.Dataset:
+def _circles(net: AbstractNetwork, x: Data, y: Data, radius: float, points: int = 96) -> xarray.Dataset:
     shares = np.array([0.25, 0.5, 0.75, 0.95])
     angle = 2 * np.pi * np.arange(points + 1) / points
     beta = radius * shares[:, None] * np.exp(1j * angle)
@@ -134,7 +137,7 @@ def draw_fig2(panels: Panels) -> np.ndarray:
     return axes
 
 
-def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
+def _draw_oscillation(ax: Axes, panel: xarray.Dataset) -> None:
     real = panel.isel(part=0)
     for number, neuron in enumerate(real.neuron.values):
         ax.plot(real.time, real.activity.sel(neuron=neuron), **curve_style(number))  # panel c names them
@@ -149,7 +152,7 @@ def _draw_oscillation(ax: Any, panel: xarray.Dataset) -> None:
         side.set_ylim(-reach, reach)
 
 
-def _draw_circles(ax: Any, panel: xarray.Dataset, radius: float) -> None:
+def _draw_circles(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
     sizes = panel.amplitude.values
     for number, neuron in enumerate(panel.neuron.values):
         for amplitude in sizes:
@@ -163,7 +166,7 @@ def _draw_circles(ax: Any, panel: xarray.Dataset, radius: float) -> None:
     legend(ax, loc="upper right")
 
 
-def _draw_cosines(ax: Any, panel: xarray.Dataset, radius: float) -> None:
+def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
     theirs = authors()["fig2d"]
     for number, points in enumerate(panel.points.values):
         name = "classic, N = 1" if points == 1 else f"holomorphic, N = {points}"

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
+from jaxtyping import Array, Key
+from matplotlib.axes import Axes
 
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.record import PerCycle
@@ -16,9 +18,11 @@ from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, errors_of
 from oscsim.estimators import Classic, Exact, Phases
 from oscsim.networks import LayeredNetwork
+from oscsim.networks.base import AbstractNetwork, Gradient
+from oscsim.networks.inputs import Data
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
-from oscsim.plot.style import COLOURS, curve_style, legend
+from oscsim.plot.style import COLOURS, axes_or_new, curve_style, legend
 from oscsim.plot.sweeps import sweep_curves
 from oscsim.signals import StepNoise
 from oscsim.signals.teaching import Staircase
@@ -30,7 +34,7 @@ AMPLITUDES = (0.1, 0.22, 0.42, 0.62, 0.83, 1.03, 1.44, 2.05, 2.86, 3.88, 5.1, 6.
 NAMES = {1: "classic, N = 1", 15: "holomorphic, N = 15"}
 
 
-def mnist_network(key: Any) -> LayeredNetwork:
+def mnist_network(key: Key[Array, ""]) -> LayeredNetwork:
     """784-256-256-10 with logistic neurons of slope 4 and weights of standard deviation 0.05."""
     return LayeredNetwork((784, 256, 256, 10), scale=0.05, key=key)
 
@@ -80,7 +84,9 @@ def fig3(
     return panels | {"c": fig3c(images, labels, amplitudes=amplitudes, seeds=seeds, progress=progress)}
 
 
-def _running(net: Any, x: Any, y: Any, exact: Any, period: int, cycles: int) -> tuple[np.ndarray, np.ndarray]:
+def _running(
+    net: AbstractNetwork, x: Data, y: Data, exact: Gradient, period: int, cycles: int
+) -> tuple[np.ndarray, np.ndarray]:
     run = simulate(
         net,
         x,
@@ -124,7 +130,7 @@ def fig3c(
         net = mnist_network(key_net)
         rows = jax.random.choice(key_batch, len(images), (10,), replace=False)
         x, y = jnp.asarray(images)[rows], jnp.asarray(labels)[rows]
-        noise = StepNoise(0.01, shared_over_batch=True)
+        noise = StepNoise(standard_deviation=0.01, shared_over_batch=True)
         if points == 1:
             estimator = Classic(amplitude, steps=(100, 60), noise=noise, readings=5)
         else:
@@ -153,7 +159,7 @@ def draw_fig3(panels: Panels) -> np.ndarray:
     return axes
 
 
-def _draw_running(ax: Any, curves: xarray.DataArray, label: str) -> None:
+def _draw_running(ax: Axes, curves: xarray.DataArray, label: str) -> None:
     for number, period in enumerate(curves.period.values):
         one = curves.sel(period=period)
         ax.plot(one.cycle, one, linewidth=1.6, label=rf"{period} $\tau$", **curve_style(number))
@@ -168,8 +174,9 @@ def _draw_running(ax: Any, curves: xarray.DataArray, label: str) -> None:
     ax.set_xticks([], minor=True)
 
 
-def draw_fig3c(data: xarray.Dataset, ax: Any = None) -> Any:
+def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Any:
     """Draw what `fig3c` returned: mean and 95 % interval over the seeds, the authors' two runs behind. Returns axes."""
+    ax = axes_or_new(ax)
     for number, (points, label) in enumerate(NAMES.items()):
         ax = sweep_curves(data.sel(points=points).drop_vars("points"), "cosine", ax, log="x")
         ax.lines[-1].set(color=COLOURS[1 - number], label=label)
@@ -180,7 +187,8 @@ def draw_fig3c(data: xarray.Dataset, ax: Any = None) -> Any:
             keep = np.asarray(run["amplitude"]) >= lowest
             theirs = np.asarray(run["amplitude"])[keep], np.asarray(run["cosine"][f"N={points}"])[keep]
             note = "authors, two runs" if points == 15 and number == 0 else None
-            ax.plot(*theirs, label=note, color="black", **THEIRS | {"linestyle": ["--", ":"][number % 2]})
+            style: Any = THEIRS | {"linestyle": ["--", ":"][number % 2]}
+            ax.plot(*theirs, label=note, color="black", **style)
     ax.set(ylim=(0, 1.02), xlabel="amplitude")
     legend(ax, loc="lower center")
     return ax

@@ -114,7 +114,9 @@ def _run(
     key_weights, key = jax.random.split(jax.random.key(seed))
     net = LayeredNetwork((784, 256, 256, 10), key=key_weights)
     strength = NOISES[noise]
-    estimator = METHODS[method].estimator(StepNoise(strength, shared_over_batch=True) if strength else None)
+    estimator = METHODS[method].estimator(
+        StepNoise(standard_deviation=strength, shared_over_batch=True) if strength else None
+    )
     trained = train(
         net,
         data,

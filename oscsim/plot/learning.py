@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oscsim.networks.base import AbstractNetwork
 from oscsim.plot.style import BAR, DASHES, DRIVE, LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
 
 if TYPE_CHECKING:
@@ -109,7 +110,11 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
 
 
 def weights(
-    net: Any, ax: "matplotlib.axes.Axes | None" = None, *, shape: tuple[int, int] | None = None, neurons: int = 32
+    net: AbstractNetwork,
+    ax: "matplotlib.axes.Axes | None" = None,
+    *,
+    shape: tuple[int, int] | None = None,
+    neurons: int = 32,
 ) -> "matplotlib.axes.Axes":
     """The weights onto the first layer as small images, one for each of its first neurons; blue negative, red positive.
 
@@ -122,7 +127,7 @@ def weights(
     Raises:
         ValueError: inputs that are no image of this shape.
     """
-    first = np.asarray(net.weights[0])
+    first = np.asarray(net.weights[0])  # pyright: ignore[reportAttributeAccessIssue]
     side = math.isqrt(first.shape[1])
     shape = (side, side) if shape is None else shape
     if math.prod(shape) != first.shape[1]:

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.demodulation import Reading
@@ -15,6 +16,7 @@ from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
+from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Inputs
 from oscsim.plot.style import (
     BAR,
@@ -166,7 +168,7 @@ def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int 
 
 
 def gradient_error(
-    run: Run, exact: Any, ax: "matplotlib.axes.Axes | None" = None, discard: int = 0
+    run: Run, exact: Gradient, ax: "matplotlib.axes.Axes | None" = None, discard: int = 0
 ) -> "matplotlib.axes.Axes":
     r"""How far the running gradient is from the exact one: relative error and $1 - \cos$, against cycles.
 
@@ -250,7 +252,7 @@ def _below(values: np.ndarray) -> float:
     return float(10.0 ** np.floor(np.log10(positive.min()))) if len(positive) else 1e-8
 
 
-def running_errors(run: Run, exact: Any, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""What `gradient_error` draws: numbers of the cycles, relative errors, and $1 - \cos$, precise far below rounding.
 
     Raises:
@@ -271,7 +273,7 @@ def running_errors(run: Run, exact: Any, discard: int = 0) -> tuple[np.ndarray, 
 
 def layers(
     estimates: Any,
-    exact: Any,
+    exact: Gradient,
     ax: "matplotlib.axes.Axes | None" = None,
     metric: Callable = relative_error,
 ) -> "matplotlib.axes.Axes":
@@ -313,7 +315,7 @@ def layers(
     return ax
 
 
-def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+def components(estimates: Any, exact: Gradient, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
     """Every component of the gradient, estimated against exact; on the diagonal the two agree.
 
     The first estimate lies on top.
@@ -348,7 +350,9 @@ def components(estimates: Any, exact: Any, ax: "matplotlib.axes.Axes | None" = N
     return ax
 
 
-def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, discard: int | None = None) -> np.ndarray:
+def summary(
+    run: Run, exact: Gradient, estimates: dict[str, Any] | None = None, discard: int | None = None
+) -> np.ndarray:
     """All of it on one page: orbits, traces, spectrum; running error, error per layer, components.
 
     Args:
@@ -393,7 +397,7 @@ def summary(run: Run, exact: Any, estimates: dict[str, Any] | None = None, disca
 
 
 @eqx.filter_jit
-def _errors_of_each(running: Any, exact: Any) -> tuple[Any, Any]:
+def _errors_of_each(running: Any, exact: Gradient) -> tuple[Any, Any]:
     """`errors_of` each row."""
     return jax.vmap(lambda row: errors_of(row, exact))(running)
 
@@ -442,5 +446,5 @@ def _named(estimates: Any) -> dict[str, Any]:
     return {name: getattr(e, "gradient", e) for name, e in named.items()}
 
 
-def _flat(tree: Any) -> np.ndarray:
+def _flat(tree: PyTree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

@@ -6,9 +6,10 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 if TYPE_CHECKING:
-    import matplotlib.axes
+    pass
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BAR = "#E69F00"
@@ -19,7 +20,7 @@ DRIVE = "black"
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
 
 
-def axes_or_new(ax: Any) -> "matplotlib.axes.Axes":
+def axes_or_new(ax: Axes | None) -> Axes:
     """The axes given, or those of a new figure."""
     if ax is not None:
         return ax
@@ -33,21 +34,21 @@ def curve_style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS) % len(DASHES)]}
 
 
-def finish(ax: Any) -> None:
+def finish(ax: Axes) -> None:
     """No frame above and to the right; sizes of labels and ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(which="both", labelsize=TICK_SIZE)
-    ax.xaxis.label.set_size(LABEL_SIZE)
-    ax.yaxis.label.set_size(LABEL_SIZE)
+    ax.xaxis.label.set_fontsize(LABEL_SIZE)
+    ax.yaxis.label.set_fontsize(LABEL_SIZE)
 
 
-def legend(ax: Any, **place: Any) -> None:
+def legend(ax: Axes, **place: Any) -> None:
     """A legend, where there is something to name."""
     if ax.get_legend_handles_labels()[1]:
         ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
 
 
-def log_axis(ax: Any, axis: Any) -> None:
+def log_axis(ax: Axes, axis: Any) -> None:
     """A logarithmic axis (a matplotlib one: `ax.xaxis`), with plain numbers at 1, 2 and 5 where there is room."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -59,7 +60,7 @@ def log_axis(ax: Any, axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def whole_ticks(ax: Any) -> None:
+def whole_ticks(ax: Axes) -> None:
     """Ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 

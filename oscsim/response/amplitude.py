@@ -7,17 +7,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
+from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.radius import fitted_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import ticks_of, unit_variance
 from oscsim.signals.drive import check_drive
+from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
 
 SAFE = 0.5
@@ -31,7 +34,7 @@ class VarianceTerms(NamedTuple):
     flat: float
     rising: float
 
-    def at(self, amplitude: Any) -> Any:
+    def at(self, amplitude: ArrayLike) -> Any:
         """The variance at an amplitude, or at several."""
         return np.maximum(self.falling / amplitude**2 + self.flat + self.rising * amplitude**2, 0.0)
 
@@ -98,15 +101,15 @@ class OptimalAmplitude(eqx.Module):
 
 def optimal_amplitude(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    period: Any,
-    noise: Any,
+    x: Data,
+    y: Data,
+    period: ArrayLike,
+    noise: AbstractForcing,
     cycles: int,
     *,
     points: Any = None,
     ticks: int | None = None,
-    at: Any = None,
+    at: At = None,
 ) -> OptimalAmplitude:
     r"""The amplitude of a rotating signal that makes the predicted error of the gradient least.
 
@@ -147,7 +150,7 @@ def optimal_amplitude(
     chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
     read = gradient_read(net, inputs, free.activities, chi)
     bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
-    terms = VarianceTerms.of(net, inputs, free, spectra, bool(noise.shared_over_batch), limit)
+    terms = VarianceTerms.of(net, inputs, free, spectra, noise.shared_over_batch, limit)
     falling, flat, rising = (term / (cycles * period * scale**2) for term in terms)
     relative = VarianceTerms(falling, flat, rising)
     if candidates is None:

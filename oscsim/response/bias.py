@@ -4,17 +4,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from oscsim.core.checks import as_scalar
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
+from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.drive import check_drive
 from oscsim.signals.teaching import Rotating
 
 
-def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
+def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Any:
     r"""The gradient that an ideal lock-in reads at this period: `Phasors.gradient` of $c_0$ and $\chi(2\pi/T)$.
 
     Args:
@@ -37,12 +39,12 @@ def predict_gradient(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: A
     return _gradient_at(net, inputs, free, period)
 
 
-def _gradient_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: Any) -> Any:
+def _gradient_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: ArrayLike) -> Any:
     chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
     return gradient_read(net, inputs, free.activities, chi)
 
 
-def predict_bias(net: AbstractNetwork, x: Any, y: Any, period: Any, *, at: Any = None) -> Any:
+def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Any:
     r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
 
     $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.

@@ -11,15 +11,16 @@ from jaxtyping import Array
 from oscsim.core.arrays import norm
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state
+from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.teaching import teaching_circle
 
 POINTS = 32
 """Of the teaching circle, to find the radius from."""
 
 
-def convergence_radius(net: AbstractNetwork, x: Any, y: Any, *, at: Any = None) -> float:
+def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None) -> float:
     r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
 
     From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root

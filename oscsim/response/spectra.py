@@ -1,7 +1,6 @@
 """The noise at the frequencies that a lock-in listens at."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from oscsim.core.arrays import describe
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals import StepNoise
+from oscsim.signals.noise import AbstractForcing, Noise
 
 
 class Spectra(eqx.Module):
@@ -30,8 +30,8 @@ class Spectra(eqx.Module):
     real: bool = eqx.field(static=True)
 
     @staticmethod
-    def of(net: AbstractNetwork, noise: Any, period: float, ticks: int) -> "Spectra":
-        if not callable(getattr(noise, "spectrum", None)):
+    def of(net: AbstractNetwork, noise: Noise, period: float, ticks: int) -> "Spectra":
+        if not isinstance(noise, AbstractForcing):
             raise TypeError(
                 f"noise={noise!r} has no `spectrum(omega)` to predict from: use one noise on the potentials, such as "
                 "WhiteNoise (independent noises add in variance)"
@@ -41,12 +41,8 @@ class Spectra(eqx.Module):
                 f"noise={describe(noise)} is noise in discrete time, which has no spectrum above its steps: use "
                 "WhiteNoise(standard_deviation * sqrt(time constant)), the same at low frequencies"
             )
-        if hasattr(noise, "amplitude") and noise.amplitude(net.activities(net.rest(1))) is not None:
+        if noise.amplitude(net.activities(net.rest(1))) is not None:
             raise TypeError(f"noise={describe(noise)} depends on the activities: only additive noise can be predicted")
-        if not isinstance(getattr(noise, "shared_over_batch", None), (bool, np.bool_)):
-            raise TypeError(
-                f"noise={noise!r} does not say whether it is shared_over_batch: give it that attribute, True or False"
-            )
         fastest = fastest_neuron(net.time_constants)
         omega = 2 * np.pi / period
         sampling = ticks * omega

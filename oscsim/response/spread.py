@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import describe
@@ -14,26 +15,28 @@ from oscsim.dynamics.demodulation import FEWEST_TICKS
 from oscsim.dynamics.integration import Integration, Plan
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import free_state
+from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
 from oscsim.signals import WhiteNoise
 from oscsim.signals.drive import check_drive, turning_coefficient
-from oscsim.signals.teaching import Rotating
+from oscsim.signals.noise import AbstractForcing
+from oscsim.signals.teaching import AbstractTeaching, Rotating
 
 
 def predict_spread(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    teaching: Any,
-    noise: Any,
+    x: Data,
+    y: Data,
+    teaching: AbstractTeaching,
+    noise: AbstractForcing,
     cycles: int,
     *,
     ticks: int | None = None,
-    at: Any = None,
+    at: At = None,
 ) -> Any:
     r"""The standard deviation of each parameter's estimate under weak additive noise on the potentials.
 
@@ -89,11 +92,11 @@ def predict_spread(
     spectra = Spectra.of(net, noise, float(teaching.period), ticks)
     inputs, free = free_state(net, x, y, at)
     weights = jnp.array([1 / amplitude, 1.0, amplitude], net.dtype)
-    variance = unit_variance(net, inputs, free, spectra, weights, bool(noise.shared_over_batch))
+    variance = unit_variance(net, inputs, free, spectra, weights, noise.shared_over_batch)
     return jax.tree.map(lambda v: jnp.sqrt(v / (cycles * teaching.period)).astype(v.dtype), variance)
 
 
-def _first_coefficient(net: AbstractNetwork, teaching: Any) -> float:
+def _first_coefficient(net: AbstractNetwork, teaching: AbstractTeaching) -> float:
     """The modulus of the signal's own first Fourier coefficient."""
     if teaching.points is not None:
         raise ValueError(
@@ -102,7 +105,7 @@ def _first_coefficient(net: AbstractNetwork, teaching: Any) -> float:
     return abs(turning_coefficient(teaching, net.dtype))
 
 
-def ticks_of(net: AbstractNetwork, period: Any, ticks: int | None) -> int:
+def ticks_of(net: AbstractNetwork, period: ArrayLike, ticks: int | None) -> int:
     """The ticks given, or those of a run under noise."""
     if ticks is not None:
         return as_count("ticks", ticks, FEWEST_TICKS)

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
 from oscsim.core.arrays import complex_of, per_sample, to_complex
 from oscsim.core.checks import as_count
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state, linear_response
+from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 
 class StabilityMap(eqx.Module):
@@ -38,7 +40,7 @@ class StabilityMap(eqx.Module):
         return jnp.min(jnp.where(self.settled, jnp.inf, jnp.abs(self.grid)), initial=jnp.inf)
 
 
-def stability_map(net: AbstractNetwork, x: Any, y: Any, grid: Any, *, steps: int = 64, at: Any = None) -> StabilityMap:
+def stability_map(net: AbstractNetwork, x: Data, y: Data, grid: Any, *, steps: int = 64, at: At = None) -> StabilityMap:
     r"""Follow the free equilibrium along rays to points of the complex plane of $\beta$, as in the paper's Fig. 2b.
 
     Every point is approached from 0 in equal steps, each settled from the line through the two states before. A sample
@@ -88,7 +90,7 @@ def _follow(
     velocity: Layers,
     grid: Complex[Array, " points"],
     steps: Any,
-    tolerance: Any,
+    tolerance: ArrayLike,
 ) -> tuple[Layers, Float[Array, "points batch"], Bool[Array, "points batch"]]:
     """Activities, residuals and which samples were lost, at the end of each ray."""
     batch, points = len(u[0]), len(grid)

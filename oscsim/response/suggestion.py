@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,12 +14,14 @@ from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state
 from oscsim.equilibrium.linear import exact_at
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.equilibrium.several import distinct, from_random_starts
+from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.amplitude import SAFE, optimal_amplitude
 from oscsim.response.bias import predict_bias
 from oscsim.response.radius import fitted_radius
+from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
 
 
@@ -64,13 +65,13 @@ class Suggestion(eqx.Module):
 
 def suggest(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
+    x: Data,
+    y: Data,
     *,
     bias: float = 0.01,
     accuracy: float | None = None,
-    noise: Any = None,
-    at: Any = None,
+    noise: AbstractForcing | None = None,
+    at: At = None,
 ) -> Suggestion:
     r"""Amplitude, period and cycles to discard for this network on these data.
 
@@ -132,7 +133,7 @@ def _accurate(
     inputs: Inputs,
     free: Equilibrium,
     accuracy: float,
-    noise: Any,
+    noise: AbstractForcing | None,
     slowest: float,
     radius: float,
     amplitude: float,

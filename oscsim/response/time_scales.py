@@ -7,15 +7,17 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import require_positive
+from oscsim.core.checks import as_scalar, require_positive
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.equilibrium.modes import slowest_time
-from oscsim.networks.base import AbstractNetwork, Layers, parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.drive import check_drive, turning_coefficient
+from oscsim.signals.teaching import AbstractTeaching
 
 
 class TimeScales(eqx.Module):
@@ -97,11 +99,11 @@ class TimeScales(eqx.Module):
 
 def check_time_scales(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    teaching: Any,
+    x: Data,
+    y: Data,
+    teaching: AbstractTeaching,
     cycles_per_input: Any,
-    rate: Any = None,
+    rate: ArrayLike | None = None,
     *,
     demodulated: bool = False,
 ) -> TimeScales:
@@ -139,13 +141,15 @@ def check_time_scales(
     if rate is not None:
         require_positive("rate", rate)
     stay = math.inf if cycles_per_input is None else float(cycles_per_input)
-    scales = time_scales_of(net, Inputs.of(net, x, y), teaching, stay, rate, demodulated)
+    scales = time_scales_of(
+        net, Inputs.of(net, x, y), teaching, stay, None if rate is None else float(as_scalar(rate, "rate")), demodulated
+    )
     warn_of(scales)
     return scales
 
 
 def time_scales_of(
-    net: AbstractNetwork, inputs: Inputs, teaching: Any, stay: float, rate: Any, demodulated: bool
+    net: AbstractNetwork, inputs: Inputs, teaching: AbstractTeaching, stay: float, rate: float | None, demodulated: bool
 ) -> TimeScales:
     """The time scales of checked inputs that stay for so many cycles."""
     first = turning_coefficient(teaching, net.dtype)
@@ -169,7 +173,7 @@ def time_scales_of(
 
 
 @eqx.filter_jit
-def _sizes(net: AbstractNetwork, inputs: Inputs, s: Layers, gradient: Any) -> tuple[Array, Array, Array]:
+def _sizes(net: AbstractNetwork, inputs: Inputs, s: Layers, gradient: Gradient) -> tuple[Array, Array, Array]:
     """The norms of the parameters, of the gradient, and of what each synapse sees at rest."""
     product = net.plasticity(inputs.x, s, inputs.y, jnp.zeros((), net.dtype))
     return norm(parameters(net)), norm(gradient), norm(product)

@@ -5,6 +5,7 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
@@ -53,7 +54,11 @@ class OrnsteinUhlenbeck(AbstractForcing):
     quadratures: Quadratures = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
-        self, intensity: Any, correlation_time: Any, shared_over_batch: bool = False, quadratures: Any = "real"
+        self,
+        intensity: ArrayLike,
+        correlation_time: ArrayLike,
+        shared_over_batch: bool = False,
+        quadratures: Any = "real",
     ):
         self.intensity = not_negative("intensity")(intensity)
         self.correlation_time = as_scalar(correlation_time, "correlation_time")
@@ -105,7 +110,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
     def amplitude(self, s: Layers) -> None:
         return None
 
-    def spectrum(self, omega: Any) -> Array:
+    def spectrum(self, omega: ArrayLike) -> Array:
         r"""$q^2 / (1 + (\omega t_c)^2)$; twice that with both quadratures in full."""
         count, share = quadrature_share(self.quadratures)
         return count * share * self.intensity**2 / (1 + (jnp.asarray(omega) * self.correlation_time) ** 2)

@@ -1,7 +1,6 @@
 """Whether a network can follow a teaching signal, and whether a gradient can be read off it."""
 
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,10 +11,10 @@ from jaxtyping import Array
 from oscsim.core.arrays import describe, is_traced
 from oscsim.core.checks import require_positive
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
-from oscsim.signals.teaching import fourier_coefficient
+from oscsim.signals.teaching import AbstractTeaching, fourier_coefficient
 
 
-def check_drive(net: AbstractNetwork, teaching: Any, warn: bool = True) -> None:
+def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = True) -> None:
     r"""Refuse a signal that this network cannot follow, or cannot answer exactly.
 
     `warn` is for those who do not know the lag: predictions hold it.
@@ -61,7 +60,7 @@ def check_drive(net: AbstractNetwork, teaching: Any, warn: bool = True) -> None:
         )
 
 
-def check_turning(teaching: Any, strength: Array) -> None:
+def check_turning(teaching: AbstractTeaching, strength: Array) -> None:
     """Refuse a signal whose first coefficient, relative to its largest, is next to nothing.
 
     Raises:
@@ -75,11 +74,11 @@ def check_turning(teaching: Any, strength: Array) -> None:
 
 
 @eqx.filter_jit
-def _coefficients(teaching: Any, dtype: Any) -> tuple[Array, Array]:
+def _coefficients(teaching: AbstractTeaching, dtype: np.dtype) -> tuple[Array, Array]:
     return fourier_coefficient(teaching, 0, dtype), fourier_coefficient(teaching, 1, dtype)
 
 
-def turning_coefficient(teaching: Any, dtype: Any) -> complex:
+def turning_coefficient(teaching: AbstractTeaching, dtype: np.dtype) -> complex:
     """The first Fourier coefficient of a signal, which must not vanish beside its mean.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar
@@ -51,7 +52,7 @@ class Multiplicative(AbstractForcing):
 
     def __init__(
         self,
-        intensity: Any,
+        intensity: ArrayLike,
         function: Any = activity,
         interpretation: Any = "stratonovich",
         shared_over_batch: bool = False,
@@ -89,6 +90,6 @@ class Multiplicative(AbstractForcing):
     def amplitude(self, s: Layers) -> Layers:
         return tuple(jnp.asarray(self.function(layer), layer.dtype) for layer in s)
 
-    def spectrum(self, omega: Any) -> Array:
+    def spectrum(self, omega: ArrayLike) -> Array:
         r"""$q^2$ at every frequency, to be multiplied with $|g(s)|^2$."""
         return jnp.ones(jnp.shape(omega)) * self.intensity**2

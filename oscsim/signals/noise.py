@@ -12,6 +12,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import diffrax
@@ -19,6 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.checks import require_key
@@ -73,6 +75,9 @@ class AbstractNoise(eqx.Module):
     quadratures: ClassVar[Quadratures] = "real"
     """Whether it is real, or complex: in both quadratures with full intensity, or with half the power each."""
 
+    shared_over_batch: eqx.AbstractVar[bool]
+    """Whether all samples of a batch see the same."""
+
     @abc.abstractmethod
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Refuse a solver or a step (in units of time) with which the noise would not be what it says.
@@ -106,7 +111,7 @@ class AbstractForcing(AbstractNoise):
         """$g(s)$, one complex array per layer; None for additive noise, where it is 1."""
 
     @abc.abstractmethod
-    def spectrum(self, omega: Any) -> Array:
+    def spectrum(self, omega: ArrayLike) -> Array:
         r"""The two-sided power spectral density of $dX/dt$ at the angular frequency `omega`, at $g = 1$.
 
         $S(\omega) = \int E[\xi(t) \overline{\xi(0)}]\, e^{-i\omega t}\, dt$ of the forcing $\xi = dX/dt$ on one neuron,
@@ -122,7 +127,9 @@ class AbstractTeachingNoise(AbstractNoise):
         """The state during the next step, from that step's random numbers."""
 
     @abc.abstractmethod
-    def signal(self, state: Any, teaching: Any, t: Real[Array, ""], period: Real[Array, ""]) -> Inexact[Array, "..."]:
+    def signal(
+        self, state: Any, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
+    ) -> Inexact[Array, "..."]:
         r"""$\beta(t)$ as disturbed, from the undisturbed function of time `teaching`."""
 
 
@@ -134,7 +141,11 @@ class AbstractReadoutNoise(AbstractNoise):
         """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
 
 
-def as_noises(noise: Any) -> tuple[AbstractNoise, ...]:
+Noise: TypeAlias = AbstractNoise | tuple[AbstractNoise, ...] | None
+"""One noise, several of them that act together, or nothing."""
+
+
+def as_noises(noise: Noise) -> tuple[AbstractNoise, ...]:
     """One noise, several of them, or None, as a tuple.
 
     Raises:

@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import Scalar
@@ -34,7 +35,7 @@ class ReadoutNoise(AbstractReadoutNoise):
     shared_over_batch: bool = eqx.field(static=True)
     quadratures: Quadratures = eqx.field(static=True)
 
-    def __init__(self, standard_deviation: Any, shared_over_batch: bool = False, quadratures: Any = "real"):
+    def __init__(self, standard_deviation: ArrayLike, shared_over_batch: bool = False, quadratures: Any = "real"):
         self.standard_deviation = not_negative("standard_deviation")(standard_deviation)
         check_quadratures(quadratures)
         self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures

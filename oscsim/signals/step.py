@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
@@ -87,6 +88,6 @@ class StepNoise(AbstractForcing):
     def amplitude(self, s: Layers) -> None:
         return None
 
-    def spectrum(self, omega: Any) -> Array:
+    def spectrum(self, omega: ArrayLike) -> Array:
         r"""$\sigma^2 \tau$ with $\tau = 1$, far below $1/\tau$: that of the white noise behind it."""
         return jnp.ones(jnp.shape(omega)) * self.standard_deviation**2

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
@@ -350,7 +351,7 @@ def fourier_coefficient(teaching: AbstractTeaching, n: int, dtype: np.dtype) -> 
     return jnp.mean(beta * jnp.asarray(within * np.exp(-2j * np.pi * n * turn), beta.dtype))
 
 
-def teaching_circle(amplitude: Array, points: int, dtype: Any) -> Array:
+def teaching_circle(amplitude: Array, points: int, dtype: DTypeLike) -> Array:
     r"""$\beta_k = A e^{2\pi i k/N}$, with exact real points where they are real."""
     angles = 2 * np.pi * np.arange(points) / points
     unit = np.cos(angles) + 1j * np.where(2 * np.arange(points) % points == 0, 0.0, np.sin(angles))

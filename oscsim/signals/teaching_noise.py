@@ -1,7 +1,8 @@
 """Noise of the teaching signal's generator."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -36,6 +37,8 @@ class TeachingNoise(AbstractTeachingNoise):
         ValueError: a negative deviation, a correlation time that is not positive; when run, one below the step.
     """
 
+    shared_over_batch: ClassVar[bool] = True
+
     amplitude: Scalar = eqx.field(converter=not_negative("amplitude"), default=0.0)
     phase: Scalar = eqx.field(converter=not_negative("phase"), default=0.0)
     correlation_time: Scalar = eqx.field(converter=positive("correlation_time"), default=1.0)
@@ -55,7 +58,9 @@ class TeachingNoise(AbstractTeachingNoise):
         x = (step / self.correlation_time).astype(state.dtype)
         return jnp.exp(-x) * state + jnp.sqrt(-jnp.expm1(-2 * x)) * random
 
-    def signal(self, state: Any, teaching: Any, t: Real[Array, ""], period: Real[Array, ""]) -> Inexact[Array, "..."]:
+    def signal(
+        self, state: Any, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
+    ) -> Inexact[Array, "..."]:
         grown = 1 + self.amplitude * state[0]
         phase = self.phase * state[1]
         beta = teaching(t)

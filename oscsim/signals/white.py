@@ -6,6 +6,7 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar
@@ -47,7 +48,7 @@ class WhiteNoise(AbstractForcing):
     shared_over_batch: bool = eqx.field(static=True)
     quadratures: Quadratures = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, intensity: Any, shared_over_batch: bool = False, quadratures: Any = "real"):
+    def __init__(self, intensity: ArrayLike, shared_over_batch: bool = False, quadratures: Any = "real"):
         self.intensity = not_negative("intensity")(intensity)
         check_quadratures(quadratures)
         self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures
@@ -79,7 +80,7 @@ class WhiteNoise(AbstractForcing):
     def amplitude(self, s: Layers) -> None:
         return None
 
-    def spectrum(self, omega: Any) -> Array:
+    def spectrum(self, omega: ArrayLike) -> Array:
         r"""$q^2$ at every frequency; $2 q^2$ with both quadratures in full."""
         count, share = quadrature_share(self.quadratures)
         return jnp.full(jnp.shape(omega), count * share) * self.intensity**2

@@ -24,8 +24,8 @@ from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
-from oscsim.networks.base import AbstractNetwork, fastest_neuron, parameters, split_parameters
-from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.networks.base import AbstractNetwork, Gradient, fastest_neuron, parameters, split_parameters
+from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
@@ -120,8 +120,8 @@ MOST_PARAMETERS = 1024
 
 def gradient_quality(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
+    x: Data,
+    y: Data,
     estimator: Callable[..., AbstractEstimator] | None = None,
     *,
     static: Sequence[str] = (),
@@ -163,7 +163,7 @@ class _GradientQuality(AbstractStudy):
     net: AbstractNetwork
     x: Array
     y: Array
-    exact: Any
+    exact: Gradient
     estimator: Callable | None = eqx.field(static=True)
     shaping: tuple[str, ...] = eqx.field(static=True)
     steps_per_cycle: int | None = eqx.field(static=True)
@@ -216,7 +216,8 @@ class _GradientQuality(AbstractStudy):
         spread = 0.0
         if lock_in.noises:
             cycles = lock_in.cycles - (lock_in.discard or 0)
-            scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, lock_in.noises[0], cycles)
+            noise = WhiteNoise(settings["intensity"])
+            scatter = predict_spread(self.net, self.x, self.y, lock_in.teaching, noise, cycles)
             spread = float(norm(scatter)) / size
         both = math.hypot(bias, spread)
         return {"predicted_bias": bias, "predicted_spread": spread, "predicted_relative_error": both}

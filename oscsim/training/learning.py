@@ -34,7 +34,7 @@ from oscsim.networks.base import AbstractNetwork, check_parameters, named, param
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.response.time_scales import check_time_scales
-from oscsim.signals import AbstractNoise, AbstractTeachingNoise
+from oscsim.signals import AbstractNoise
 from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.training.devices import agreed, as_mesh, is_first, replicate, unreplicate, wait_for_all
 from oscsim.training.evaluation import checked_data
@@ -84,8 +84,8 @@ class Trained(eqx.Module):
 def train(
     net: AbstractNetwork | AbstractFeedForwardNetwork,
     data: Any,
-    estimator: Any,
-    optimizer: Any,
+    estimator: AbstractEstimator,
+    optimizer: optax.GradientTransformation,
     *,
     epochs: int,
     key: Key[Array, ""],
@@ -312,7 +312,7 @@ def layerwise(
     return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
 
 
-def _check_devices(estimator: Any, mesh: Mesh | None) -> None:
+def _check_devices(estimator: AbstractEstimator, mesh: Mesh | None) -> None:
     """Refuse several devices where they would compute something else than one."""
     if mesh is None or mesh.size == 1:
         return
@@ -320,13 +320,13 @@ def _check_devices(estimator: Any, mesh: Mesh | None) -> None:
     if isinstance(estimator, AlwaysOn):
         raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}; {one}")
     for noise in jax.tree.leaves(estimator, is_leaf=lambda part: isinstance(part, AbstractNoise)):
-        if getattr(noise, "shared_over_batch", isinstance(noise, AbstractTeachingNoise)):
+        if isinstance(noise, AbstractNoise) and noise.shared_over_batch:
             raise ValueError(
                 f"{type(noise).__name__} is shared over the batch, but each of {mesh.size} devices draws its own; {one}"
             )
 
 
-def _check_kinds(net: Any, estimator: Any, optimizer: Any) -> None:
+def _check_kinds(net: Any, estimator: AbstractEstimator, optimizer: optax.GradientTransformation) -> None:
     if isinstance(net, AbstractFeedForwardNetwork) != isinstance(estimator, Backpropagation):
         raise TypeError(
             f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a feed-forward network takes "
@@ -375,10 +375,10 @@ def _folder(out: str | Path, keep: int) -> checkpoint.Folder:
 
 def _start(
     net: Any,
-    estimator: Any,
-    optimizer: Any,
+    estimator: AbstractEstimator,
+    optimizer: optax.GradientTransformation,
     sample: tuple,
-    key: Any,
+    key: Key[Array, ""] | None,
     identity: dict[str, str],
     folder: Any,
     resume: bool,
@@ -404,7 +404,7 @@ def _start(
     return learner
 
 
-def _loaded(folder: Any, net: Any, optimizer: Any, identity: dict[str, str]) -> Learner:
+def _loaded(folder: Any, net: Any, optimizer: optax.GradientTransformation, identity: dict[str, str]) -> Learner:
     wait_for_all("what is to be read is written")
     learner = folder.newest(Learner)
     wait_for_all("it is read")

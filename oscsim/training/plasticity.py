@@ -8,12 +8,12 @@ It holds while time scales stay apart, which `check_time_scales` looks at.
 
 import math
 import time
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import describe, norm
@@ -26,10 +26,10 @@ from oscsim.dynamics.simulation import Start, starting_state
 from oscsim.dynamics.state import State, divergence
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, split_parameters
-from oscsim.networks.inputs import Stream, clamped
+from oscsim.networks.inputs import Data, Stream, clamped
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
 from oscsim.signals.drive import turning_coefficient
-from oscsim.signals.teaching import AbstractAdaptive
+from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching
 
 CHUNK = 256
 """Cycles per device call, at most: one compilation serves every number of them."""
@@ -96,11 +96,11 @@ class Learned(eqx.Module):
 
 def learn(
     net: AbstractNetwork,
-    x: Any,
-    y: Any,
-    teaching: Any,
+    x: Data,
+    y: Data,
+    teaching: AbstractTeaching,
     *,
-    rate: Any,
+    rate: ArrayLike,
     cycles: int,
     integration: Integration = Integration(),  # noqa: B008
     start: "Start | Learned" = "rest",
@@ -164,7 +164,7 @@ def learn(
     scales = None
     if throw:
         shown = stream.at(net, state.cycle)
-        scales = time_scales_of(net, shown, teaching, _cycles_per_input(stream, first, cycles), rate_now, False)
+        scales = time_scales_of(net, shown, teaching, _cycles_per_input(stream, first, cycles), float(rate_now), False)
         warn_of(scales)
 
     began = time.perf_counter()

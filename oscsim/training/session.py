@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite
 from oscsim.core.errors import DivergenceError, InexactGradientWarning, NotSettledError
@@ -20,7 +21,7 @@ from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.estimators import AlwaysOn, Backpropagation
 from oscsim.networks.base import named, parameters
-from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.networks.inputs import Data, Inputs, as_targets
 from oscsim.training.devices import replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, measured
 from oscsim.training.updates import AUGMENTED, updates
@@ -152,7 +153,7 @@ class Session:
             raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
         return learner, done
 
-    def diagnosis(self, learner: Learner, x: Any, y: Any) -> str:
+    def diagnosis(self, learner: Learner, x: Data, y: Data) -> str:
         """Why the step after this state failed."""
         place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
         key = jax.random.fold_in(self.step_key, learner.step)
@@ -168,7 +169,7 @@ class Session:
             what = "the loss"
         return f"{place}: {what} is not finite; lower the learning rate"
 
-    def estimate(self, learner: Learner, x: Any, y: Any, key: Any) -> Any:
+    def estimate(self, learner: Learner, x: Data, y: Data, key: Key[Array, ""] | None) -> Any:
         """The estimate for one batch, as the learner stands."""
         inputs = Inputs.of(learner.network, x, y)
         return self.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
