@@ -2,17 +2,21 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Scalar = Float[Array, ""]
 """A real number held as an array, so that changing it does not recompile."""
+
+
+Count: TypeAlias = Int[Array, ""] | np.int32
+"""A number of cycles or steps that may change without compiling anew."""
 
 
 def is_traced(*values: Any) -> bool:

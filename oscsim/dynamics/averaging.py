@@ -6,8 +6,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from oscsim.core.arrays import Count
 from oscsim.dynamics.average import Average, accumulated, response_change
-from oscsim.dynamics.cycle import Cycle, advance
+from oscsim.dynamics.cycle import Cycle, Watch, advance
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import good_enough
 from oscsim.dynamics.state import State
@@ -60,9 +61,9 @@ class Averaged(eqx.Module):
         system: System,
         inputs: Inputs,
         key: Key[Array, ""] | None,
-        discard: Int[Array, ""] | np.int32 | None,
+        discard: Count | None,
         first: Bool[Array, ""] | None = None,
-        watch: tuple[np.ndarray, ...] | None = None,
+        watch: Watch | None = None,
     ) -> tuple["Averaged", Cycle]:
         """One more cycle, and what it gave.
 
@@ -89,9 +90,9 @@ class Counts(eqx.Module):
         accuracy: the error to go on for until it is reached; None for none.
     """
 
-    cycles: Int[Array, ""] | np.int32
-    most: Int[Array, ""] | np.int32
-    discard: Int[Array, ""] | np.int32 | None = None
+    cycles: Count
+    most: Count
+    discard: Count | None = None
     accuracy: Float[Array, ""] | np.ndarray | None = None
 
 

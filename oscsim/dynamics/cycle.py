@@ -1,12 +1,12 @@
 """One cycle, tick by tick."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Key
+from jaxtyping import Array, Inexact, Int, Key
 
 from oscsim.core.arrays import describe, sample_norm
 from oscsim.dynamics.demodulation import Reading
@@ -18,6 +18,9 @@ from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
+
+Watch: TypeAlias = tuple[Int[Array, "..."] | np.ndarray, ...]
+"""Which neurons of the first sample are sampled, as flat indices into each layer."""
 
 
 class Watched(eqx.Module):
@@ -56,7 +59,7 @@ def advance(
     inputs: Inputs,
     *,
     key: Key[Array, ""] | None = None,
-    watch: tuple[np.ndarray, ...] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[State, Cycle]:
     """Integrate one cycle and read it: a pure function that works under jit, vmap and grad.
 
@@ -84,7 +87,7 @@ def run(
     system: System,
     state: State,
     inputs: Inputs,
-    watch: tuple[np.ndarray, ...] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[State, Cycle, Any]:
     """One cycle of an equation, from what it moves: the state, what the cycle gave, and what was moved to."""
     net, plan, teaching = system.network, system.plan, state.drive(system.teaching)
@@ -131,5 +134,5 @@ def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, 
     return teaching.tune(tuning, sample_norm(reading[-1]), sample_norm(reading[1]), noisy)
 
 
-def _picked(s: Layers, watch: tuple[np.ndarray, ...]) -> Layers:
+def _picked(s: Layers, watch: Watch) -> Layers:
     return tuple(layer[0].reshape(-1)[index] for layer, index in zip(s, watch, strict=True))

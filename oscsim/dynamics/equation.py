@@ -96,7 +96,7 @@ Moved = TypeVar("Moved")
 """What an equation moves: the potentials, and what goes with them."""
 
 
-class Tick(NamedTuple, Generic[Moved]):
+class Tick(eqx.Module, Generic[Moved]):
     """What one tick of an equation gave.
 
     Attributes:

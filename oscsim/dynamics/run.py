@@ -100,7 +100,7 @@ class Run(eqx.Module):
 
     @property
     def diverged(self) -> bool:
-        """Whether the neurons ran away in the last cycle (with `check=False`; otherwise an error was raised)."""
+        """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
 
     @property

@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from oscsim.core.arrays import complex_of
+from oscsim.core.arrays import Count, complex_of
 from oscsim.core.checks import as_count
 from oscsim.core.errors import DivergenceError
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.averaging import Averaged
-from oscsim.dynamics.cycle import Watched
+from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
@@ -188,10 +188,10 @@ def _run_chunk(
     found: Averaged,
     stream: Stream,
     record: AbstractRecord,
-    watch: tuple[np.ndarray, ...] | None,
-    discard: np.int32 | None,
+    watch: Watch | None,
+    discard: Count | None,
     until: AbstractStop | None,
-    most: np.int32,
+    most: Count,
     *,
     key: Key[Array, ""] | None,
 ) -> _Chunk:

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
-from oscsim.core.arrays import Scalar
+from oscsim.core.arrays import Count, Scalar
 from oscsim.core.checks import positive
 from oscsim.dynamics.averaging import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error
@@ -24,7 +23,7 @@ class AbstractStop(eqx.Module):
     """Whether it looks at the average of the cycles."""
 
     @abc.abstractmethod
-    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Count) -> Bool[Array, ""]:
         """Whether the cycles may end here; the first `discard` of them do not count."""
 
     @abc.abstractmethod
@@ -45,7 +44,7 @@ class Locked(AbstractStop):
     averages: ClassVar[bool] = False
     residual: Scalar = eqx.field(converter=positive("residual"))
 
-    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Count) -> Bool[Array, ""]:
         return (found.residual <= self.residual) & (found.count > discard + 1)
 
     def verdict(self, error: float, residual: float, cycles: int) -> str:
@@ -66,7 +65,7 @@ class Accuracy(AbstractStop):
     averages: ClassVar[bool] = True
     error: Scalar = eqx.field(converter=positive("error"))
 
-    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Array | np.int32) -> Bool[Array, ""]:
+    def reached(self, system: System, inputs: Inputs, found: Averaged, discard: Count) -> Bool[Array, ""]:
         if found.average is None:
             return jnp.zeros((), bool)
         return good_enough(gradient_and_error(system, inputs, found.average, found.change)[1], self.error)

@@ -1,6 +1,6 @@
 """A settled state, and whether it is one."""
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -42,6 +42,7 @@ class Equilibrium(eqx.Module):
         )
 
 
+@runtime_checkable
 class Resting(Protocol):
     """What rests in a state, such as a `Run`."""
 

@@ -1,5 +1,6 @@
 """The teaching signal and its reader as they would be built."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from oscsim.core.checks import not_negative, scalar
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading
 from oscsim.hardware.precision import rounded
 from oscsim.networks.base import Layers
-from oscsim.signals.teaching import AbstractTeaching
+from oscsim.signals.teaching import AbstractTeaching, Number
 
 
 class DistortedTeaching(AbstractTeaching):
@@ -51,13 +52,14 @@ class DistortedTeaching(AbstractTeaching):
         """The plateaus of the signal itself."""
         return self.teaching.points
 
-    def __call__(self, t: Real[Array, ""], cycle: Any = 0) -> Inexact[Array, "..."]:
-        is_complex = jnp.iscomplexobj(self.teaching(t, cycle))
+    def __call__(self, t: Real[Array, ""], cycle: Number | None = None) -> Inexact[Array, "..."]:
+        ideal = self.teaching if cycle is None else functools.partial(self.teaching, cycle=cycle)
+        is_complex = jnp.iscomplexobj(ideal(t))
         t = t if is_complex else t + self.phase * self.period / (2 * math.pi)
-        beta = self.teaching(t, cycle)
+        beta = ideal(t)
         image = self.image * jnp.conj(beta) if is_complex else 0.0
         for n, part in enumerate(self.harmonics, start=2):
-            beta += part * self.teaching(jnp.mod(n * t, self.period), cycle)
+            beta += part * ideal(jnp.mod(n * t, self.period))
         return (beta + image) * jnp.exp(1j * self.phase) if is_complex else beta
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Key
 from oscsim.core.arrays import norm
 from oscsim.core.errors import NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated, response_change
-from oscsim.dynamics.cycle import Watched, advance
+from oscsim.dynamics.cycle import Watch, Watched, advance
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import GradientError
 from oscsim.dynamics.readings import Points
@@ -435,7 +435,7 @@ class Shown(NamedTuple):
     inputs: Inputs
     exact: Gradient
     lag: Gradient | None
-    watch: tuple[np.ndarray, ...]
+    watch: Watch
 
 
 @eqx.filter_jit

@@ -13,7 +13,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -72,7 +72,7 @@ class Draw(NamedTuple):
 class AbstractNoise(eqx.Module):
     """A disturbance of a run; see the three kinds below."""
 
-    quadratures: ClassVar[Quadratures] = "real"
+    quadratures = "real"
     """Whether it is real, or complex: in both quadratures with full intensity, or with half the power each."""
 
     shared_over_batch: eqx.AbstractVar[bool]

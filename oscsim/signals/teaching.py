@@ -40,7 +40,7 @@ class AbstractTeaching(eqx.Module):
     one_way: ClassVar[bool | None] = None
     """Whether it turns one way, with positive frequencies alone; None: that is seen from what was read of it."""
 
-    points: ClassVar[int | None] = None
+    points = None  # without a type, which would make it the first field of those that have one
     """The number of plateaus of a piecewise constant signal; None for any other."""
 
     @abc.abstractmethod

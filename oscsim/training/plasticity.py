@@ -16,7 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import describe, norm
+from oscsim.core.arrays import Count, describe, norm
 from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.core.errors import DivergenceError
 from oscsim.core.progress import interactive, tqdm
@@ -195,7 +195,7 @@ def learn(
 
 @eqx.filter_jit
 def _learn_chunk(
-    system: System, state: State, net: AbstractNetwork, stream: Stream, rate: Array, most: np.int32
+    system: System, state: State, net: AbstractNetwork, stream: Stream, rate: Array, most: Count
 ) -> tuple[State, AbstractNetwork, Array, Array, Array]:
     """Up to `most` cycles, fewer if something diverges; losses and drifts in buffers, of which `count` are filled."""
     learned, fixed = split_parameters(net)
