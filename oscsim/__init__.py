@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from oscsim import datasets, hardware, paper, plot, response
+from oscsim import datasets, hardware, response
 from oscsim.core.errors import (
     DivergenceError,
     InexactGradientError,
@@ -97,16 +97,13 @@ from oscsim.signals import (
     WhiteNoise,
 )
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
-from oscsim.sweeps import studies
-from oscsim.sweeps.grid import sweep
-from oscsim.sweeps.store import load_sweep
-from oscsim.sweeps.summary import summarise
 from oscsim.training.evaluation import evaluate, predict
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.plasticity import Learned, learn
 
 if TYPE_CHECKING:
-    from oscsim import lab
+    from oscsim import lab, paper, plot
+    from oscsim.sweeps import load_sweep, studies, summarise, sweep
 
 __version__ = "0.1.0"
 
@@ -232,10 +229,25 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "lab": "oscsim",
+    "paper": "oscsim",
+    "plot": "oscsim",
+    "studies": "oscsim.sweeps",
+    "load_sweep": "oscsim.sweeps",
+    "summarise": "oscsim.sweeps",
+    "sweep": "oscsim.sweeps",
+}
+"""What is imported when it is first asked for, and from where: it brings matplotlib, pandas and xarray."""
+
+
 def __getattr__(name: str) -> Any:
-    """The lab is imported when it is first asked for."""
-    if name != "lab":
+    """Import what stands in `_LATER`."""
+    if name not in _LATER:
         raise AttributeError(f"module 'oscsim' has no attribute {name!r}")
     import importlib
 
-    return importlib.import_module("oscsim.lab")
+    room = _LATER[name]
+    if room == "oscsim":
+        return importlib.import_module(f"oscsim.{name}")
+    return getattr(importlib.import_module(room), name)

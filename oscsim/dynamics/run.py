@@ -2,13 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
@@ -32,6 +31,9 @@ from oscsim.equilibrium.vectors import DENSE
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs, Stream
 from oscsim.signals.teaching import AbstractTeaching
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class Run(eqx.Module):
@@ -303,12 +305,14 @@ class Run(eqx.Module):
         moved = [jnp.max(jnp.abs(a - b)) for a, b in zip(self.network.activities(force), s, strict=True)]
         return float(jnp.max(jnp.stack(moved)))
 
-    def to_xarray(self) -> xarray.Dataset:
+    def to_xarray(self) -> "xarray.Dataset":
         """The readings as labelled arrays: one variable per layer, with its dimensions, and the settings as attributes.
 
         `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
         `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`.
         """
+        import xarray
+
         reading = self.phasors
         if isinstance(reading, Phasors):
             axis, labels = "harmonic", list(reading.harmonics)

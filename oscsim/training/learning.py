@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
@@ -39,6 +38,9 @@ from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.training.devices import agreed, as_mesh, is_first, replicate, unreplicate, wait_for_all
 from oscsim.training.evaluation import checked_data
 from oscsim.training.session import Learner, Metrics, Session, score_name
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class Trained(eqx.Module):
@@ -62,8 +64,10 @@ class Trained(eqx.Module):
 
         return pandas.DataFrame(self.history).set_index("epoch")
 
-    def to_xarray(self) -> xarray.Dataset:
+    def to_xarray(self) -> "xarray.Dataset":
         """The history as an `xarray.Dataset` over `epoch`, one variable for each metric."""
+        import xarray
+
         return xarray.Dataset.from_dataframe(self.to_pandas())
 
     def __str__(self) -> str:
