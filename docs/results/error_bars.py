@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 
 import oscsim as osc
@@ -33,6 +34,7 @@ from oscsim.dynamics.averaging import Counts, averaged
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.equilibrium import settle_inputs
 from oscsim.networks.inputs import Inputs
+from oscsim.plot.style import COLOURS, finish
 
 HERE = Path(__file__).resolve().parent
 
@@ -292,6 +294,31 @@ def report(rows):
         print(f"right to {100 * right:g} %: {len(good)}, of which the bar is above 10 % in {alarms}")
 
 
+def draw(rows, path):
+    """The error that each run has over the one that it names, by what makes it."""
+    figure, axes = plt.subplots(1, len(CAUSES), figsize=(10.5, 3.1), sharex=True, sharey=True, layout="constrained")
+    names = {
+        "noise": "noise",
+        "transient": "a start not forgotten",
+        "radius": "0.8 to 2 times the radius",
+        "rounding": "rounding",
+    }
+    ends = np.array([1e-6, 3.0])
+    for ax, cause, colour in zip(axes, CAUSES, COLOURS, strict=False):
+        of_cause = [r for r in rows if r.cause == cause]
+        for precision, marker in (("float32", "o"), ("float64", "^")):
+            some = [r for r in of_cause if r.precision == precision]
+            points = [r.bar for r in some], [r.error for r in some]
+            ax.loglog(*points, marker, ms=3, mew=0, alpha=0.6, color=colour, label=precision)
+        ax.fill_between(ends, 0.3 * ends, 4 * ends, color="0.9", lw=0, zorder=-1, label="0.3 to 4 times the bar")
+        ax.loglog(ends, ends, color="0.4", lw=0.8, zorder=0)
+        ax.set(title=names[cause], xlabel="error that the estimate names", xlim=ends, ylim=ends)
+        finish(ax)
+    axes[0].set_ylabel("error that it has")
+    axes[0].legend(loc="upper left", fontsize=7, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
 def lag():
     """The lag and the steps that an estimate names, beside the true ones."""
     with jax.enable_x64(True):
@@ -381,7 +408,8 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=100, help="of until")
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--save", type=Path, help="the runs, as JSON")
+    parser.add_argument("--figure", type=Path, default=HERE.parent / "images" / "error_bars.png")
     args = parser.parse_args()
     if args.only != "calibration":
         {"lag": lag, "shift": shift, "until": lambda: until(args.seeds)}[args.only]()
@@ -389,4 +417,5 @@ if __name__ == "__main__":
         rows = calibration(args.runs, args.seed)
         if args.save:
             args.save.write_text(json.dumps([r._asdict() for r in rows]))
+        draw(rows, args.figure)
         report(rows)

@@ -3,13 +3,10 @@
 Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-
-if TYPE_CHECKING:
-    pass
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BAR = "#E69F00"

@@ -30,7 +30,7 @@ from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
 from oscsim.training.evaluation import checked_data, mean_loss_and_error
-from oscsim.training.updates import updates
+from oscsim.training.updates import Moving, Rule, updates
 
 
 class Quantity(NamedTuple):
@@ -297,26 +297,17 @@ class _Training(AbstractStudy):
         key_weights, key_order, key_steps = jax.random.split(key, 3)
         net = self.network(key_weights)
         estimator, optimizer = self._built(settings)
+        rule = Rule(estimator, optimizer, None, None)
         steps = len(self.x) // self.batch_size
         learned, fixed = split_parameters(net)
 
         def epoch(carry, number):
             order = jax.random.permutation(jax.random.fold_in(key_order, number), len(self.x))
             order = order[: steps * self.batch_size].reshape(steps, self.batch_size)
-            net, state, stream, tally = updates(
-                estimator,
-                optimizer,
-                None,
-                eqx.combine(carry[0], fixed),
-                carry[1],
-                carry[2],
-                key_steps,
-                jnp.ones(()),
-                self.x[order],
-                self.y[order],
-                number * steps,
-                steps,
-            )
+            now = Moving(eqx.combine(carry[0], fixed), carry[1], carry[2])
+            count, scale = jnp.asarray(steps, jnp.int32), jnp.ones(())
+            moved, tally = updates(rule, now, self.x[order], self.y[order], number * steps, count, scale, key=key_steps)
+            net, state, stream = moved
             loss, error = mean_loss_and_error(net, self.x_held, self.y_held)
             failed = jnp.where(tally.failed, jnp.nan, 0.0)  # a failed step ends the epoch, and leaves the one before it
             return (parameters(net), state, stream), {

@@ -38,6 +38,7 @@ from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.training.devices import agreed, as_mesh, is_first, replicate, unreplicate, wait_for_all
 from oscsim.training.evaluation import checked_data
 from oscsim.training.session import Learner, Metrics, Session, score_name
+from oscsim.training.updates import Rule
 
 if TYPE_CHECKING:
     import xarray
@@ -157,14 +158,7 @@ def train(
     require_key(key)
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
     probe, keep = as_count("probe", probe, 0), as_count("keep", keep)
-    if patience is not None:
-        as_count("patience", patience)
-        if validation is None:
-            raise ValueError(f"patience={patience} needs validation data to judge by: give validation=(x, y)")
-    if rollback is not None and not 0 < rollback < 1:
-        raise ValueError(f"rollback={rollback}: use a factor between 0 and 1, such as 0.5")
-    if rollback is not None and out is None:
-        raise ValueError(f"rollback={rollback} goes back to a checkpoint, and out=None keeps none: give a folder")
+    _check_stopping(patience, validation, rollback, out)
     require_positive("checkpoint_seconds", checkpoint_seconds)
     if resume and out is None:
         raise ValueError("resume=True needs the folder of the run: give out=...")
@@ -175,7 +169,6 @@ def train(
     held_out = None if validation is None else checked_data(net, "validation", validation)
     if batch_size > len(source):
         raise ValueError(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
-    steps_per_epoch = len(source) // batch_size
     sample = checked_data(net, "data", source.first(max(batch_size, probe)))
     alone = isinstance(estimator, AlwaysOn) and jax.process_count() == 1 and devices is None
     mesh = None if alone else as_mesh(devices, batch_size)
@@ -196,17 +189,84 @@ def train(
     batch = tuple(a[:batch_size] for a in sample)
     learner = replicate(mesh, _start(net, estimator, optimizer, batch, key, identity, folder, resume))
     _write_metrics(folder, learner)
-    session = Session(estimator, optimizer, source, sample, held_out, augment, key, batch_size, probe, mesh)
-    stopped, rollbacks = _reason_to_stop(learner, patience), 0
-    began = time.perf_counter() - learner.seconds
-    saved = time.perf_counter()
-    bar = tqdm(
-        total=epochs * steps_per_epoch,
-        initial=learner.step,
-        unit="step",
-        disable=not (is_first() and (interactive() if progress is None else progress)),
-    )
-    pace = 1
+    rule = Rule(estimator, optimizer, augment, mesh)
+    session = Session(rule, source, sample, held_out, batch_size, probe, key=key)
+
+    def reloaded(scale):
+        return replicate(mesh, replace(_loaded(folder, net, optimizer, identity), rate_scale=scale))
+
+    keeping = _Keeping(folder, checkpoint_seconds, session.steps_per_epoch, rollback, reloaded)
+    shown = is_first() and (interactive() if progress is None else progress)
+    learner, stopped = _trained(session, learner, keeping, epochs, patience, callbacks, shown)
+    network, best = unreplicate(mesh, (learner.network, learner.best))
+    return Trained(network, best, learner.history, stopped)
+
+
+def _check_stopping(patience: int | None, validation: Any, rollback: float | None, out: Any) -> None:
+    """Refuse what ends a run, or turns it back, where there is nothing to judge by or to go back to."""
+    if patience is not None:
+        as_count("patience", patience)
+        if validation is None:
+            raise ValueError(f"patience={patience} needs validation data to judge by: give validation=(x, y)")
+    if rollback is not None and not 0 < rollback < 1:
+        raise ValueError(f"rollback={rollback}: use a factor between 0 and 1, such as 0.5")
+    if rollback is not None and out is None:
+        raise ValueError(f"rollback={rollback} goes back to a checkpoint, and out=None keeps none: give a folder")
+
+
+class _Keeping:
+    """The checkpoints of a run: when they are written, and how a run goes back to them."""
+
+    def __init__(self, folder, seconds, steps_per_epoch, rollback, reloaded):
+        self.folder, self.seconds, self.steps_per_epoch = folder, seconds, steps_per_epoch
+        self.rollback, self.reloaded, self.rollbacks = rollback, reloaded, 0
+        self.saved = time.perf_counter()
+
+    def save(self, learner: Learner) -> None:
+        """Write a checkpoint, where there is a folder."""
+        _save(self.folder, learner, self.steps_per_epoch)
+        self.saved = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is too long ago."""
+        return time.perf_counter() - self.saved > self.seconds
+
+    def back(self, learner: Learner, error: DivergenceError, ended: bool) -> Learner:
+        """The learner of the last good checkpoint, with smaller updates.
+
+        `ended` says whether the divergence was seen at the end of an epoch.
+
+        Raises:
+            DivergenceError: there is none to go back to, or it was gone back to too often.
+        """
+        folder, rollback = self.folder, self.rollback
+        if ended and folder is not None:  # it came about within the epoch: what was saved since is lost
+            folder.rewind(_epoch_start(learner.step, self.steps_per_epoch))
+        if rollback is None or folder is None or self.rollbacks == MOST_ROLLBACKS:
+            where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
+            raise DivergenceError(f"{error}{where}") from error
+        self.rollbacks += 1
+        scale = learner.rate_scale * rollback
+        warnings.warn(f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=4)
+        learner = self.reloaded(scale)
+        _save(folder, learner, self.steps_per_epoch)  # whoever goes on from here does so with this scale
+        _write_metrics(folder, learner)
+        return learner
+
+
+def _trained(
+    session: Session,
+    learner: Learner,
+    keeping: _Keeping,
+    epochs: int,
+    patience: int | None,
+    callbacks: Sequence[Callable[[Metrics, Any], Any]],
+    shown: bool,
+) -> tuple[Learner, str]:
+    """The learner after all epochs, and why the run ended before, if it did."""
+    steps_per_epoch, pace = session.steps_per_epoch, 1
+    stopped, began = _reason_to_stop(learner, patience), time.perf_counter() - learner.seconds
+    bar = tqdm(total=epochs * steps_per_epoch, initial=learner.step, unit="step", disable=not shown)
     try:
         while learner.step < epochs * steps_per_epoch and not stopped:
             chunk_began, ended = time.perf_counter(), False
@@ -216,19 +276,7 @@ def train(
                 # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
                 learner = session.finish_epoch(new, time.perf_counter() - began) if ended else new
             except DivergenceError as error:
-                if ended and folder is not None:  # it came about within the epoch: what was saved since is lost
-                    folder.rewind(_epoch_start(learner.step, steps_per_epoch))
-                if rollback is None or folder is None or rollbacks == MOST_ROLLBACKS:
-                    where = "" if folder is None else f"; the last good checkpoint is {folder.newest_path()}"
-                    raise DivergenceError(f"{error}{where}") from error
-                rollbacks += 1
-                scale = learner.rate_scale * rollback
-                warnings.warn(
-                    f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=2
-                )
-                learner = replicate(mesh, replace(_loaded(folder, net, optimizer, identity), rate_scale=scale))
-                _save(folder, learner, steps_per_epoch)  # whoever goes on from here does so with this scale
-                _write_metrics(folder, learner)
+                learner = keeping.back(learner, error, ended)
                 session.epoch_began, session.epoch_steps = time.perf_counter(), 0
                 bar.reset()
                 bar.update(learner.step)
@@ -236,25 +284,23 @@ def train(
             bar.update(done)
             now = time.perf_counter()
             pace = agreed(max(1, math.ceil(done * 0.5 / (now - chunk_began))))  # a call of half a second
-            if ended or now - saved > checkpoint_seconds:
+            if ended or keeping.due():
                 learner = replace(learner, seconds=now - began)
-                _save(folder, learner, steps_per_epoch)
-                saved = now
+                keeping.save(learner)
             if ended:
                 row = learner.history[-1]
-                _write_metrics(folder, learner)
+                _write_metrics(keeping.folder, learner)
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *_scores(row))})
                 stopped = _reason_to_stop(learner, patience)
                 if agreed(any([callback(row, learner.network) for callback in callbacks])):
                     stopped = stopped or "a callback asked for it"
     except KeyboardInterrupt:
-        _save(folder, replace(learner, seconds=time.perf_counter() - began), steps_per_epoch)
+        keeping.save(replace(learner, seconds=time.perf_counter() - began))
         raise
     finally:
         bar.close()
         session.close()
-    network, best = unreplicate(mesh, (learner.network, learner.best))
-    return Trained(network, best, learner.history, stopped)
+    return learner, stopped
 
 
 MOST_ROLLBACKS = 10

@@ -24,7 +24,7 @@ from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Data, Inputs, as_targets
 from oscsim.training.devices import replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, measured
-from oscsim.training.updates import AUGMENTED, updates
+from oscsim.training.updates import AUGMENTED, Moving, updates
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
@@ -71,8 +71,8 @@ class Learner(eqx.Module):
 class Session:
     """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
 
-    def __init__(self, estimator, optimizer, source, sample, validation, augment, key, batch_size, probe, mesh):
-        self.estimator, self.optimizer, self.augment, self.mesh = estimator, optimizer, augment, mesh
+    def __init__(self, rule, source, sample, validation, batch_size, probe, *, key):
+        self.rule, self.estimator, self.augment, self.mesh = rule, rule.estimator, rule.augment, rule.mesh
         self.source, self.sample, self.validation = source, sample, validation
         self.batch_size, self.probe = batch_size, probe
         self.order_key, self.step_key = jax.random.split(key)
@@ -117,20 +117,15 @@ class Session:
         left = self.steps_per_epoch - learner.step % self.steps_per_epoch
         count = min(self.chunk, left, pace)
         x, y = self.batches(learner.step, count, learner.network)
-        network, optimizer_state, stream, tally = updates(
-            self.estimator,
-            self.optimizer,
-            self.augment,
-            learner.network,
-            learner.optimizer_state,
-            learner.stream,
-            replicate(self.mesh, self.step_key),
-            np.float32(learner.rate_scale),
+        moved, tally = updates(
+            self.rule,
+            Moving(learner.network, learner.optimizer_state, learner.stream),
             shard(self.mesh, x, 1),
             shard(self.mesh, y, 1),
             np.int32(learner.step),
             np.int32(count),
-            self.mesh,
+            np.float32(learner.rate_scale),
+            key=replicate(self.mesh, self.step_key),
         )
         done = int(tally.count)
         self.epoch_steps += done
@@ -143,9 +138,7 @@ class Session:
             bars += bar**2
         learner = replace(
             learner,
-            network=network,
-            optimizer_state=optimizer_state,
-            stream=stream,
+            **moved._asdict(),
             step=learner.step + done,
             totals=(total_loss, total_error, largest, bars),
         )

@@ -1,16 +1,18 @@
 """Updates: from the gradients of an estimator to new parameters, many steps in one compiled call."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from oscsim.core.arrays import all_finite
+from oscsim.core.arrays import Count, all_finite
 from oscsim.networks.base import split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
@@ -33,26 +35,46 @@ AUGMENTED = np.uint32(2**32 - 2)
 """Folded into the key of a step for its augmentation; no cycle, device or point has this number."""
 
 
+class Rule(NamedTuple):
+    """How parameters are updated: the same in every step.
+
+    Attributes:
+        estimator: where gradients come from.
+        optimizer: from optax.
+        augment: of a batch of inputs and a key, or None.
+        mesh: the devices that share a batch, or None.
+    """
+
+    estimator: Any
+    optimizer: optax.GradientTransformation
+    augment: Callable | None
+    mesh: Mesh | None
+
+
+class Moving(NamedTuple):
+    """What updates move.
+
+    Attributes:
+        network: with the parameters as they are.
+        optimizer_state: the arrays of the optimizer's state.
+        stream: what the estimator carries from batch to batch.
+    """
+
+    network: Any
+    optimizer_state: Any
+    stream: Any
+
+
 @eqx.filter_jit
 def updates(
-    estimator: Any,
-    optimizer: Any,
-    augment: Any,
-    network: Any,
-    optimizer_state: Any,
-    stream: Any,
-    key: Any,
-    rate_scale: Any,
-    x: Any,
-    y: Any,
-    first: Any,
-    count: Any,
-    mesh: Mesh | None = None,
-) -> tuple[Any, Any, Any, Tally]:
+    rule: Rule, moving: Moving, x: Array, y: Array, first: Count, count: Count, rate_scale: Any, *, key: Any
+) -> tuple[Moving, Tally]:
     """Up to `count` updates; fewer if one fails, and then the state before it.
 
     The devices of a mesh share each batch: each has its own neurons, and all make the same update.
     """
+    estimator, optimizer, augment, mesh = rule
+    network, optimizer_state, stream = moving
     learned, fixed = split_parameters(network)
     structure = jax.tree.structure(jax.eval_shape(optimizer.init, learned))
     zeros = jnp.zeros(len(x), network.dtype)
@@ -103,7 +125,7 @@ def updates(
         return (carry[-1].count < count) & ~carry[-1].failed
 
     learned, optimizer_state, stream, tally = lax.while_loop(running, one, (learned, optimizer_state, stream, tally))
-    return eqx.combine(learned, fixed), optimizer_state, stream, tally
+    return Moving(eqx.combine(learned, fixed), optimizer_state, stream), tally
 
 
 def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
