@@ -30,9 +30,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import oscsim as osc
+from oscsim.core.arrays import per_sample
 from oscsim.dynamics.averaging import Counts, averaged
 from oscsim.dynamics.error_bars import gradient_and_error
-from oscsim.equilibrium import settle_inputs
+from oscsim.equilibrium import settle_inputs, state_at
 from oscsim.networks.inputs import Inputs
 from oscsim.plot.style import COLOURS, finish
 
@@ -165,10 +166,11 @@ def right(settings, activities, solver):
     net, teaching = settings.net, osc.Rotating(1e-3, settings.period)
     inputs = Inputs(settings.x, settings.y, jax.vmap(net.clamp)(settings.x))
     start = net.force(inputs.clamped, activities, inputs.y, jnp.zeros(()))
-    own = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11), start=start)
-    from_rest = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11))
-    there = jnp.all(own.residual < 1e-9)
-    u = jax.tree.map(lambda a, b: jnp.where(there, a, b), own.potentials, from_rest.potentials)
+    # Newton's method stays at the state; where there is none, settling from there goes on to the next one.
+    own = state_at(net, inputs, start)
+    next_one = settle_inputs(net, inputs, jnp.zeros(()), jnp.asarray(1e-11), start=start)
+    there = own.residual < 1e-9
+    u = jax.tree.map(lambda a, b: jnp.where(per_sample(there, a), a, b), own.potentials, next_one.potentials)
     system = osc.System.of(net, teaching, None, osc.Integration(solver, steps_per_cycle=200))
     counts = Counts(jnp.asarray(10), jnp.asarray(10), jnp.asarray(9))
     found = averaged(system, osc.begin(system, inputs, start=u), inputs, counts, key=None)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from oscsim.core.arrays import describe, is_traced
@@ -74,11 +75,11 @@ def check_turning(teaching: AbstractTeaching, strength: Array) -> None:
 
 
 @eqx.filter_jit
-def _coefficients(teaching: AbstractTeaching, dtype: np.dtype) -> tuple[Array, Array]:
+def _coefficients(teaching: AbstractTeaching, dtype: DTypeLike) -> tuple[Array, Array]:
     return fourier_coefficient(teaching, 0, dtype), fourier_coefficient(teaching, 1, dtype)
 
 
-def turning_coefficient(teaching: AbstractTeaching, dtype: np.dtype) -> complex:
+def turning_coefficient(teaching: AbstractTeaching, dtype: DTypeLike) -> complex:
     """The first Fourier coefficient of a signal, which must not vanish beside its mean.
 
     Raises:

@@ -58,7 +58,7 @@ class AbstractAdaptive(AbstractTeaching):
         """The same signal at these amplitudes."""
 
     @abc.abstractmethod
-    def begin(self, batch: int, dtype: np.dtype) -> "Tuning":
+    def begin(self, batch: int, dtype: DTypeLike) -> "Tuning":
         """Where the amplitudes stand before the first cycle."""
 
     @abc.abstractmethod
@@ -178,7 +178,7 @@ class Adaptive(AbstractAdaptive):
         """The same signal at these amplitudes."""
         return eqx.tree_at(lambda signal: signal.amplitude, self, amplitude)
 
-    def begin(self, batch: int, dtype: np.dtype) -> Tuning:
+    def begin(self, batch: int, dtype: DTypeLike) -> Tuning:
         """Where the amplitudes stand before the first cycle."""
         return Tuning(
             amplitude=jnp.broadcast_to(self.amplitude, (batch,)).astype(dtype),
@@ -338,7 +338,7 @@ class Onset(AbstractTeaching):
         return self.teaching(t, cycle) * jnp.sin(jnp.pi / 2 * progress) ** 2
 
 
-def fourier_coefficient(teaching: AbstractTeaching, n: int, dtype: np.dtype) -> Array:
+def fourier_coefficient(teaching: AbstractTeaching, n: int, dtype: DTypeLike) -> Array:
     r"""$a_n = \frac1T \int_0^T \beta(t)\, e^{-in\omega t} dt$, complex, in the precision of the real `dtype`.
 
     The mean over the middles of 64 equal cells; of a signal with plateaus exactly, plateau by plateau.
