@@ -20,6 +20,14 @@ LOST = 0.1
 """A sample whose image is above this share of its response contributes an error worth naming."""
 
 
+def out_of_regime(
+    image: Float[Array, " batch"], rounding: Float[Array, " batch"], change: Float[Array, " batch"]
+) -> Bool[Array, " batch"]:
+    """Which samples have an image that neither rounding nor a transient explains; without noise."""
+    explained = (3 * rounding > image) | (change > 0.5 * image)
+    return (image > LOST) & ~explained
+
+
 class GradientError(eqx.Module):
     r"""How right a gradient is: the size of each part of its error, relative to the norm of the gradient.
 
@@ -82,9 +90,7 @@ class GradientError(eqx.Module):
     @property
     def outside(self) -> Bool[Array, " batch"]:
         """Samples outside the analytic regime: an image that neither noise, nor rounding, nor a transient explains."""
-        image = self.per_sample
-        explained = (3 * self.rounding > image) | (self.change > 0.5 * image)
-        return (image > LOST) & ~explained & (not self.noisy)
+        return out_of_regime(self.per_sample, self.rounding, self.change) & (not self.noisy)
 
     def by_name(self) -> dict[str, dict[str, float]]:
         """`per_array` as numbers, by the name of the parameter array and of the part."""
