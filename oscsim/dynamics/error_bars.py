@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import complex_of, norm, per_sample, sample_norm
 from oscsim.dynamics.average import Average, turns_one_way
-from oscsim.dynamics.gradient_error import GradientError
+from oscsim.dynamics.gradient_error import GradientError, out_of_regime
 from oscsim.dynamics.readings import Phasors
 from oscsim.dynamics.step_error import step_error
 from oscsim.dynamics.system import System
@@ -36,6 +36,9 @@ from oscsim.signals.noise import AbstractForcing
 
 LAG = 1.0
 r"""The lag is about so many times the squared quadrature: 1 for one real mode, more for several."""
+
+PAST = 2.0
+"""Past the convergence radius the response is off by about so many times the image."""
 
 SCATTER = 2.5
 """What is left of the equations counts where it is larger than so many times what scatter leaves of them."""
@@ -74,7 +77,7 @@ def gradient_and_error(
     gradient = reading.gradient(network, inputs)
     sizes, tiny = norms(gradient), jnp.finfo(network.dtype).tiny
     if isinstance(reading, Phasors):
-        found = _of_phasors(system, inputs, average, reading, lag)
+        found = _of_phasors(system, inputs, average, reading, change, lag)
     else:
         found = _of_points(system, inputs, average, sizes)
     symmetric = network.symmetric
@@ -114,10 +117,17 @@ def _of_points(system: System, inputs: Inputs, average: Average, sizes: Any) -> 
     return Found(_from_contrast(system.network, inputs, average), lag, steps, blank, blank, amplitude)
 
 
-def _of_phasors(system: System, inputs: Inputs, average: Average, reading: Phasors, lag: Gradient | None) -> Found:
+def _of_phasors(
+    system: System,
+    inputs: Inputs,
+    average: Average,
+    reading: Phasors,
+    change: Float[Array, " batch"],
+    lag: Gradient | None,
+) -> Found:
     """What image, quadrature and the known response to steps say."""
     network, dtype = system.network, system.network.dtype
-    contamination, image = _contaminated(system, inputs, average, reading)
+    contamination, image = _contaminated(system, inputs, average, reading, change)
     directions = jax.tree.map(lambda c: jnp.stack([-1j * c, c]), reading.response())
     both = jax.vmap(lambda v: _along_response(network, inputs, reading, v))(directions)
     # what of the gradient the response makes: the readout's own derivative neither lags nor feels the steps
@@ -139,7 +149,7 @@ def _of_phasors(system: System, inputs: Inputs, average: Average, reading: Phaso
 
 
 def _contaminated(
-    system: System, inputs: Inputs, average: Average, reading: Phasors
+    system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
 ) -> tuple[Any, Float[Array, " batch"]]:
     """The contamination for each array of parameters, and the image of each sample, nan where it is the signal's."""
     blank = jnp.full(len(average.count), jnp.nan, system.network.dtype)
@@ -147,11 +157,11 @@ def _contaminated(
     if one_way is False:
         return _from_contrast(system.network, inputs, average), blank
     if one_way:
-        return _from_image(system, inputs, average, reading), reading.image_ratio()
+        return _from_image(system, inputs, average, reading, change), reading.image_ratio()
     seen = turns_one_way(reading)
     parts = lax.cond(
         seen,
-        lambda: _from_image(system, inputs, average, reading),
+        lambda: _from_image(system, inputs, average, reading, change),
         lambda: _from_contrast(system.network, inputs, average),
     )
     return parts, jnp.where(seen, reading.image_ratio(), jnp.nan)
@@ -164,12 +174,16 @@ def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -
     return jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
 
 
-def _from_image(system: System, inputs: Inputs, average: Average, reading: Phasors) -> Any:
+def _from_image(
+    system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
+) -> Any:
     """What the image makes of the response, and the scatter of the mean beside it."""
     network = system.network
     factor = jnp.asarray(mean_factor(system), network.dtype)
     measured = (average.count > 1) & system.plan.demodulator.independent
-    of_response = [image_response(reading)]
+    past = out_of_regime(reading.image_ratio(), rounding_ratio(reading), change) & (not system.noises)
+    factors = jnp.where(past, PAST, 1.0).astype(network.dtype)
+    of_response = [tuple(per_sample(factors, c) * c for c in image_response(reading))]
     of_mean = [mean_error(average, measured, factor)]
     if system.noises:  # strong noise moves both for good, which averaging does not reveal
         shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / system.teaching.period)
