@@ -21,6 +21,7 @@ from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
+from oscsim.core.errors import BadValue
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
@@ -53,7 +54,7 @@ def with_config(args: list[str]) -> list[str]:
         return args
     place = args.index("--config")
     if place == 0 or place + 1 == len(args):
-        raise ValueError("--config needs a command before it and a file behind it: oscsim train --config FILE")
+        raise BadValue("--config needs a command before it and a file behind it: oscsim train --config FILE")
     path, rest = Path(args[place + 1]), args[1:place] + args[place + 2 :]
     options = load_toml("config", path)
     given = {arg.split("=")[0].replace("_", "-") for arg in rest if arg.startswith("--")}
@@ -61,7 +62,7 @@ def with_config(args: list[str]) -> list[str]:
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, dict):
-            raise ValueError(f"config={path}: [{name}] is a table; options stand at the top, such as {name} = ...")
+            raise BadValue(f"config={path}: [{name}] is a table; options stand at the top, such as {name} = ...")
         if name == "data" and args[0] == "train":
             positional = [] if rest and not rest[0].startswith("-") else [str(value)]
         elif isinstance(value, bool) and flag not in given and flag.replace("--", "--no-", 1) not in given:

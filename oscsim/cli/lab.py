@@ -5,6 +5,7 @@ from pathlib import Path
 
 import oscsim as osc
 from oscsim.cli.settings import load_npz
+from oscsim.core.errors import BadValue
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,14 @@ class Lab:
         try:
             serve = osc.lab.serve
         except ModuleNotFoundError as error:
-            raise ValueError(str(error)) from error
+            raise BadValue(str(error)) from error
         if self.checkpoint is None:
             if self.data != "digits":
-                raise ValueError(
-                    f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out"
-                )
+                raise BadValue(f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out")
             serve(self.port, self.address, browser=self.browser, network=self.network)
             return
         if self.network != Lab.network:
-            raise ValueError(f"network={self.network} and checkpoint={self.checkpoint} exclude each other: give one")
+            raise BadValue(f"network={self.network} and checkpoint={self.checkpoint} exclude each other: give one")
         data = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
         held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
         serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)

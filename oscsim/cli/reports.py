@@ -14,9 +14,10 @@ import numpy as np
 
 import oscsim as osc
 from oscsim import plot
+from oscsim.core.errors import BadType, BadValue
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 
-FAILURES = (ValueError, TypeError, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
+FAILURES = (BadValue, BadType, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
 """What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
 
 
@@ -78,7 +79,7 @@ def require_writable(folder: Path) -> None:
     while not found.exists() and found != found.parent:  # the root is its own: a drive may be missing
         found = found.parent
     if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
-        raise ValueError(f"{folder} cannot be written: {found} is not a folder open for writing")
+        raise BadValue(f"{folder} cannot be written: {found} is not a folder open for writing")
 
 
 def png(axes: Any) -> bytes:

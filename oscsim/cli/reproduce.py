@@ -11,6 +11,7 @@ import oscsim as osc
 from oscsim.cli.reports import png, print_table, require_writable
 from oscsim.core import checkpoint
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Reproduce:
         known = {"fig2": (), "fig3": ("data_dir", "seeds"), "table1": tuple(given)}[self.what]
         for name, value in given.items():
             if value is not None and name not in known:
-                raise ValueError(f"{name}={value} has no effect on {self.what}: leave it out")
+                raise BadValue(f"{name}={value} has no effect on {self.what}: leave it out")
             if isinstance(value, int):
                 as_count(name, value)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 
 ACTIVATIONS = {
     cls.__name__.lower(): cls
@@ -65,7 +66,7 @@ class Network:
         name = self.activation or default
         shape = {name: getattr(self, name) for name in ("slope", "centre") if getattr(self, name) is not None}
         if shape and name != "logistic":
-            raise ValueError(f"{next(iter(shape))} belongs to the logistic activation, not to {name}")
+            raise BadValue(f"{next(iter(shape))} belongs to the logistic activation, not to {name}")
         return {"activation": ACTIVATIONS[name](**shape), "cost": COSTS[self.cost](), "scale": self.scale}
 
 
@@ -89,7 +90,7 @@ class Images:
         """The convolutional network, with its initial weights, or its feed-forward twin."""
         name = f"{self.model}_feedforward" if feedforward else self.model
         if not hasattr(osc.models, name):
-            raise ValueError(f"model={self.model} has no feed-forward twin: use vgg4 with backpropagation")
+            raise BadValue(f"model={self.model} has no feed-forward twin: use vgg4 with backpropagation")
         shape = {k: v for k in ("width", "temperature") if (v := getattr(self, k)) is not None}
         return getattr(osc.models, name)(classes, **shape, key=key)
 
@@ -119,25 +120,25 @@ class Processes:
         count, number, address = self.processes, self.process_id, self.coordinator
         if address in (None, "auto"):
             if (count, number) != (None, None):
-                raise ValueError("processes and process_id need a coordinator: give --coordinator HOST:PORT")
+                raise BadValue("processes and process_id need a coordinator: give --coordinator HOST:PORT")
             if address is None:
                 if self.lost_after != Processes.lost_after:
-                    raise ValueError(f"lost_after={self.lost_after} needs a coordinator: give --coordinator HOST:PORT")
+                    raise BadValue(f"lost_after={self.lost_after} needs a coordinator: give --coordinator HOST:PORT")
                 return False
             address = None  # jax finds it
         else:
             host, _, port = address.rpartition(":")
             if not host or not port.isdecimal():
-                raise ValueError(f"coordinator={address}: use HOST:PORT, or auto")
+                raise BadValue(f"coordinator={address}: use HOST:PORT, or auto")
             if count is None or number is None:
-                raise ValueError("a coordinator needs both --processes N and --process-id K")
+                raise BadValue("a coordinator needs both --processes N and --process-id K")
             if not 0 <= number < as_count("processes", count):
-                raise ValueError(f"process_id={number}: use 0 to {count - 1}")
+                raise BadValue(f"process_id={number}: use 0 to {count - 1}")
         as_count("lost_after", self.lost_after)
         try:
             jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=self.lost_after)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"coordinator={self.coordinator}: {error}") from error
+            raise BadValue(f"coordinator={self.coordinator}: {error}") from error
         return True
 
 
@@ -162,7 +163,7 @@ class Signal:
         if self.teaching == "staircase":
             return osc.Staircase(self.fixed_amplitude, self.period, 10 if self.points is None else self.points)
         if self.points is not None:
-            raise ValueError(f"points={self.points} belongs to the staircase, not to the {self.teaching} signal")
+            raise BadValue(f"points={self.points} belongs to the staircase, not to the {self.teaching} signal")
         if self.teaching == "adaptive":
             return osc.Adaptive(self.period, **({} if self.amplitude is None else {"amplitude": self.amplitude}))
         return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.fixed_amplitude, self.period)
@@ -213,12 +214,12 @@ class Noise:
         for name, value in given.items():
             if name not in own:
                 owners = " and ".join(f"--noise {kind}" for kind, options in NOISES.items() if name in options)
-                raise ValueError(f"{name}={value} belongs to {owners}, not to {self.noise or 'a run without noise'}")
+                raise BadValue(f"{name}={value} belongs to {owners}, not to {self.noise or 'a run without noise'}")
         if self.noise is None:
             return None
         missing = [name for name in own if name not in given and name != "shared_over_batch"]
         if missing:
-            raise ValueError(f"noise={self.noise} needs {' and '.join(missing)}: give --{missing[0].replace('_', '-')}")
+            raise BadValue(f"noise={self.noise} needs {' and '.join(missing)}: give --{missing[0].replace('_', '-')}")
         kind = {
             "white": osc.WhiteNoise,
             "ornsteinuhlenbeck": osc.OrnsteinUhlenbeck,
@@ -252,30 +253,30 @@ def load_toml(name: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"{name}={path}: no such file") from error
+        raise BadValue(f"{name}={path}: no such file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name}={path} is no TOML file: {error}") from error
+        raise BadValue(f"{name}={path} is no TOML file: {error}") from error
 
 
 def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     """Arrays of samples from a file, by default x and y, or an error that says what is wrong with it."""
     names = names or ("x", "y")
     if not path.is_file():
-        raise ValueError(f"data={path}: no such file; use digits, or an .npz file with {_listed(names)}")
+        raise BadValue(f"data={path}: no such file; use digits, or an .npz file with {_listed(names)}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"data={path}: not an .npz file; write one with numpy.savez(path, x=x, y=y)")
+        raise BadValue(f"data={path}: not an .npz file; write one with numpy.savez(path, x=x, y=y)")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = set(names) - set(file.files)
             if missing:
-                raise ValueError(f"no {_listed(sorted(missing))} in it")
+                raise BadValue(f"no {_listed(sorted(missing))} in it")
             arrays = tuple(file[name] for name in names)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"data={path}: {error}; use an .npz file with numeric {_listed(names)}") from error
+        raise BadValue(f"data={path}: {error}; use an .npz file with numeric {_listed(names)}") from error
     x, *rest = arrays
     if x.ndim < 2 or any(y.ndim < 1 or len(x) != len(y) for y in rest):
         shapes = ", ".join(f"{name} has shape {a.shape}" for name, a in zip(names, arrays, strict=True))
-        raise ValueError(f"data={path}: {shapes}; use x of shape (n, inputs) and y of shape (n,)")
+        raise BadValue(f"data={path}: {shapes}; use x of shape (n, inputs) and y of shape (n,)")
     return arrays
 
 

@@ -14,6 +14,7 @@ from oscsim import plot
 from oscsim.cli.reports import png, print_cycles, require_writable
 from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
 from oscsim.core import checkpoint
+from oscsim.core.errors import BadValue
 from oscsim.plot.runs import LOCKED
 
 
@@ -65,10 +66,10 @@ class Simulate:
         targets = run_file, picture = self.out / "run.osc", self.out / "run.png"
         existing = [str(path) for path in targets if path.exists()]
         if existing and not self.overwrite:
-            raise ValueError(f"out={self.out}: {existing[0]} exists; choose another folder, or pass --overwrite")
+            raise BadValue(f"out={self.out}: {existing[0]} exists; choose another folder, or pass --overwrite")
         require_writable(self.out)
         if self.discard is not None and not 0 <= self.discard < self.cycles:
-            raise ValueError(f"discard={self.discard} leaves nothing of cycles={self.cycles}: discard fewer")
+            raise BadValue(f"discard={self.discard} leaves nothing of cycles={self.cycles}: discard fewer")
         with jax.enable_x64(self.precision == "float64"):
             x, y = self._samples()
             net = self.network.build(self.sizes, jax.random.key(self.seed))
@@ -104,8 +105,8 @@ class Simulate:
     def _samples(self) -> tuple[np.ndarray, np.ndarray]:
         """The first samples of the data."""
         if self.batch < 1:
-            raise ValueError(f"batch={self.batch}: use a positive integer")
+            raise BadValue(f"batch={self.batch}: use a positive integer")
         x, y = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
         if self.batch > len(x):
-            raise ValueError(f"batch={self.batch}: {self.data} holds {len(x)} samples")
+            raise BadValue(f"batch={self.batch}: {self.data} holds {len(x)} samples")
         return x[: self.batch], y[: self.batch]

@@ -19,6 +19,7 @@ from oscsim import plot
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
 from oscsim.core import checkpoint
+from oscsim.core.errors import BadValue
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Sweep:
         file = _File.read(self.study)
         require_writable(self.store.parent)
         if self.result is not None and self.figure is None:
-            raise ValueError(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
+            raise BadValue(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
         with jax.enable_x64(file.precision == "float64"):
             data = osc.sweep(
                 file.build(),
@@ -113,12 +114,12 @@ class _File:
         """
         content = load_toml("study", path)
         if not isinstance(content.get("axes"), dict):
-            raise ValueError(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
+            raise BadValue(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
         network = _checked(path, Network, content.pop("network", {}), "network.")
         file = _File(**_checked(path, _File, content), network=Network(**network))
         for name, matters in MATTERS.items():
             if name in content and not matters(file):
-                raise ValueError(
+                raise BadValue(
                     f"study={path}: {name} does nothing in a {file.study} study of {file.estimator} over "
                     f"{', '.join(file.axes)}: leave it out"
                 )
@@ -133,7 +134,7 @@ class _File:
         x, y = self._samples("train")
         held_out = self._samples("test") if self.study == "training" else (x, y)
         if x.ndim != 2:
-            raise ValueError(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
+            raise BadValue(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
         sizes = (x.shape[1], *self.hidden, classes_of(y, held_out[1]))
 
         def network(key):
@@ -141,7 +142,7 @@ class _File:
 
         if self.study == "gradient_quality":
             if self.batch > len(x):
-                raise ValueError(f"batch={self.batch}: {self.data} holds {len(x)} samples, use fewer")
+                raise BadValue(f"batch={self.batch}: {self.data} holds {len(x)} samples, use fewer")
             x, y = x[: self.batch], y[: self.batch]
             net = network(jax.random.key(self.seed))
             estimator = None if self.estimator == "lock-in" else self._estimator()
@@ -217,10 +218,10 @@ def _checked(path: Path, cls: Any, content: dict[str, Any], prefix: str = "") ->
     found = {}
     for name, value in content.items():
         if name not in known:
-            raise ValueError(f"study={path}: unknown key {prefix}{name}; it takes {', '.join(sorted(known))}")
+            raise BadValue(f"study={path}: unknown key {prefix}{name}; it takes {', '.join(sorted(known))}")
         value = tuple(value) if isinstance(value, list) else float(value) if _wants_float(known[name], value) else value
         if not _is(value, known[name]):
-            raise ValueError(f"study={path}: {prefix}{name}={value!r} is not {_said(known[name])}")
+            raise BadValue(f"study={path}: {prefix}{name}={value!r} is not {_said(known[name])}")
         found[name] = value
     return found
 
@@ -257,13 +258,13 @@ def _values(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if set(value) - set(RANGE) or not {"from", "to", "count"} <= set(value):
-        raise ValueError(f"axes.{name}={value}: a range has from, to, count, and scale if it is log")
+        raise BadValue(f"axes.{name}={value}: a range has from, to, count, and scale if it is log")
     scale = value.get("scale", "linear")
     if scale not in ("linear", "log"):
-        raise ValueError(f"axes.{name}.scale={scale!r}: use linear or log")
+        raise BadValue(f"axes.{name}.scale={scale!r}: use linear or log")
     if scale == "log" and not (value["from"] > 0 and value["to"] > 0):
-        raise ValueError(f"axes.{name} from {value['from']} to {value['to']} on a log scale: use positive numbers")
+        raise BadValue(f"axes.{name} from {value['from']} to {value['to']} on a log scale: use positive numbers")
     if not isinstance(value["count"], int) or value["count"] < 1:
-        raise ValueError(f"axes.{name}.count={value['count']}: use a positive integer")
+        raise BadValue(f"axes.{name}.count={value['count']}: use a positive integer")
     spaced = np.geomspace if scale == "log" else np.linspace
     return [float(f"{v:.12g}") for v in spaced(value["from"], value["to"], value["count"])]

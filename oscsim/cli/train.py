@@ -21,6 +21,7 @@ from oscsim.cli.reports import FAILURES, one_line, require_writable
 from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
 from oscsim.core import checkpoint
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 from oscsim.training.devices import is_first
 
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
@@ -159,26 +160,26 @@ class Train:
         if self.resume is not None:
             return self._saved_settings()._train(self.resume)
         if self.out is None:
-            raise ValueError("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
+            raise BadValue("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
         require_writable(self.out)
         if checkpoint.paths(self.out):
-            raise ValueError(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
+            raise BadValue(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
         dataclasses.replace(self, epochs=10 if self.epochs is None else self.epochs)._train(self.out)
 
     def _saved_settings(self) -> "Train":
         """The settings of the run that is resumed; of those on the command line only `epochs` counts."""
         refused = [name for name in _changed(self) if name not in ("resume", "epochs")]
         if refused:
-            raise ValueError(_fixed(refused[0]))
+            raise BadValue(_fixed(refused[0]))
         path = Path(self.resume or "") / "settings.json"
         try:
             saved = _from_json(Train, json.loads(path.read_text("utf-8"))["settings"])
         except FileNotFoundError as error:
-            raise ValueError(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
+            raise BadValue(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} was not written by oscsim train, or is damaged ({error})") from error
+            raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
         if self.epochs not in (None, saved.epochs) and saved.schedule != "constant":
-            raise ValueError(
+            raise BadValue(
                 f"epochs={self.epochs} cannot change where schedule={saved.schedule} ends with the last of "
                 f"{saved.epochs}: start anew with --out"
             )
@@ -233,12 +234,12 @@ class Train:
         if self.data.endswith(".npz"):
             for name in ("standardise", "data_dir"):
                 if getattr(self, name):
-                    raise ValueError(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
+                    raise BadValue(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
             x, y = load_npz(Path(self.data))
             held_out: Any = load_npz(Path(self.data), "x_test", "y_test")
         elif self.data == "imagenet32":
             if self.samples is not None:
-                raise ValueError(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
+                raise BadValue(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
             source = osc.datasets.stream("imagenet32", "train", self.data_dir, standardise=self.standardise)
             test = osc.datasets.stream(
                 "imagenet32", "test", self.data_dir, standardise=source if self.standardise else False
@@ -250,7 +251,7 @@ class Train:
                 for split in ("train", "test")
             )
         if self.samples is not None and not 1 <= self.samples <= len(x):
-            raise ValueError(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
+            raise BadValue(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
         return (x[: self.samples], y[: self.samples]), held_out
 
     def _network(self, shape: tuple[int, ...], classes: int, key: Any) -> Any:
@@ -259,11 +260,11 @@ class Train:
         kind, options = ("convolutional", self.images) if layered else ("layered", self.network)
         refused = {name: value for name, value in _changed(self).items() if name == "hidden" and not layered}
         for name, value in (refused | _changed(options)).items():
-            raise ValueError(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
+            raise BadValue(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
         if not layered:
             return self.images.build(classes, key, feedforward)
         if len(shape) != 1:
-            raise ValueError(
+            raise BadValue(
                 f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
             )
         build = self.network.build_feedforward if feedforward else self.network.build
@@ -274,7 +275,7 @@ class Train:
         for options, owners in OPTIONS_OF.items():
             for name in _changed(self) if self.estimator not in owners else ():
                 if name in options:
-                    raise ValueError(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
+                    raise BadValue(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
         amplitude, noise = self.signal.fixed_amplitude, self.noise.build()
         if self.estimator == "lock-in":
             lock_in = osc.LockIn(
@@ -289,7 +290,7 @@ class Train:
         if self.estimator == "phases":
             points = 10 if self.signal.points is None else self.signal.points
             if self.steps is not None and self.tolerance != Train().tolerance:
-                raise ValueError(f"tolerance={self.tolerance:g} and steps={self.steps} exclude each other: give one")
+                raise BadValue(f"tolerance={self.tolerance:g} and steps={self.steps} exclude each other: give one")
             tolerance = self.tolerance if self.steps is None else None
             return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps, noise=noise)
         if self.estimator == "classic":
@@ -308,14 +309,14 @@ class Train:
             )
 
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay={self.weight_decay:g}: use 0 or a small positive number, such as 0.001")
+            raise BadValue(f"weight_decay={self.weight_decay:g}: use 0 or a small positive number, such as 0.001")
         if self.optimizer == "adam" and self.momentum:
-            raise ValueError(f"momentum={self.momentum:g} belongs to sgd: leave it out, or use --optimizer sgd")
+            raise BadValue(f"momentum={self.momentum:g} belongs to sgd: leave it out, or use --optimizer sgd")
         bad = [rate for rate in self.learning_rate if not (math.isfinite(rate) and rate > 0)]
         if bad or not self.learning_rate:
-            raise ValueError(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
+            raise BadValue(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
         if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
-            raise ValueError(f"clip={self.clip:g}: use a positive norm, such as 1, or leave it out")
+            raise BadValue(f"clip={self.clip:g}: use a positive norm, such as 1, or leave it out")
         descent = (
             make(self.learning_rate[0])
             if len(self.learning_rate) == 1
@@ -334,7 +335,7 @@ def require_bare_resume(args: list[str]) -> None:
     kept = {"resume", "epochs", "help", *(f.name for f in dataclasses.fields(Processes))}
     for name in names if "resume" in names else ():
         if name not in kept:
-            raise ValueError(_fixed(name))
+            raise BadValue(_fixed(name))
 
 
 def _fixed(name: str) -> str:
@@ -432,9 +433,9 @@ def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise ValueError(f"data={path}: no such file; use an .npy or .npz file with inputs") from error
+        raise BadValue(f"data={path}: no such file; use an .npy or .npz file with inputs") from error
     except (ValueError, EOFError) as error:
-        raise ValueError(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
+        raise BadValue(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
 
 
 def _to_json(value: Any) -> Any:

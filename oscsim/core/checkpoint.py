@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oscsim.core.errors import BadValue
+
 FORMAT = "oscsim 1"
 
 
@@ -157,7 +159,7 @@ class Folder:
             if refused:
                 warnings.warn(f"{'; '.join(refused)}; going on from {path} instead", stacklevel=2)
             return value
-        raise ValueError(f"{self.path} holds no checkpoint that can be read" + "".join(f"; {r}" for r in refused))
+        raise BadValue(f"{self.path} holds no checkpoint that can be read" + "".join(f"; {r}" for r in refused))
 
 
 def load(path: str | Path, expect: type | None = None) -> Any:
@@ -177,17 +179,15 @@ def load(path: str | Path, expect: type | None = None) -> Any:
             header = json.loads(str(file["structure"]))
             arrays = {name: file[name] for name in file.files if name != "structure"}
     except (zipfile.BadZipFile, zlib.error, TypeError, ValueError, KeyError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
+        raise BadValue(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it"
-        )
+        raise BadValue(f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it")
     try:
         value = _decode(header["tree"], arrays, path)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: its structure does not fit its arrays ({error})") from error
+        raise BadValue(f"{path} is damaged: its structure does not fit its arrays ({error})") from error
     if expect is not None and not isinstance(value, expect):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a {expect.__name__}")
+        raise BadValue(f"{path} holds a {type(value).__name__}, not a {expect.__name__}")
     return value
 
 
@@ -217,7 +217,7 @@ def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
         return {"module": _import_path(type(value), place), "fields": fields}
     if callable(value):
         return {"import": _import_path(value, place)}
-    raise ValueError(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
+    raise BadValue(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
 
 
 def _import_path(value: Any, place: str) -> str:
@@ -228,7 +228,7 @@ def _import_path(value: Any, place: str) -> str:
     except (ImportError, AttributeError):
         found = None
     if found is not value or path.startswith("__main__:"):
-        raise ValueError(
+        raise BadValue(
             f"{place} is {path.replace(':', '.')}, which cannot be imported again: define it at the top of a module"
         )
     return path
@@ -258,7 +258,7 @@ def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         if "dtype" in tree:
             array = array.view(tree["dtype"])
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise ValueError(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
+            raise BadValue(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
         return jnp.asarray(array)
     if "key" in tree:
         return jax.random.wrap_key_data(jnp.asarray(arrays[str(tree["key"])]), impl=tree["impl"])
@@ -266,10 +266,10 @@ def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     if "import" in tree:
         return found
     if not (isinstance(found, type) and issubclass(found, eqx.Module)):
-        raise ValueError(f"{path} names {tree['module']} as a module, which it is not")
+        raise BadValue(f"{path} names {tree['module']} as a module, which it is not")
     fields = {field.name for field in dataclasses.fields(found)}
     if fields != set(tree["fields"]):
-        raise ValueError(
+        raise BadValue(
             f"{path} holds a {found.__name__} with fields {sorted(tree['fields'])}, this one has {sorted(fields)}: "
             "read it with the version that wrote it"
         )
@@ -283,4 +283,4 @@ def _imported_from(name: str, path: Path) -> Any:
     try:
         return _imported(name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{path} needs {name.replace(':', '.')}, which cannot be imported: {error}") from error
+        raise BadValue(f"{path} needs {name.replace(':', '.')}, which cannot be imported: {error}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.errors import BadType, BadValue
 
 
 def as_real(name: str, value: Any) -> Array:
@@ -18,22 +19,22 @@ def as_real(name: str, value: Any) -> Array:
         return jnp.asarray(value, value.dtype)  # no weak type: it would compile again
     try:
         if isinstance(value, str) or np.iscomplexobj(value):
-            raise TypeError("not real")
+            raise BadType("not real")
         if is_traced(value):
             return jnp.asarray(value, dtype=float)
         with jax.ensure_compile_time_eval():  # inside a compiled function too: a plain number can be looked at there
             return jnp.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}={value!r}: use real numbers") from error
+        raise BadType(f"{name}={value!r}: use real numbers") from error
 
 
 def as_scalar(value: Any, name: str = "value") -> Array:
     """One finite real number as an array, or an error that names it."""
     value = as_real(name, value)
     if value.ndim:
-        raise ValueError(f"{name} has shape {value.shape}: use one number, and jax.vmap over several")
+        raise BadValue(f"{name} has shape {value.shape}: use one number, and jax.vmap over several")
     if not is_traced(value) and not np.isfinite(value):
-        raise ValueError(f"{name}={float(value):g}: use a finite number")
+        raise BadValue(f"{name}={float(value):g}: use a finite number")
     return value
 
 
@@ -58,7 +59,7 @@ def not_negative(name: str) -> Callable[[Any], Array]:
     def converted(value: Any) -> Array:
         value = as_scalar(value, name)
         if not is_traced(value) and not np.asarray(value) >= 0:
-            raise ValueError(f"{name}={float(value):g}: use a finite number that is not negative")
+            raise BadValue(f"{name}={float(value):g}: use a finite number that is not negative")
         return value
 
     return converted
@@ -68,7 +69,7 @@ def require_positive(name: str, value: Any) -> None:
     """Refuse what is not one positive, finite number (a traced one cannot be looked at)."""
     value = as_real(name, value)
     if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
-        raise ValueError(f"{name}={float(value):g}: use a positive, finite number")
+        raise BadValue(f"{name}={float(value):g}: use a positive, finite number")
     as_scalar(value, name)
 
 
@@ -79,7 +80,7 @@ def as_count(name: str, value: Any, least: int = 1, remedy: str | None = None) -
         remedy = remedy or {0: "use 0 or a positive integer", 1: "use a positive integer"}.get(
             least, f"use an integer of {least} or more"
         )
-        kind = ValueError if isinstance(value, (bool, int, float, np.number)) else TypeError
+        kind = BadValue if isinstance(value, (bool, int, float, np.number)) else BadType
         raise kind(f"{name}={value!r}: {remedy}")
     return int(value)
 
@@ -87,4 +88,4 @@ def as_count(name: str, value: Any, least: int = 1, remedy: str | None = None) -
 def require_key(key: Any) -> None:
     """Refuse what is not a random key of jax, such as a bare seed."""
     if not isinstance(key, jax.Array):
-        raise TypeError(f"key={key!r}: use jax.random.key(0), with a seed of your choice")
+        raise BadType(f"key={key!r}: use jax.random.key(0), with a seed of your choice")

@@ -1,6 +1,14 @@
 """Errors with names: each says what went wrong, with which value, and what to change."""
 
 
+class BadValue(ValueError):
+    """An argument has a value that cannot be right. The message names it, its value and the remedy."""
+
+
+class BadType(TypeError):
+    """An argument is of the wrong kind. The message names it, its value and the remedy."""
+
+
 class DivergenceError(RuntimeError):
     """The neurons ran off to infinity or into a pole of their activation.
 
@@ -16,7 +24,7 @@ class NotSettledError(RuntimeError):
     """
 
 
-class NotHolomorphicError(TypeError):
+class NotHolomorphicError(BadType):
     """A complex signal was to pass through a function that has no complex derivative."""
 
 

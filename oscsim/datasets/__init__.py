@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets.augmentation import augment
 from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
@@ -96,7 +97,7 @@ def stream(
     """
     _require_name(name)
     if name != "imagenet32":
-        raise ValueError(f"name={name!r}: only 'imagenet32' is streamed, this one fits in memory; use load({name!r})")
+        raise BadValue(f"name={name!r}: only 'imagenet32' is streamed, this one fits in memory; use load({name!r})")
     paths = imagenet32_files(data_dir, split)
     if standardise is True and split == "test":
         standardise = FileSource(imagenet32_files(data_dir, "train"), read_pixels)
@@ -105,13 +106,13 @@ def stream(
 
 def _require_name(name: str) -> None:
     if name not in NAMES:
-        raise ValueError(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
+        raise BadValue(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
 
 
 def _read(name: str, split: Split, data_dir: Folder) -> Data:
     if name == "digits":
         if data_dir is not None:
-            raise ValueError(f"data_dir={str(data_dir)!r}: 'digits' is embedded and read from no folder; leave it out")
+            raise BadValue(f"data_dir={str(data_dir)!r}: 'digits' is embedded and read from no folder; leave it out")
         return _read_digits(split)
     if name == "imagenet32":
         return load_imagenet32(data_dir, split)
@@ -135,5 +136,5 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     squares = sum(np.square(part - mean).sum(axes, keepdims=True) for part in parts)
     deviation = np.sqrt(squares / (x.size / mean.size))
     if not np.all(deviation > 0):
-        raise ValueError("standardise=True: all pixels of a channel are the same; use standardise=False")
+        raise BadValue("standardise=True: all pixels of a channel are the same; use standardise=False")
     return mean.astype(np.float32), deviation.astype(np.float32)

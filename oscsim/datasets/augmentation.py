@@ -7,6 +7,7 @@ from jax import lax
 from jaxtyping import Array, Key
 
 from oscsim.core.checks import as_count, require_key
+from oscsim.core.errors import BadValue
 from oscsim.networks.inputs import Data
 
 
@@ -31,7 +32,7 @@ def augment(x: Data, key: Key[Array, ""], *, padding: int = 4, flip: bool = True
     """
     shape = np.shape(x)
     if len(shape) != 4 or shape[-1] not in (1, 3):
-        raise ValueError(
+        raise BadValue(
             f"x has shape {shape}: use a batch of images, (n, height, width, channels), with 1 or 3 channels"
         )
     padding = as_count("padding", padding, 0)

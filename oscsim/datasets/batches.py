@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets.files import Data
 
 
@@ -42,20 +43,20 @@ def read_batch(file: Any, where: str, label_key: str, classes: int, first: int =
         content = {_text(key): value for key, value in _Unpickler(file, encoding="bytes").load().items()}
         pixels, labels = _as_array(content["data"]), _as_array(content[label_key])
     except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(
+        raise BadValue(
             f"{where} is truncated, damaged or not a batch of images as published ({type(error).__name__}: {error}): "
             "get it again"
         ) from error
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not len(pixels) or pixels.shape[1] != 3072:
-        raise ValueError(f"{where}: 'data' is {pixels.dtype} of {pixels.shape}, not uint8 of (n, 3072); get it again")
+        raise BadValue(f"{where}: 'data' is {pixels.dtype} of {pixels.shape}, not uint8 of (n, 3072); get it again")
     if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
-        raise ValueError(
+        raise BadValue(
             f"{where}: {label_key!r} is {labels.dtype} of {labels.shape}, not one integer for each of {len(pixels)} "
             "images; get it again"
         )
     low, high = labels.min(), labels.max()
     if low < first or high >= first + classes:
-        raise ValueError(
+        raise BadValue(
             f"{where}: {label_key!r} has {low} to {high}, not {first} to {first + classes - 1}; get it again"
         )
     return Batch(pixels, labels.astype(np.int32) - np.int32(first))

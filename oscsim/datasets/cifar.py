@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import read_batch, to_images
 from oscsim.datasets.files import Data, Folder, Split, get_again, locate
 
@@ -45,10 +46,10 @@ def read_cifar(name: str, split: Split, data_dir: Folder) -> Data:
             for batch, file in _open_batches(path, wanted)
         }
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is truncated, or no archive as published ({error}): {get_again(name)}") from error
+        raise BadValue(f"{path} is truncated, or no archive as published ({error}): {get_again(name)}") from error
     missing = [batch for batch in wanted if batch not in found]
     if missing:
-        kind = FileNotFoundError if path.is_dir() else ValueError
+        kind = FileNotFoundError if path.is_dir() else BadValue
         raise kind(f"{path} is incomplete, it lacks {', '.join(missing)}: {get_again(name)}")
     return to_images([found[batch] for batch in wanted])
 

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from oscsim.core.errors import BadValue
+
 Split = Literal["train", "test"]
 Folder = str | os.PathLike[str] | None
 Data = tuple[Float32[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]
@@ -50,7 +52,7 @@ PUBLISHED = {
 def require_split(split: str) -> None:
     """Refuse an unknown split."""
     if split not in ("train", "test"):
-        raise ValueError(f"split={split!r}: use 'train' or 'test'")
+        raise BadValue(f"split={split!r}: use 'train' or 'test'")
 
 
 def get_again(name: str) -> str:
@@ -99,7 +101,7 @@ def _download(name: str, file: str) -> Path:
     try:
         return Path(pooch.retrieve(url, f"md5:{published.md5[file]}", fname=file, path=folder, progressbar=True))
     except (OSError, ValueError) as error:
-        kind = OSError if isinstance(error, OSError) else ValueError
+        kind = OSError if isinstance(error, OSError) else BadValue
         raise kind(
             f"{url} could not be downloaded to {folder} ({error}). Nothing of it was kept: try again, or get the file "
             "by other means and name its folder as data_dir"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets.files import Data, Folder, Split, get_again, locate
 
 MNIST_MD5 = {  # of the unpacked files
@@ -24,9 +25,9 @@ def read_mnist(name: str, split: Split, data_dir: Folder) -> Data:
     images, image_path = _read_file(name, data_dir, f"{stem}-images-idx3-ubyte", rank=3)
     labels, label_path = _read_file(name, data_dir, f"{stem}-labels-idx1-ubyte", rank=1)
     if not len(images) or images.shape[1:] != (28, 28):
-        raise ValueError(f"{image_path} holds {images.shape}, not images of 28 x 28 pixels: {get_again(name)}")
+        raise BadValue(f"{image_path} holds {images.shape}, not images of 28 x 28 pixels: {get_again(name)}")
     if len(images) != len(labels) or labels.max() > 9:
-        raise ValueError(
+        raise BadValue(
             f"{label_path} holds {len(labels)} labels up to {labels.max(initial=0)}, not one of 0 to 9 for each of the "
             f"{len(images)} images: {get_again(name)}"
         )
@@ -37,14 +38,12 @@ def _read_file(name: str, data_dir: Folder, file: str, rank: int) -> tuple[np.nd
     path = locate(name, data_dir, f"{file}.gz", file)
     array, md5 = read_idx(path, rank, get_again(name))
     if name == "mnist" and md5 != MNIST_MD5[file]:
-        raise ValueError(
+        raise BadValue(
             f"{path} is not MNIST's: the MD5 of its unpacked content is {md5}, expected {MNIST_MD5[file]}; "
             f"{get_again(name)}"
         )
     if name != "mnist" and md5 in MNIST_MD5.values():
-        raise ValueError(
-            f"{path} is MNIST's, whose files have the same names: put those of {name} in a subfolder {name}"
-        )
+        raise BadValue(f"{path} is MNIST's, whose files have the same names: put those of {name} in a subfolder {name}")
     return array, path
 
 
@@ -55,16 +54,16 @@ def read_idx(path: Path, rank: int, remedy: str) -> tuple[np.ndarray, str]:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}): {remedy}") from error
+        raise BadValue(f"{path} is truncated or damaged ({error}): {remedy}") from error
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     if content[:4] != magic:
-        raise ValueError(
+        raise BadValue(
             f"{path} is not an IDX file of bytes with rank {rank}: it begins with {content[:4]!r}, not {magic!r}; "
             f"{remedy}"
         )
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4))
     if len(content) != header + math.prod(shape):
-        raise ValueError(
+        raise BadValue(
             f"{path} is truncated or damaged: it has {len(content)} bytes, and an array of {shape} takes "
             f"{header + math.prod(shape)}; {remedy}"
         )

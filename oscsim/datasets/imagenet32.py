@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, read_batch, to_images
 from oscsim.datasets.files import Data, Folder, Split, find, named_folder, require_split
 
@@ -21,7 +22,7 @@ def imagenet32_files(data_dir: Folder = None, split: Split = "train") -> list[Pa
     require_split(split)
     named = named_folder(data_dir)
     if named is None:
-        raise ValueError(
+        raise BadValue(
             f"data_dir={data_dir}: imagenet32 is not downloaded; get it from https://image-net.org/download-images and "
             "name its folder"
         )

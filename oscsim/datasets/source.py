@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int, Key, UInt8
 
 from oscsim.core.checks import as_count, require_key
+from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
 Samples = tuple[np.ndarray, np.ndarray]
@@ -72,7 +73,7 @@ class ArraySource(AbstractSource):
     def __init__(self, x: Any, y: Any):
         self.x, self.y = np.asarray(x), np.asarray(y)
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
-            raise ValueError(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
+            raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
 
     def __len__(self) -> int:
@@ -126,7 +127,7 @@ class FileSource(AbstractSource):
         standardise: "bool | FileSource" = False,
     ):
         if not len(paths):
-            raise ValueError(f"paths={paths!r}: give one file or more")
+            raise BadValue(f"paths={paths!r}: give one file or more")
         self._read = read
         self._files = [_survey(path, read(path)) for path in map(Path, paths)]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
@@ -134,7 +135,7 @@ class FileSource(AbstractSource):
         self._shift, self._scale = np.zeros(3, np.float32), np.ones(3, np.float32)
         if by is not None:
             if not np.all(by.deviation > 0):
-                raise ValueError("standardise: all pixels of a channel are the same; use standardise=False")
+                raise BadValue("standardise: all pixels of a channel are the same; use standardise=False")
             self._shift, self._scale = by.mean.astype(np.float32), by.deviation.astype(np.float32)
         # The files by which it standardises count too; not the statistics, whose last bits depend on the machine.
         self.digest = digest_of(*(np.array([file.digest for file in s._files]) for s in (self, by) if s is not None))
@@ -183,7 +184,7 @@ class FileSource(AbstractSource):
     def _read_again(self, file: "_File") -> Batch:
         content = self._read(file.path)
         if digest_of(*content) != file.digest:
-            raise ValueError(
+            raise BadValue(
                 f"{file.path} has changed: its {len(content.labels)} samples are not the {file.count} that it held "
                 "when this source was made; put it back, or make a new source"
             )
@@ -237,7 +238,7 @@ def _require_span(samples: int, key: Any, epoch: Any, batch_size: Any, start: An
     batch_size, start = as_count("batch_size", batch_size), as_count("start", start, 0)
     count = samples // batch_size
     if start > count:
-        raise ValueError(f"start={start}: an epoch has {count} batches of {batch_size}; use 0 to {count}")
+        raise BadValue(f"start={start}: an epoch has {count} batches of {batch_size}; use 0 to {count}")
     return start * batch_size, count * batch_size
 
 

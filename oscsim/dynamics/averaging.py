@@ -7,6 +7,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from oscsim.core.arrays import Count
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.average import Average, accumulated, response_change
 from oscsim.dynamics.cycle import Cycle, Watch, advance
 from oscsim.dynamics.error_bars import gradient_and_error
@@ -49,7 +50,7 @@ class Averaged(eqx.Module):
     def averages(self) -> Average:
         """The average, where there is one."""
         if self.average is None:
-            raise ValueError("average=None: nothing was averaged in these cycles")
+            raise BadValue("average=None: nothing was averaged in these cycles")
         return self.average
 
     def age(self) -> Int[Array, "..."]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, Key
 
 from oscsim.core.arrays import describe, sample_norm
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
@@ -127,7 +128,7 @@ def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, 
     if tuning is None or not isinstance(teaching, AbstractAdaptive):
         return tuning
     if not isinstance(reading, Phasors) or not reading.has_image:
-        raise ValueError(
+        raise BadValue(
             f"{describe(teaching)} tunes itself by harmonic -1, which was not read: use a demodulator with harmonics="
             "(-1, 0, 1)"
         )

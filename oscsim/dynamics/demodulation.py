@@ -16,6 +16,7 @@ from jaxtyping import Array, Inexact, Int
 
 from oscsim.core.arrays import Scalar, describe
 from oscsim.core.checks import as_count, positive
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.readings import Phasors, Points
 from oscsim.networks.base import Layers
 
@@ -65,7 +66,7 @@ def require_whole(demodulator: AbstractDemodulator, discard: int, first_cycle: i
     """
     cut_off = max(0, demodulator.warm_up - first_cycle)
     if discard < cut_off:
-        raise ValueError(
+        raise BadValue(
             f"discard={discard}: the first {cut_off} readings of {describe(demodulator)} are not whole; use "
             f"discard={cut_off} or more, and more cycles than that"
         )
@@ -97,9 +98,9 @@ def _turn(tick: Array, ticks: int, s: Layers) -> Array:
 def _as_harmonics(harmonics: Any) -> tuple[int, ...]:
     remedy = "give distinct integers, 0 and 1 among them (the gradient needs both)"
     if not isinstance(harmonics, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in harmonics):
-        raise TypeError(f"harmonics={harmonics!r}: {remedy}")
+        raise BadType(f"harmonics={harmonics!r}: {remedy}")
     if not {0, 1} <= set(harmonics) or len(set(harmonics)) != len(harmonics):
-        raise ValueError(f"harmonics={harmonics!r}: {remedy}")
+        raise BadValue(f"harmonics={harmonics!r}: {remedy}")
     return tuple(int(n) for n in harmonics)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractNoise, check_noises, is_srk
@@ -55,9 +56,9 @@ class Integration(eqx.Module):
             # solvers of split systems, and of SDEs other than those under `noise`
             or not (solver.term_structure is diffrax.AbstractTerm or isinstance(solver, (diffrax.ShARK, diffrax.SRA1)))
         ):
-            raise TypeError(f"solver={solver!r}: use an instance of an explicit ODE solver, such as diffrax.Tsit5()")
+            raise BadType(f"solver={solver!r}: use an instance of an explicit ODE solver, such as diffrax.Tsit5()")
         if controller is not None and not isinstance(controller, diffrax.AbstractStepSizeController):
-            raise TypeError(
+            raise BadType(
                 f"stepsize_controller={controller!r}: use an instance, such as diffrax.PIDController(1e-6, 1e-6)"
             )
         steps, ticks = self.steps_per_cycle, self.ticks
@@ -66,11 +67,11 @@ class Integration(eqx.Module):
         if ticks is not None:
             as_count("ticks", ticks)
         if steps is not None and controller is not None:
-            raise ValueError(
+            raise BadValue(
                 "steps_per_cycle and stepsize_controller exclude each other: give equal steps or a controller"
             )
         if steps is not None and ticks is not None and steps % ticks:
-            raise ValueError(
+            raise BadValue(
                 f"steps_per_cycle={steps} is not a multiple of ticks={ticks}: use "
                 f"{ticks * max(1, round(steps / ticks))}, or leave ticks out"
             )
@@ -164,11 +165,11 @@ class Plan(eqx.Module):
             TypeError: no demodulator.
         """
         if demodulator is not None and not isinstance(demodulator, AbstractDemodulator):
-            raise TypeError(f"demodulator={demodulator!r}: use an instance of a demodulator, such as Boxcar()")
+            raise BadType(f"demodulator={demodulator!r}: use an instance of a demodulator, such as Boxcar()")
         if noises:
             plan = _noisy(integration, demodulator, net, teaching, noises)
         elif is_srk(integration.solver):
-            raise ValueError(f"solver={integration.solver!r} is for noise, and there is none: use diffrax.Tsit5()")
+            raise BadValue(f"solver={integration.solver!r} is for noise, and there is none: use diffrax.Tsit5()")
         else:
             plan = _filled(integration, demodulator, net, teaching)
         _require_fine_steps(plan, net, teaching)
@@ -184,7 +185,7 @@ def _noisy(
 ) -> Plan:
     """Equal steps, and ticks no coarser than half a time constant."""
     if integration.stepsize_controller is not None:
-        raise ValueError(
+        raise BadValue(
             f"stepsize_controller={type(integration.stepsize_controller).__name__}() with noise, whose orders hold for "
             "equal steps: leave it out, or use steps_per_cycle"
         )
@@ -194,7 +195,7 @@ def _noisy(
     steps, ticks = integration.steps_per_cycle, integration.ticks or teaching.points
     if steps is None:
         if needed is None:
-            raise ValueError(
+            raise BadValue(
                 "steps_per_cycle is None, and noise needs equal steps, whose number cannot follow from a period or a "
                 "time constant that is traced: give steps_per_cycle, two per time constant or more"
             )
@@ -238,13 +239,13 @@ def _filled(
     points, per_cycle = teaching.points, integration.steps_per_cycle
     ticks = integration.ticks or points or largest_divisor(per_cycle, DEFAULT_TICKS)
     if points is not None and ticks % points:
-        raise ValueError(f"ticks={ticks} is not a multiple of the signal's {points} plateaus: use {points}")
+        raise BadValue(f"ticks={ticks} is not a multiple of the signal's {points} plateaus: use {points}")
     demodulator = demodulator or (Plateaus() if points is not None else Boxcar())
     _check_ticks(integration, demodulator, ticks, points)
     solver = diffrax.Tsit5() if integration.solver is None else integration.solver
     if per_cycle is not None:
         if per_cycle % ticks:
-            raise ValueError(
+            raise BadValue(
                 f"steps_per_cycle={per_cycle} is not a multiple of the {ticks} ticks of this signal: use "
                 f"{ticks * max(1, round(per_cycle / ticks))}"
             )
@@ -254,12 +255,12 @@ def _filled(
         tolerance = 1e-8 if net.dtype == np.float64 else 1e-4
         controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
     elif isinstance(controller, (diffrax.ConstantStepSize, diffrax.StepTo)):
-        raise ValueError(
+        raise BadValue(
             f"stepsize_controller={type(controller).__name__}() leaves the steps within a tick open: use "
             "steps_per_cycle"
         )
     if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
-        raise ValueError(
+        raise BadValue(
             f"solver={solver!r} estimates no error, so its steps cannot adapt: give steps_per_cycle, or use an "
             "adaptive solver such as diffrax.Tsit5()"
         )
@@ -269,7 +270,7 @@ def _filled(
 def _check_ticks(integration: Integration, demodulator: AbstractDemodulator, ticks: int, points: int | None) -> None:
     """Refuse ticks that this demodulator cannot read at."""
     if isinstance(demodulator, Plateaus) and ticks != points:
-        raise ValueError(
+        raise BadValue(
             f"ticks={ticks} with Plateaus(), which reads once per plateau of a signal with points={points}: use a "
             "Staircase and leave ticks out, or use Boxcar()"
         )
@@ -277,7 +278,7 @@ def _check_ticks(integration: Integration, demodulator: AbstractDemodulator, tic
         steps = integration.steps_per_cycle
         own = steps is not None and not integration.ticks
         remedy = f"use {DEFAULT_TICKS * max(1, round((steps or 0) / DEFAULT_TICKS))}"
-        raise ValueError(
+        raise BadValue(
             f"ticks={ticks} are too few to tell the harmonics apart, at least {demodulator.fewest_ticks} are needed"
             + (f" and steps_per_cycle={steps} has no such divisor: {remedy}" if own else "")
         )
@@ -290,7 +291,7 @@ def _require_fine_steps(plan: Plan, net: AbstractNetwork, teaching: AbstractTeac
     fastest = fastest_neuron(net.time_constants)
     step = float(teaching.period) / plan.steps_per_cycle
     if step >= 2 * fastest * (1 - 1e-6):
-        raise ValueError(
+        raise BadValue(
             f"steps_per_cycle={plan.steps_per_cycle} makes steps of {step:.3g}, and the fastest neurons have a "
             f"time constant of {fastest:.3g}: use {math.ceil(float(teaching.period) / fastest)} or more"
         )

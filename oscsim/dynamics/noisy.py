@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Tick, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import EqualSteps, Plan, largest_divisor
 from oscsim.dynamics.state import State
@@ -58,9 +59,9 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
         noises, plan, steps = system.noises, system.plan, system.plan.steps
         key = noise_key(key)
         if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
-            raise ValueError("noise is not what the state began with: give begin the same noise, and its key")
+            raise BadValue("noise is not what the state began with: give begin the same noise, and its key")
         if not isinstance(steps, EqualSteps):
-            raise TypeError(f"steps={steps!r}: under noise steps are equal")
+            raise BadType(f"steps={steps!r}: under noise steps are equal")
 
         def of_noise(place, noise):
             own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium.linear import response_gradient
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
@@ -40,7 +41,7 @@ class Phasors(eqx.Module):
 
     def _place(self, n: int) -> int:
         if n not in self.harmonics:
-            raise ValueError(f"harmonic {n} was not read, only {self.harmonics}: ask the demodulator for it")
+            raise BadValue(f"harmonic {n} was not read, only {self.harmonics}: ask the demodulator for it")
         return self.harmonics.index(n)
 
     @property

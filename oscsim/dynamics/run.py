@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe, norm, sample_norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import NotHolomorphicError, NotSettledError
+from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated, turns_one_way
 from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
@@ -68,7 +68,7 @@ class Run(eqx.Module):
     average: Average | None
     change: Float[np.ndarray, " batch"]
     until: AbstractStop | None
-    seconds: float = eqx.field(static=True)
+    seconds: float
 
     @property
     def network(self) -> AbstractNetwork:
@@ -187,7 +187,7 @@ class Run(eqx.Module):
         """The readings that count, or an error that says why there are none."""
         kept = self._recorded
         if discard is not None and as_count("discard", discard, 0) >= kept:
-            raise ValueError(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
+            raise BadValue(f"discard={discard}: {kept} cycle(s) were recorded, use 0 to {kept - 1}")
         first = 0 if self.average is not None else self.discarded(discard)
         if kept == self.cycles and self.average is None:  # of a mean `simulate` has seen to it
             require_whole(self.plan.demodulator, first, self.first_cycle)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oscsim.core.arrays import Count, complex_of
 from oscsim.core.checks import as_count
-from oscsim.core.errors import DivergenceError
+from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.averaging import Averaged
 from oscsim.dynamics.cycle import Watch, Watched
@@ -150,15 +150,13 @@ def as_stop(until: Any) -> AbstractStop | None:
 def _check_record(record: AbstractRecord, cycles: int, until: AbstractStop | None, changing: bool) -> None:
     """Refuse what a record or a rule cannot do with these cycles and inputs."""
     if not isinstance(record, AbstractRecord):
-        raise TypeError(f"record={record!r}: use PerCycle() or Mean()")
+        raise BadType(f"record={record!r}: use PerCycle() or Mean()")
     if (record.discard or 0) >= cycles:
-        raise ValueError(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
+        raise BadValue(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
     averaging = until is not None and until.averages
     if changing and (averaging or not record.every_reading):
         what = "until averages" if averaging else "record=Mean() averages"
-        raise ValueError(
-            f"{what} readings, which inputs that change with the cycle forbid: use PerCycle(), and no until"
-        )
+        raise BadValue(f"{what} readings, which inputs that change with the cycle forbid: use PerCycle(), and no until")
 
 
 def _discarded(system: System, record: AbstractRecord, first: int) -> np.int32 | None:
@@ -266,19 +264,19 @@ def starting_state(
             disturbed = begin_noise(system.noises, key, earlier.potentials)
             earlier = eqx.tree_at(lambda s: s.noise, earlier, disturbed, is_leaf=lambda a: a is None)
         if _layout(earlier) != _layout(fresh):
-            raise ValueError(
+            raise BadValue(
                 "start is a state of another network, batch or demodulator: continue with the same ones, or start from "
                 "'rest' or 'settled'"
             )
         if bool(earlier.diverged):
-            raise ValueError("start is a state that diverged: start from 'rest' with a lower amplitude")
+            raise BadValue("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, stream
     if start == "rest":
         return begin_compiled(system, inputs, key=key), stream
     potentials = free_equilibrium(net, inputs).potentials if start == "settled" else start
     potentials = potentials.potentials if isinstance(potentials, Equilibrium) else potentials
     if not isinstance(potentials, tuple):
-        raise ValueError(f"start={start!r}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state")
+        raise BadValue(f"start={start!r}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state")
     check_start(net, inputs, potentials)
     own = tuple(jnp.asarray(a, complex_of(net.dtype)) for a in potentials)
     return begin_compiled(system, inputs, key=key, start=own), stream

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.integration import AdaptiveSteps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.modes import fastest_rate
@@ -93,7 +94,7 @@ def check_steps(system: System, inputs: Callable[[], Inputs], mean: Layers) -> N
     needed = per_cycle
     while grows(needed):
         needed += plan.ticks
-    raise ValueError(
+    raise BadValue(
         f"steps_per_cycle={per_cycle} makes steps of {period / per_cycle:.3g}, and the fastest "
         f"mode of this network decays within {1 / rate:.3g}: {type(plan.solver).__name__} is unstable there; use "
         f"{needed} or more"

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 
+from oscsim.core.errors import BadType
 from oscsim.dynamics.demodulation import AbstractDemodulator
 from oscsim.dynamics.integration import Integration, Plan
 from oscsim.networks.base import AbstractNetwork
@@ -52,7 +53,7 @@ class System(eqx.Module):
         """
         check_drive(network, teaching)
         if not isinstance(integration, Integration):
-            raise TypeError(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")
+            raise BadType(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")
         noises = as_noises(noise)
         return System(network, teaching, noises, Plan.of(integration, demodulator, network, teaching, noises))
 

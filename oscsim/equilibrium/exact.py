@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import is_traced, per_sample
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import NotSettledError
+from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
@@ -57,7 +57,7 @@ def exact_gradient(
         ValueError: an unknown method, bad inputs (see `Inputs.of`), tolerance, counts, or a state of another network.
     """
     if method not in ("implicit", "bptt"):
-        raise ValueError(f"method={method!r}: use 'implicit' or 'bptt'")
+        raise BadValue(f"method={method!r}: use 'implicit' or 'bptt'")
     check_parameters(net)
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
     require_positive("tolerance", tolerance)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import is_traced, norm
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import Gradient, named
 
 APART = 1e-2
@@ -76,10 +77,10 @@ def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
 def _require_same(estimate: Gradient, exact: Gradient) -> None:
     for name, tree in {"estimate": estimate, "exact": exact}.items():
         if not all(eqx.is_array_like(leaf) for leaf in jax.tree.leaves(tree)):
-            raise TypeError(f"{name}={tree!r}: give a gradient, a pytree of arrays")
+            raise BadType(f"{name}={tree!r}: give a gradient, a pytree of arrays")
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (estimate, exact)]
     if shapes[0] != shapes[1] or not shapes[0]:
-        raise ValueError(
+        raise BadValue(
             f"estimate has shapes {shapes[0]}, exact has {shapes[1]}: compare gradients of the same network (of a "
             "cumulative gradient, one row at a time or under jax.vmap)"
         )

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim.core.arrays import complex_of, is_traced, to_complex
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import NotSettledError
+from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
 from oscsim.equilibrium.states import (
@@ -87,18 +87,18 @@ def settle(
     check_parameters(net)
     inputs = Inputs.of(net, x, y)
     if method not in (None, "sweeps", "flow"):
-        raise ValueError(f"method={method!r}: use 'sweeps', 'flow', or None for both")
+        raise BadValue(f"method={method!r}: use 'sweeps', 'flow', or None for both")
     if not is_traced(beta) and not np.issubdtype(np.asarray(beta).dtype, np.number):
-        raise TypeError(f"beta={beta!r}: use one real or complex number, or one per sample")
+        raise BadType(f"beta={beta!r}: use one real or complex number, or one per sample")
     beta = jnp.asarray(beta)
     if jnp.iscomplexobj(beta):
         require_holomorphic(net, f"settling at beta={beta}")
         if method == "flow":
-            raise ValueError(f"method='flow' at beta={beta}: neurons need not rest at a complex beta; use 'sweeps'")
+            raise BadValue(f"method='flow' at beta={beta}: neurons need not rest at a complex beta; use 'sweeps'")
     if not is_traced(beta) and not bool(jnp.all(jnp.isfinite(beta))):
-        raise ValueError(f"beta={beta}: use finite numbers")
+        raise BadValue(f"beta={beta}: use finite numbers")
     if beta.ndim and beta.shape != (inputs.x.shape[0],):
-        raise ValueError(
+        raise BadValue(
             f"beta has shape {beta.shape} for a batch of {inputs.x.shape[0]}: use one number, or one per sample"
         )
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
@@ -232,7 +232,7 @@ def state_at(net: AbstractNetwork, inputs: Inputs, at: At = None) -> Equilibrium
     at = getattr(at, "equilibrium", at)
     u = at.potentials if isinstance(at, Equilibrium) else at
     if not isinstance(u, (tuple, list)):
-        raise TypeError(f"at={type(at).__name__}: use an Equilibrium, potentials (one array per layer), or a Run")
+        raise BadType(f"at={type(at).__name__}: use an Equilibrium, potentials (one array per layer), or a Run")
     u = tuple(jnp.asarray(jnp.real(jnp.asarray(a)), net.dtype) for a in u)
     check_start(net, inputs, u, "at")
     tolerance = default_tolerance(net.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.checks import as_count, as_scalar, require_key, require_positive
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import as_layers, flatten_samples
@@ -81,7 +82,7 @@ class Equilibria(eqx.Module):
         numbers = np.broadcast_to(np.asarray(choice, int), (len(self),))
         for sample, (number, states) in enumerate(zip(numbers, self.samples, strict=True)):
             if not 0 <= number < states.count:
-                raise ValueError(
+                raise BadValue(
                     f"choice={number} for sample {sample}, which has {states.count} stable states: use 0 to "
                     f"{states.count - 1}"
                 )

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.errors import NotSettledError
+from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
@@ -80,13 +80,13 @@ def check_start(net: AbstractNetwork, inputs: Inputs, start: Any, name: str = "s
     """Refuse potentials that are not those of this network and batch."""
     layouts = [jax.tree.map(np.shape, u) for u in (start, net.rest(inputs.x.shape[0]))]
     if layouts[0] != layouts[1]:
-        raise ValueError(
+        raise BadValue(
             f"{name} has potentials of shape {layouts[0]}, this network and batch have {layouts[1]}: use those of an "
             "earlier Equilibrium, or leave it out"
         )
     # by numpy: under an outer jit even constants would be traced
     if not is_traced(start) and not all(np.isfinite(a).all() for a in start):
-        raise ValueError(f"{name} holds potentials that are not finite: leave it out to start from rest")
+        raise BadValue(f"{name} holds potentials that are not finite: leave it out to start from rest")
 
 
 def require_settled(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -75,7 +76,7 @@ class AbstractEstimator(eqx.Module):
             InexactGradientError: with `throw`, the error is above the tolerance.
         """
         if not tolerance > 0:
-            raise ValueError(f"tolerance={tolerance}: use a positive number; math.inf never warns")
+            raise BadValue(f"tolerance={tolerance}: use a positive number; math.inf never warns")
         if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import all_finite, is_traced
 from oscsim.core.checks import as_count, as_scalar
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.readings import Points
 from oscsim.equilibrium import (
     Equilibrium,
@@ -69,12 +70,12 @@ class Classic(AbstractEstimator):
     ):
         self.amplitude = as_scalar(amplitude, "amplitude")
         if not is_traced(self.amplitude) and float(self.amplitude) == 0:
-            raise ValueError(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
+            raise BadValue(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
         self.steps = None if steps is None else as_steps(steps)
         check_step_noise(noise, steps)
         self.noise, self.readings = noise, as_count("readings", readings)
         if self.readings > 1 and noise is None:
-            raise ValueError(f"readings={readings} without noise would all be equal: leave it out")
+            raise BadValue(f"readings={readings} without noise would all be equal: leave it out")
 
     def estimate(
         self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Key
 
 from oscsim.core.arrays import all_finite, describe
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.averaging import Counts, averaged
 from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.readings import require_turning
@@ -41,7 +42,7 @@ class Ensemble(eqx.Module):
     readings: Reading
     diverged: Bool[np.ndarray, " realisations"]
     system: System
-    seconds: float = eqx.field(static=True)
+    seconds: float
 
     @property
     def mean(self) -> Any:
@@ -99,11 +100,11 @@ def ensemble(
     """
     realisations = as_count("realisations", realisations)
     if not isinstance(lock_in, LockIn):
-        raise TypeError(f"lock_in={lock_in!r}: use LockIn(teaching, noise=..., cycles=...)")
+        raise BadType(f"lock_in={lock_in!r}: use LockIn(teaching, noise=..., cycles=...)")
     if not lock_in.noises:
-        raise ValueError("lock_in.noises=(): without noise all realisations are equal; use simulate")
+        raise BadValue("lock_in.noises=(): without noise all realisations are equal; use simulate")
     if lock_in.extrapolate:
-        raise ValueError("lock_in.extrapolate=True runs every realisation twice: call it with keys of your own")
+        raise BadValue("lock_in.extrapolate=True runs every realisation twice: call it with keys of your own")
     require_noise_key(lock_in.noises, key)
     system, inputs = lock_in.system(net), Inputs.of(net, x, y)
     start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite
+from oscsim.core.errors import BadType, BadValue
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, split_parameters
@@ -30,7 +31,7 @@ class Exact(AbstractEstimator):
 
     def __check_init__(self):
         if self.method not in ("implicit", "bptt"):
-            raise ValueError(f"method={self.method!r}: use 'implicit' or 'bptt'")
+            raise BadValue(f"method={self.method!r}: use 'implicit' or 'bptt'")
 
     def estimate(
         self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
@@ -51,7 +52,7 @@ class Backpropagation(AbstractEstimator):
             TypeError: a network with dynamics, which has other estimators.
         """
         if not isinstance(net, AbstractFeedForwardNetwork):
-            raise TypeError(
+            raise BadType(
                 f"net is a {type(net).__name__}: use a feed-forward network, or Exact('bptt') for a "
                 "network with dynamics"
             )

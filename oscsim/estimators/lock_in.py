@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import DivergenceError
+from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.dynamics.averaging import Counts, averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
@@ -87,19 +87,19 @@ class LockIn(AbstractEstimator):
             require_positive("accuracy", accuracy)
         self.cycles, self.most = _at_least_and_most(cycles, 4 if accuracy is None else 64)
         if discard is not None and as_count("discard", discard, 0) >= self.cycles:
-            raise ValueError(f"discard={discard} leaves nothing of {self.cycles} cycles: use 0 to {self.cycles - 1}")
+            raise BadValue(f"discard={discard} leaves nothing of {self.cycles} cycles: use 0 to {self.cycles - 1}")
         if demodulator is not None:
             discard = demodulator.warm_up if discard is None and demodulator.warm_up else discard
             require_whole(demodulator, discard or 0)
             if discard is not None and discard >= self.cycles:
-                raise ValueError(
+                raise BadValue(
                     f"cycles={cycles}: the first {discard} readings are not whole, use {discard + 1} or more"
                 )
         if start not in ("rest", "settled"):
-            raise ValueError(f"start={start!r}: use 'rest' or 'settled'")
+            raise BadValue(f"start={start!r}: use 'rest' or 'settled'")
         steps = integration.steps_per_cycle
         if extrapolate and steps is not None and steps % 2:
-            raise ValueError(
+            raise BadValue(
                 f"steps_per_cycle={steps} with extrapolate: use an even number, half the period takes half the steps"
             )
         self.teaching, self.extrapolate, self.start = teaching, extrapolate, start
@@ -224,9 +224,7 @@ def _at_least_and_most(cycles: int | tuple[int, int], times: int) -> tuple[int, 
         return as_count("cycles", cycles), times * as_count("cycles", cycles)
     least, most = (as_count("cycles", number) for number in cycles)
     if most < least:
-        raise ValueError(
-            f"cycles={cycles}: the second number, how many at most, is below the first; use {least} or more"
-        )
+        raise BadValue(f"cycles={cycles}: the second number, how many at most, is below the first; use {least} or more")
     return least, most
 
 
@@ -272,9 +270,9 @@ class AlwaysOn(AbstractEstimator):
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):
-            raise TypeError(f"lock_in={self.lock_in!r}: use LockIn(teaching, cycles=..., discard=...)")
+            raise BadType(f"lock_in={self.lock_in!r}: use LockIn(teaching, cycles=..., discard=...)")
         if self.lock_in.extrapolate:
-            raise ValueError("lock_in.extrapolate=True needs a second run, and a stream has none: leave it out")
+            raise BadValue("lock_in.extrapolate=True needs a second run, and a stream has none: leave it out")
 
     def planned(self, net: AbstractNetwork) -> "AlwaysOn":
         """The same with the steps that its noise asks for: see `LockIn.planned`."""
@@ -315,7 +313,7 @@ def _twice_as_fast(teaching: AbstractTeaching) -> Any:
     try:
         return eqx.tree_at(lambda signal: signal.period, teaching, teaching.period / 2)
     except Exception as error:
-        raise TypeError(
+        raise BadType(
             f"extrapolate=True has to change the period, which is no field of {type(teaching).__name__}: extrapolate "
             "by hand, (4 g(T) - g(T/2)) / 3"
         ) from error

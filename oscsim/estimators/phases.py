@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from oscsim.core.arrays import all_finite, is_traced, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.readings import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
@@ -83,12 +84,12 @@ class Phases(AbstractEstimator):
         if steps is not None:
             steps = as_steps(steps)
         if steps is not None and tolerance is not None:
-            raise ValueError(f"steps={steps} and tolerance={tolerance} exclude each other: give one of them")
+            raise BadValue(f"steps={steps} and tolerance={tolerance} exclude each other: give one of them")
         check_step_noise(noise, steps)
         if not isinstance(adaptive, bool):
-            raise TypeError(f"adaptive={adaptive!r}: use True or False")
+            raise BadType(f"adaptive={adaptive!r}: use True or False")
         if adaptive and steps is not None:
-            raise ValueError(f"steps={steps} and adaptive=True exclude each other: only settled points are judged")
+            raise BadValue(f"steps={steps} and adaptive=True exclude each other: only settled points are judged")
         self.tolerance = tolerance
         self.steps = steps
         self.noise = noise

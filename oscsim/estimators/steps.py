@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, describe, is_traced
 from oscsim.core.checks import as_count
-from oscsim.core.errors import DivergenceError
+from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
@@ -29,7 +29,7 @@ def as_steps(steps: Any) -> tuple[int, int]:
     """
     remedy = "use two positive integers, free steps and steps per point"
     if not isinstance(steps, (tuple, list)) or len(steps) != 2:
-        raise ValueError(f"steps={steps!r}: {remedy}")
+        raise BadValue(f"steps={steps!r}: {remedy}")
     free, nudged = (as_count(f"steps={steps}: entry {i}", n, remedy=remedy) for i, n in enumerate(steps))
     return free, nudged
 
@@ -42,9 +42,9 @@ def check_step_noise(noise: Noise, steps: Any) -> None:
         TypeError: another noise than `StepNoise`.
     """
     if noise is not None and steps is None:
-        raise ValueError("noise needs steps=(T1, T2): a noisy network settles nowhere")
+        raise BadValue("noise needs steps=(T1, T2): a noisy network settles nowhere")
     if noise is not None and not isinstance(noise, StepNoise):
-        raise TypeError(f"noise={describe(noise)}: use StepNoise(standard_deviation), which acts at every step")
+        raise BadType(f"noise={describe(noise)}: use StepNoise(standard_deviation), which acts at every step")
 
 
 def require_finite(estimate: Estimate, estimator: AbstractEstimator) -> None:

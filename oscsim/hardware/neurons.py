@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import not_negative, require_key
+from oscsim.core.errors import BadType
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, linear
 from oscsim.networks.layered import LayeredNetwork
 
@@ -116,7 +117,7 @@ def spread(net: AbstractNetwork, key: Key[Array, ""], *, time_constant: Any = 0.
     spread_out = tuple(tau * f for tau, f in zip(taus, factors(of_tau, keys[::2]), strict=True))
     if is_traced(of_tau) or float(of_tau) > 0:
         if "time_constant" not in vars(net):
-            raise TypeError(
+            raise BadType(
                 f"time_constant={time_constant} for {type(net).__name__}, whose time constant is no field: make it one"
             )
         net = eqx.tree_at(lambda n: n.time_constant, net, spread_out)
@@ -176,7 +177,7 @@ def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: Any) -> Mi
         ValueError: a negative deviation.
     """
     if not isinstance(net, LayeredNetwork):
-        raise TypeError(f"net={type(net).__name__}: use a LayeredNetwork, whose forward and backward path are known")
+        raise BadType(f"net={type(net).__name__}: use a LayeredNetwork, whose forward and backward path are known")
     require_key(key)
     deviation = not_negative("deviation")(deviation)
     returning = net.weights[1:]

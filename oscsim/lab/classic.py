@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import positive
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.demodulation import AbstractDemodulator
 from oscsim.dynamics.readings import Points
 from oscsim.dynamics.run import Run
@@ -85,9 +86,9 @@ def classic_gradient(run: Run, discard: int = 0) -> Any:
         ValueError: `discard` is negative or leaves no cycle.
     """
     if not isinstance(run.phasors, Points) or np.shape(run.phasors.teaching)[1:] != (2,):
-        raise TypeError("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")
+        raise BadType("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")
     if not 0 <= discard < run.cycles:
-        raise ValueError(f"discard={discard}: {run.cycles} cycle(s) were run, use 0 to {run.cycles - 1}")
+        raise BadValue(f"discard={discard}: {run.cycles} cycle(s) were run, use 0 to {run.cycles - 1}")
     mean = jax.tree.map(lambda a: jnp.mean(jnp.asarray(a[discard:]), axis=0), run.phasors)
     return _one_sided(mean, run.network, run.inputs)
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import norm
-from oscsim.core.errors import NotHolomorphicError, NotSettledError
+from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated, response_change
 from oscsim.dynamics.cycle import Watch, Watched, advance
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
@@ -229,7 +229,7 @@ class Engine:
     def _find(self, settings: Settings) -> Example:
         found = self.own[settings.network] if settings.network in self.own else examples(settings.network)
         if settings.sample >= len(found.x):
-            raise ValueError(
+            raise BadValue(
                 f"sample={settings.sample}: {settings.network} has {len(found.x)}; use 0 to {len(found.x) - 1}"
             )
         return found

@@ -11,6 +11,7 @@ import diffrax
 import jax
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.datasets import load as load_data
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
 from oscsim.dynamics.integration import Integration, Plan
@@ -88,9 +89,7 @@ class Settings:
     def __post_init__(self):
         for name, choices in (("signal", Signal), ("noise", Noise), ("demodulator", Demodulator)):
             if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}"
-                )
+                raise BadValue(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}")
         for name in ("amplitude", "correlation_time", "learning_rate"):
             _require(name, getattr(self, name), lambda v: v > 0, "use a positive, finite number")
         _require("intensity", self.intensity, lambda v: v >= 0, "use a finite number that is not negative")
@@ -116,7 +115,7 @@ class Settings:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if not whole or value < least or (most is not None and value > most):
                 limits = f"from {least}" + (f" to {most}" if most is not None else " on")
-                raise ValueError(f"{name}={value!r}: use an integer {limits}")
+                raise BadValue(f"{name}={value!r}: use an integer {limits}")
 
     def changed(self, **changes: Any) -> "Settings":
         """The same with some values changed.
@@ -126,7 +125,7 @@ class Settings:
         """
         unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
         if unknown:
-            raise ValueError(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
+            raise BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
         return dataclasses.replace(self, **changes)
 
     @property
@@ -182,7 +181,7 @@ def steps_for(net: AbstractNetwork) -> int:
 def _require(name: str, value: Any, holds: Callable[[Any], bool], remedy: str) -> None:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not holds(value):
-        raise ValueError(f"{name}={value!r}: {remedy}")
+        raise BadValue(f"{name}={value!r}: {remedy}")
 
 
 class Example(NamedTuple):
@@ -230,7 +229,7 @@ def examples(name: str) -> Example:
             else LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
         )
         return Example(net, x[:160], y[:160], x[160:], y[160:])
-    raise ValueError(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
+    raise BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
 
 
 class Preset(NamedTuple):

@@ -16,6 +16,7 @@ import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
 from oscsim.core import checkpoint
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
@@ -141,7 +142,7 @@ class NoiseLab(pn.viewable.Viewer):
             ValueError: an unknown preset.
         """
         if name not in PRESETS:
-            raise ValueError(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
+            raise BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
         found = PRESETS[name]
         self.change(**found.changes)
         self._saying, self._said_of = found.explanation, self.settings
@@ -585,7 +586,7 @@ def _own(network: str | AbstractNetwork, data: Any, held_out: Any) -> tuple[dict
     """A network of the user's own by its name, and the code that makes it."""
     if isinstance(network, str) and network in EXAMPLES:
         if data is not None:
-            raise ValueError(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
+            raise BadValue(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
         return {}, None
     origin = None
     if isinstance(network, (str, Path)):
@@ -594,9 +595,9 @@ def _own(network: str | AbstractNetwork, data: Any, held_out: Any) -> tuple[dict
     else:
         name = "your network"
     if not isinstance(network, AbstractNetwork):
-        raise TypeError(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
+        raise BadType(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
     if data is None:
-        raise ValueError("data is None: give data=(x, y) for a network of your own")
+        raise BadValue("data is None: give data=(x, y) for a network of your own")
     x, y = data
     x_test, y_test = data if held_out is None else held_out
     return {name: Example(network, np.asarray(x), np.asarray(y), np.asarray(x_test), np.asarray(y_test))}, origin

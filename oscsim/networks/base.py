@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import is_traced, to_complex
-from oscsim.core.errors import NotHolomorphicError
+from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
 from oscsim.networks.pooling import AbstractPooling
@@ -125,13 +125,13 @@ class AbstractNetwork(eqx.Module):
             s, beta = to_complex((s, beta))
         batch = s[0].shape[0]
         if beta.ndim and beta.shape != (batch,):
-            raise ValueError(f"beta has shape {beta.shape} for a batch of {batch}: use one number, or one per sample")
+            raise BadValue(f"beta has shape {beta.shape} for a batch of {batch}: use one number, or one per sample")
 
         def psi(*args):
             value = jnp.asarray(self.psi(*args))
             if value.shape != () or (is_complex and not jnp.iscomplexobj(value)):
                 name = "phi" if self.symmetric else "phi or directed"
-                raise TypeError(
+                raise BadType(
                     f"{name} of {type(self).__name__} returns {value.dtype}{list(value.shape)} for activities of "
                     f"{s[0].dtype}: return one scalar, complex for complex activities (no .real, no abs)"
                 )
@@ -156,7 +156,7 @@ class AbstractNetwork(eqx.Module):
         With `CrossEntropy` these are log-probabilities. Needs `outputs`, the number of classes.
         """
         if self.outputs is None:
-            raise ValueError("outputs is None: a network needs its number of classes to be read out")
+            raise BadValue("outputs is None: a network needs its number of classes to be read out")
         batch = s[0].shape[0]
         labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
@@ -283,30 +283,30 @@ def check_parameters(network: AbstractNetwork) -> None:
         ValueError: a parameter is not finite, a time constant is not positive or does not fit its layer.
     """
     if not isinstance(network, AbstractNetwork):
-        raise TypeError(f"net={network!r}: use an instance of a network, such as LayeredNetwork(...)")
+        raise BadType(f"net={network!r}: use an instance of a network, such as LayeredNetwork(...)")
     if not callable(network.activation) or isinstance(network.activation, type):
-        raise TypeError(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
+        raise BadType(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):
         return
     for name, leaf in named(parameters(network)):
         if jnp.iscomplexobj(leaf):
-            raise TypeError(
+            raise BadType(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"
             )
         if not np.all(np.isfinite(np.asarray(leaf))):
-            raise ValueError(f"{name} holds values that are not finite: build the network anew, or clean its weights")
+            raise BadValue(f"{name} holds values that are not finite: build the network anew, or clean its weights")
     tau = network.time_constant
     if isinstance(tau, (tuple, list)) and len(tau) != len(network.shapes):
-        raise ValueError(
+        raise BadValue(
             f"time_constant has {len(tau)} entries for {len(network.shapes)} layers of neurons: give one number, or "
             "one entry per layer"
         )
     for number, (tau, shape) in enumerate(zip(network.time_constants, network.shapes, strict=True), start=1):
         values = np.asarray(tau)
         if not np.all(values > 0) or not np.all(np.isfinite(values)):
-            raise ValueError(f"time_constant of layer {number} is {tau}: use positive finite numbers")
+            raise BadValue(f"time_constant of layer {number} is {tau}: use positive finite numbers")
         if tau.ndim and tau.shape[1:] != shape:
-            raise ValueError(
+            raise BadValue(
                 f"time_constant of layer {number} has shape {tau.shape[1:]}, the layer has {shape}: give one number, "
                 "or one per neuron"
             )

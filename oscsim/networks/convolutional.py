@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -44,7 +45,7 @@ def convolve(
     """
     height, width, channels, out = weight.shape
     if channels != s.shape[2]:
-        raise ValueError(
+        raise BadValue(
             f"weight has shape {weight.shape}, for images of {channels} channels, s has {s.shape[2]}: the third axis "
             "of the kernels counts the channels of the image, which come last"
         )
@@ -102,9 +103,9 @@ class Convolution(eqx.Module):
         self.kernel = as_count("kernel", kernel)
         self.stride = as_count("stride", stride)
         if padding not in ("SAME", "VALID"):
-            raise ValueError(f"padding={padding!r}: use 'SAME' or 'VALID'")
+            raise BadValue(f"padding={padding!r}: use 'SAME' or 'VALID'")
         if pooling is not None and not isinstance(pooling, AbstractPooling):
-            raise TypeError(f"pooling={pooling!r}: use an instance of a pooling, such as SoftmaxPooling(2), or None")
+            raise BadType(f"pooling={pooling!r}: use an instance of a pooling, such as SoftmaxPooling(2), or None")
         self.padding, self.pooling, self.scale = padding, pooling, scale
 
     def __call__(
@@ -128,7 +129,7 @@ class Convolution(eqx.Module):
         if self.padding == "SAME":
             height, width = -(-height // self.stride), -(-width // self.stride)
         elif self.kernel > min(height, width):
-            raise ValueError(
+            raise BadValue(
                 f"kernel={self.kernel} is larger than the image of {height} by {width}: use a smaller kernel, "
                 "padding='SAME', or less pooling below"
             )
@@ -137,7 +138,7 @@ class Convolution(eqx.Module):
         if self.pooling is not None:
             size = self.pooling.size
             if height % size or width % size:
-                raise ValueError(
+                raise BadValue(
                     f"pooling={type(self.pooling).__name__}(size={size}): windows of {size} by {size} do not divide "
                     f"the {height} by {width} that the convolution leaves; use one that does, another padding, or None"
                 )
@@ -150,18 +151,18 @@ def check_stack(
 ) -> tuple[tuple[Convolution, ...], tuple[tuple[int, int, int], ...], int]:
     """Convolutions that fit onto each other and onto the image, the shapes from the image on, and the outputs."""
     if not isinstance(convolutions, (tuple, list)) or not convolutions:
-        raise ValueError(f"convolutions={convolutions!r}: give one Convolution(...) or more, in a tuple")
+        raise BadValue(f"convolutions={convolutions!r}: give one Convolution(...) or more, in a tuple")
     if not isinstance(image, (tuple, list)) or len(image) != 3:
-        raise ValueError(f"image={image!r}: give height, width and channels, such as (32, 32, 3)")
+        raise BadValue(f"image={image!r}: give height, width and channels, such as (32, 32, 3)")
     height, width, channels = (as_count("image", n) for n in image)
     shapes = [(height, width, channels)]
     for number, convolution in enumerate(convolutions):
         if not isinstance(convolution, Convolution):
-            raise TypeError(f"convolutions[{number}]={convolution!r}: use Convolution(...)")
+            raise BadType(f"convolutions[{number}]={convolution!r}: use Convolution(...)")
         try:
             shapes.append(convolution.shape_after(shapes[-1]))
         except ValueError as error:
-            raise ValueError(f"convolutions[{number}], on {shapes[-1]}: {error}") from error
+            raise BadValue(f"convolutions[{number}], on {shapes[-1]}: {error}") from error
     return tuple(convolutions), tuple(shapes), as_count("outputs", outputs)
 
 

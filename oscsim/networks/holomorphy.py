@@ -11,7 +11,7 @@ from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import is_traced, norm, to_complex
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import InexactGradientWarning, NotHolomorphicError
+from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
@@ -51,7 +51,7 @@ def check_holomorphic(
         ValueError: `points` or `spread` are not positive; bad inputs (see `Inputs.of`).
     """
     if not callable(subject) and not isinstance(subject, AbstractNetwork):
-        raise TypeError(f"subject={subject!r}: use a network, or a function of one array")
+        raise BadType(f"subject={subject!r}: use a network, or a function of one array")
     points = as_count("points", points)
     require_positive("spread", spread)
     key = jax.random.key(0) if key is None else key
@@ -80,7 +80,7 @@ def check_holomorphic(
 def _network_violations(network, x, y, points, spread, key) -> dict[str, float]:
     check_parameters(network)
     if (x is None and network.input_shape is None) or (y is None and network.outputs is None):
-        raise ValueError("x or y is None: a network without `input_shape` and `outputs` needs a sample of both")
+        raise BadValue("x or y is None: a network without `input_shape` and `outputs` needs a sample of both")
     k_x, k_y, key = jax.random.split(key, 3)
     if x is None:
         x = jax.random.uniform(k_x, (1, *network.input_shape), network.dtype)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Key, Real
 
+from oscsim.core.errors import BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -69,7 +70,7 @@ class HopfieldNetwork(AbstractNetwork):
         self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
         if len(self.sizes) != 3 or (not self.cost.readout and self.sizes[2] > self.sizes[1]):
-            raise ValueError(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")
+            raise BadValue(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")
         inputs, neurons, outputs = self.sizes
         k_in, k_coupling, k_out = jax.random.split(key, 3)
         self.weights = truncated_normal(k_in, (neurons, inputs), scale)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.errors import BadType, BadValue
 
 
 class Inputs(eqx.Module):
@@ -34,7 +35,7 @@ class Inputs(eqx.Module):
         """
         x, y = as_inputs(net, x), as_targets(net, y)
         if x.shape[0] != y.shape[0]:
-            raise ValueError(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
+            raise BadValue(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
         return Inputs(x, y, clamped(net, x))
 
 
@@ -92,7 +93,7 @@ def as_inputs(net: Any, x: Any) -> Array:
     x = _as_numbers("x", x)
     if net.input_shape is not None and x.shape[1:] != tuple(net.input_shape):
         hint = "; batch axes come first: use x[None]" if x.shape == tuple(net.input_shape) else ""
-        raise ValueError(
+        raise BadValue(
             f"x has shape {x.shape}, this network takes (batch, {', '.join(map(str, net.input_shape))}){hint}"
         )
     _check_batch("x", x, net.dtype)
@@ -100,7 +101,7 @@ def as_inputs(net: Any, x: Any) -> Array:
     try:
         jax.eval_shape(net.clamp, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"x: one sample of shape {x.shape[1:]} does not fit this network's clamp: {error}") from error
+        raise BadValue(f"x: one sample of shape {x.shape[1:]} does not fit this network's clamp: {error}") from error
     return x
 
 
@@ -110,14 +111,14 @@ def as_targets(net: Any, y: Any) -> Array:
     _check_batch("y", y, net.dtype)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         if y.ndim == 1 and classes is not None:
-            raise TypeError(f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes})")
+            raise BadType(f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes})")
         y = jnp.asarray(y, net.dtype)
     elif not is_traced(y) and y.ndim == 1 and classes is not None:
         low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
         if low < 0 or high >= classes:
-            raise ValueError(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}")
+            raise BadValue(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
-        raise ValueError(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes})")
+        raise BadValue(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes})")
     # jax counts classes in the type of the labels, where 8 bits end at 255
     narrow = jnp.issubdtype(y.dtype, jnp.integer) and y.dtype.itemsize < 4
     return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
@@ -127,18 +128,18 @@ def _as_numbers(name: str, value: Any) -> Any:
     try:
         value = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
+        raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
-        raise TypeError(f"{name} holds {value.dtype}: give numbers")
+        raise BadType(f"{name} holds {value.dtype}: give numbers")
     if jnp.iscomplexobj(value):
-        raise TypeError(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")
+        raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")
     return value
 
 
 def _check_batch(name: str, value: Any, dtype: Any) -> None:
     """Refuse a batch that is empty, or not finite in this precision."""
     if value.ndim == 0 or value.shape[0] == 0:
-        raise ValueError(f"{name} has shape {value.shape}: batch axes come first, with one sample at least")
+        raise BadValue(f"{name} has shape {value.shape}: batch axes come first, with one sample at least")
     if is_traced(value):
         return
     value = np.asarray(value)
@@ -147,4 +148,4 @@ def _check_batch(name: str, value: Any, dtype: Any) -> None:
         finite &= np.abs(value) <= float(jnp.finfo(dtype).max)
     if not np.all(finite):
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name}{list(index)} is {value[index]}, not finite in {dtype}: remove such samples")
+        raise BadValue(f"{name}{list(index)} is {value[index]}, not finite in {dtype}: remove such samples")

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_count, as_real, as_scalar, require_key
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -30,7 +31,7 @@ def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float |
     """
     deviation = shape[-1] ** -0.5 if scale is None else scale
     if not is_traced(deviation) and float(as_scalar(deviation, "scale")) < 0:
-        raise ValueError(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
+        raise BadValue(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
 
@@ -48,19 +49,19 @@ def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, .
     """Layer sizes as a tuple of positive integers, `fewest` of them at least."""
     remedy = f"give {meaning}, as positive integers"
     if not isinstance(sizes, (tuple, list)):
-        raise TypeError(f"sizes={sizes!r}: {remedy}")
+        raise BadType(f"sizes={sizes!r}: {remedy}")
     counts = tuple(as_count(f"sizes={sizes}: size {i}", n, remedy=remedy) for i, n in enumerate(sizes))
     if len(counts) < fewest:
-        raise ValueError(f"sizes={sizes}: {remedy}")
+        raise BadValue(f"sizes={sizes}: {remedy}")
     return counts
 
 
 def check_parts(activation: Any, cost: Any, key: Any) -> None:
     """Refuse a class in place of an instance, a name, a bare seed."""
     if activation is not None and (not callable(activation) or isinstance(activation, type)):
-        raise TypeError(f"activation={activation!r}: use a function or an instance, such as Logistic()")
+        raise BadType(f"activation={activation!r}: use a function or an instance, such as Logistic()")
     if cost is not None and not isinstance(cost, AbstractCost):
-        raise TypeError(f"cost={cost!r}: use an instance of a cost, such as CrossEntropy()")
+        raise BadType(f"cost={cost!r}: use an instance of a cost, such as CrossEntropy()")
     require_key(key)
 
 

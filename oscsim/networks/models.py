@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Array, Key
 
 from oscsim.core.checks import require_positive
+from oscsim.core.errors import BadValue
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
 from oscsim.networks.pooling import SoftmaxPooling
@@ -128,7 +129,7 @@ def _stack(
 ) -> tuple[Convolution, ...]:
     """From channels at full width, padding, and whether it is pooled, of each layer."""
     if pooling is not None and temperature is not None:
-        raise ValueError(f"temperature={temperature} is that of the softmax pooling, not of {pooling!r}: leave it out")
+        raise BadValue(f"temperature={temperature} is that of the softmax pooling, not of {pooling!r}: leave it out")
     pool = SoftmaxPooling(2, 1.0 if temperature is None else temperature) if pooling is None else pooling
     return tuple(
         Convolution(_channels(channels, width), padding=padding, pooling=pool if pooled else None)
@@ -140,5 +141,5 @@ def _channels(channels: int, width: float) -> int:
     require_positive("width", width)
     found = round(channels * width)
     if found < 1:
-        raise ValueError(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
+        raise BadValue(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
     return found

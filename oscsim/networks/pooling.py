@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import as_count, positive
+from oscsim.core.errors import BadValue
 
 
 def as_size(value: object) -> int:
@@ -24,7 +25,7 @@ def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Ar
         ValueError: the windows do not divide the image.
     """
     if z.shape[0] % size or z.shape[1] % size:
-        raise ValueError(
+        raise BadValue(
             f"size={size}: windows of {size} by {size} do not divide an image of {z.shape[0]} by {z.shape[1]}; use a "
             "size that does, or another kernel, stride or padding"
         )

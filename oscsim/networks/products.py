@@ -10,6 +10,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Real
 
+from oscsim.core.errors import BadValue
+
 PRODUCTS = {"bfloat16": 1, "bfloat16x3": 2}
 """Into how many bfloat16 numbers a product splits each operand."""
 
@@ -17,7 +19,7 @@ PRODUCTS = {"bfloat16": 1, "bfloat16x3": 2}
 def check_products(products: Any) -> str | None:
     """A way to multiply, or None for the network's own type."""
     if products is not None and products not in list(PRODUCTS):
-        raise ValueError(f"products={products!r}: use None, for float32, or one of {', '.join(map(repr, PRODUCTS))}")
+        raise BadValue(f"products={products!r}: use None, for float32, or one of {', '.join(map(repr, PRODUCTS))}")
     return products
 
 
@@ -77,7 +79,7 @@ def multiply(
     if products is None:
         return s @ weight
     if not s.dtype == weight.dtype == jnp.float32:
-        raise ValueError(
+        raise BadValue(
             f"products={products!r} adds up in float32, for activities of {s.dtype} and weights of {weight.dtype}: use "
             "a float32 network, or products=None"
         )

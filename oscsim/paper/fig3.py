@@ -11,6 +11,7 @@ import xarray
 from jaxtyping import Array, Key
 from matplotlib.axes import Axes
 
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.record import PerCycle
 from oscsim.dynamics.simulation import simulate
@@ -70,7 +71,7 @@ def fig3(
     """
     odd = [period for period in periods if period % 10]
     if odd:
-        raise ValueError(f"periods={tuple(periods)}: ten plateaus of whole steps need multiples of 10, not {odd[0]}")
+        raise BadValue(f"periods={tuple(periods)}: ten plateaus of whole steps need multiples of 10, not {odd[0]}")
     net, x, y = mnist_network(jax.random.key(2)), images[:10], labels[:10]
     exact = exact_gradient(net, x, y)
     errors, distances = zip(*(_running(net, x, y, exact, period, cycles) for period in periods), strict=True)

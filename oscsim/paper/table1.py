@@ -12,6 +12,7 @@ import optax
 import xarray
 
 from oscsim.core import checkpoint
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.integration import Integration
 from oscsim.estimators import Classic, LockIn, Phases
 from oscsim.networks import LayeredNetwork
@@ -96,7 +97,7 @@ def table1(
     for argument, given, known in (("methods", methods, METHODS), ("noises", noises, NOISES)):
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise ValueError(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
+            raise BadValue(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
     runs = [
         _run(data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress)
         for noise, method, seed in itertools.product(noises, methods, seeds)

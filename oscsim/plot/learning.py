@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import AbstractNetwork
 from oscsim.plot.style import BAR, DASHES, DRIVE, LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
 
@@ -39,7 +40,7 @@ def learning_curves(
     for name, histories in named.items():
         for history in histories:
             if metric not in history[0] or against not in history[0]:
-                raise ValueError(
+                raise BadValue(
                     f"metric={metric!r}, against={against!r}: {name} holds {sorted(history[0])}; choose among these"
                 )
     ax = axes_or_new(ax)
@@ -82,7 +83,7 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
     ((_, (history,)),) = _histories(result).items()
     names = [name for name in history[0] if name.startswith("cosine/")]
     if not names:
-        raise ValueError(
+        raise BadValue(
             "the history holds no cosines: train with probe=100, and an estimator other than Backpropagation"
         )
     ax = axes_or_new(ax)
@@ -131,9 +132,7 @@ def weights(
     side = math.isqrt(first.shape[1])
     shape = (side, side) if shape is None else shape
     if math.prod(shape) != first.shape[1]:
-        raise ValueError(
-            f"shape={shape}: an input has {first.shape[1]} numbers, give the height and width of its image"
-        )
+        raise BadValue(f"shape={shape}: an input has {first.shape[1]} numbers, give the height and width of its image")
     count = min(neurons, len(first))
     columns = math.ceil(math.sqrt(2 * count))
     rows = math.ceil(count / columns)
@@ -163,7 +162,7 @@ def _histories(results: Any) -> dict[str, list[list[dict]]]:
     def of_one(result: Any) -> list[dict]:
         history = getattr(result, "history", result)
         if not history:
-            raise ValueError("a history is empty: no epoch was finished")
+            raise BadValue("a history is empty: no epoch was finished")
         return history
 
     def of_seeds(value: Any) -> list[list[dict]]:
@@ -172,5 +171,5 @@ def _histories(results: Any) -> dict[str, list[list[dict]]]:
 
     named = results if isinstance(results, dict) else {"": results}
     if not named:
-        raise ValueError("results={}: give one run at least")
+        raise BadValue("results={}: give one run at least")
     return {name: of_seeds(value) for name, value in named.items()}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.plot.style import DASHES, DRIVE, NOTE_SIZE, axes_or_new, finish
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def stability(
 
     grid, settled = np.asarray(grid), np.asarray(settled)
     if grid.ndim != 2 or grid.shape != settled.shape:
-        raise ValueError(f"grid of shape {grid.shape}, settled of {settled.shape}: both must be (rows, columns)")
+        raise BadValue(f"grid of shape {grid.shape}, settled of {settled.shape}: both must be (rows, columns)")
     ax = axes_or_new(ax)
     colours = ListedColormap([LOST, SETTLED])
     ax.pcolormesh(grid.real, grid.imag, settled, cmap=colours, vmin=0, vmax=1, rasterized=True)

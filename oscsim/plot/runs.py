@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.error_bars import gradient_and_error
@@ -136,7 +137,7 @@ def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int 
         ValueError: the run holds no samples, or `harmonics` is not positive.
     """
     if harmonics < 1:
-        raise ValueError(f"harmonics={harmonics}: use a positive integer")
+        raise BadValue(f"harmonics={harmonics}: use a positive integer")
     neurons = _watched(run, "spectrum")
     ax = axes_or_new(ax)
     ticks = run.plan.ticks
@@ -261,13 +262,13 @@ def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndar
     running = run.gradient(discard=discard, cumulative=True)
     kept = len(jax.tree.leaves(running)[0])
     if kept < run.cycles - discard:
-        raise ValueError(
+        raise BadValue(
             "the run holds the mean reading only, which has no course to draw: run simulate with record=PerCycle() "
             "instead of Mean()"
         )
     errors, distances = map(np.asarray, _errors_of_each(running, exact))
     if not np.any(np.isfinite(errors)):
-        raise ValueError("every reading of the run is nan (the neurons diverged): run simulate with a lower amplitude")
+        raise BadValue("every reading of the run is nan (the neurons diverged): run simulate with a lower amplitude")
     return run.first_cycle + discard + 1 + np.arange(kept), errors, distances
 
 
@@ -405,7 +406,7 @@ def _errors_of_each(running: Any, exact: Gradient) -> tuple[Any, Any]:
 def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:
     """Style, label and samples (cycles, ticks) of each watched neuron; many of them share colour and label by layer."""
     if run.watched is None or run.watched_neurons is None:
-        raise ValueError(
+        raise BadValue(
             f"the run holds no samples of neurons, so there is nothing to draw as {figure}: run simulate with "
             "record=PerCycle(neurons=8)"
         )
@@ -442,7 +443,7 @@ def _named(estimates: Any) -> dict[str, Any]:
     """Gradients by name, from one or from a dict of gradients or `Estimate`s."""
     named = estimates if isinstance(estimates, dict) else {"estimate": estimates}
     if not named:
-        raise ValueError("estimates={}: give one gradient at least")
+        raise BadValue("estimates={}: give one gradient at least")
     return {name: getattr(e, "gradient", e) for name, e in named.items()}
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oscsim.core.errors import BadValue
 from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, TICK_SIZE, axes_or_new, curve_style, finish, legend, log_axis
 from oscsim.sweeps.summary import summarise
 
@@ -43,7 +44,7 @@ def sweep_curves(
     x = x or (settings[0] if settings else "")
     by = by or next((s for s in settings if s != x), None)
     if x not in settings or (by is not None and by not in settings) or set(settings) - {x, by}:
-        raise ValueError(
+        raise BadValue(
             f"x={x!r}, by={by!r}: {name} varies with {settings}; choose two of these, and fix the others by data.sel"
         )
     ax = axes_or_new(ax)
@@ -104,9 +105,7 @@ def sweep_map(
     y = y or next((s for s in settings if s != x), "")
     x = x or next((s for s in settings if s != y), "")
     if {x, y} != set(settings) or len(settings) != 2:
-        raise ValueError(
-            f"x={x!r}, y={y!r}: {name} varies with {settings}; a map needs two, fix the others by data.sel"
-        )
+        raise BadValue(f"x={x!r}, y={y!r}: {name} varies with {settings}; a map needs two, fix the others by data.sel")
     ax = axes_or_new(ax)
     average = summary.sel(statistic="average").transpose(y, x)
     values = average.values
@@ -139,7 +138,7 @@ def _summary(data: Any, name: str) -> tuple[Any, Any, list[str]]:
     """The summary of one result, its prediction or None, and the settings that it varies with."""
     if name not in data.data_vars or "seed" not in data[name].dims:
         names = sorted(str(n) for n, a in data.data_vars.items() if "seed" in a.dims)
-        raise ValueError(f"name={name!r}: the sweep measured {names}; choose among these")
+        raise BadValue(f"name={name!r}: the sweep measured {names}; choose among these")
     theory = f"predicted_{name}"
     predicted = data[theory] if theory in data.data_vars else None
     summary = summarise(data[[name]], average="mean" if predicted is None else "rms")[name]

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_count, as_scalar, require_positive
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.equilibrium.states import At
@@ -146,7 +147,7 @@ def optimal_amplitude(
     exact = exact_at(net, inputs, free)
     scale = float(norm(exact))
     if scale == 0:
-        raise ValueError("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
+        raise BadValue("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
     chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
     read = gradient_read(net, inputs, free.activities, chi)
     bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
@@ -170,7 +171,7 @@ def _candidates(points: Any, limit: float) -> np.ndarray:
         require_positive("points", value)
     safe = values[values <= limit].ravel()
     if safe.size == 0:
-        raise ValueError(
+        raise BadValue(
             f"points: none of {values.size} amplitudes is at most {SAFE:g} of the convergence radius, {limit:.3g}: "
             "offer smaller ones"
         )

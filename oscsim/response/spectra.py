@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from oscsim.core.arrays import describe
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import AbstractForcing, Noise
@@ -32,17 +33,17 @@ class Spectra(eqx.Module):
     @staticmethod
     def of(net: AbstractNetwork, noise: Noise, period: float, ticks: int) -> "Spectra":
         if not isinstance(noise, AbstractForcing):
-            raise TypeError(
+            raise BadType(
                 f"noise={noise!r} has no `spectrum(omega)` to predict from: use one noise on the potentials, such as "
                 "WhiteNoise (independent noises add in variance)"
             )
         if isinstance(noise, StepNoise):
-            raise TypeError(
+            raise BadType(
                 f"noise={describe(noise)} is noise in discrete time, which has no spectrum above its steps: use "
                 "WhiteNoise(standard_deviation * sqrt(time constant)), the same at low frequencies"
             )
         if noise.amplitude(net.activities(net.rest(1))) is not None:
-            raise TypeError(f"noise={describe(noise)} depends on the activities: only additive noise can be predicted")
+            raise BadType(f"noise={describe(noise)} depends on the activities: only additive noise can be predicted")
         fastest = fastest_neuron(net.time_constants)
         omega = 2 * np.pi / period
         sampling = ticks * omega
@@ -54,7 +55,7 @@ class Spectra(eqx.Module):
         frequencies = np.concatenate([near.ravel(), far.ravel()])
         density = np.asarray(jax.vmap(lambda nu: jnp.asarray(noise.spectrum(nu)))(jnp.asarray(frequencies)), float)
         if density.shape != frequencies.shape or not np.all((density >= 0) & np.isfinite(density)):
-            raise ValueError(
+            raise BadValue(
                 f"noise={noise!r} has a spectrum of shape {density.shape[1:]} or with values that are negative or not "
                 "finite: `spectrum(omega)` returns one finite power spectral density"
             )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.demodulation import FEWEST_TICKS
 from oscsim.dynamics.integration import Integration, Plan
 from oscsim.equilibrium import Equilibrium
@@ -99,7 +100,7 @@ def predict_spread(
 def _first_coefficient(net: AbstractNetwork, teaching: AbstractTeaching) -> float:
     """The modulus of the signal's own first Fourier coefficient."""
     if teaching.points is not None:
-        raise ValueError(
+        raise BadValue(
             f"{describe(teaching)} is read as points on its plateaus, not as phasors: use Rotating or Cosine"
         )
     return abs(turning_coefficient(teaching, net.dtype))

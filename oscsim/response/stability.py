@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from oscsim.core.arrays import complex_of, per_sample, to_complex
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadType, BadValue
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
@@ -68,9 +69,9 @@ def stability_map(net: AbstractNetwork, x: Data, y: Data, grid: Any, *, steps: i
     steps = as_count("steps", steps)
     values = np.asarray(grid)
     if not np.issubdtype(values.dtype, np.number):
-        raise TypeError(f"grid={grid!r}: use an array of complex numbers")
+        raise BadType(f"grid={grid!r}: use an array of complex numbers")
     if values.size == 0 or not np.all(np.isfinite(values)):
-        raise ValueError(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
+        raise BadValue(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
     inputs, free = free_state(net, x, y, at)
     tolerance = default_tolerance(net.dtype)
     beta = jnp.asarray(values, complex_of(net.dtype))

@@ -10,6 +10,7 @@ import numpy as np
 
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_scalar
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
 from oscsim.equilibrium.linear import exact_at
 from oscsim.equilibrium.modes import slowest_time
@@ -103,11 +104,11 @@ def suggest(
         UserWarning: some inputs have several stable states; neurons need not rest in the one that this is about.
     """
     if not 0 < as_scalar(bias, "bias") < 1:
-        raise ValueError(f"bias={bias}: use a fraction between 0 and 1")
+        raise BadValue(f"bias={bias}: use a fraction between 0 and 1")
     if accuracy is not None and not 0 < as_scalar(accuracy, "accuracy") < 1:
-        raise ValueError(f"accuracy={accuracy}: use a fraction between 0 and 1")
+        raise BadValue(f"accuracy={accuracy}: use a fraction between 0 and 1")
     if noise is not None and accuracy is None:
-        raise ValueError("noise without an accuracy would be ignored: say how right the gradient is to be")
+        raise BadValue("noise without an accuracy would be ignored: say how right the gradient is to be")
     check_parameters(net)
     require_holomorphic(net, "a suggestion for a rotating signal")
     inputs = Inputs.of(net, x, y)
@@ -174,7 +175,7 @@ def _period_for(
     """The period at which the lag is that small, and the lag there."""
     scale = float(norm(exact_at(net, inputs, free)))
     if scale == 0:
-        raise ValueError("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
+        raise BadValue("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
 
     def lag(period):
         return float(norm(predict_bias(net, inputs.x, inputs.y, period, at=free))) / scale

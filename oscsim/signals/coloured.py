@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
 from oscsim.core.checks import as_scalar, not_negative, require_positive
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import (
     AbstractForcing,
@@ -70,7 +71,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
         """Refuse steps longer than the correlation time, and solvers that need Lévy areas."""
         check_correlation_time(self.correlation_time, step)
         if is_srk(solver):
-            raise ValueError(
+            raise BadValue(
                 f"solver={solver!r} with OrnsteinUhlenbeck: its space-time Lévy areas are those of white noise; use "
                 "diffrax.Heun(), of strong order 2 for this noise"
             )
@@ -119,7 +120,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
 def check_correlation_time(correlation_time: Array, step: float) -> None:
     """Refuse a correlation time below the step, which would be white noise of another intensity."""
     if not is_traced(correlation_time) and float(correlation_time) < step * (1 - 1e-6):
-        raise ValueError(
+        raise BadValue(
             f"correlation_time={float(correlation_time):g} is below the step of {step:g}: take more steps_per_cycle, "
             "or use white noise"
         )

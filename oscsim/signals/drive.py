@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from oscsim.core.arrays import describe, is_traced
 from oscsim.core.checks import require_positive
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
 from oscsim.signals.teaching import AbstractTeaching, fourier_coefficient
 
@@ -26,18 +27,18 @@ def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = T
         ValueError: a period shorter than $2 \pi \tau$; below $50 \tau$ there is a warning.
     """
     if not callable(teaching) or not hasattr(teaching, "period"):
-        raise TypeError(
+        raise BadType(
             f"teaching={teaching!r}: use a signal with a period that is called with the time, such as Rotating"
         )
     check_parameters(net)
     try:
         value = jax.eval_shape(lambda t: jnp.asarray(teaching(t)), jnp.zeros((), net.dtype))
     except Exception as error:
-        raise TypeError(
+        raise BadType(
             f"teaching={teaching!r} cannot be called with a traced time: write it with jax.numpy ({error})"
         ) from error
     if value.shape != ():
-        raise ValueError(
+        raise BadValue(
             f"teaching={describe(teaching)} returns an array of shape {value.shape}: return one number for all "
             "samples, and use jax.vmap over several signals"
         )
@@ -49,7 +50,7 @@ def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = T
     period = float(teaching.period)
     slowest = slowest_neuron(net.time_constants)
     if not period >= 2 * np.pi * slowest:
-        raise ValueError(
+        raise BadValue(
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "
             f"period >= {50 * slowest:g}"
         )
@@ -68,7 +69,7 @@ def check_turning(teaching: AbstractTeaching, strength: Array) -> None:
         ValueError: it does not turn, so there is no gradient in the response.
     """
     if not bool(jnp.all(strength > 1e-4)):
-        raise ValueError(
+        raise BadValue(
             f"{describe(teaching)} has no first harmonic at its period, so there is no gradient in the response: use "
             "Rotating, or Classic for a constant nudge"
         )

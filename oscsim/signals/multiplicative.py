@@ -11,6 +11,7 @@ from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, is_srk, normals, scaled
 
@@ -59,9 +60,9 @@ class Multiplicative(AbstractForcing):
     ):
         self.intensity = not_negative("intensity")(intensity)
         if not callable(function):
-            raise TypeError(f"function={function!r}: use a function of the activities, elementwise")
+            raise BadType(f"function={function!r}: use a function of the activities, elementwise")
         if interpretation not in ("stratonovich", "ito"):
-            raise ValueError(f"interpretation={interpretation!r}: use 'stratonovich' or 'ito'")
+            raise BadValue(f"interpretation={interpretation!r}: use 'stratonovich' or 'ito'")
         self.function, self.interpretation, self.shared_over_batch = function, interpretation, bool(shared_over_batch)
 
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
@@ -71,9 +72,9 @@ class Multiplicative(AbstractForcing):
             "ito": (diffrax.AbstractItoSolver, "diffrax.Euler()"),
         }[self.interpretation]
         if is_srk(solver):
-            raise ValueError(f"solver={solver!r} is for additive noise, Multiplicative is not: use {other}")
+            raise BadValue(f"solver={solver!r} is for additive noise, Multiplicative is not: use {other}")
         if not isinstance(solver, right):
-            raise ValueError(
+            raise BadValue(
                 f"solver={solver!r} does not converge to the equation of interpretation={self.interpretation!r}: use "
                 f"{other}"
             )

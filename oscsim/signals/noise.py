@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.checks import require_key
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import Layers
 
 Quadratures: TypeAlias = Literal["real", "both", "circular"]
@@ -154,7 +155,7 @@ def as_noises(noise: Noise) -> tuple[AbstractNoise, ...]:
     noises = () if noise is None else tuple(noise) if isinstance(noise, (tuple, list)) else (noise,)
     for one in noises:
         if not isinstance(one, (AbstractForcing, AbstractTeachingNoise, AbstractReadoutNoise)):
-            raise TypeError(f"noise={one!r}: use an instance of a noise, such as WhiteNoise(0.1), or a tuple of them")
+            raise BadType(f"noise={one!r}: use an instance of a noise, such as WhiteNoise(0.1), or a tuple of them")
     return noises
 
 
@@ -166,7 +167,7 @@ def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
         TypeError: the key is none, such as a bare seed.
     """
     if key is None:
-        raise ValueError("key is None: noise needs a random key, such as jax.random.key(0)")
+        raise BadValue("key is None: noise needs a random key, such as jax.random.key(0)")
     require_key(key)
     return key
 
@@ -197,10 +198,10 @@ def check_noises(
     """
     forced = any(isinstance(noise, AbstractForcing) for noise in noises)
     if is_srk(solver) and not forced:
-        raise ValueError(f"solver={solver!r} is for noise on the potentials, and there is none: use diffrax.Heun()")
+        raise BadValue(f"solver={solver!r} is for noise on the potentials, and there is none: use diffrax.Heun()")
     if forced and not isinstance(solver, SOLVERS):
         names = ", ".join(f"diffrax.{kind.__name__}()" for kind in SOLVERS)
-        raise ValueError(f"solver={solver!r} has no proven order under noise: use one of {names}")
+        raise BadValue(f"solver={solver!r} has no proven order under noise: use one of {names}")
     for noise in noises:
         noise.check(solver, math.nan if step is None else step, time_constants)
 
@@ -208,7 +209,7 @@ def check_noises(
 def check_quadratures(value: Any) -> None:
     """Refuse what names no choice of quadratures."""
     if value not in ("real", "both", "circular"):
-        raise ValueError(
+        raise BadValue(
             f"quadratures={value!r}: use 'real', 'both' (each of full intensity) or 'circular' (each of half the power)"
         )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
 from oscsim.core.checks import not_negative
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, normals, scaled
 
@@ -60,17 +61,17 @@ class StepNoise(AbstractForcing):
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Refuse anything but Euler steps of one time constant, the same for every neuron."""
         if not isinstance(solver, diffrax.Euler):
-            raise ValueError(f"solver={solver!r} with StepNoise, which is defined by Euler steps: use diffrax.Euler()")
+            raise BadValue(f"solver={solver!r} with StepNoise, which is defined by Euler steps: use diffrax.Euler()")
         if is_traced(time_constants):
             return
         tau = np.concatenate([np.ravel(np.asarray(t)) for t in time_constants])
         if not np.allclose(tau, tau[0], rtol=1e-6, atol=0):
-            raise ValueError(
+            raise BadValue(
                 f"time_constant from {tau.min():g} to {tau.max():g} with StepNoise, whose step is one time constant: "
                 "give all neurons the same, or use WhiteNoise"
             )
         if abs(step - tau[0]) > 1e-5 * tau[0]:
-            raise ValueError(
+            raise BadValue(
                 f"a step of {step:g} with StepNoise, whose step is the time constant {tau[0]:g}: use steps_per_cycle = "
                 "period / time constant, and a period that is a whole number of them"
             )

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
 from oscsim.core.checks import as_count, as_real, positive, require_positive, scalar
+from oscsim.core.errors import BadValue
 
 Number: TypeAlias = int | Int[Array, ""]
 """The number of a cycle."""
@@ -165,7 +166,7 @@ class Adaptive(AbstractAdaptive):
         if not is_traced(self) and not bool(
             jnp.all((self.lowest <= self.amplitude) & (self.amplitude <= self.highest))
         ):
-            raise ValueError(
+            raise BadValue(
                 f"amplitude={self.amplitude} is not between lowest={float(self.lowest):g} and "
                 f"highest={float(self.highest):g}: change one of them"
             )

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadType, BadValue
 
 SECONDS_TO_CONNECT = 10
 IN_FLIGHT = 4
@@ -36,7 +37,7 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
         yield None
         return
     if client is not None and workers is not None:
-        raise ValueError(f"client and workers={workers} exclude each other: give one of them")
+        raise BadValue(f"client and workers={workers} exclude each other: give one of them")
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -52,7 +53,7 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
         try:
             connection = Client(client, timeout=SECONDS_TO_CONNECT)
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise BadValue(
                 f"scheduler={client}: nobody answers there ({error}); start one with dask scheduler, and "
                 "give the address that it prints"
             ) from error
@@ -61,7 +62,7 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
     elif isinstance(client, Client):
         yield client
     else:
-        raise TypeError(f"client={client!r}: use a dask.distributed.Client, or the address of a scheduler")
+        raise BadType(f"client={client!r}: use a dask.distributed.Client, or the address of a scheduler")
 
 
 def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finished: Callable[[], Any]) -> None:
@@ -77,7 +78,7 @@ def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finis
 
         content = cloudpickle.dumps(task)
     except Exception as error:
-        raise TypeError(f"the study cannot be sent to workers: {error}") from error
+        raise BadType(f"the study cannot be sent to workers: {error}") from error
     # A task of its own, so that it is made anew where the worker that holds it dies.
     payload = client.submit(_content, content, pure=False)
     precision = bool(jax.config.read("jax_enable_x64"))

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Key
 
 from oscsim.core.checks import as_count, require_key
+from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.sweeps.cluster import connected, run_on
 from oscsim.sweeps.store import Layout, Store, Variable, fingerprint
@@ -81,7 +82,7 @@ def sweep(
     study = study if isinstance(study, AbstractStudy) else _as_study(study)
     grid = Grid(axes)
     if (client is not None or workers is not None) and store is None:
-        raise ValueError("store is None: workers write their results into a store, give a folder that all can reach")
+        raise BadValue("store is None: workers write their results into a store, give a folder that all can reach")
     with connected(client, workers) as connection:  # before anything is made
         task = Task(study, grid, seeds, np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key)))
         opened = _opened(task, store, block)
@@ -112,23 +113,23 @@ class Grid:
 
     def __init__(self, axes: Mapping[str, Any]):
         if not isinstance(axes, Mapping) or not axes:
-            raise ValueError(f"axes={axes!r}: give a dict from names of settings to their values")
+            raise BadValue(f"axes={axes!r}: give a dict from names of settings to their values")
         self.axes: dict[str, list[Any]] = {}
         self.fixed: dict[str, Any] = {}
         for name, values in axes.items():
             if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
                 values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
                 if not values:
-                    raise ValueError(f"axes[{name!r}] is empty: give one value or more")
+                    raise BadValue(f"axes[{name!r}] is empty: give one value or more")
                 if len({repr(value) for value in values}) < len(values):
-                    raise ValueError(f"axes[{name!r}]={values}: a value stands there twice")
+                    raise BadValue(f"axes[{name!r}]={values}: a value stands there twice")
                 self.axes[name] = values
             elif np.ndim(values) == 0:
                 self.fixed[name] = values.item() if isinstance(values, (np.generic, jax.Array)) else values
             else:
-                raise ValueError(f"axes[{name!r}] has shape {np.shape(values)}: give a list of values, or one value")
+                raise BadValue(f"axes[{name!r}] has shape {np.shape(values)}: give a list of values, or one value")
         if "seed" in axes or "key" in axes:
-            raise ValueError("axes names 'seed' or 'key': these are given by seeds=... and key=...")
+            raise BadValue("axes names 'seed' or 'key': these are given by seeds=... and key=...")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -196,19 +197,19 @@ class Task:
         found = {name: (True, a.shape, a.dtype) for name, a in of_seed.items()}
         for name, value in self.predictions([(0,) * len(self.grid.axes)]).items():
             if name in found:
-                raise ValueError(f"{name} is both a result and a prediction of the study: rename one of them")
+                raise BadValue(f"{name} is both a result and a prediction of the study: rename one of them")
             found[name] = False, value.shape[1:], value.dtype
         return {name: self._variable(name, *what) for name, what in found.items()}
 
     def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: Any) -> Variable:
         if name in {*self.grid.axes, *self.grid.fixed, "seed"}:
-            raise ValueError(f"{name} is both a setting and a result of the study: rename one of them")
+            raise BadValue(f"{name} is both a setting and a result of the study: rename one of them")
         quantity = self.study.quantities().get(name, Quantity(name))
         own = quantity.dims or tuple(f"{name}_{i}" for i in range(len(shape)))
         if len(own) != len(shape):
-            raise ValueError(f"{name} has shape {shape}, and its dimensions are named {own}: name each of them")
+            raise BadValue(f"{name} has shape {shape}, and its dimensions are named {own}: name each of them")
         if {*own} & {*self.grid.axes, "seed"}:
-            raise ValueError(f"{name} has dimensions {own}, and one is an axis of the sweep too: rename it")
+            raise BadValue(f"{name} has dimensions {own}, and one is an axis of the sweep too: rename it")
         return Variable(name, np.dtype(dtype), seeded, own, shape, quantity.label, quantity.unit)
 
     def _width(self, size: int) -> int:
@@ -223,7 +224,7 @@ class Task:
         try:
             return function(*args)
         except UNTRACEABLE as error:
-            raise TypeError(
+            raise BadType(
                 f"the study cannot be traced in {' and '.join(self.traced)}: {str(error).splitlines()[0]} Name what "
                 "shapes the program in its static()"
             ) from error
@@ -250,16 +251,16 @@ def _batch(study: Any, plain: Any, lanes: Any, key: Any, numbers: Any, width: in
 def _lane(study: Any, plain: dict[str, Any], floats: dict[str, Any], key: Any) -> dict[str, Any]:
     found = study(key, **plain, **floats)
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
-        raise TypeError(f"the study returns {type(found).__name__}: return a dict from names to arrays")
+        raise BadType(f"the study returns {type(found).__name__}: return a dict from names to arrays")
     for name, value in found.items():
         if not eqx.is_array_like(value):
-            raise TypeError(f"the study returns {name}={value!r}: return arrays of numbers")
+            raise BadType(f"the study returns {name}={value!r}: return arrays of numbers")
     return {name: jnp.asarray(value) for name, value in found.items()}
 
 
 def _as_study(function: Any) -> AbstractStudy:
     if not callable(function):
-        raise TypeError(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
+        raise BadType(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
     return FunctionStudy(function)
 
 

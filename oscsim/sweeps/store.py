@@ -23,6 +23,7 @@ import numpy as np
 import xarray
 
 from oscsim.core.arrays import describe
+from oscsim.core.errors import BadValue
 
 if TYPE_CHECKING:
     import zarr  # imported where it is used: a third of a second that only sweeps need
@@ -126,15 +127,15 @@ class Store:
             group = zarr.open_group(str(path), mode="r+")
             about: Any = group.attrs["oscsim"]
         except Exception as error:
-            raise ValueError(
+            raise BadValue(
                 f"store={path} holds something that is no sweep: choose another folder; nothing was changed"
             ) from error
         if about.get("format") != FORMAT:
-            raise ValueError(f"store={path} has format {about.get('format')}, this version of oscsim reads {FORMAT}")
+            raise BadValue(f"store={path} has format {about.get('format')}, this version of oscsim reads {FORMAT}")
         for name, ours in identity.items():
             # As text: the order of the axes and 1 or 1.0 make another sweep, though equal in Python.
             if json.dumps(about.get(name)) != json.dumps(ours):
-                raise ValueError(
+                raise BadValue(
                     f"store={path} holds another sweep: its {name} is {_short(about.get(name))}, not {_short(ours)}; "
                     "choose another folder; nothing was changed"
                 )
@@ -153,7 +154,7 @@ class Store:
         try:
             return Store(zarr.open_group(str(path), mode="r+"), path)
         except Exception as error:
-            raise ValueError(f"store={path} is no sweep: give the folder that oscsim.sweep wrote") from error
+            raise BadValue(f"store={path} is no sweep: give the folder that oscsim.sweep wrote") from error
 
     @staticmethod
     def create(
@@ -286,7 +287,7 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
         parent = next((p for p in parents if p.exists()), parents[-1])
         free, where = shutil.disk_usage(parent).free, f"are free on the disk of {parent}: use another"
     if needed > free:
-        raise ValueError(
+        raise BadValue(
             f"{math.prod(layout.shape):,} points with seeds={layout.seeds} give {needed / 1e9:,.3g} GB of results, and "
             f"{free / 1e9:,.3g} GB {where}, or fewer points or seeds"
         )

@@ -20,6 +20,7 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
@@ -256,12 +257,12 @@ def training(
     """
     pattern = network(jax.random.key(0))
     if pattern.outputs is None:
-        raise ValueError("outputs is None: a network needs its number of classes to be judged by its error")
+        raise BadValue("outputs is None: a network needs its number of classes to be judged by its error")
     x, y = checked_data(pattern, "data", data)
     x_held, y_held = checked_data(pattern, "validation", validation)
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
     if batch_size > len(x):
-        raise ValueError(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")
+        raise BadValue(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")
     return _Training(
         *(jnp.asarray(x), jnp.asarray(y), jnp.asarray(x_held), jnp.asarray(y_held)),
         *(network, estimator, optimizer, epochs, batch_size, tuple(static)),
@@ -333,7 +334,7 @@ class _Training(AbstractStudy):
         taken = [set(inspect.signature(make).parameters) for make in (self.estimator, self.optimizer)]
         for name in settings:
             if not any(name in names for names in taken):
-                raise ValueError(
+                raise BadValue(
                     f"{name} is a setting of neither the estimator, which takes {sorted(taken[0])}, nor "
                     f"the optimizer, which takes {sorted(taken[1])}"
                 )

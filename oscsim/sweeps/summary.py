@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
 
 
 def summarise(
@@ -34,13 +35,11 @@ def summarise(
         ValueError: no seeds, a confidence that is not between 0 and 1, an unknown average.
     """
     if "seed" not in data.dims:
-        raise ValueError(
-            f"data has the dimensions {sorted(map(str, data.dims))}: a summary needs `seed`, as from sweep"
-        )
+        raise BadValue(f"data has the dimensions {sorted(map(str, data.dims))}: a summary needs `seed`, as from sweep")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: use a number between 0 and 1, such as 0.95")
+        raise BadValue(f"confidence={confidence}: use a number between 0 and 1, such as 0.95")
     if average not in ("mean", "rms"):
-        raise ValueError(f"average={average!r}: use 'mean' or 'rms'")
+        raise BadValue(f"average={average!r}: use 'mean' or 'rms'")
     seeds = data.sizes["seed"]
     draws = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), as_count("resamples", resamples))
     tails = 50 * (1 - confidence), 50 * (1 + confidence)

@@ -12,6 +12,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from oscsim.core.errors import BadValue
+
 AXIS = "batch"
 """The name of the mesh's one axis; `jax.lax.pmean(a, AXIS)` is the mean over the devices."""
 
@@ -27,11 +29,11 @@ def as_mesh(devices: Sequence[Any] | None, batch_size: int) -> Mesh | None:
     """
     chosen = jax.devices() if devices is None else list(devices)
     if not chosen:
-        raise ValueError("devices is empty: give some of jax.devices(), or leave it out")
+        raise BadValue("devices is empty: give some of jax.devices(), or leave it out")
     if jax.process_count() > 1 and len(chosen) != jax.device_count():
-        raise ValueError(f"devices names {len(chosen)} of {jax.device_count()}: several processes use all they have")
+        raise BadValue(f"devices names {len(chosen)} of {jax.device_count()}: several processes use all they have")
     if batch_size % len(chosen):
-        raise ValueError(
+        raise BadValue(
             f"batch_size={batch_size} cannot be shared equally by {len(chosen)} devices: use a multiple of "
             f"{len(chosen)}, or devices=jax.devices()[:n]"
         )

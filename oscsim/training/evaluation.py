@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from oscsim.core.checks import as_count
-from oscsim.core.errors import NotSettledError
+from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.equilibrium.flow import GROUP
 from oscsim.equilibrium.settling import Method
@@ -54,7 +54,7 @@ def predict(
         NotSettledError: an input for which the network has no free equilibrium.
     """
     if net.outputs is None:
-        raise ValueError("outputs is None: a network needs its number of classes to be read out")
+        raise BadValue("outputs is None: a network needs its number of classes to be read out")
     x = np.asarray(as_inputs(net, x))
     _, scores, residuals = _judged(net, x, np.zeros(len(x), np.int32), as_count("batch_size", batch_size))
     lost = np.flatnonzero(~(residuals <= 10 * judged_tolerance(net.dtype)))
@@ -171,10 +171,10 @@ def labels_of(y: Any) -> Any:
 def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ValueError(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
+        raise BadValue(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
     x, y = data
     y = np.asarray(as_targets(net, y))
     x = np.asarray(as_inputs(net, x))
     if len(x) != len(y):
-        raise ValueError(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
+        raise BadValue(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
     return x, y

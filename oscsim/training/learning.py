@@ -25,7 +25,7 @@ from jaxtyping import Array, Key
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count, require_key, require_positive
-from oscsim.core.errors import DivergenceError
+from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import interactive, tqdm
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.estimators import AbstractEstimator, AlwaysOn, Backpropagation, LockIn
@@ -161,14 +161,14 @@ def train(
     _check_stopping(patience, validation, rollback, out)
     require_positive("checkpoint_seconds", checkpoint_seconds)
     if resume and out is None:
-        raise ValueError("resume=True needs the folder of the run: give out=...")
+        raise BadValue("resume=True needs the folder of the run: give out=...")
     _check_kinds(net, estimator, optimizer)
     if isinstance(data, ArraySource):
         checked_data(net, "data", (data.x, data.y))
     source = data if isinstance(data, AbstractSource) else ArraySource(*checked_data(net, "data", data))
     held_out = None if validation is None else checked_data(net, "validation", validation)
     if batch_size > len(source):
-        raise ValueError(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
+        raise BadValue(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
     sample = checked_data(net, "data", source.first(max(batch_size, probe)))
     alone = isinstance(estimator, AlwaysOn) and jax.process_count() == 1 and devices is None
     mesh = None if alone else as_mesh(devices, batch_size)
@@ -207,11 +207,11 @@ def _check_stopping(patience: int | None, validation: Any, rollback: float | Non
     if patience is not None:
         as_count("patience", patience)
         if validation is None:
-            raise ValueError(f"patience={patience} needs validation data to judge by: give validation=(x, y)")
+            raise BadValue(f"patience={patience} needs validation data to judge by: give validation=(x, y)")
     if rollback is not None and not 0 < rollback < 1:
-        raise ValueError(f"rollback={rollback}: use a factor between 0 and 1, such as 0.5")
+        raise BadValue(f"rollback={rollback}: use a factor between 0 and 1, such as 0.5")
     if rollback is not None and out is None:
-        raise ValueError(f"rollback={rollback} goes back to a checkpoint, and out=None keeps none: give a folder")
+        raise BadValue(f"rollback={rollback} goes back to a checkpoint, and out=None keeps none: give a folder")
 
 
 class _Keeping:
@@ -323,7 +323,7 @@ def load(path: str | Path, best: bool = False) -> Any:
     if isinstance(value, Learner):
         return value.best if best else value.network
     if best:
-        raise ValueError(f"best=True: {path} holds no training run; leave it out")
+        raise BadValue(f"best=True: {path} holds no training run; leave it out")
     return value
 
 
@@ -348,15 +348,13 @@ def layerwise(
     else:
         layers = {name: getattr(path[-1], "idx", None) for name, path in paths.items()}
         if set(layers.values()) != set(range(len(rates))):
-            raise ValueError(
+            raise BadValue(
                 f"rates has {len(rates)} entries, the parameters are {sorted(paths)}: give one per layer, or a dict "
                 "from these names"
             )
         of_parameter = {name: rates[layer] for name, layer in layers.items() if layer is not None}
     if set(of_parameter) != set(paths):
-        raise ValueError(
-            f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate"
-        )
+        raise BadValue(f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate")
     labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
     # As a function: a pytree of labels is a network too, and one that can be called would be taken for the function.
     return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
@@ -368,31 +366,31 @@ def _check_devices(estimator: AbstractEstimator, mesh: Mesh | None) -> None:
         return
     one = "use one device: devices=jax.devices()[:1], or on GPUs the environment variable CUDA_VISIBLE_DEVICES=0"
     if isinstance(estimator, AlwaysOn):
-        raise ValueError(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}; {one}")
+        raise BadValue(f"AlwaysOn carries one state from input to input, on one device, not on {mesh.size}; {one}")
     for noise in jax.tree.leaves(estimator, is_leaf=lambda part: isinstance(part, AbstractNoise)):
         if isinstance(noise, AbstractNoise) and noise.shared_over_batch:
-            raise ValueError(
+            raise BadValue(
                 f"{type(noise).__name__} is shared over the batch, but each of {mesh.size} devices draws its own; {one}"
             )
 
 
 def _check_kinds(net: Any, estimator: AbstractEstimator, optimizer: optax.GradientTransformation) -> None:
     if isinstance(net, AbstractFeedForwardNetwork) != isinstance(estimator, Backpropagation):
-        raise TypeError(
+        raise BadType(
             f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a feed-forward network takes "
             "Backpropagation(), a network with dynamics any other estimator"
         )
     if not isinstance(net, AbstractFeedForwardNetwork):
         check_parameters(net)
     if not isinstance(estimator, AbstractEstimator):
-        raise TypeError(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
+        raise BadType(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
     lock_in = estimator.lock_in if isinstance(estimator, AlwaysOn) else estimator
     if isinstance(lock_in, LockIn) and not isinstance(net, AbstractFeedForwardNetwork):
         # While steps are traced, nothing can be looked at.
         check_drive(net, lock_in.teaching)
         turning_coefficient(lock_in.teaching, net.dtype)
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
+        raise BadType(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")
 
 
 def _scores(row: Metrics) -> list[str]:
@@ -439,7 +437,7 @@ def _start(
     if resume:
         return _loaded(folder, net, optimizer, identity)
     if folder is not None and folder.paths():
-        raise ValueError(
+        raise BadValue(
             f"out={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
         )
     x, y = sample
@@ -460,7 +458,7 @@ def _loaded(folder: Any, net: Any, optimizer: optax.GradientTransformation, iden
     wait_for_all("it is read")
     for name, ours in identity.items():
         if (theirs := learner.identity.get(name)) != ours:
-            raise ValueError(
+            raise BadValue(
                 f"{folder.path} holds a run with another {name}: {theirs}, not {ours}; resume with the same, or choose "
                 "another folder"
             )
@@ -472,14 +470,14 @@ def _loaded(folder: Any, net: Any, optimizer: optax.GradientTransformation, iden
     for name in vars(net):  # all that is not learned
         if not eqx.tree_equal(getattr(theirs, name, None), getattr(ours, name)):
             said = (describe(getattr(of, name, None)) for of in (theirs, ours))
-            raise ValueError(
+            raise BadValue(
                 f"{folder.path} holds a run with another {name}: {', not '.join(said)}; resume with the same, or "
                 "choose another folder"
             )
     expected = jax.tree.leaves(jax.eval_shape(optimizer.init, parameters(net)))
     shapes = [[(np.shape(a), jnp.result_type(a)) for a in state] for state in (learner.optimizer_state, expected)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{folder.path} holds a run with another optimizer: resume with the same")
+        raise BadValue(f"{folder.path} holds a run with another optimizer: resume with the same")
     return learner
 
 

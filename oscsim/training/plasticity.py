@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from oscsim.core.arrays import Count, describe, norm
 from oscsim.core.checks import as_count, as_scalar, require_positive
-from oscsim.core.errors import DivergenceError
+from oscsim.core.errors import BadValue, DivergenceError
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
@@ -61,7 +61,7 @@ class Learned(eqx.Module):
     drift: Float[np.ndarray, " cycles"]
     state: State
     time_scales: TimeScales | None
-    seconds: float = eqx.field(static=True)
+    seconds: float
 
     @property
     def cycles(self) -> int:
@@ -153,7 +153,7 @@ def learn(
     require_positive("rate", rate)
     rate_now = as_scalar(rate, "rate")
     if isinstance(teaching, AbstractAdaptive):
-        raise ValueError(
+        raise BadValue(
             f"teaching={describe(teaching)}: weights in the equation follow one signal of fixed amplitude, without "
             "images to tune it by; use Rotating"
         )

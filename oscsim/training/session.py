@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite
-from oscsim.core.errors import DivergenceError, InexactGradientWarning, NotSettledError
+from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, NotSettledError
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
@@ -95,7 +95,7 @@ class Session:
             self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
         given = list(islice(self.coming, count))
         if len(given) < count:
-            raise ValueError(
+            raise BadValue(
                 f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
                 f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
             )
