@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import all_finite, is_traced, norm
+from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.dynamics.averaging import Counts, averaged
@@ -22,9 +22,9 @@ from oscsim.dynamics.readings import require_turning
 from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
-from oscsim.equilibrium import free_equilibrium
+from oscsim.equilibrium import default_tolerance, free_equilibrium, is_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.drive import check_drive
@@ -49,7 +49,7 @@ class LockIn(AbstractEstimator):
         noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
         integration: solver, steps and ticks, as in `simulate`.
         demodulator: how coefficients are read, as in `simulate`.
-        start: `"rest"`, or `"settled"`: the free equilibrium.
+        start: `"rest"`, or `"settled"`: the free equilibrium (under jit as `settled_start` has it).
         accuracy: go on until the estimate's own error bar is below this.
 
     Raises:
@@ -167,7 +167,7 @@ class LockIn(AbstractEstimator):
 
     def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest, or settled."""
-        start = free_equilibrium(net, inputs).potentials if self.start == "settled" else None
+        start = settled_start(net, inputs) if self.start == "settled" else None
         return begin_compiled(self.system(net), inputs, key=key, start=start)
 
     def present(
@@ -216,6 +216,24 @@ class LockIn(AbstractEstimator):
         if self.discard is None:
             return long, lock_in(teaching, 2 * self.cycles, None, half, fewer)
         return long, lock_in(teaching, self.cycles + self.discard, 2 * self.discard, half, fewer)
+
+
+def settled_start(net: AbstractNetwork, inputs: Inputs) -> Layers:
+    """The potentials of the free equilibrium.
+
+    Under jit, as in training, by sweeps alone: a sample that they do not settle starts at rest, as neurons may start
+    anywhere, and following it in time would be most of the program.
+
+    Raises:
+        NotSettledError: a sample has no stable state; not under jit.
+    """
+    if not is_traced(net, inputs):
+        return free_equilibrium(net, inputs).potentials
+    tolerance = default_tolerance(net.dtype)
+    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), method="sweeps")
+    settled = is_settled(found, tolerance)
+    rest = net.rest(inputs.x.shape[0])
+    return tuple(jnp.where(per_sample(settled, a), a, b) for a, b in zip(found.potentials, rest, strict=True))
 
 
 def _at_least_and_most(cycles: int | tuple[int, int], times: int) -> tuple[int, int]:
