@@ -220,6 +220,14 @@ def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
     raise BadValue(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
 
 
+MOVED = {
+    "oscsim.session": "oscsim.training.session",
+    "oscsim.teaching": "oscsim.signals.teaching",
+    "oscsim.models": "oscsim.networks.models",
+}
+"""Where modules that files of 0.1 name are now."""
+
+
 def _import_path(value: Any, place: str) -> str:
     """Where a class or function can be imported from, or an error if it cannot."""
     path = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
@@ -236,7 +244,7 @@ def _import_path(value: Any, place: str) -> str:
 
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
-    value = importlib.import_module(module)
+    value = importlib.import_module(MOVED.get(module, module))
     for part in name.split("."):
         value = getattr(value, part)
     return value
