@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     from oscsim import lab, paper, plot
     from oscsim.sweeps import load_sweep, studies, summarise, sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AbstractActivation",

@@ -6,6 +6,8 @@ Tests run in float32 unless they say otherwise:
     @pytest.mark.usefixtures("x64")               # one test in float64
     def test_both(precision): ...                 # once in float32, once in float64
 
+Shapes and types are checked at every call, but in tests that use `unchecked`.
+
 A fixture of wider scope than the test is made before these take hold: it must enter `jax.enable_x64` itself.
 """
 
@@ -80,6 +82,14 @@ def precision(request):
     """The test runs twice, in float32 and in float64; the value is the name of the dtype."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
+
+
+@pytest.fixture
+def unchecked():
+    """Shapes and types go unchecked, as for users: for tests of an error of our own that an annotation anticipates."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

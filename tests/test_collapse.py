@@ -55,9 +55,9 @@ def test_every_condition_changes_what_it_names(collapse):
     assert step("clip 0.3") == pytest.approx(0.6)
     assert step("rate 1") == pytest.approx(1.0)
     drawn = {name: condition.estimator(10) for name, condition in collapse.CONDITIONS.items()}
-    assert drawn["no noise"].noise is None
-    assert drawn["as it is"].noise.shared_over_batch
-    assert not drawn["noise of its own for each sample"].noise.shared_over_batch
+    assert drawn["no noise"].noises == ()
+    assert drawn["as it is"].noises[0].shared_over_batch
+    assert not drawn["noise of its own for each sample"].noises[0].shared_over_batch
     amplitudes = {
         name: float(drawn[name].teaching.amplitude) for name in ("as it is", "amplitude 0.2", "amplitude 0.8")
     }

@@ -12,6 +12,7 @@ import pytest
 import scipy.signal
 
 import oscsim as osc
+from oscsim.core.arrays import norm
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -155,7 +156,7 @@ def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
 
     h = 1e-5
     slope = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(implicit), directions, strict=True))
-    assert abs((along(h) - along(-h)) / (2 * h) - slope) < 1e-6 * osc.metrics.norm(implicit)
+    assert abs((along(h) - along(-h)) / (2 * h) - slope) < 1e-6 * norm(implicit)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -620,6 +620,7 @@ def test_what_is_no_batch_of_images_is_not_augmented(shape):
         assert str(shape) in str(error.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_augmentation_names_its_bad_arguments():
     images = np.zeros((1, 32, 32, 3), np.float32)
     with pytest.raises(ValueError, match="padding=-1: use 0 or a positive integer"):

@@ -19,12 +19,13 @@ import pytest
 import oscsim as osc
 from oscsim.core import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
+from oscsim.training import session
 from oscsim.training.learning import _reason_to_stop
 from oscsim.training.session import Learner, jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
 
-STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 60}
+STEPS = {"integration": osc.Integration(diffrax.Euler(), steps_per_cycle=60)}
 LOCK_IN = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2, **STEPS)
 KEY = jax.random.key(0)
 
@@ -224,10 +225,11 @@ def test_always_on_carries_the_state_over(digits):
     assert int(state.cycle) == 2
     from_rest = lock_in(net, x[10:], y[10:]).gradient
     assert 1e-3 < osc.relative_error(carried.gradient, from_rest) < 0.3  # the input before, instead of rest
-    by_hand = osc.begin(net, first, lock_in.teaching, cycle=lock_in.cycle)
+    system = lock_in.system(net)
+    by_hand = osc.begin(system, first)
     for inputs in (first, second):
-        by_hand, phasors = osc.advance(by_hand, net, inputs, lock_in.teaching, cycle=lock_in.cycle)
-    assert osc.relative_error(carried.gradient, phasors.gradient(net, second)) < 1e-4
+        by_hand, cycle = osc.advance(system, by_hand, inputs)
+    assert osc.relative_error(carried.gradient, cycle.gradient(net, second)) < 1e-4
 
 
 def test_always_on_reads_each_input_alone(digits):
@@ -237,7 +239,7 @@ def test_always_on_reads_each_input_alone(digits):
     first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
     state, _ = stream.estimate(stream.init(net, first), net, first, None)
     _, carried = stream.estimate(state, net, second, None)
-    anew = osc.begin(net, second, lock_in.teaching, cycle=lock_in.cycle, potentials=state.potentials)
+    anew = osc.begin(lock_in.system(net), second, start=state.potentials)
     _, alone = lock_in.present(anew, net, second, None)
     assert osc.relative_error(carried.gradient, alone.gradient) < 1e-5
 
@@ -321,14 +323,14 @@ def test_what_is_not_a_number_is_not_the_best_and_not_right(digits):
 
 
 def test_the_scale_after_a_rollback_is_on_the_disk(digits, tmp_path, monkeypatch):
-    advance = osc.session.Session.advance
+    advance = session.Session.advance
 
     def killed(session, learner, pace):
         if learner.rate_scale < 1:
             raise Killed
         return advance(session, learner, pace)
 
-    monkeypatch.setattr(osc.session.Session, "advance", killed)
+    monkeypatch.setattr(session.Session, "advance", killed)
     with pytest.warns(UserWarning, match="going back to"), pytest.raises(Killed):
         train(digits, net=network(activation=osc.Identity()), rate=1e8, out=tmp_path, rollback=0.5)
     assert checkpoint.Folder(tmp_path).newest(Learner).rate_scale == 0.5
@@ -373,7 +375,7 @@ def test_a_jump_to_chance_is_a_divergence():
 def test_a_jump_goes_back_to_the_epoch_before(digits, held_out, tmp_path, monkeypatch):
     """Checkpoints of every call lie in the folder; the good one is that of the last epoch, not the newest."""
     jumped = iter([False, True])
-    monkeypatch.setattr(osc.session, "jumped_to_chance", lambda *_: next(jumped, False))
+    monkeypatch.setattr(session, "jumped_to_chance", lambda *_: next(jumped, False))
     settings = {"validation": held_out, "epochs": 3, "out": tmp_path, "checkpoint_seconds": 1e-6}
     with pytest.raises(
         osc.DivergenceError, match=r"epoch 3 .*jumped to chance.*last good checkpoint is .*step-000000030"
@@ -563,6 +565,7 @@ def test_bad_settings(changes, message, digits):
         train(digits, **changes)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_kinds(digits):
     with pytest.raises(TypeError, match=r"optimizer=0.1: use one of optax"):
         osc.train(network(), digits, osc.Exact(), 0.1, epochs=1, key=KEY)

@@ -14,10 +14,11 @@ import pytest
 import oscsim as osc
 from oscsim import hardware
 from oscsim.core.arrays import norm
+from oscsim.equilibrium import asymmetry
 from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.equilibrium.linear import gradient_read
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.response import asymmetry, predict_gradient, susceptibility
+from oscsim.response import predict_gradient, susceptibility
 from oscsim.response.orbit import Orbit
 from oscsim.response.spread import _read_change
 from tests.marks import slow_except
@@ -162,7 +163,10 @@ def test_the_exact_gradient_is_that_of_the_settled_loss(name):
     assert max(float(found) for found in osc.per_layer(osc.relative_error, each, exact).values()) < 1e-6
 
 
-FINE = {"stepsize_controller": diffrax.PIDController(rtol=1e-10, atol=1e-12), "record": osc.PerCycle(neurons=0)}
+FINE = {
+    "integration": osc.Integration(stepsize_controller=diffrax.PIDController(rtol=1e-10, atol=1e-12)),
+    "record": osc.PerCycle(neurons=0),
+}
 
 
 @pytest.mark.parametrize("name", slow_except(("own directed, cross-entropy",), CASES))
@@ -262,11 +266,12 @@ def test_the_error_of_asymmetry_without_a_matrix(monkeypatch):
 @pytest.mark.parametrize("name", ["own directed, cross-entropy", "mismatch, squared error"])
 def test_weights_in_the_equation_move_as_the_lock_in_reads(name):
     net, x, y = draw(name)
-    inputs, teaching, rate = osc.Inputs.of(net, x, y), osc.Rotating(0.02, 128.0), 1e-9
-    plan = osc.Cycle(solver=diffrax.Heun(), steps_per_cycle=768, ticks=64)
+    inputs, rate = osc.Inputs.of(net, x, y), 1e-9
+    integration = osc.Integration(diffrax.Heun(), steps_per_cycle=768, ticks=64)
+    system = osc.System.of(net, osc.Rotating(0.02, 128.0), integration=integration)
     advance = eqx.filter_jit(osc.advance_plastic)
-    state = osc.begin(net, inputs, teaching, cycle=plan)
+    state = osc.begin(system, inputs)
     for _ in range(6):
-        state, moved, reading = advance(state, net, inputs, teaching, jnp.asarray(rate), cycle=plan)
+        state, moved, reading = advance(system, state, inputs, jnp.asarray(rate))
     drift = jax.tree.map(lambda a: -a / (rate * 128.0), moved)
     assert osc.relative_error(drift, reading.gradient(net, inputs)) < 1e-4

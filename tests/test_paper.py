@@ -8,6 +8,7 @@ import pytest
 
 import oscsim as osc
 from oscsim.cli import main
+from oscsim.core.arrays import norm
 from oscsim.paper.fig2 import toy
 
 
@@ -56,7 +57,7 @@ def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
         # What is left of the start is one part in M after M cycles, on top of what the finite plateau leaves for good.
         final = jax.tree.map(lambda a: 40 * a[-1] - 39 * a[-2], running)
         transient = jax.tree.map(lambda a, b: a - b[None], running, final)
-        sizes = np.asarray(jax.vmap(osc.metrics.norm)(transient))
+        sizes = np.asarray(jax.vmap(norm)(transient))
         slope = np.polyfit(np.log(np.arange(2, 21)), np.log(sizes[1:20]), 1)[0]
         assert -1.1 < slope < -0.9
     cosine = np.asarray(jax.vmap(osc.cosine, in_axes=(0, None))(running, exact))

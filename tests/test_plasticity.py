@@ -11,11 +11,13 @@ import pytest
 import scipy.integrate
 
 import oscsim as osc
+from oscsim.core.arrays import norm
+from oscsim.networks.inputs import Stream
 from oscsim.signals.teaching import fourier_coefficient
 from oscsim.training.plasticity import CHUNK, _cycles_per_input, _learn_chunk
 
-EQUAL_STEPS = {"steps_per_cycle": 256}  # of Tsit5
-COARSE = {"solver": diffrax.Heun(), "steps_per_cycle": 128}
+EQUAL_STEPS = {"integration": osc.Integration(steps_per_cycle=256)}  # of Tsit5
+COARSE = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=128)}
 
 advance_plastic = eqx.filter_jit(osc.advance_plastic)
 
@@ -26,16 +28,12 @@ def toy(cost=None, **kwargs):
     return net, jax.random.uniform(jax.random.key(3), (3, 6)), jnp.array([0, 2, 3])
 
 
-def norm(tree):
-    return osc.metrics.norm(tree)
-
-
 # The toy task: exclusive or, one input after the other.
 
 CORNERS = 2 * jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]]) - 1
 ODD = jnp.array([0, 1, 1, 0])
 TURNING = osc.Rotating(0.5, 50.0)
-XOR_STEPS = {"solver": diffrax.Heun(), "steps_per_cycle": 128, "ticks": 16}
+XOR_STEPS = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=128, ticks=16)}
 
 
 def corner(cycle):
@@ -101,8 +99,9 @@ def drifts(case, teaching, rates):
     """Minus the drift per rate and time, of a cycle that starts locked, at each rate; and what lock-in reads."""
     net, inputs, found = case[0], osc.Inputs.of(*case), []
     state, gradient = locked(net, inputs, teaching)
+    system = osc.System.of(net, teaching, **EQUAL_STEPS)
     for rate in rates:
-        _, moved, _ = advance_plastic(state, net, inputs, teaching, jnp.asarray(rate), cycle=osc.Cycle(**EQUAL_STEPS))
+        _, moved, _ = advance_plastic(system, state, inputs, jnp.asarray(rate))
         found.append(jax.tree.map(lambda a, rate=rate: -a / (rate * teaching.period), moved))
     return found, gradient
 
@@ -118,7 +117,7 @@ def test_only_ratios_of_times_count():
     learned = []
     for slower in (1.0, 10.0):
         net, x, y = toy(time_constant=slower)
-        steps = {"solver": diffrax.Heun(), "steps_per_cycle": 64, "cycles": 1, "check": False}
+        steps = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=64), "cycles": 1, "throw": False}
         learned.append(osc.learn(net, x, y, osc.Rotating(0.2, 50.0 * slower), rate=1e-3 / slower, **steps).network)
     np.testing.assert_allclose(learned[1].weights[0], learned[0].weights[0], rtol=1e-12)
 
@@ -191,7 +190,7 @@ def test_the_kick_of_a_new_input_and_the_quarter_turn_that_takes_it_away():
     for phase in (0.0, math.pi / 2):
         teaching = osc.Rotating(0.01, period, phase)
         (state, _), (_, gradient) = locked(net, old, teaching), locked(net, new, teaching)
-        _, moved, _ = advance_plastic(state, net, new, teaching, rate, cycle=osc.Cycle(**EQUAL_STEPS))
+        _, moved, _ = advance_plastic(osc.System.of(net, teaching, **EQUAL_STEPS), state, new, rate)
         kicks[phase] = float(norm(jax.tree.map(lambda a, g: a / rate + period * g, moved, gradient)))
     slowest = osc.check_time_scales(net, old.x, old.y, osc.Rotating(0.4, period), 2).neurons
     assert 0.5 < kicks[0.0] / (change / 0.01) < slowest
@@ -314,15 +313,12 @@ def test_a_locked_response_teaches_from_its_first_cycle_on():
 @pytest.mark.usefixtures("x64")
 def test_a_cycle_passes_through_vmap_and_grad():
     net, x, y = toy()
-    inputs, teaching, cycle = (
-        osc.Inputs.of(net, x, y),
-        osc.Rotating(0.2, 50.0),
-        osc.Cycle(diffrax.Heun(), steps_per_cycle=64, ticks=16),
-    )
-    state = osc.begin(net, inputs, teaching, cycle=cycle)
+    inputs, integration = osc.Inputs.of(net, x, y), osc.Integration(diffrax.Heun(), steps_per_cycle=64, ticks=16)
+    system = osc.System.of(net, osc.Rotating(0.2, 50.0), integration=integration)
+    state = osc.begin(system, inputs)
 
     def length(rate):
-        return norm(osc.advance_plastic(state, net, inputs, teaching, rate, cycle=cycle)[1])
+        return norm(osc.advance_plastic(system, state, inputs, rate)[1])
 
     lengths = jax.jit(jax.vmap(length))(jnp.array([1e-3 + 1e-6, 1e-3 - 1e-6]))
     slope = jax.jit(jax.grad(length))(jnp.asarray(1e-3))
@@ -392,10 +388,13 @@ def test_learn_sees_how_long_an_input_stays():
     def threes(cycle):
         return jnp.arange(5)[cycle // 3 % 5]
 
-    assert [_cycles_per_input(threes, None, first, 10) for first in (0, 1, 2, 3, 7)] == [3] * 5  # within one as well
-    assert _cycles_per_input(threes, lambda cycle: cycle // 2, 1, 10) == 2  # whichever changes first
-    assert _cycles_per_input(threes, None, 3, 3) == math.inf  # no change to come
-    assert _cycles_per_input(jnp.zeros(3), jnp.zeros(3), 0, 10) == math.inf
+    def stay(x, y, first, cycles):
+        return _cycles_per_input(Stream(x, y, None), first, cycles)
+
+    assert [stay(threes, None, first, 10) for first in (0, 1, 2, 3, 7)] == [3] * 5  # within one as well
+    assert stay(threes, lambda cycle: cycle // 2, 1, 10) == 2  # whichever changes first
+    assert stay(threes, None, 3, 3) == math.inf  # no change to come
+    assert stay(jnp.zeros(3), jnp.zeros(3), 0, 10) == math.inf
 
 
 def test_learn_warns_unless_told_not_to():
@@ -413,6 +412,7 @@ def test_learn_warns_unless_told_not_to():
 # What cannot be.
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -8,7 +8,7 @@ import pytest
 
 import oscsim as osc
 
-STEPS = {"solver": diffrax.Euler(), "steps_per_cycle": 128}
+STEPS = {"integration": osc.Integration(solver=diffrax.Euler(), steps_per_cycle=128)}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_gradient_error_falls_with_the_cycles(case):
 def test_the_band_of_the_running_error_is_the_bar_of_each_shorter_run(case):
     run, exact = case
     noise, key = osc.WhiteNoise(0.02), jax.random.key(3)
-    settings = {"noise": noise, "key": key, "steps_per_cycle": 256}
+    settings = {"noise": noise, "key": key, "integration": osc.Integration(steps_per_cycle=256)}
     runs = [osc.simulate(run.network, run.x, run.y, run.teaching, cycles=n, **settings) for n in (2, 3, 5)]
     bars = osc.plot.running_bars(runs[-1], 1)
     assert len(bars) == 4

@@ -28,12 +28,27 @@ from tests.marks import slow_except
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-class Noise(eqx.Module):
-    """White noise of an intensity, or with a correlation time: what a prediction asks of a noise."""
+class Noise(osc.AbstractForcing):
+    """White noise of an intensity, or with a correlation time; only to predict from: no run can be disturbed by it."""
 
     intensity: float
     correlation_time: float = 0.0
     shared_over_batch: bool = False
+
+    def check(self, solver, step, time_constants):
+        raise NotImplementedError
+
+    def init(self, key, u):
+        raise NotImplementedError
+
+    def random(self, key, u, area):
+        raise NotImplementedError
+
+    def draw(self, state, random, step, area):
+        raise NotImplementedError
+
+    def amplitude(self, s):
+        return None
 
     def spectrum(self, omega):
         return self.intensity**2 / (1 + (omega * self.correlation_time) ** 2)
@@ -74,7 +89,10 @@ def hopfield():
 
 
 CASES = {"layered, cross-entropy": lambda: toy(time_constant=UNEQUAL), "Hopfield, squared error": hopfield}
-ACCURATE = {"stepsize_controller": diffrax.PIDController(rtol=1e-11, atol=1e-11), "record": osc.PerCycle(neurons=0)}
+ACCURATE = {
+    "integration": osc.Integration(stepsize_controller=diffrax.PIDController(rtol=1e-11, atol=1e-11)),
+    "record": osc.PerCycle(neurons=0),
+}
 
 
 @pytest.fixture(params=slow_except(("layered, cross-entropy",), CASES))
@@ -389,6 +407,7 @@ def test_radius_is_the_distance_of_the_branch_point():
 # What is refused.
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_errors_name_the_argument_and_the_remedy():
     net, x, y = toy(time_constant=UNEQUAL)
     teaching, noise = osc.Rotating(0.1, 100.0), Noise(0.1)

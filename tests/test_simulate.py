@@ -208,7 +208,10 @@ def test_save_and_load(digits, tmp_path):
     net, x, y = digits
     for teaching, steps in (
         (osc.Onset(osc.Rotating(0.3, 128.0), 1.0), {**STEPS, "demodulator": osc.Hann(2)}),
-        (osc.Staircase(0.3, 128.0, 8), {"integration": osc.Integration(stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3))}),
+        (
+            osc.Staircase(0.3, 128.0, 8),
+            {"integration": osc.Integration(stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3))},
+        ),
     ):
         run = osc.simulate(net, x, y, teaching, cycles=2, **steps)
         path = run.save(tmp_path / "run.osc")

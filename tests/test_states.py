@@ -259,8 +259,6 @@ def test_equilibria_counts_states_and_says_where_rest_leads():
     assert np.isnan(alone[0].losses[0])
     with pytest.raises(ValueError, match="scale=0"):
         osc.equilibria(*toy(), key=jax.random.key(0), scale=0.0)
-    with pytest.raises(TypeError, match="key=0"):
-        osc.equilibria(*toy(), key=0)
 
 
 def test_gradients_at_each_state_against_finite_differences_there():
@@ -350,8 +348,14 @@ def test_a_state_is_what_is_near_a_fixed_point():
         osc.exact_gradient(net, x, y, at=net.rest(4))
     with pytest.raises(ValueError, match="at has potentials of shape"):
         osc.exact_gradient(net, x, y, at=net.rest(3))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_key_and_what_is_no_state_is_named():
+    with pytest.raises(TypeError, match="key=0"):
+        osc.equilibria(*toy(), key=0)
     with pytest.raises(TypeError, match="at=str: use an Equilibrium"):
-        osc.exact_gradient(net, x, y, at="settled")
+        osc.exact_gradient(*toy(), at="settled")
 
 
 def test_a_suggestion_warns_of_several_states():

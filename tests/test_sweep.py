@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.sweeps.store import fingerprint
+from oscsim.sweeps.store import Store, fingerprint
 from oscsim.sweeps.studies import FunctionStudy, Quantity
 
 KEY = jax.random.key(3)
@@ -371,7 +371,7 @@ def killed_and_resumed(tmp_path, size, kills, workers):
     store = tmp_path / "killed"
     running, deaths = Sweep(tmp_path, store, *size, workers=workers), []
     total = whole.blocks_done()
-    assert not osc.store.Store.open(tmp_path / "whole").unfinished()
+    assert not Store.open(tmp_path / "whole").unfinished()
     while len(deaths) < kills:
         aim = min(running.blocks_done() + draw.randint(1, max(1, total // (2 * kills))), total - 1)
         alive = running.wait_for(aim)

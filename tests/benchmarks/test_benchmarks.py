@@ -22,10 +22,8 @@ import pytest
 from jax import lax
 
 import oscsim as osc
-from oscsim.dynamics.cycle import Cycle, advance
 from oscsim.dynamics.demodulation import AbstractDemodulator
 from oscsim.dynamics.readings import Phasors
-from oscsim.dynamics.state import begin
 from oscsim.networks.inputs import Inputs
 
 from . import naive
@@ -133,13 +131,14 @@ def test_demodulation(net, batch, table, adaptive):
     steps = {} if adaptive else {"solver": diffrax.Euler(), "steps_per_cycle": 320}
 
     @eqx.filter_jit
-    def cycles(net, inputs, teaching, plan):
-        state = begin(net, inputs, teaching, cycle=plan)
-        return lax.fori_loop(0, 2, lambda _, state: advance(state, net, inputs, teaching, cycle=plan)[0], state)
+    def cycles(system, inputs):
+        state = osc.begin(system, inputs)
+        return lax.fori_loop(0, 2, lambda _, state: osc.advance(system, state, inputs)[0], state)
 
     def of(ticks, demodulator=None):
-        plan = Cycle(ticks=ticks, demodulator=demodulator, **steps).plan(teaching, net.dtype)
-        return lambda: jax.tree.leaves(cycles(net, inputs, teaching, plan))
+        integration = osc.Integration(ticks=ticks, **steps)
+        system = osc.System.of(net, teaching, integration=integration, demodulator=demodulator)
+        return lambda: jax.tree.leaves(cycles(system, inputs))
 
     times = paired({"read": of(64), "unread": of(64, Nothing()), "undivided": of(1, Nothing())}, rounds=15)
     name = "Tsit5, adaptive steps" if adaptive else "320 Euler steps"
@@ -276,20 +275,16 @@ def test_noise(table, ticks):
         rest = tuple(a.astype(jnp.complex64) for a in net.rest(count))
         return lax.scan(step, (rest, key), jnp.arange(cycles * steps))[0][0]
 
+    lock_in = osc.LockIn(
+        teaching,
+        cycles=(cycles, cycles),
+        discard=1,
+        noise=osc.WhiteNoise(q),
+        integration=osc.Integration(solver=diffrax.Euler(), steps_per_cycle=steps, ticks=ticks),
+    )
+
     def ensemble():
-        return osc.ensemble(
-            net,
-            x,
-            y,
-            teaching,
-            realisations=count,
-            cycles=cycles,
-            noise=osc.WhiteNoise(q),
-            key=key,
-            solver=diffrax.Euler(),
-            steps_per_cycle=steps,
-            ticks=ticks,
-        ).readings[1]
+        return osc.ensemble(lock_in, net, x, y, realisations=count, key=key).readings[1]
 
     in_numpy = naive.noisy_network(net, inputs, teaching, float(q), steps)
     times = paired(
