@@ -20,8 +20,9 @@ import oscsim as osc
 from oscsim.core import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
 from oscsim.training import session
+from oscsim.training.learner import Learner
 from oscsim.training.learning import _reason_to_stop
-from oscsim.training.session import Learner, jumped_to_chance
+from oscsim.training.session import jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
 

@@ -31,7 +31,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim.core.arrays import per_sample
-from oscsim.dynamics.averaging import Counts, averaged
+from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.equilibrium import settle_inputs, state_at
 from oscsim.networks.inputs import Inputs

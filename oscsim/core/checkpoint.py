@@ -221,7 +221,7 @@ def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
 
 
 MOVED = {
-    "oscsim.session": "oscsim.training.session",
+    "oscsim.session": "oscsim.training.learner",
     "oscsim.teaching": "oscsim.signals.teaching",
     "oscsim.models": "oscsim.networks.models",
 }

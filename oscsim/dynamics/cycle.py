@@ -90,7 +90,10 @@ def run(
     inputs: Inputs,
     watch: Watch | None = None,
 ) -> tuple[State, Cycle, Any]:
-    """One cycle of an equation, from what it moves: the state, what the cycle gave, and what was moved to."""
+    """One cycle of an equation, from what it moves: the state, what the cycle gave, and what was moved to.
+
+    `equation.scan` is the loop over the ticks, `equation.tick` calls the solver.
+    """
     net, plan, teaching = system.network, system.plan, state.drive(system.teaching)
     length = jnp.asarray(teaching.period / plan.ticks, net.dtype)
 

@@ -1,4 +1,4 @@
-"""How a cycle is integrated: the solver, its steps, and how often it is read."""
+"""How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
 
 import math
 from typing import TypeAlias
@@ -15,7 +15,7 @@ from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractNoise, check_noises, is_srk
-from oscsim.signals.step import StepNoise
+from oscsim.signals.step_noise import StepNoise
 from oscsim.signals.teaching import AbstractTeaching
 
 DEFAULT_TICKS = 64

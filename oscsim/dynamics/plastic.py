@@ -11,15 +11,7 @@ from jaxtyping import Array, Bool
 
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.demodulation import Reading
-from oscsim.dynamics.equation import (
-    AbstractSmooth,
-    Arguments,
-    Time,
-    bounded,
-    packed_of,
-    unpacked,
-    velocity,
-)
+from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System

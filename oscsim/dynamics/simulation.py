@@ -15,8 +15,8 @@ from oscsim.core.arrays import Count, complex_of
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import interactive, tqdm
-from oscsim.dynamics.averaging import Averaged
 from oscsim.dynamics.cycle import Watch, Watched
+from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration

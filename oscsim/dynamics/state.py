@@ -13,7 +13,7 @@ from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.system import System
 from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.noise import AbstractNoise, Noise, noise_key
+from oscsim.signals.noise import AbstractNoise, noise_key
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
@@ -35,7 +35,7 @@ class State(eqx.Module):
     demodulator: Any
     reading: Reading
     diverged: Bool[Array, ""]
-    noise: Noise = None
+    noise: Any = None
     tuning: Tuning | None = None
 
     def drive(self, teaching: AbstractTeaching) -> AbstractTeaching:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 
 from oscsim.core.arrays import Count, Scalar
 from oscsim.core.checks import positive
-from oscsim.dynamics.averaging import Averaged
+from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import good_enough
 from oscsim.dynamics.system import System

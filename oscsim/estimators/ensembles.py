@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Key
 from oscsim.core.arrays import all_finite, describe
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.averaging import Counts, averaged
+from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.readings import require_turning
 from oscsim.dynamics.state import begin

@@ -34,7 +34,11 @@ class Exact(AbstractEstimator):
             raise BadValue(f"method={self.method!r}: use 'implicit' or 'bptt'")
 
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+        self,
+        state: Any,
+        net: AbstractNetwork,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Any, Estimate]:
         gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
         return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
@@ -44,7 +48,11 @@ class Backpropagation(AbstractEstimator):
     """The gradient of a feed-forward network by ordinary backpropagation: the baseline that learns without dynamics."""
 
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+        self,
+        state: Any,
+        net: AbstractNetwork | AbstractFeedForwardNetwork,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Any, Estimate]:
         """The gradient for one batch.
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadType, BadValue, DivergenceError
-from oscsim.dynamics.averaging import Counts, averaged
+from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE

@@ -22,7 +22,7 @@ from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import as_noises, require_noise_key
-from oscsim.signals.teaching import DROWNED, LOST, check_points, teaching_circle
+from oscsim.signals.teaching import DROWNED, TOO_LARGE, check_points, teaching_circle
 
 
 class Phases(AbstractEstimator):
@@ -164,7 +164,7 @@ def _settled_phases(
             least = jnp.maximum(response, jnp.finfo(net.dtype).tiny)
             noise = jnp.finfo(net.dtype).eps * sample_norm(free.activities) + jnp.max(nudged.residual, axis=0)
             tail = truncated(circle, nudged.activities, free.activities)
-            return ((tail > LOST) & (tail > 3 * noise / least)) | ~jnp.all(is_settled(nudged, tolerance), axis=0)
+            return ((tail > TOO_LARGE) & (tail > 3 * noise / least)) | ~jnp.all(is_settled(nudged, tolerance), axis=0)
 
         def wanting(carry):
             halvings, circle, nudged = carry

@@ -3,9 +3,9 @@
 Everything at zero strength is the ideal, bit for bit. Deviations are drawn once, from a key: a device keeps its faults.
 """
 
+from oscsim.hardware.drive import DistortedTeaching, ImperfectDemodulator
 from oscsim.hardware.neurons import MismatchedNetwork, UnequalGains, mismatch, spread
 from oscsim.hardware.precision import Quantised, quantise
-from oscsim.hardware.signals import DistortedTeaching, ImperfectDemodulator
 
 __all__ = [
     "DistortedTeaching",

@@ -233,7 +233,7 @@ def running_bars(run: Run, discard: int = 0) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _contaminations(system: System, inputs: Inputs, readings: Reading, residuals: np.ndarray) -> jax.Array:
+def _contaminations(system: System, inputs: Inputs, readings: Reading, residuals: jax.Array | np.ndarray) -> jax.Array:
     """The contamination of the average of the first 1, 2, ... readings."""
     unchanged = jnp.full(len(inputs.x), jnp.nan, system.network.dtype)
 

@@ -14,7 +14,7 @@ from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
 from oscsim.equilibrium.linear import exact_at
 from oscsim.equilibrium.modes import slowest_time
-from oscsim.equilibrium.several import distinct, from_random_starts
+from oscsim.equilibrium.stable_states import distinct, from_random_starts
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron

@@ -1,7 +1,7 @@
 """What acts on the neurons from outside: the teaching signal that turns at the output, and the noise."""
 
-from oscsim.signals.coloured import OrnsteinUhlenbeck
-from oscsim.signals.multiplicative import Multiplicative
+from oscsim.signals.coloured_noise import OrnsteinUhlenbeck
+from oscsim.signals.multiplicative_noise import Multiplicative
 from oscsim.signals.noise import (
     SOLVERS,
     AbstractForcing,
@@ -12,11 +12,11 @@ from oscsim.signals.noise import (
     Increment,
     normals,
 )
-from oscsim.signals.readout import ReadoutNoise
-from oscsim.signals.step import StepNoise
+from oscsim.signals.readout_noise import ReadoutNoise
+from oscsim.signals.step_noise import StepNoise
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
 from oscsim.signals.teaching_noise import TeachingNoise
-from oscsim.signals.white import WhiteNoise
+from oscsim.signals.white_noise import WhiteNoise
 
 __all__ = [
     "SOLVERS",

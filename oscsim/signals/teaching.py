@@ -199,9 +199,11 @@ class Adaptive(AbstractAdaptive):
         # Noise leaves the same image at every amplitude; past the radius it grows with it.
         in_vain = tuning.raised & (image > GREW * tuning.image)
         judged = tuning.age > 0
-        lost = judged & (ratio > LOST) & ((image > 3 * floor) | in_vain)
+        lost = judged & (ratio > TOO_LARGE) & ((image > 3 * floor) | in_vain)
         drowned = judged & (ratio > DROWNED) & ~lost & noisy
-        lower = jnp.maximum(tuning.amplitude * jnp.where(ratio > FAR_OUT, 0.25, 0.5), self.lowest.astype(ratio.dtype))
+        lower = jnp.maximum(
+            tuning.amplitude * jnp.where(ratio > FAR_TOO_LARGE, 0.25, 0.5), self.lowest.astype(ratio.dtype)
+        )
         ceiling = jnp.where(lost, jnp.minimum(tuning.ceiling, 0.75 * tuning.amplitude), tuning.ceiling)
         higher = jnp.maximum(jnp.minimum(2 * tuning.amplitude, ceiling), tuning.amplitude)
         amplitude = jnp.where(lost, lower, jnp.where(drowned, higher, tuning.amplitude))
@@ -224,8 +226,8 @@ class Adaptive(AbstractAdaptive):
         return jnp.clip(start * factor.astype(start.dtype), self.lowest, self.highest).astype(start.dtype)
 
 
-LOST, FAR_OUT, DROWNED = 0.03, 0.2, 0.01
-"""Images, relative to the response, above which `Adaptive` acts."""
+TOO_LARGE, FAR_TOO_LARGE, DROWNED = 0.03, 0.2, 0.01
+"""Images, relative to the response, above which `Adaptive` acts; a gradient is called wrong only much later."""
 
 GREW = 3.0
 """An image that grew by this, when the amplitude was doubled, is not that of noise."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Inexact, Key, Real
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative, positive
 from oscsim.networks.base import Layers
-from oscsim.signals.coloured import check_correlation_time
+from oscsim.signals.coloured_noise import check_correlation_time
 from oscsim.signals.noise import AbstractTeachingNoise
 
 

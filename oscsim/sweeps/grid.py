@@ -5,6 +5,7 @@ written at once; one that is finished is never computed again, and nothing is lo
 is frozen in the store, so a sweep that was stopped and resumed ends bit for bit as one that was not.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -193,6 +194,10 @@ class Task:
         plain = {name: value for name, value in first.items() if name not in self.traced}
         key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
         lane = {name: jnp.asarray(first[name], float) for name in self.traced}
+        try:
+            inspect.signature(self.study).bind(key, **first)
+        except TypeError as error:
+            raise BadType(f"at {_listed(first)}: {error}") from error
         of_seed = self._explained(eqx.filter_eval_shape, _lane, self.study, plain, lane, key, at=[first])
         found = {name: (True, a.shape, a.dtype) for name, a in of_seed.items()}
         for name, value in self.predictions([(0,) * len(self.grid.axes)]).items():

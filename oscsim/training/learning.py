@@ -37,7 +37,8 @@ from oscsim.signals import AbstractNoise
 from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.training.devices import agreed, as_mesh, is_first, replicate, unreplicate, wait_for_all
 from oscsim.training.evaluation import checked_data
-from oscsim.training.session import Learner, Metrics, Session, score_name
+from oscsim.training.learner import Learner, Metrics, score_name
+from oscsim.training.session import Session
 from oscsim.training.updates import Rule
 
 if TYPE_CHECKING:

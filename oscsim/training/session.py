@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Key
@@ -24,6 +23,7 @@ from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Data, Inputs, as_targets
 from oscsim.training.devices import replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, measured
+from oscsim.training.learner import Learner, Metrics, score_name
 from oscsim.training.updates import AUGMENTED, Moving, updates
 
 CHUNK = 64
@@ -31,41 +31,6 @@ CHUNK = 64
 
 CHUNK_BYTES = 2**26
 """Inputs per device call, at most."""
-
-Metrics: TypeAlias = dict[str, float | int]
-"""What was measured after an epoch, by name."""
-
-
-class Learner(eqx.Module):
-    """Where a training run stands between two steps; what a checkpoint holds.
-
-    Attributes:
-        network: with the parameters as they are now.
-        optimizer_state: the arrays of the optimizer's state.
-        stream: what the estimator carries from batch to batch: the neurons' state of `AlwaysOn`, the starting amplitude
-            of an `Adaptive` signal; None for others.
-        step: how many updates were made.
-        rate_scale: what updates are multiplied by; below 1 after a rollback.
-        best: the network after its best epoch so far, by validation error (by loss without validation data).
-        best_score: that error, or loss.
-        totals: over the steps of the epoch so far: sums of loss and error in percent, the largest residual, and the sum
-            of the squared error bars.
-        history: what was measured after each epoch.
-        seconds: wall time spent so far.
-        identity: what the run is made of; a run is only resumed with the same.
-    """
-
-    network: Any
-    optimizer_state: Any
-    stream: Any
-    step: int
-    rate_scale: float
-    best: Any
-    best_score: float
-    totals: tuple[float, float, float, float]
-    history: list[Metrics]
-    seconds: float
-    identity: dict[str, str]
 
 
 class Session:
@@ -250,8 +215,3 @@ def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
         return False
     chance = 100 * (1 - 1 / classes)
     return history[-1][name] > 0.95 * chance and history[-2][name] < 0.5 * chance
-
-
-def score_name(row: Metrics) -> str:
-    """What epochs are judged by: the first of these that was measured."""
-    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)

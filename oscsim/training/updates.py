@@ -87,7 +87,7 @@ def updates(
         measured = estimate.gradient, estimate.loss, _error(net, inputs, estimate), bar
         gradient, loss, error, bar = mean_over(mesh, measured)
         if mesh is not None:  # what is carried on is the same on all devices
-            stream = mean_over(mesh, stream)
+            stream = jax.tree.map(lambda a: mean_over(mesh, a) if jnp.issubdtype(a.dtype, jnp.inexact) else a, stream)
         return gradient, loss, error, bar, largest_over(mesh, estimate.residual), stream
 
     def one(carry):

@@ -1,0 +1,45 @@
+"""Where a training run stands: what a checkpoint holds."""
+
+from typing import Any, TypeAlias
+
+import equinox as eqx
+
+Metrics: TypeAlias = dict[str, float | int]
+"""What was measured after an epoch, by name."""
+
+
+class Learner(eqx.Module):
+    """Where a training run stands between two steps; what a checkpoint holds, which `training.learning` writes.
+
+    Attributes:
+        network: with the parameters as they are now.
+        optimizer_state: the arrays of the optimizer's state.
+        stream: what the estimator carries from batch to batch: the neurons' state of `AlwaysOn`, the starting amplitude
+            of an `Adaptive` signal; None for others.
+        step: how many updates were made.
+        rate_scale: what updates are multiplied by; below 1 after a rollback.
+        best: the network after its best epoch so far, by validation error (by loss without validation data).
+        best_score: that error, or loss.
+        totals: over the steps of the epoch so far: sums of loss and error in percent, the largest residual, and the sum
+            of the squared error bars.
+        history: what was measured after each epoch.
+        seconds: wall time spent so far.
+        identity: what the run is made of; a run is only resumed with the same.
+    """
+
+    network: Any
+    optimizer_state: Any
+    stream: Any
+    step: int
+    rate_scale: float
+    best: Any
+    best_score: float
+    totals: tuple[float, float, float, float]
+    history: list[Metrics]
+    seconds: float
+    identity: dict[str, str]
+
+
+def score_name(row: Metrics) -> str:
+    """What epochs are judged by: the first of these that was measured."""
+    return next(name for name in ("validation_error", "validation_loss", "loss") if name in row)
