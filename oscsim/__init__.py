@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from oscsim import datasets, hardware, response
 from oscsim.core.errors import (
+    BadType,
+    BadValue,
     DivergenceError,
     InexactGradientError,
     InexactGradientWarning,
@@ -127,6 +129,8 @@ __all__ = [
     "AlwaysOn",
     "AveragePooling",
     "Backpropagation",
+    "BadType",
+    "BadValue",
     "Boxcar",
     "Classic",
     "Constant",
