@@ -103,3 +103,17 @@ def test_help(oscsim, capsys):
     with pytest.raises(SystemExit):
         main(["simulate", "--help"])
     assert "Amplitude of the teaching signal" in capsys.readouterr().out
+
+
+def test_only_errors_of_input_are_said_in_one_line(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--period", "3", "--out", str(tmp_path / "short")])
+    assert ended.value.code == 2
+    assert "period=3 is shorter than 2 pi tau" in capsys.readouterr().err
+
+    def broken(*_args, **_kwargs):
+        raise ValueError("a defect of ours")
+
+    monkeypatch.setattr(osc, "exact_gradient", broken)
+    with pytest.raises(ValueError, match="a defect of ours"):  # with its traceback
+        main(["simulate", "--out", str(tmp_path / "broken")])
