@@ -5,7 +5,6 @@ written at once; one that is finished is never computed again, and nothing is lo
 is frozen in the store, so a sweep that was stopped and resumed ends bit for bit as one that was not.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -194,10 +193,6 @@ class Task:
         plain = {name: value for name, value in first.items() if name not in self.traced}
         key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
         lane = {name: jnp.asarray(first[name], float) for name in self.traced}
-        try:
-            inspect.signature(self.study).bind(key, **first)
-        except TypeError as error:
-            raise BadType(f"at {_listed(first)}: {error}") from error
         of_seed = self._explained(eqx.filter_eval_shape, _lane, self.study, plain, lane, key, at=[first])
         found = {name: (True, a.shape, a.dtype) for name, a in of_seed.items()}
         for name, value in self.predictions([(0,) * len(self.grid.axes)]).items():
@@ -235,11 +230,11 @@ class Task:
             ) from error
         except (ValueError, TypeError, ArithmeticError) as error:
             message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
-            try:
-                named = type(error)(message)
-            except Exception:  # it is not made from a message
-                named = ValueError(f"{type(error).__name__} {message}")
-            raise named from error
+            # whatever its study raises is the user's to mend
+            kind = BadType if isinstance(error, TypeError) else BadValue
+            raise kind(
+                message if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__} {message}"
+            ) from error
 
 
 @eqx.filter_jit
