@@ -232,9 +232,8 @@ class Task:
             message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
             # whatever its study raises is the user's to mend
             kind = BadType if isinstance(error, TypeError) else BadValue
-            raise kind(
-                message if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__} {message}"
-            ) from error
+            name = "" if type(error) in (TypeError, ValueError, BadType, BadValue) else f"{type(error).__name__} "
+            raise kind(f"{name}{message}") from error
 
 
 @eqx.filter_jit
