@@ -443,3 +443,25 @@ def test_reading_costs_no_memory_in_time():
     held = sum(a.size for a in jax.tree.leaves(eqx.filter(average, eqx.is_array)))
     read_once = sum(a.size for a in jax.tree.leaves(state.reading.over_samples()))
     assert held <= 2 * read_once + 3 * len(x)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_lock_where_the_neurons_would_not_rest_is_seen():
+    """Heun steps of a whole time constant have fixed points that the equation does not have; the image is silent."""
+    net = osc.LayeredNetwork((6, 5, 5, 5, 4), activation=osc.Logistic(slope=4.0, centre=0.5), key=jax.random.key(7))
+    net = eqx.combine(jax.tree.map(lambda w: 1.5 * w, osc.parameters(net)), net)
+    x, y = jax.random.uniform(jax.random.key(107), (6, 6)), np.arange(6) % 4
+
+    def run(steps):
+        integration = osc.Integration(diffrax.Heun(), steps_per_cycle=steps)
+        return osc.simulate(net, x, y, osc.Rotating(1e-3, 200.0), cycles=8, integration=integration)
+
+    coarse, fine = run(200), run(800)
+    assert coarse.lock_residual[-1] < 1e-6
+    assert np.all(np.linalg.norm(coarse.phasors[-1][0][-1], axis=1) < 1e-9)  # nothing in the image
+    assert coarse.equilibrium_residual > 0.1 > 1e-6 > fine.equilibrium_residual
+    wrong = float(osc.relative_error(coarse.gradient(tolerance=np.inf), fine.gradient()))
+    assert wrong > 0.3
+    assert coarse.error().total > 0.3
+    assert "steps_per_cycle" in str(coarse.error())
+    assert fine.error().reasons == ()

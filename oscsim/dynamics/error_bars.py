@@ -157,7 +157,8 @@ def _contaminated(
     if one_way is False:
         return _from_contrast(system.network, inputs, average), blank
     if one_way:
-        return _from_image(system, inputs, average, reading, change), reading.image_ratio()
+        image = jnp.where(astray(system, inputs, reading, change), 1.0, reading.image_ratio())
+        return _from_image(system, inputs, average, reading, change), image.astype(system.network.dtype)
     seen = turns_one_way(reading)
     parts = lax.cond(
         seen,
@@ -183,11 +184,18 @@ def _from_image(
     measured = (average.count > 1) & system.plan.demodulator.independent
     past = out_of_regime(reading.image_ratio(), rounding_ratio(reading), change) & (not system.noises)
     factors = jnp.where(past, PAST, 1.0).astype(network.dtype)
-    of_response = [tuple(per_sample(factors, c) * c for c in image_response(reading))]
+    lost = astray(system, inputs, reading, change)  # what these samples add to the gradient is all wrong
+    image, chi = image_response(reading), reading.response()
+    of_response = [
+        tuple(jnp.where(per_sample(lost, a), b, per_sample(factors, a) * a) for a, b in zip(image, chi, strict=True))
+    ]
     of_mean = [mean_error(average, measured, factor)]
-    if system.noises:  # strong noise moves both for good, which averaging does not reveal
-        shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / system.teaching.period)
-        of_response, of_mean = [*of_response, bias], [*of_mean, shift]
+    # Strong noise moves mean and response for good, which averaging does not reveal. Without noise the mean alone is
+    # looked at: past the radius, or where steps are too long, neurons may lock where they would not rest.
+    shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / system.teaching.period, bool(system.noises))
+    of_mean = [*of_mean, shift]
+    if bias is not None:
+        of_response = [*of_response, bias]
     along_response = _joined(lambda v: _along_response(network, inputs, reading, v), of_response)
     along_mean = _joined(lambda v: _along_mean(network, inputs, reading, v), of_mean)
     return jax.tree.map(jnp.hypot, along_response, along_mean)
@@ -237,12 +245,36 @@ def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array)
     )
 
 
+ASTRAY, LOCKED = 1e-2, 1e-2
+"""Without noise a sample whose response changes by less than `LOCKED` rests where it is read, to `ASTRAY`; or else."""
+
+
+def astray(system: System, inputs: Inputs, reading: Phasors, change: Float[Array, " batch"]) -> Bool[Array, " batch"]:
+    """Samples that have locked where their neurons would not rest: past the radius, or by steps that are too long.
+
+    A solver with long steps has fixed points of its own, around which a run may lock without a trace in the image.
+    """
+    if system.noises:
+        return jnp.zeros(len(change), bool)
+    away = [jnp.max(jnp.abs(a).reshape(len(a), -1), axis=1) for a in mean_residual(system.network, inputs, reading)]
+    return (jnp.max(jnp.stack(away), axis=0) > ASTRAY) & (change < LOCKED)
+
+
+def mean_residual(network: AbstractNetwork, inputs: Inputs, reading: Phasors) -> Layers:
+    r"""$\sigma(F(c_0)) - c_0$: zero where the mean is a free equilibrium."""
+    s = tuple(c.real for c in reading[0])
+    u = network.force(inputs.clamped, s, inputs.y, jnp.zeros((), network.dtype))
+    return jax.tree.map(jnp.subtract, network.activities(u), s)
+
+
 SWEEPS, SHORT = 3, 1.7
 """How often an imbalance is passed on through the network, and by how much that falls short of for ever."""
 
 
-def imbalance(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array) -> tuple[Layers, Layers]:
-    r"""How far mean and response are from what the equation asks of them: errors of $c_0$ and of $\chi$.
+def imbalance(
+    network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array, noisy: bool
+) -> tuple[Layers, Layers | None]:
+    r"""How far mean and response are from what the equation asks of them: errors of $c_0$ and, under noise, of $\chi$.
 
     Without noise $c_0 = \sigma(F(c_0))$, and $\chi = \sigma'(F(c_0))\, v$ with
 
@@ -274,6 +306,8 @@ def imbalance(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega:
         return jax.tree.map(lambda a: SHORT * a, total)
 
     of_mean = jax.tree.map(jnp.subtract, network.activities(u), s)
+    if not noisy:  # the steps and the lag are what the response is off by, and have parts of their own
+        return summed(of_mean, False), None
     of_response = jax.tree.map(jnp.subtract, passed_on(chi, 1.0, True), chi)
     return summed(of_mean, False), summed(of_response, True)
 

@@ -147,7 +147,7 @@ class GradientError(eqx.Module):
         outside = max(int(np.sum(np.asarray(self.outside))), 1)
         return (
             f"outside the analytic regime: {outside} of {len(image)} samples are past their convergence radius, which "
-            f"leaves {where}; lower the amplitude, or use Adaptive"
+            f"leaves {where}; lower the amplitude, or use Adaptive; if that changes nothing, take more steps_per_cycle"
         )
 
     def __str__(self) -> str:
