@@ -245,7 +245,7 @@ def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array)
     )
 
 
-ASTRAY, LOCKED = 1e-2, 1e-2
+ASTRAY, LOCKED = 0.1, 1e-2
 """Without noise a sample whose response changes by less than `LOCKED` rests where it is read, to `ASTRAY`; or else."""
 
 
