@@ -1,6 +1,5 @@
 """A finished simulation: what was read, how it went, and the gradient in it."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
-from oscsim.equilibrium.vectors import DENSE
+from oscsim.equilibrium.vectors import is_dense
 from oscsim.networks.base import AbstractNetwork, Layers, parameters
 from oscsim.networks.inputs import Inputs, Stream
 from oscsim.signals.teaching import AbstractTeaching
@@ -215,15 +214,13 @@ class Run(eqx.Module):
         readings = self._kept(discard)
         if self.changing:
             return combined(self._each(readings))
-        average = self.average
+        average, count = self.average, jax.tree.leaves(readings)[0].shape[0]
         if average is None:
-            kept = jax.tree.leaves(readings)[0].shape[0]
-            average = _average(readings, self._changes()[-kept:], 0)
-            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - kept)
+            average = _average(readings, self._changes()[-count:], 0)
+            average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - count)
         lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
         gradient, error = _gradient_and_error(self.system, self.inputs, average, change, lag)
-        count = jax.tree.leaves(readings)[0].shape[0]
         if in_full and self.average is None and count > 1 and self.plan.demodulator.independent:
             deviation = _deviation(self.network, self.inputs, readings)
             error = eqx.tree_at(lambda e: e.deviation, error, deviation, is_leaf=lambda a: a is None)
@@ -233,7 +230,7 @@ class Run(eqx.Module):
         """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
         if not turns_one_way_or_unread(average.mean):
             return None
-        if sum(math.prod(shape) for shape in self.network.shapes) > DENSE:
+        if not is_dense(self.network):
             return None  # the quadrature will do: a linear solve per sample would take as long as the run
         try:
             found = self.equilibrium

@@ -16,6 +16,11 @@ DENSE = 1024
 """Neurons up to which one sample's linear system is solved as a matrix; above, by GMRES without one."""
 
 
+def is_dense(net: AbstractNetwork) -> bool:
+    """Whether one sample's linear system is solved as a matrix."""
+    return sum(math.prod(shape) for shape in net.shapes) <= DENSE
+
+
 def flat(layers: Layers) -> Array:
     """The layers of one sample as one vector."""
     return jnp.concatenate([layer.reshape(-1) for layer in layers])

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import norm
+from oscsim.core.arrays import Count, norm
 from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
-from oscsim.dynamics.average import Average, accumulated, response_change
-from oscsim.dynamics.cycle import Watch, Watched, advance
+from oscsim.dynamics.average import Average
+from oscsim.dynamics.cycle import Watch, Watched
+from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import GradientError
 from oscsim.dynamics.readings import Points
@@ -26,7 +27,7 @@ from oscsim.dynamics.state import State, begin, divergence, read_anew
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import exact_gradient, settle
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
-from oscsim.equilibrium.vectors import DENSE
+from oscsim.equilibrium.vectors import is_dense
 from oscsim.estimators.classic import one_sided
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
@@ -120,7 +121,7 @@ class Engine:
         self.net = self._example.network
         self.updates = self._version = self.number = 0
         self.diverged = ""
-        self._states: Any = None
+        self._found: Any = None  # an `Averaged` of all realisations
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
     def change(self, **changes: Any) -> None:
@@ -140,7 +141,7 @@ class Engine:
             self._load()
             return
         if (after.noise, after.signal, after.demodulator) != (before.noise, before.signal, before.demodulator):
-            self._restart(self._states)
+            self._restart(self._found.state)
         if after.seed != before.seed:
             self._keys = _keys(after)
         if after.sample != before.sample and not after.learning:
@@ -188,22 +189,19 @@ class Engine:
         if self.diverged:
             return self._frame(shown, began)
         with first_time("cycle", self._program(), self._lag is None):
-            self._states, self._averages, watched, result = _cycle(
+            self._found, watched, result = _cycle(
                 settings.system(self.net),
                 Shown(self._inputs, self._exact, self._lag, self._watch),
-                self._states,
-                self._averages,
-                np.int32(self._counted),
+                self._found,
                 np.int32(settings.discarded),
                 keys=self._keys,
             )
-        self._counted += 1
         self.number += 1
         self._result = Result(*jax.tree.map(np.asarray, tuple(result)))
         self._record(watched)
-        lost = np.asarray(self._states.diverged)[:shown]
+        lost = np.asarray(self._found.state.diverged)[:shown]
         if lost.any():
-            state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._states)
+            state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._found.state)
             self.diverged = divergence(settings.teaching, state)
         frame = self._frame(shown, began)
         if settings.learning and self.averaged > 0 and not self.diverged and not self._waiting():
@@ -219,9 +217,14 @@ class Engine:
             return int(np.min(self._result.error.kept))
         return int(np.median(np.min(self._result.error.kept[: self.settings.realisations], axis=1)))
 
+    @property
+    def _counted(self) -> int:
+        """Cycles since the average began."""
+        return int(self._found.count[0])
+
     def _waiting(self) -> bool:
         """Whether an amplitude was lowered, and no reading at the new one is in the mean yet."""
-        tuning, discarded = self._states.tuning, self.settings.discarded
+        tuning, discarded = self._found.state.tuning, self.settings.discarded
         if tuning is None or self._counted >= PATIENCE * (discarded + 1):
             return False
         return bool(np.any(np.asarray(tuning.lowered) & (np.asarray(tuning.age) <= discarded)))
@@ -236,7 +239,7 @@ class Engine:
 
     def _load(self) -> None:
         """Data for the network as it is now, and neurons at rest."""
-        self._batch, self._loaded, self._states = 0, True, None
+        self._batch, self._loaded, self._found = 0, True, None
         self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
         self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
         if self.settings.learning:
@@ -255,19 +258,19 @@ class Engine:
         """States for the noise and the demodulator of now; the potentials are those of before, if any."""
         settings = self.settings
         with first_time("begin", self._program(), before is None):
-            self._states, self._averages = _begin(
+            self._found = _begin(
                 settings.system(self.net),
                 self._inputs,
                 None if before is None else (before.potentials, before.cycle),
                 keys=self._keys,
             )
-            _real_parts(self._states.potentials)  # compiled now, not when the sample changes
+            _real_parts(self._found.state.potentials)  # compiled now, not when the sample changes
 
     def _average_anew(self, carried: bool = False) -> None:
         """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
         with first_time("anew", self._program(), carried):
-            self._states, self._averages = _anew(self.settings.system(self.net), self._states, carried)
-        self._counted, self._result = 0, None
+            self._found = _anew(self.settings.system(self.net), self._found.state, carried)
+        self._result = None
 
     def _show(self, where: Any) -> None:
         """Other inputs, and what is exact about them at the state that the neurons are on the way to."""
@@ -283,13 +286,13 @@ class Engine:
 
     def _potentials(self) -> Any:
         """Of the first realisation."""
-        if self._states is None:
+        if self._found is None:
             return self.net.rest(len(self._x))
-        return _real_parts(self._states.potentials)
+        return _real_parts(self._found.state.potentials)
 
     def _lag_now(self) -> Any:
         """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
-        if self._rest is None or sum(int(np.prod(shape)) for shape in self.net.shapes) > DENSE:
+        if self._rest is None or not is_dense(self.net):
             return None
         omega = jnp.asarray(2 * np.pi / self.settings.period, self.net.dtype)
         try:
@@ -310,7 +313,7 @@ class Engine:
         """Weights move, the next batch arrives; the neurons run on."""
         rate = np.asarray(self.settings.learning_rate, self.net.dtype)
         with first_time("learn", self._program()):
-            self.net = _learned(self.net, self._averages, self._inputs, rate)
+            self.net = _learned(self.net, self._found.averages, self._inputs, rate)
         self.updates += 1
         self._version += 1
         self._next_batch()
@@ -391,7 +394,7 @@ def _split(key: Key[Array, ""], numbers: Any) -> Any:
 
 
 @eqx.filter_jit
-def _begin(system: System, inputs: Inputs, before: Any, *, keys: Any) -> tuple[State, Average]:
+def _begin(system: System, inputs: Inputs, before: Any, *, keys: Any) -> Averaged:
     """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
@@ -399,13 +402,13 @@ def _begin(system: System, inputs: Inputs, before: Any, *, keys: Any) -> tuple[S
         potentials, number = (None, None) if before is None else before
         state = begin(system, inputs, key=key, start=potentials)
         state = state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
-        return state, Average.empty(state.reading)
+        return Averaged.begin(system, state)
 
     return jax.vmap(one)(keys, before)
 
 
 @eqx.filter_jit
-def _anew(system: System, states: State, carried: bool) -> tuple[State, Average]:
+def _anew(system: System, states: State, carried: bool) -> Averaged:
     """The same neurons, read anew, and empty averages.
 
     Amplitudes that tune themselves begin anew, or where most of those before ended.
@@ -417,7 +420,7 @@ def _anew(system: System, states: State, carried: bool) -> tuple[State, Average]
         if state.tuning is not None and isinstance(teaching, AbstractAdaptive):
             fresh = teaching.anew(state.tuning) if carried else teaching.begin(len(state.tuning.age), dtype)
             state = eqx.tree_at(lambda s: s.tuning, state, fresh)
-        return read_anew(system, state), Average.empty(state.reading)
+        return Averaged.begin(system, read_anew(system, state))
 
     return jax.vmap(one)(states)
 
@@ -440,28 +443,25 @@ class Shown(NamedTuple):
 
 @eqx.filter_jit
 def _cycle(
-    system: System, shown: Shown, states: State, averages: Average, counted: Any, discard: Any, *, keys: Any
-) -> tuple[State, Average, Watched, Result]:
-    """One cycle of all realisations: states, averages, samples, and how far the running gradients are off."""
+    system: System, shown: Shown, found: Averaged, discard: Count, *, keys: Any
+) -> tuple[Averaged, Watched, Result]:
+    """One cycle of all realisations: where they stand, samples, and how far the running gradients are off."""
     COMPILED["cycle"] += 1
     net, inputs, exact = system.network, shown.inputs, shown.exact
 
-    def one(before, average, key):
-        amplitude = jnp.broadcast_to(before.drive(system.teaching).amplitude, len(inputs.x))
-        state, cycle = advance(system, before, inputs, key=key, watch=shown.watch)
-        reading, age = cycle.reading, counted if before.tuning is None else before.tuning.age
-        average = accumulated(average, reading, reading.change(before.reading), age, discard)
-        change = response_change(reading, before.reading, counted == 0)
-        gradient, error = _estimated(system, inputs, average, change, shown.lag)
+    def one(found, key):
+        amplitude = jnp.broadcast_to(found.state.drive(system.teaching).amplitude, len(inputs.x))
+        found, cycle = found.advance(system, inputs, key, discard, watch=shown.watch)
+        gradient, error = _estimated(system, inputs, found.averages, found.change, shown.lag)
         cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
         cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
-        s = tuple(layer.real for layer in reading.mean)
+        s = tuple(layer.real for layer in cycle.reading.mean)
         loss = jnp.mean(net.loss(inputs.clamped, s, inputs.y))
-        found = Result(cosines, errors, error.total, error, amplitude, loss, _accuracy(net, inputs, s), None)
-        return state, average, cycle.watched, found
+        result = Result(cosines, errors, error.total, error, amplitude, loss, _accuracy(net, inputs, s), None)
+        return found, cycle.watched, result
 
-    states, averages, watched, found = jax.vmap(one)(states, averages, keys)
-    return states, averages, jax.tree.map(lambda a: a[:1], watched), found._replace(norm=norm(exact))
+    found, watched, result = jax.vmap(one)(found, keys)
+    return found, jax.tree.map(lambda a: a[:1], watched), result._replace(norm=norm(exact))
 
 
 def _estimated(
