@@ -112,7 +112,8 @@ def _of_points(system: System, inputs: Inputs, average: Average, sizes: Any) -> 
     dtype = system.network.dtype
     unknown, blank = jnp.asarray(jnp.nan, dtype), jnp.full(len(average.count), jnp.nan, dtype)
     amplitude = jnp.max(jnp.abs(jnp.asarray(average.mean.teaching)), axis=0).astype(dtype)
-    steps = jax.tree.map(lambda size: step_error(system, unknown) * size, sizes)
+    per_size = step_error(system, unknown)
+    steps = jax.tree.map(lambda size: per_size * size, sizes)
     lag = jax.tree.map(lambda size: unknown, sizes)
     return Found(_from_contrast(system.network, inputs, average), lag, steps, blank, blank, amplitude)
 
@@ -143,7 +144,8 @@ def _of_phasors(
         lags = jax.tree.map(lambda q: LAG * time * q, noise_free)
     else:
         lags = jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
-    steps = jax.tree.map(lambda s: step_error(system, time) * s, responded)
+    per_size = step_error(system, time)
+    steps = jax.tree.map(lambda size: per_size * size, responded)
     amplitude = jnp.abs(reading.teaching[reading.harmonics.index(1)]).astype(dtype)
     return Found(contamination, lags, steps, image, rounding_ratio(reading), amplitude)
 
@@ -152,20 +154,18 @@ def _contaminated(
     system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
 ) -> tuple[Any, Float[Array, " batch"]]:
     """The contamination for each array of parameters, and the image of each sample, nan where it is the signal's."""
-    blank = jnp.full(len(average.count), jnp.nan, system.network.dtype)
-    one_way = system.teaching.one_way if reading.has_image else False
-    if one_way is False:
+
+    def seen_in_image():
+        return _from_image(system, inputs, average, reading, change)
+
+    def seen_between_cycles():
+        blank = jnp.full(len(average.count), jnp.nan, system.network.dtype)
         return _from_contrast(system.network, inputs, average), blank
-    if one_way:
-        image = jnp.where(astray(system, inputs, reading, change), 1.0, reading.image_ratio())
-        return _from_image(system, inputs, average, reading, change), image.astype(system.network.dtype)
-    seen = turns_one_way(reading)
-    parts = lax.cond(
-        seen,
-        lambda: _from_image(system, inputs, average, reading, change),
-        lambda: _from_contrast(system.network, inputs, average),
-    )
-    return parts, jnp.where(seen, reading.image_ratio(), jnp.nan)
+
+    one_way = system.teaching.one_way if reading.has_image else False
+    if one_way is None:
+        return lax.cond(turns_one_way(reading), seen_in_image, seen_between_cycles)
+    return seen_in_image() if one_way else seen_between_cycles()
 
 
 def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -> Any:
@@ -177,28 +177,29 @@ def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -
 
 def _from_image(
     system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
-) -> Any:
-    """What the image makes of the response, and the scatter of the mean beside it."""
-    network = system.network
+) -> tuple[Any, Float[Array, " batch"]]:
+    """What the image makes of the response, with the scatter of the mean beside it; and the image of each sample."""
+    network, noisy = system.network, bool(system.noises)
     factor = jnp.asarray(mean_factor(system), network.dtype)
     measured = (average.count > 1) & system.plan.demodulator.independent
-    past = out_of_regime(reading.image_ratio(), rounding_ratio(reading), change) & (not system.noises)
+    ratio, away = reading.image_ratio(), mean_residual(network, inputs, reading)
+    past = out_of_regime(ratio, rounding_ratio(reading), change) & (not noisy)
     factors = jnp.where(past, PAST, 1.0).astype(network.dtype)
-    lost = astray(system, inputs, reading, change)  # what these samples add to the gradient is all wrong
+    lost = astray(away, change) & (not noisy)  # what these samples add to the gradient is all wrong
     image, chi = image_response(reading), reading.response()
     of_response = [
         tuple(jnp.where(per_sample(lost, a), b, per_sample(factors, a) * a) for a, b in zip(image, chi, strict=True))
     ]
-    of_mean = [mean_error(average, measured, factor)]
     # Strong noise moves mean and response for good, which averaging does not reveal. Without noise the mean alone is
     # looked at: past the radius, or where steps are too long, neurons may lock where they would not rest.
-    shift, bias = imbalance(network, inputs, reading, 2 * jnp.pi / system.teaching.period, bool(system.noises))
-    of_mean = [*of_mean, shift]
+    shift, bias = imbalance(network, inputs, reading, away, 2 * jnp.pi / system.teaching.period if noisy else None)
+    of_mean = [mean_error(average, measured, factor), shift]
     if bias is not None:
         of_response = [*of_response, bias]
     along_response = _joined(lambda v: _along_response(network, inputs, reading, v), of_response)
     along_mean = _joined(lambda v: _along_mean(network, inputs, reading, v), of_mean)
-    return jax.tree.map(jnp.hypot, along_response, along_mean)
+    image_seen = jnp.where(lost, 1.0, ratio).astype(network.dtype)
+    return jax.tree.map(jnp.hypot, along_response, along_mean), image_seen
 
 
 def _along_response(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> Any:
@@ -249,15 +250,13 @@ ASTRAY, LOCKED = 0.1, 1e-2
 """Without noise a sample whose response changes by less than `LOCKED` rests where it is read, to `ASTRAY`; or else."""
 
 
-def astray(system: System, inputs: Inputs, reading: Phasors, change: Float[Array, " batch"]) -> Bool[Array, " batch"]:
+def astray(away: Layers, change: Float[Array, " batch"]) -> Bool[Array, " batch"]:
     """Samples that have locked where their neurons would not rest: past the radius, or by steps that are too long.
 
     A solver with long steps has fixed points of its own, around which a run may lock without a trace in the image.
     """
-    if system.noises:
-        return jnp.zeros(len(change), bool)
-    away = [jnp.max(jnp.abs(a).reshape(len(a), -1), axis=1) for a in mean_residual(system.network, inputs, reading)]
-    return (jnp.max(jnp.stack(away), axis=0) > ASTRAY) & (change < LOCKED)
+    farthest = [jnp.max(jnp.abs(a).reshape(len(a), -1), axis=1) for a in away]
+    return (jnp.max(jnp.stack(farthest), axis=0) > ASTRAY) & (change < LOCKED)
 
 
 def mean_residual(network: AbstractNetwork, inputs: Inputs, reading: Phasors) -> Layers:
@@ -272,7 +271,7 @@ SWEEPS, SHORT = 3, 1.7
 
 
 def imbalance(
-    network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array, noisy: bool
+    network: AbstractNetwork, inputs: Inputs, reading: Phasors, away: Layers, omega: Array | None
 ) -> tuple[Layers, Layers | None]:
     r"""How far mean and response are from what the equation asks of them: errors of $c_0$ and, under noise, of $\chi$.
 
@@ -282,34 +281,41 @@ def imbalance(
 
     Strong noise is rectified by $\sigma$ and shifts both, by its second power and for good. What is left of the two
     equations, passed on through the network a few times, is about that shift.
+
+    Args:
+        network: the neurons.
+        inputs: what they were shown.
+        reading: their mean phasors.
+        away: the `mean_residual` of these.
+        omega: the signal's angular frequency; None leaves the response out.
     """
     zero = jnp.zeros((), complex_of(network.dtype))
     s = tuple(c.real.astype(c.dtype) for c in reading[0])
-    taus, chi = network.time_constants, reading.response()
 
     def force(s, beta):
         return network.force(inputs.clamped, s, inputs.y, beta)
 
     u = tuple(f.real.astype(f.dtype) for f in force(s, zero))
-    slow = tuple(1 / (1 + 1j * omega * tau) for tau in taus)
 
-    def passed_on(v, direct, lag):
+    def passed_on(v, direct, omega):
         moved = jax.jvp(force, (s, zero), (v, jnp.full_like(zero, direct)))[1]
-        moved = tuple((m * k if lag else m).astype(m.dtype) for m, k in zip(moved, slow, strict=True))
+        if omega is not None:
+            slow = (1 / (1 + 1j * omega * tau) for tau in network.time_constants)
+            moved = tuple((m * k).astype(m.dtype) for m, k in zip(moved, slow, strict=True))
         return jax.jvp(network.activities, (u,), (moved,))[1]
 
-    def summed(error, lag):
+    def summed(error, omega):
         total, v = error, error
         for _ in range(SWEEPS - 1):
-            v = passed_on(v, 0.0, lag)
+            v = passed_on(v, 0.0, omega)
             total = jax.tree.map(jnp.add, total, v)
         return jax.tree.map(lambda a: SHORT * a, total)
 
-    of_mean = jax.tree.map(jnp.subtract, network.activities(u), s)
-    if not noisy:  # the steps and the lag are what the response is off by, and have parts of their own
-        return summed(of_mean, False), None
-    of_response = jax.tree.map(jnp.subtract, passed_on(chi, 1.0, True), chi)
-    return summed(of_mean, False), summed(of_response, True)
+    of_mean = summed(jax.tree.map(lambda a, b: a.astype(b.dtype), away, s), None)
+    if omega is None:  # the steps and the lag are what the response is off by, and have parts of their own
+        return of_mean, None
+    chi = reading.response()
+    return of_mean, summed(jax.tree.map(jnp.subtract, passed_on(chi, 1.0, omega), chi), omega)
 
 
 def mean_factor(system: System) -> Any:
