@@ -78,6 +78,15 @@ def grad(sizes=(3, 4, 2)):
     return osc.parameters(network(sizes))
 
 
+class Duck:
+    """Called like a signal, and none."""
+
+    period = 100.0
+
+    def __call__(self, t, cycle=0):
+        return 0.1 * jnp.exp(2j * jnp.pi * t / self.period)
+
+
 class Signal(osc.AbstractTeaching):
     """A user's own signal."""
 
@@ -229,6 +238,8 @@ REFUSED = {
     "sim(teaching=osc.Phases(0.1))": (TypeError, "teaching=Phases", "a signal with a period"),
     "osc.LockIn('fast')(network(), X, Y)": (TypeError, "teaching='fast'", "a signal with a period"),
     "sim(teaching=osc.Onset(osc.Tanh(), 1))": (TypeError, "teaching=Onset", "a signal with a period"),
+    "sim(teaching=Duck())": (TypeError, "teaching=<", "a signal with a period", "a class below AbstractTeaching"),
+    "osc.LockIn(SIGNAL, integration=diffrax.Heun())": (TypeError, "integration=Heun()", "use Integration(solver="),
     "sim(teaching=Signal(jnp.cos, nan))": (ValueError, "period=nan", "positive, finite"),
     "sim(teaching=Signal(jnp.cos, inf))": (ValueError, "period=inf", "positive, finite"),
     "sim(teaching=Signal(jnp.cos, 'long'))": (TypeError, "period='long'", "real numbers"),

@@ -241,7 +241,7 @@ def test_always_on_reads_each_input_alone(digits):
     state, _ = stream.estimate(stream.init(net, first), net, first, None)
     _, carried = stream.estimate(state, net, second, None)
     anew = osc.begin(lock_in.system(net), second, start=state.potentials)
-    _, alone = lock_in.present(anew, net, second, None)
+    _, alone = lock_in.present(lock_in.system(net), anew, second)
     assert osc.relative_error(carried.gradient, alone.gradient) < 1e-5
 
 

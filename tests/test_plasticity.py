@@ -91,7 +91,8 @@ def test_what_the_warning_is_about_does_happen():
 def locked(net, inputs, teaching):
     """The state after three cycles, and the gradient that lock-in reads in the last two."""
     lock_in = osc.LockIn(teaching, cycles=3, discard=1, **EQUAL_STEPS)
-    state, estimate = lock_in.present(lock_in.begin(net, inputs), net, inputs, None)
+    system = lock_in.system(net)
+    state, estimate = lock_in.present(system, lock_in.begin(system, inputs), inputs)
     return state, estimate.gradient
 
 

@@ -1,7 +1,7 @@
 """How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -75,6 +75,12 @@ class Integration(eqx.Module):
                 f"steps_per_cycle={steps} is not a multiple of ticks={ticks}: use "
                 f"{ticks * max(1, round(steps / ticks))}, or leave ticks out"
             )
+
+
+def require_integration(integration: Any) -> None:
+    """Refuse what does not say how a cycle is to be integrated, such as a bare solver."""
+    if not isinstance(integration, Integration):
+        raise BadType(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")
 
 
 class EqualSteps(eqx.Module):

@@ -256,8 +256,9 @@ def starting_state(
     """The first state, and what is shown from there on."""
     net = system.network
     earlier = start.state if isinstance(start, Run) else start if isinstance(start, State) else None
-    stream = Stream.of(net, x, y, jnp.zeros((), jnp.int32) if earlier is None else earlier.cycle)
-    inputs = stream.at(net, jnp.zeros((), jnp.int32) if earlier is None else earlier.cycle)
+    number = jnp.zeros((), jnp.int32) if earlier is None else earlier.cycle
+    stream = Stream.of(net, x, y, number)
+    inputs = stream.at(net, number)
     if earlier is not None:
         fresh = jax.eval_shape(lambda: begin(system, inputs, key=key))
         if _layout(earlier.noise) != _layout(fresh.noise):  # another noise than before starts afresh

@@ -2,9 +2,8 @@
 
 import equinox as eqx
 
-from oscsim.core.errors import BadType
 from oscsim.dynamics.demodulation import AbstractDemodulator
-from oscsim.dynamics.integration import Integration, Plan
+from oscsim.dynamics.integration import Integration, Plan, require_integration
 from oscsim.networks.base import AbstractNetwork
 from oscsim.signals.drive import check_drive
 from oscsim.signals.noise import AbstractNoise, as_noises
@@ -52,8 +51,7 @@ class System(eqx.Module):
                 noise.
         """
         check_drive(network, teaching)
-        if not isinstance(integration, Integration):
-            raise BadType(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")
+        require_integration(integration)
         noises = as_noises(noise)
         return System(network, teaching, noises, Plan.of(integration, demodulator, network, teaching, noises))
 

@@ -109,7 +109,7 @@ def ensemble(
     system, inputs = lock_in.system(net), Inputs.of(net, x, y)
     start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])
     chunk = min(_fitting(net, inputs) if chunk is None else as_count("chunk", chunk), realisations)
-    began, counts, parts = time.perf_counter(), lock_in.counts(net), []
+    began, counts, parts = time.perf_counter(), lock_in.counts(net.dtype), []
     for first in range(0, realisations, chunk):
         # The last chunk is filled up, so that it runs the same program.
         numbers = np.arange(first, first + chunk, dtype=np.uint32)

@@ -17,7 +17,7 @@ from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE
-from oscsim.dynamics.integration import Integration
+from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.readings import require_turning
 from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
 from oscsim.dynamics.step_error import check_steps
@@ -97,6 +97,7 @@ class LockIn(AbstractEstimator):
                 )
         if start not in ("rest", "settled"):
             raise BadValue(f"start={start!r}: use 'rest' or 'settled'")
+        require_integration(integration)
         steps = integration.steps_per_cycle
         if extrapolate and steps is not None and steps % 2:
             raise BadValue(
@@ -120,7 +121,7 @@ class LockIn(AbstractEstimator):
         if not self.extrapolate:
             return self._alone(state, net, inputs, key)
         long, half = self._two_periods(net)
-        check_drive(net, half.teaching)
+        check_drive(net, half.teaching)  # before the long one runs
         state, estimate = long._alone(state, net, inputs, key)
         other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
         _, short = half._alone(state, net, inputs, other)
@@ -132,10 +133,11 @@ class LockIn(AbstractEstimator):
         """One run from its start: what is carried on, and the estimate."""
         teaching = self.teaching
         if carried is None or not isinstance(teaching, AbstractAdaptive):
-            return None, self.present(self.begin(net, inputs, key), net, inputs, key)[1]
-        lock_in = self._with(teaching.at(carried.amplitude))
-        start = eqx.tree_at(lambda s: s.tuning.floor, lock_in.begin(net, inputs, key), carried.floor)
-        state, estimate = lock_in.present(start, net, inputs, key)
+            system = self.system(net)
+            return None, self.present(system, self.begin(system, inputs, key), inputs, key)[1]
+        system = self._with(teaching.at(carried.amplitude)).system(net)
+        start = eqx.tree_at(lambda s: s.tuning.floor, self.begin(system, inputs, key), carried.floor)
+        state, estimate = self.present(system, start, inputs, key)
         return carried.after(teaching, state.tuning), estimate
 
     def _with(self, teaching: AbstractTeaching) -> "LockIn":
@@ -165,28 +167,28 @@ class LockIn(AbstractEstimator):
         integration = Integration(self.integration.solver, None, steps, ticks)
         return eqx.tree_at(lambda lock_in: lock_in.integration, self, integration)
 
-    def begin(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
+    def begin(self, system: System, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The state that the first input is presented to: rest, or settled."""
-        start = settled_start(net, inputs) if self.start == "settled" else None
-        return begin_compiled(self.system(net), inputs, key=key, start=start)
+        start = settled_start(system.network, inputs) if self.start == "settled" else None
+        return begin_compiled(system, inputs, key=key, start=start)
 
     def present(
-        self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
+        self, system: System, state: State, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[State, Estimate]:
         """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
-        system = self.system(net)
-        state, reading, estimate = _presented(system, state, inputs, self.counts(net), key=key)
+        counts = self.counts(system.network.dtype)
+        state, reading, estimate = _presented(system, state, inputs, counts, key=key)
         if not is_traced(estimate):
             if bool(state.diverged):
-                raise DivergenceError(divergence(self.teaching, state))
-            require_turning(self.teaching, reading)
+                raise DivergenceError(divergence(system.teaching, state))
+            require_turning(system.teaching, reading)
             check_steps(system, lambda: inputs, estimate.activities)
         return state, estimate
 
-    def counts(self, net: AbstractNetwork) -> Counts:
+    def counts(self, dtype: DTypeLike) -> Counts:
         """How many cycles to run, and which count."""
         discard = None if self.discard is None else np.int32(self.discard)
-        accuracy = None if self.accuracy is None else np.asarray(self.accuracy, net.dtype)
+        accuracy = None if self.accuracy is None else np.asarray(self.accuracy, dtype)
         return Counts(np.int32(self.cycles), np.int32(self.most), discard, accuracy)
 
     def _two_periods(self, net: AbstractNetwork) -> tuple["LockIn", "LockIn"]:
@@ -298,19 +300,19 @@ class AlwaysOn(AbstractEstimator):
 
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The neurons' state before the first input."""
-        check_drive(net, self.lock_in.teaching)
+        system = self.lock_in.system(net)
         check_unseen(net, lambda: inputs)
-        return self.lock_in.begin(net, inputs, key)
+        return self.lock_in.begin(system, inputs, key)
 
     def estimate(
         self, state: State, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[State, Estimate]:
         """Show the next input: the state after it, and the estimate, which is of this input alone."""
-        lock_in = self.lock_in
-        state = read_anew(lock_in.system(net), state)
+        lock_in, system = self.lock_in, self.lock_in.system(net)
+        state = read_anew(system, state)
         if state.tuning is not None and isinstance(lock_in.teaching, AbstractAdaptive):
             state = eqx.tree_at(lambda s: s.tuning, state, lock_in.teaching.anew(state.tuning))
-        return lock_in.present(state, net, inputs, key)
+        return lock_in.present(system, state, inputs, key)
 
 
 def extrapolated(long: Estimate, half: Estimate) -> Estimate:

@@ -10,7 +10,7 @@ from oscsim.core.checks import as_scalar
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.equilibrium.states import At
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, Gradient
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.drive import check_drive
 from oscsim.signals.teaching import Rotating
@@ -34,14 +34,15 @@ def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, 
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
     """
+    return _read(net, x, y, period, at)[2]
+
+
+def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> tuple[Inputs, Equilibrium, Gradient]:
+    """Checked inputs, the free equilibrium that is meant, and the gradient that is read there."""
     check_drive(net, Rotating(1.0, period), warn=False)
     inputs, free = free_state(net, x, y, at)
-    return _gradient_at(net, inputs, free, period)
-
-
-def _gradient_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: ArrayLike) -> Any:
     chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
-    return gradient_read(net, inputs, free.activities, chi)
+    return inputs, free, gradient_read(net, inputs, free.activities, chi)
 
 
 def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Any:
@@ -64,7 +65,5 @@ def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, a
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
     """
-    check_drive(net, Rotating(1.0, period), warn=False)
-    inputs, free = free_state(net, x, y, at)
-    exact = exact_at(net, inputs, free)
-    return jax.tree.map(jnp.subtract, _gradient_at(net, inputs, free, period), exact)
+    inputs, free, read = _read(net, x, y, period, at)
+    return jax.tree.map(jnp.subtract, read, exact_at(net, inputs, free))

@@ -23,12 +23,13 @@ def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = T
 
     Raises:
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
-        TypeError: the signal has no period or is not callable.
+        TypeError: no signal, or one without a period or that cannot be called.
         ValueError: a period shorter than $2 \pi \tau$; below $50 \tau$ there is a warning.
     """
-    if not callable(teaching) or not hasattr(teaching, "period"):
+    if not isinstance(teaching, AbstractTeaching) or not hasattr(teaching, "period"):
         raise BadType(
-            f"teaching={teaching!r}: use a signal with a period that is called with the time, such as Rotating"
+            f"teaching={teaching!r}: use a signal with a period that is called with the time, a class below "
+            "AbstractTeaching such as Rotating"
         )
     check_parameters(net)
     try:
