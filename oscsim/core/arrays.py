@@ -19,6 +19,10 @@ Count: TypeAlias = Int[Array, ""] | np.int32
 """A number of cycles or steps that may change without compiling anew."""
 
 
+compiled = functools.partial(jax.jit, inline=True)
+"""For short functions of arrays: one program where they are called alone, part of the caller's where that is traced."""
+
+
 def is_traced(*values: Any) -> bool:
     """Whether any of the values is being traced by jax, and so cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
@@ -34,6 +38,7 @@ def to_complex(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.astype(complex_of(a.dtype)), tree)
 
 
+@compiled
 def norm(tree: Any) -> Array:
     """The Euclidean norm of all numbers in a pytree taken together."""
     squares = [jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2) for a in jax.tree.leaves(tree)]
@@ -51,6 +56,7 @@ def sample_norm(layers: Sequence[Array]) -> Float[Array, "..."]:
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
+@compiled
 def all_finite(tree: Any) -> Array:
     """Whether every number in a pytree is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))

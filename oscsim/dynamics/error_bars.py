@@ -128,12 +128,15 @@ def _of_phasors(
 ) -> Found:
     """What image, quadrature and the known response to steps say."""
     network, dtype = system.network, system.network.dtype
-    contamination, image = _contaminated(system, inputs, average, reading, change)
-    directions = jax.tree.map(lambda c: jnp.stack([-1j * c, c]), reading.response())
-    both = jax.vmap(lambda v: _along_response(network, inputs, reading, v))(directions)
-    # what of the gradient the response makes: the readout's own derivative neither lags nor feels the steps
-    quadrature, responded = (jax.tree.map(lambda a, i=i: a[i], both) for i in (0, 1))
-    # noise is as large in one quadrature as in the other
+    one_way = system.teaching.one_way if reading.has_image else False
+    suspected = None if one_way is False else _suspected(system, inputs, average, reading, change)
+    chi = reading.response()
+    off = [] if suspected is None else suspected.response
+    directions = [*off, tuple(-1j * c for c in chi), chi]
+    *off, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
+    contamination, image = _contaminated(system, inputs, average, reading, suspected, off)
+    # What of the gradient the response makes: the readout's own derivative neither lags nor feels the steps. And noise
+    # is as large in one quadrature as in the other.
     noise_free = jax.tree.map(
         lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, contamination
     )
@@ -150,22 +153,38 @@ def _of_phasors(
     return Found(contamination, lags, steps, image, rounding_ratio(reading), amplitude)
 
 
+class Suspected(NamedTuple):
+    """Errors that the image and the equations point to, where the signal turns one way.
+
+    Attributes:
+        response: of the response: what the image says, and under noise what is left of the response's equation.
+        mean: of $c_0$: its scatter, and what is left of the equation of the free equilibrium.
+        image: of each sample, relative to its response.
+    """
+
+    response: list[Layers]
+    mean: list[Layers]
+    image: Float[Array, " batch"]
+
+
 def _contaminated(
-    system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
+    system: System, inputs: Inputs, average: Average, reading: Phasors, suspected: Suspected | None, off: list[Any]
 ) -> tuple[Any, Float[Array, " batch"]]:
-    """The contamination for each array of parameters, and the image of each sample, nan where it is the signal's."""
+    """The contamination for each array of parameters, and the image of each sample, nan where it is the signal's.
 
-    def seen_in_image():
-        return _from_image(system, inputs, average, reading, change)
-
-    def seen_between_cycles():
-        blank = jnp.full(len(average.count), jnp.nan, system.network.dtype)
-        return _from_contrast(system.network, inputs, average), blank
-
-    one_way = system.teaching.one_way if reading.has_image else False
-    if one_way is None:
-        return lax.cond(turns_one_way(reading), seen_in_image, seen_between_cycles)
-    return seen_in_image() if one_way else seen_between_cycles()
+    `off` is what the suspected errors of the response do to the gradient.
+    """
+    network = system.network
+    if suspected is None:
+        return _from_contrast(network, inputs, average), jnp.full(len(average.count), jnp.nan, network.dtype)
+    of_mean = _each(lambda v: _along_mean(network, inputs, reading, v), suspected.mean)
+    contamination, image = jax.tree.map(jnp.hypot, _joined(off), _joined(of_mean)), suspected.image
+    if system.teaching.one_way is None:  # only its samples tell
+        one_way = turns_one_way(reading)
+        contrast = _from_contrast(network, inputs, average)
+        contamination = jax.tree.map(lambda a, b: jnp.where(one_way, a, b), contamination, contrast)
+        image = jnp.where(one_way, image, jnp.nan)
+    return contamination, image
 
 
 def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -> Any:
@@ -175,10 +194,10 @@ def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -
     return jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
 
 
-def _from_image(
+def _suspected(
     system: System, inputs: Inputs, average: Average, reading: Phasors, change: Float[Array, " batch"]
-) -> tuple[Any, Float[Array, " batch"]]:
-    """What the image makes of the response, with the scatter of the mean beside it; and the image of each sample."""
+) -> Suspected:
+    """What may be wrong with response and mean."""
     network, noisy = system.network, bool(system.noises)
     factor = jnp.asarray(mean_factor(system), network.dtype)
     measured = (average.count > 1) & system.plan.demodulator.independent
@@ -187,19 +206,23 @@ def _from_image(
     factors = jnp.where(past, PAST, 1.0).astype(network.dtype)
     lost = astray(away, change) & (not noisy)  # what these samples add to the gradient is all wrong
     image, chi = image_response(reading), reading.response()
-    of_response = [
-        tuple(jnp.where(per_sample(lost, a), b, per_sample(factors, a) * a) for a, b in zip(image, chi, strict=True))
-    ]
+    of_image = tuple(
+        jnp.where(per_sample(lost, a), b, per_sample(factors, a) * a) for a, b in zip(image, chi, strict=True)
+    )
     # Strong noise moves mean and response for good, which averaging does not reveal. Without noise the mean alone is
     # looked at: past the radius, or where steps are too long, neurons may lock where they would not rest.
     shift, bias = imbalance(network, inputs, reading, away, 2 * jnp.pi / system.teaching.period if noisy else None)
-    of_mean = [mean_error(average, measured, factor), shift]
-    if bias is not None:
-        of_response = [*of_response, bias]
-    along_response = _joined(lambda v: _along_response(network, inputs, reading, v), of_response)
-    along_mean = _joined(lambda v: _along_mean(network, inputs, reading, v), of_mean)
-    image_seen = jnp.where(lost, 1.0, ratio).astype(network.dtype)
-    return jax.tree.map(jnp.hypot, along_response, along_mean), image_seen
+    return Suspected(
+        response=[of_image] if bias is None else [of_image, bias],
+        mean=[mean_error(average, measured, factor), shift],
+        image=jnp.where(lost, 1.0, ratio).astype(network.dtype),
+    )
+
+
+def _each(norms_along: Callable[[Layers], Any], errors: list[Layers]) -> list[Any]:
+    """The norms along each error, by one program for all."""
+    found = jax.vmap(norms_along)(jax.tree.map(lambda *a: jnp.stack(a), *errors))
+    return [jax.tree.map(lambda a, i=i: a[i], found) for i in range(len(errors))]
 
 
 def _along_response(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> Any:
@@ -214,16 +237,15 @@ def _along_mean(network: AbstractNetwork, inputs: Inputs, reading: Phasors, erro
     return norms(moved)
 
 
-def _joined(norms_along: Callable[[Layers], Any], errors: list[Layers]) -> Any:
+def _joined(found: list[Any]) -> Any:
     """Scatter, and what is left of the equations where scatter does not explain it; array by array."""
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *errors)  # one program for both
-    found = jax.vmap(norms_along)(stacked)
+    if len(found) == 1:
+        return found[0]
 
-    def both(a):
-        beyond = a[-1] ** 2 - (SCATTER * a[0]) ** 2 if len(a) > 1 else jnp.zeros_like(a[0])
-        return jnp.sqrt(a[0] ** 2 + jnp.maximum(beyond, 0))
+    def both(scatter, left):
+        return jnp.sqrt(scatter**2 + jnp.maximum(left**2 - (SCATTER * scatter) ** 2, 0))
 
-    return jax.tree.map(both, found)
+    return jax.tree.map(both, *found)
 
 
 def image_response(reading: Phasors) -> Layers:
@@ -305,10 +327,12 @@ def imbalance(
         return jax.jvp(network.activities, (u,), (moved,))[1]
 
     def summed(error, omega):
-        total, v = error, error
-        for _ in range(SWEEPS - 1):
+        def one(_, carry):
+            total, v = carry
             v = passed_on(v, 0.0, omega)
-            total = jax.tree.map(jnp.add, total, v)
+            return jax.tree.map(jnp.add, total, v), v
+
+        total, _ = lax.fori_loop(0, SWEEPS - 1, one, (error, error))
         return jax.tree.map(lambda a: SHORT * a, total)
 
     of_mean = summed(jax.tree.map(lambda a, b: a.astype(b.dtype), away, s), None)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from oscsim.core.arrays import compiled
 from oscsim.core.errors import InexactGradientError, InexactGradientWarning
 from oscsim.networks.base import named
 
@@ -20,6 +21,12 @@ LOST = 0.1
 """A sample whose image is above this share of its response contributes an error worth naming."""
 
 
+@compiled
+def _total(contamination: Array, *rest: Array) -> Float[Array, ""]:
+    return jnp.sqrt(contamination**2 + jnp.nansum(jnp.stack(rest) ** 2))
+
+
+@compiled
 def out_of_regime(
     image: Float[Array, " batch"], rounding: Float[Array, " batch"], change: Float[Array, " batch"]
 ) -> Bool[Array, " batch"]:
@@ -69,8 +76,7 @@ class GradientError(eqx.Module):
     @property
     def total(self) -> Float[Array, ""]:
         """All parts in squares; nan where the contamination is unknown. Other unknown parts are left out."""
-        rest = jnp.stack([self.lag, self.steps, self.asymmetry])
-        return jnp.sqrt(self.contamination**2 + jnp.nansum(rest**2))
+        return _total(self.contamination, self.lag, self.steps, self.asymmetry)
 
     def extrapolated(self, half: "GradientError", bias: Array) -> "GradientError":
         r"""The error of $(4\, g(T) - g(T/2)) / 3$, where this is that of $g(T)$ and `half` that of $g(T/2)$.

@@ -416,12 +416,18 @@ def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equ
     Raises:
         NotSettledError: they would come to rest nowhere.
     """
-    real = tuple(a.real for a in mean)
-    u = network.force(inputs.clamped, real, inputs.y, jnp.zeros((), network.dtype))
+    u = _force_at(network, inputs, mean)
     try:
         return state_at(network, inputs, u)
     except NotSettledError:
         return settle(network, inputs.x, inputs.y, start=u, method="flow")
+
+
+@eqx.filter_jit
+def _force_at(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Layers:
+    """The potentials that mean activities would hold, without a signal."""
+    real = tuple(a.real for a in mean)
+    return network.force(inputs.clamped, real, inputs.y, jnp.zeros((), network.dtype))
 
 
 class Comparison(NamedTuple):

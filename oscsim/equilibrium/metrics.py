@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import is_traced, norm
+from oscsim.core.arrays import compiled, is_traced, norm
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import Gradient, named
 
@@ -24,16 +24,12 @@ APART = 1e-2
 
 def cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction."""
-    estimate, exact = _gradients(estimate, exact)
-    inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True))
-    return jnp.clip(inner / (norm(estimate) * norm(exact)), -1, 1)
+    return _cosine(*_gradients(estimate, exact))
 
 
 def relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     r"""$\|a - b\| / \|b\|$ over all parameters together."""
-    estimate, exact = _gradients(estimate, exact)
-    pairs = zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True)
-    return norm([a - b for a, b in pairs]) / norm(exact)
+    return _relative_error(*_gradients(estimate, exact))
 
 
 def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
@@ -46,6 +42,18 @@ def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str
     """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
     estimate, exact = _gradients(estimate, exact)
     return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
+
+
+@compiled
+def _cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
+    inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True))
+    return jnp.clip(inner / (norm(estimate) * norm(exact)), -1, 1)
+
+
+@compiled
+def _relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
+    pairs = zip(jax.tree.leaves(estimate), jax.tree.leaves(exact), strict=True)
+    return norm([a - b for a, b in pairs]) / norm(exact)
 
 
 def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:

@@ -95,7 +95,7 @@ class Session:
         done = int(tally.count)
         self.epoch_steps += done
         total_loss, total_error, largest, bars = learner.totals
-        measured = (np.asarray(a[:done], float).tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
+        measured = (np.asarray(a, float)[:done].tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
         for loss, error, residual, bar in zip(
             *measured, strict=True
         ):  # one by one: the same sum however steps are grouped
