@@ -4,22 +4,16 @@ Cycles before the network locked do not belong into the mean. They are found in 
 less than half as contaminated as the mean so far, the mean starts anew with it.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from oscsim.core.arrays import norm, per_sample, sample_norm
-from oscsim.dynamics.demodulation import Reading
-from oscsim.dynamics.readings import Phasors
+from oscsim.core.arrays import Count, per_sample
+from oscsim.dynamics.readings import Reading
 
 STARTS_ANEW = 0.5
 """The mean starts anew with a cycle whose contamination is below this share of the mean's."""
-
-TWO_SIDED = 1e-2
-"""A teaching signal with more than this in harmonic -1, relative to harmonic 1, has an image of its own."""
 
 
 class Average(eqx.Module):
@@ -66,7 +60,7 @@ class Average(eqx.Module):
             jnp.where(where, self.skipped + self.count, self.skipped),
         )
 
-    def add(self, reading: Reading, keep: Any = True) -> "Average":
+    def add(self, reading: Reading, keep: Bool[Array, "..."] | bool = True) -> "Average":
         """With one more reading, of the samples in `keep`; it leaves the others as they are."""
         keep = jnp.broadcast_to(keep, self.count.shape)
         after = self.count + 1
@@ -93,13 +87,15 @@ class Average(eqx.Module):
 
         `change` is the reading's relative change since the cycle before: what it is judged by where it has no image.
         """
-        alone = contamination(reading, change)
+        alone = reading.contamination(change)
         anew = (alone < STARTS_ANEW * self.quality) & (jnp.max(self.count) > 0)
         average = self.restarted(jnp.broadcast_to(anew, self.count.shape)).add(reading)
-        return eqx.tree_at(lambda a: a.quality, average, contamination(average.mean, alone))
+        return eqx.tree_at(lambda a: a.quality, average, average.mean.contamination(alone))
 
 
-def accumulated(average: Average, reading: Reading, change: Array, age: Any, discard: Any) -> Average:
+def accumulated(
+    average: Average, reading: Reading, change: Array, age: Int[Array, "..."], discard: Count | int | None
+) -> Average:
     """The average with one more cycle's reading.
 
     Args:
@@ -113,29 +109,3 @@ def accumulated(average: Average, reading: Reading, change: Array, age: Any, dis
     if discard is None:
         return average.restarted(jnp.broadcast_to(age == 0, average.count.shape)).add_locked(reading, change)
     return average.restarted(jnp.broadcast_to(age == discard, average.count.shape)).add(reading, age >= discard)
-
-
-def response_change(now: Reading, before: Reading, first: Bool[Array, ""]) -> Float[Array, " batch"]:
-    """How much each sample's response changed since the cycle before, relative to it; infinite in the first cycle."""
-    batch, dtype = now.mean[0].shape[0], now.mean[0].real.dtype
-    if not isinstance(now, Phasors) or not isinstance(before, Phasors):
-        return jnp.full(batch, jnp.nan, dtype)
-    changed = sample_norm(jax.tree.map(jnp.subtract, now[1], before[1]))
-    relative = changed / jnp.maximum(sample_norm(now[1]), jnp.finfo(dtype).tiny)
-    return jnp.where(first, jnp.inf, relative)
-
-
-def contamination(reading: Reading, change: Float[Array, ""]) -> Float[Array, ""]:
-    """The size of the image over the batch, per unit of signal; `change` where there is none, or the signal has one.
-
-    Not relative to the response, which may be all contamination itself.
-    """
-    if not isinstance(reading, Phasors) or not reading.has_image:
-        return change
-    return jnp.where(turns_one_way(reading), norm(reading.response(-1)), change).astype(change.dtype)
-
-
-def turns_one_way(phasors: Any) -> Bool[Array, ""]:
-    """Whether the teaching signal, as it was read, has next to nothing in harmonic -1."""
-    backwards, forwards = (norm(phasors.teaching[phasors.harmonics.index(n)]) for n in (-1, 1))
-    return backwards <= TWO_SIDED * forwards

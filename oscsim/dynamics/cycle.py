@@ -1,22 +1,21 @@
 """One cycle, tick by tick."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Int, Key
+from jaxtyping import Array, Inexact, Int, Key, PyTree
 
 from oscsim.core.arrays import describe, sample_norm
 from oscsim.core.errors import BadValue
-from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
-from oscsim.dynamics.readings import Phasors
+from oscsim.dynamics.readings import Phasors, Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
@@ -49,7 +48,7 @@ class Cycle(eqx.Module):
     effort: Effort
     watched: Watched | None = None
 
-    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Any:
+    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Gradient:
         """The gradient in this cycle's reading."""
         return self.reading.gradient(network, inputs)
 
@@ -84,12 +83,12 @@ def advance(
 
 def run(
     equation: AbstractEquation,
-    moved: Any,
+    moved: PyTree,
     system: System,
     state: State,
     inputs: Inputs,
     watch: Watch | None = None,
-) -> tuple[State, Cycle, Any]:
+) -> tuple[State, Cycle, PyTree]:
     """One cycle of an equation, from what it moves: the state, what the cycle gave, and what was moved to.
 
     `equation.scan` is the loop over the ticks, `equation.tick` calls the solver.

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from oscsim.core.arrays import Count
 from oscsim.core.errors import BadValue
-from oscsim.dynamics.average import Average, accumulated, response_change
+from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Cycle, Watch, advance
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import good_enough
@@ -73,7 +73,8 @@ class Averaged(eqx.Module):
         before = self.state
         state, cycle = advance(system, before, inputs, key=key, watch=watch)
         reading, residual = cycle.reading, cycle.reading.change(before.reading)
-        change = response_change(reading, before.reading, self.count == 0 if first is None else first)
+        change = reading.response_change(before.reading)
+        change = jnp.where(self.count == 0 if first is None else first, jnp.inf, change)
         average = self.average
         if average is not None:
             average = accumulated(average, reading, residual, self.age(), discard)

@@ -7,21 +7,19 @@ turns into a gradient in `readings.py`.
 """
 
 import abc
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Int
+from jaxtyping import Array, Inexact, Int, PyTree
 
 from oscsim.core.arrays import Scalar, describe
 from oscsim.core.checks import as_count, positive
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.readings import Phasors, Points
+from oscsim.dynamics.readings import Phasors, Points, Reading
 from oscsim.networks.base import Layers
-
-Reading: TypeAlias = Phasors | Points
 
 FEWEST_TICKS = 8
 """Harmonic 1 is mixed with 1 - ticks and 1 + ticks: fewer leave a visible error at usual amplitudes."""
@@ -43,19 +41,19 @@ class AbstractDemodulator(eqx.Module):
         return 0
 
     @abc.abstractmethod
-    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> PyTree:
         """The state before anything was seen; `s` and `beta` show the shapes to come."""
 
     @abc.abstractmethod
-    def begin(self, state: Any, cycle: Int[Array, ""]) -> Any:
+    def begin(self, state: PyTree, cycle: Int[Array, ""]) -> PyTree:
         """The state at the start of the cycle of that number."""
 
     @abc.abstractmethod
-    def update(self, state: Any, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Any:
+    def update(self, state: PyTree, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> PyTree:
         """The state after the tick of that number, counted from 0: the activities at $t = (tick + 1) T / ticks$."""
 
     @abc.abstractmethod
-    def read(self, state: Any) -> Reading:
+    def read(self, state: PyTree) -> Reading:
         """The coefficients as they stand."""
 
 
@@ -96,7 +94,7 @@ def _turn(tick: Array, ticks: int, s: Layers) -> Array:
     return (tick + 1).astype(s[0].real.dtype) / ticks
 
 
-def _as_harmonics(harmonics: Any) -> tuple[int, ...]:
+def _as_harmonics(harmonics: object) -> tuple[int, ...]:
     remedy = "give distinct integers, 0 and 1 among them (the gradient needs both)"
     if not isinstance(harmonics, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in harmonics):
         raise BadType(f"harmonics={harmonics!r}: {remedy}")

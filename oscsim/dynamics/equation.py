@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Complex, Int, Real
+from jaxtyping import Array, Bool, Complex, Int, PyTree, Real
 
 from oscsim.core.arrays import complex_of
 from oscsim.dynamics.integration import Plan
@@ -56,7 +56,7 @@ class Arguments(NamedTuple):
     cycle: Int[Array, ""]
     start: Real[Array, ""]
     plateau: Real[Array, ""] | None
-    jitter: tuple[tuple[AbstractTeachingNoise, Any], ...] = ()
+    jitter: tuple[tuple[AbstractTeachingNoise, PyTree], ...] = ()
 
     def signal(self, t: Time) -> Complex[Array, "..."]:
         r"""$\beta$ at time `t` of the present tick, as a complex number of the network's precision."""
@@ -119,7 +119,7 @@ class AbstractEquation(eqx.Module, Generic[Moved]):
 
     @abc.abstractmethod
     def tick(
-        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: PyTree
     ) -> Tick[Moved]:
         """One tick of this length, from a first step of that; `random` is what `scan` drew for it."""
 
@@ -127,11 +127,11 @@ class AbstractEquation(eqx.Module, Generic[Moved]):
     def potentials(self, moved: Moved) -> Layers:
         """The potentials in what is moved."""
 
-    def seen(self, s: Layers, random: Any) -> Layers:
+    def seen(self, s: Layers, random: PyTree) -> Layers:
         """The activities as the demodulator sees them at the end of a tick."""
         return s
 
-    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+    def scan(self, tick: Callable, carry: PyTree) -> tuple[PyTree, PyTree]:
         """`lax.scan` over the ticks of a cycle: `tick(carry, (number, random))`."""
         return lax.scan(tick, carry, (jnp.arange(self.plan.ticks), None))
 
@@ -140,15 +140,15 @@ class AbstractSmooth(AbstractEquation[Moved]):
     """An equation without noise, which diffrax solves with any explicit solver and any steps."""
 
     @abc.abstractmethod
-    def velocity(self, t: Time, packed: Any, args: Arguments) -> Any:
+    def velocity(self, t: Time, packed: PyTree, args: Arguments) -> PyTree:
         """The derivative in time of what is moved, as real arrays."""
 
     @abc.abstractmethod
-    def packed(self, moved: Moved) -> Any:
+    def packed(self, moved: Moved) -> PyTree:
         """What is moved, as real arrays: the solver sees no others."""
 
     @abc.abstractmethod
-    def unpacked(self, packed: Any) -> Moved:
+    def unpacked(self, packed: PyTree) -> Moved:
         """The way back."""
 
     @abc.abstractmethod
@@ -156,7 +156,7 @@ class AbstractSmooth(AbstractEquation[Moved]):
         """Whether everything is finite and in range."""
 
     def tick(
-        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: Any
+        self, moved: Moved, args: Arguments, length: Array, step: Array, diverged: Array, random: PyTree
     ) -> Tick[Moved]:
         length, plan = jnp.where(diverged, 0, length), self.plan
         solution = diffrax.diffeqsolve(

@@ -14,7 +14,7 @@ the solver, and couplings without symmetry.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import complex_of, norm, per_sample, sample_norm
-from oscsim.dynamics.average import Average, turns_one_way
+from oscsim.dynamics.average import Average
 from oscsim.dynamics.gradient_error import GradientError, out_of_regime
 from oscsim.dynamics.readings import Phasors
 from oscsim.dynamics.step_error import step_error
@@ -52,9 +52,9 @@ class Found(NamedTuple):
         image, rounding, amplitude: per sample, as in `GradientError`.
     """
 
-    contamination: Any
+    contamination: PyTree
     lag: Gradient | None
-    steps: Any
+    steps: PyTree
     image: Float[Array, " batch"]
     rounding: Float[Array, " batch"]
     amplitude: Float[Array, " batch"]
@@ -62,7 +62,7 @@ class Found(NamedTuple):
 
 def gradient_and_error(
     system: System, inputs: Inputs, average: Average, change: Float[Array, " batch"], lag: Gradient | None = None
-) -> tuple[Any, GradientError]:
+) -> tuple[Gradient, GradientError]:
     """The gradient in an average of readings, and how right it is: pure, works under jit.
 
     Args:
@@ -102,12 +102,12 @@ def gradient_and_error(
     )
 
 
-def norms(tree: PyTree) -> Any:
+def norms(tree: PyTree) -> PyTree:
     """The norm of each array of a pytree."""
     return jax.tree.map(norm, tree)
 
 
-def _of_points(system: System, inputs: Inputs, average: Average, sizes: Any) -> Found:
+def _of_points(system: System, inputs: Inputs, average: Average, sizes: PyTree) -> Found:
     """Of points there is neither an image nor a quadrature: the cycles are held against each other."""
     dtype = system.network.dtype
     unknown, blank = jnp.asarray(jnp.nan, dtype), jnp.full(len(average.count), jnp.nan, dtype)
@@ -168,8 +168,8 @@ class Suspected(NamedTuple):
 
 
 def _contaminated(
-    system: System, inputs: Inputs, average: Average, reading: Phasors, suspected: Suspected | None, off: list[Any]
-) -> tuple[Any, Float[Array, " batch"]]:
+    system: System, inputs: Inputs, average: Average, reading: Phasors, suspected: Suspected | None, off: list[PyTree]
+) -> tuple[PyTree, Float[Array, " batch"]]:
     """The contamination for each array of parameters, and the image of each sample, nan where it is the signal's.
 
     `off` is what the suspected errors of the response do to the gradient.
@@ -180,14 +180,14 @@ def _contaminated(
     of_mean = _each(lambda v: _along_mean(network, inputs, reading, v), suspected.mean)
     contamination, image = jax.tree.map(jnp.hypot, _joined(off), _joined(of_mean)), suspected.image
     if system.teaching.one_way is None:  # only its samples tell
-        one_way = turns_one_way(reading)
+        one_way = reading.one_way
         contrast = _from_contrast(network, inputs, average)
         contamination = jax.tree.map(lambda a, b: jnp.where(one_way, a, b), contamination, contrast)
         image = jnp.where(one_way, image, jnp.nan)
     return contamination, image
 
 
-def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -> Any:
+def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -> PyTree:
     """How the cycles differ; nan where there are no two."""
     moved = jax.jvp(lambda r: r.gradient(network, inputs), (average.mean,), (average.contrast,))[1]
     known = jnp.all(average.count > 1)
@@ -219,25 +219,25 @@ def _suspected(
     )
 
 
-def _each(norms_along: Callable[[Layers], Any], errors: list[Layers]) -> list[Any]:
+def _each(norms_along: Callable[[Layers], PyTree], errors: list[Layers]) -> list[PyTree]:
     """The norms along each error, by one program for all."""
     found = jax.vmap(norms_along)(jax.tree.map(lambda *a: jnp.stack(a), *errors))
     return [jax.tree.map(lambda a, i=i: a[i], found) for i in range(len(errors))]
 
 
-def _along_response(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> Any:
+def _along_response(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> PyTree:
     """The size of what an error of the response does to the gradient."""
     return norms(response_gradient(network, inputs, reading[0], error, 0.0))
 
 
-def _along_mean(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> Any:
+def _along_mean(network: AbstractNetwork, inputs: Inputs, reading: Phasors, error: Layers) -> PyTree:
     """The size of what an error of the mean activities does to the gradient."""
     chi = reading.response()
     moved = jax.jvp(lambda c_0: response_gradient(network, inputs, c_0, chi), (reading[0],), (error,))[1]
     return norms(moved)
 
 
-def _joined(found: list[Any]) -> Any:
+def _joined(found: list[PyTree]) -> PyTree:
     """Scatter, and what is left of the equations where scatter does not explain it; array by array."""
     if len(found) == 1:
         return found[0]
@@ -342,7 +342,7 @@ def imbalance(
     return of_mean, summed(jax.tree.map(jnp.subtract, passed_on(chi, 1.0, omega), chi), omega)
 
 
-def mean_factor(system: System) -> Any:
+def mean_factor(system: System) -> float | Array:
     r"""$\sqrt{S(0) / S(\omega)}$ of the noise on the potentials: for the error of $c_0$ in a single cycle.
 
     Complex noise has half its power in each quadrature of $c_{-1}$, and so has $c_0$: then $1 / \sqrt 2$ of that.
@@ -367,7 +367,7 @@ def rounding_ratio(reading: Phasors) -> Float[Array, " batch"]:
     return eps * sample_norm(reading[0]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
 
 
-def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> Any:
+def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> PyTree:
     """The norm of what asymmetry leaves, per parameter array, at the state that the neurons rest in."""
     u = network.force(inputs.clamped, tuple(c.real for c in c_0), inputs.y, jnp.zeros((), network.dtype))
     found = asymmetry_error(network, inputs, u)
@@ -375,7 +375,7 @@ def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> An
 
 
 @eqx.filter_jit
-def response_lag(network: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array) -> Any:
+def response_lag(network: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array) -> Gradient:
     r"""What the lag does to the gradient at the state `u`: that read with $\chi(\omega)$ minus that with $\chi(0)$."""
     s = network.activities(u)
 

@@ -2,17 +2,17 @@
 
 import math
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled
 from oscsim.core.errors import InexactGradientError, InexactGradientWarning
-from oscsim.networks.base import named
+from oscsim.networks.base import Gradient, named
 
 TOLERANCE = 0.1
 """A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""
@@ -63,8 +63,8 @@ class GradientError(eqx.Module):
     lag: Float[Array, ""]
     steps: Float[Array, ""]
     asymmetry: Float[Array, ""]
-    per_array: Any
-    deviation: Any
+    per_array: PyTree
+    deviation: Gradient | None
     per_sample: Float[Array, " batch"]
     rounding: Float[Array, " batch"]
     change: Float[Array, " batch"]
@@ -196,7 +196,7 @@ def _percent(value: float) -> str:
     return "an unknown share" if not math.isfinite(value) else f"{100 * value:.2g} %"
 
 
-def good_enough(error: GradientError, accuracy: Any) -> Bool[Array, ""]:
+def good_enough(error: GradientError, accuracy: ArrayLike) -> Bool[Array, ""]:
     """Whether the error that is known is below `accuracy`, over two cycles at least: one can look good by chance."""
     return (jnp.min(error.kept) >= 2) & (error.total <= accuracy)
 

@@ -1,7 +1,7 @@
 """How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
 
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -77,7 +77,7 @@ class Integration(eqx.Module):
             )
 
 
-def require_integration(integration: Any) -> None:
+def require_integration(integration: object) -> None:
     """Refuse what does not say how a cycle is to be integrated, such as a bare solver."""
     if not isinstance(integration, Integration):
         raise BadType(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")

@@ -2,17 +2,26 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Tick, bounded, packed_of, unpacked, velocity
+from oscsim.dynamics.equation import (
+    AbstractEquation,
+    Arguments,
+    Effort,
+    Tick,
+    Time,
+    bounded,
+    packed_of,
+    unpacked,
+    velocity,
+)
 from oscsim.dynamics.integration import EqualSteps, Plan, largest_divisor
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
@@ -32,7 +41,7 @@ BLOCK_STEPS, BLOCK_NUMBERS = 16, 2**20
 """How many steps' random numbers are drawn at a time, and how many numbers of each noise at most."""
 
 
-class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
+class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
     r"""$\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$: it moves the potentials and the noises' states.
 
     Attributes:
@@ -45,7 +54,7 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
 
     plan: Plan
     noises: tuple[AbstractNoise, ...]
-    keys: Any
+    keys: PyTree
     like: Layers
     per_tick: int = eqx.field(static=True)
 
@@ -73,8 +82,8 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
         return NoisyNeurons(plan, noises, keys, state.potentials, steps.per_cycle // plan.ticks)
 
     def tick(
-        self, moved: tuple[Layers, Any], args: Arguments, length: Array, step: Array, diverged: Array, random: Any
-    ) -> Tick[tuple[Layers, Any]]:
+        self, moved: tuple[Layers, PyTree], args: Arguments, length: Array, step: Array, diverged: Array, random: PyTree
+    ) -> Tick[tuple[Layers, PyTree]]:
         (u, states), noises, solver = moved, self.noises, self.plan.solver
 
         def one(carry, position_and_random):
@@ -94,16 +103,16 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, Any]]):
         u, effort = unpacked(packed), Effort(jnp.asarray(self.per_tick, jnp.int32), jnp.zeros((), jnp.int32))
         return Tick((u, states), bounded(u), effort, args._replace(jitter=_jitter(noises, states)))
 
-    def potentials(self, moved: tuple[Layers, Any]) -> Layers:
+    def potentials(self, moved: tuple[Layers, PyTree]) -> Layers:
         return moved[0]
 
-    def seen(self, s: Layers, random: Any) -> Layers:
+    def seen(self, s: Layers, random: PyTree) -> Layers:
         for place, noise in enumerate(self.noises):
             if isinstance(noise, AbstractReadoutNoise):
                 s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
         return s
 
-    def scan(self, tick: Callable, carry: Any) -> tuple[Any, Any]:
+    def scan(self, tick: Callable, carry: PyTree) -> tuple[PyTree, PyTree]:
         """The random numbers of a block of ticks are drawn in one go."""
         ticks, area = self.plan.ticks, is_srk(self.plan.solver)
         affordable = BLOCK_NUMBERS // max(1, sum(layer.size for layer in self.like))
@@ -138,7 +147,7 @@ class _Forcing(diffrax.AbstractTerm):
     increment: Increment
     area: Increment | None
 
-    def vf(self, t: Any, y: tuple[Layers, Layers], args: Any) -> Any:
+    def vf(self, t: Time, y: tuple[Layers, Layers], args: Arguments) -> PyTree:
         rates = tuple(1 / tau for tau in self.net.time_constants)
         if self.noise is None:
             return rates
@@ -146,12 +155,12 @@ class _Forcing(diffrax.AbstractTerm):
         assert amplitude is not None  # additive noises come without `noise`
         return tuple(g * rate for g, rate in zip(amplitude, rates, strict=True))
 
-    def contr(self, t0: Any, t1: Any, use_levy: bool = False, **kwargs: Any) -> Any:
+    def contr(self, t0: Time, t1: Time, use_levy: bool = False, **kwargs: object) -> PyTree:
         if not use_levy:
             return self.increment
         return diffrax.SpaceTimeLevyArea(dt=t1 - t0, W=self.increment, H=self.area)
 
-    def prod(self, vf: Any, control: Increment) -> tuple[Layers, Layers]:
+    def prod(self, vf: PyTree, control: Increment) -> tuple[Layers, Layers]:
         real = control.real
         imag = tuple(jnp.zeros_like(a) for a in real) if control.imag is None else control.imag
         if self.noise is None:
@@ -162,7 +171,7 @@ class _Forcing(diffrax.AbstractTerm):
 
 
 def _drawn(
-    noises: tuple[AbstractNoise, ...], states: Any, random: Any, step: Array, area: bool
+    noises: tuple[AbstractNoise, ...], states: PyTree, random: PyTree, step: Array, area: bool
 ) -> tuple[tuple, dict[int, Draw]]:
     """The states of all noises in the next step, and what the forcings do in it."""
     after, draws = list(states), {}
@@ -175,12 +184,12 @@ def _drawn(
     return tuple(after), draws
 
 
-def _jitter(noises: tuple[AbstractNoise, ...], states: Any) -> tuple:
+def _jitter(noises: tuple[AbstractNoise, ...], states: PyTree) -> tuple:
     """What disturbs the teaching signal, each with its present state."""
     return tuple((n, state) for n, state in zip(noises, states, strict=True) if isinstance(n, AbstractTeachingNoise))
 
 
-def _forcings(net: AbstractNetwork, noises: tuple[AbstractNoise, ...], draws: dict[int, Draw], packed: Any) -> list:
+def _forcings(net: AbstractNetwork, noises: tuple[AbstractNoise, ...], draws: dict[int, Draw], packed: PyTree) -> list:
     """One term for all additive noises together, and one for each whose amplitude depends on the activities."""
     s = net.activities(unpacked(packed))
     additive, terms = [], []

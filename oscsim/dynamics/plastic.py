@@ -1,26 +1,24 @@
 """One cycle of neurons and synapses together: the weights are part of the equation."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from oscsim.dynamics.cycle import run
-from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
+from oscsim.dynamics.readings import Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import fourier_coefficient
 
 
-def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Any, Reading]:
+def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Gradient, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 
     $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}
@@ -54,7 +52,11 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
     return after, jax.tree.map(lambda a: rate * a, moved), cycle.reading
 
 
-class PlasticNeurons(AbstractSmooth[tuple[Layers, Any]]):
+PlasticPacked = tuple[Layers, Layers, Gradient]
+"""Real parts, imaginary parts, and $(\\theta - \\theta_0) / \\eta$."""
+
+
+class PlasticNeurons(AbstractSmooth[tuple[Layers, PyTree]]):
     r"""The neurons, and $(\theta - \theta_0) / \eta$ with them: it moves both.
 
     Attributes:
@@ -69,7 +71,9 @@ class PlasticNeurons(AbstractSmooth[tuple[Layers, Any]]):
     reference: tuple[Array, Array]
     heard: Layers | None
 
-    def velocity(self, t: Time, packed: tuple[Layers, Layers, Any], args: Arguments) -> tuple[Layers, Layers, Any]:
+    def velocity(
+        self, t: Time, packed: tuple[Layers, Layers, PyTree], args: Arguments
+    ) -> tuple[Layers, Layers, PyTree]:
         r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its product back, and follows."""
         real, imag, change = packed
         net, x = _moved(args.network, change, self.rate), args.inputs.x
@@ -80,20 +84,20 @@ class PlasticNeurons(AbstractSmooth[tuple[Layers, Any]]):
         descent = net.plasticity(x, s, args.inputs.y, now.signal(t), turned_back, self.heard)
         return *velocity(t, (real, imag), now), descent
 
-    def packed(self, moved: tuple[Layers, Any]) -> tuple[Layers, Layers, Any]:
+    def packed(self, moved: tuple[Layers, PyTree]) -> PlasticPacked:
         u, change = moved
         return *packed_of(u), change
 
-    def unpacked(self, packed: tuple[Layers, Layers, Any]) -> tuple[Layers, Any]:
+    def unpacked(self, packed: PlasticPacked) -> tuple[Layers, PyTree]:
         real, imag, change = packed
         return unpacked((real, imag)), change
 
-    def in_range(self, moved: tuple[Layers, Any], args: Arguments) -> Bool[Array, ""]:
+    def in_range(self, moved: tuple[Layers, PyTree], args: Arguments) -> Bool[Array, ""]:
         u, change = moved
         weights = tuple(jax.tree.leaves(parameters(_moved(args.network, change, self.rate))))
         return bounded(u) & bounded(weights)
 
-    def potentials(self, moved: tuple[Layers, Any]) -> Layers:
+    def potentials(self, moved: tuple[Layers, PyTree]) -> Layers:
         return moved[0]
 
 
@@ -106,6 +110,6 @@ def _heard(state: State, net: AbstractNetwork, warm_up: int) -> Layers:
     )
 
 
-def _moved(net: AbstractNetwork, moved: Any, rate: Array) -> AbstractNetwork:
+def _moved(net: AbstractNetwork, moved: Gradient, rate: Array) -> AbstractNetwork:
     r"""The network at $\theta_0 + \eta \cdot$ `moved`."""
     return eqx.apply_updates(net, jax.tree.map(lambda a: rate * a, moved))

@@ -5,20 +5,23 @@ from a demodulator, once per cycle, or are averages of such; both turn into a gr
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.linear import response_gradient
-from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.drive import check_turning
 from oscsim.signals.teaching import AbstractTeaching
+
+TWO_SIDED = 1e-2
+"""A teaching signal with more than this in harmonic -1, relative to harmonic 1, has an image of its own."""
 
 
 class Phasors(eqx.Module):
@@ -36,7 +39,7 @@ class Phasors(eqx.Module):
     teaching: tuple[Inexact[Array, "..."], ...]
     harmonics: tuple[int, ...] = eqx.field(static=True)
 
-    def __getitem__(self, n: int) -> tuple[Any, ...]:
+    def __getitem__(self, n: int) -> tuple[Array, ...]:
         return self.activities[self._place(n)]
 
     def _place(self, n: int) -> int:
@@ -45,7 +48,7 @@ class Phasors(eqx.Module):
         return self.harmonics.index(n)
 
     @property
-    def mean(self) -> tuple[Any, ...]:
+    def mean(self) -> tuple[Array, ...]:
         """$c_0$, the free equilibrium where the signal stays below the convergence radius."""
         return self[0]
 
@@ -53,6 +56,27 @@ class Phasors(eqx.Module):
     def has_image(self) -> bool:
         """Whether harmonic -1 was read: what stands there measures the error (see `oscsim.error`)."""
         return -1 in self.harmonics
+
+    @property
+    def one_way(self) -> Bool[Array, ""]:
+        """Whether the teaching signal, as it was read, has next to nothing in harmonic -1."""
+        backwards, forwards = (norm(self.teaching[self._place(n)]) for n in (-1, 1))
+        return backwards <= TWO_SIDED * forwards
+
+    def contamination(self, change: Float[Array, ""]) -> Float[Array, ""]:
+        """The size of the image over the batch, per unit of signal; `change` where it says nothing.
+
+        Not relative to the response, which may be all contamination itself.
+        """
+        if not self.has_image:
+            return change
+        return jnp.where(self.one_way, norm(self.response(-1)), change).astype(change.dtype)
+
+    def response_change(self, before: "Reading") -> Float[Array, " batch"]:
+        """How much the response of each sample changed since another reading, relative to it."""
+        assert isinstance(before, Phasors)
+        changed, size = sample_norm(jax.tree.map(jnp.subtract, self[1], before[1])), sample_norm(self[1])
+        return changed / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
     def response(self, n: int = 1) -> Layers:
         r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""
@@ -70,7 +94,7 @@ class Phasors(eqx.Module):
         teaching = tuple(jnp.broadcast_to(a, (batch,)) for a in self.teaching)
         return Phasors(self.activities, teaching, self.harmonics)
 
-    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Phasors":
+    def map_samples(self, function: Callable[..., Array], *others: PyTree) -> "Phasors":
         """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
         return jax.tree.map(function, self, *others)
 
@@ -80,7 +104,7 @@ class Phasors(eqx.Module):
         sizes = jnp.abs(jnp.stack(self.teaching))
         return sizes[self._place(1)] / jnp.maximum(jnp.max(sizes, axis=0), jnp.finfo(sizes.dtype).tiny)
 
-    def change(self, before: Any) -> Array:
+    def change(self, before: "Reading") -> Array:
         """The relative change since another reading, the largest of harmonic 0 and of those that the signal holds."""
         largest = jnp.max(jnp.abs(jnp.stack(self.teaching)))
         changes = [
@@ -93,7 +117,7 @@ class Phasors(eqx.Module):
         ]
         return jnp.max(jnp.stack(changes))
 
-    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Any:
+    def gradient(self, network: AbstractNetwork, inputs: Inputs) -> Gradient:
         r"""The gradient of the mean loss, from each neuron's $c_0$ and $c_1$ alone.
 
         $g = -\nabla_\theta\, \frac{d}{d\epsilon} \mathrm{Re}\, \Phi(\theta; x, c_0 + \epsilon \chi, y, \epsilon)$ at
@@ -122,7 +146,7 @@ class Points(eqx.Module):
         return self.teaching.ndim - 1 - self.by_sample
 
     @property
-    def mean(self) -> tuple[Any, ...]:
+    def mean(self) -> tuple[Array, ...]:
         """The mean over the circle: the free equilibrium, up to $O(A^N)$."""
         axis = self._axis
         return tuple(jnp.mean(layer, axis=axis) for layer in self.activities)
@@ -139,13 +163,26 @@ class Points(eqx.Module):
         """Points hold no harmonic of their own that could measure the error."""
         return False
 
+    @property
+    def one_way(self) -> Bool[Array, ""]:
+        """Whether the signal is known to turn one way: points do not tell."""
+        return jnp.zeros((), bool)
+
+    def contamination(self, change: Float[Array, ""]) -> Float[Array, ""]:
+        """What `Phasors` read off the image; here the change since the cycle before."""
+        return change
+
+    def response_change(self, before: "Reading") -> Float[Array, " batch"]:
+        """What `Phasors` know of the response of each sample; here nan."""
+        return jnp.full(self.activities[0].shape[1], jnp.nan, self.activities[0].real.dtype)
+
     def over_samples(self) -> "Points":
         """The same, with the teaching signal's values one per sample."""
         points, batch = self.activities[0].shape[:2]
         teaching = jnp.broadcast_to(self.teaching.reshape(points, -1), (points, batch))
         return Points(self.activities, teaching, by_sample=True)
 
-    def map_samples(self, function: Callable[..., Any], *others: Any) -> "Points":
+    def map_samples(self, function: Callable[..., Array], *others: PyTree) -> "Points":
         """`function` of each array and those of `others`, whose leading axis is the sample in each of them."""
 
         def at_front(*arrays):
@@ -153,13 +190,13 @@ class Points(eqx.Module):
 
         return jax.tree.map(at_front, self, *others)
 
-    def change(self, before: Any) -> Array:
+    def change(self, before: "Reading") -> Array:
         """The relative change since another reading."""
         return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
 
     def gradient(
-        self, network: AbstractNetwork, inputs: Inputs, weights: Any = None, free: Layers | None = None
-    ) -> Any:
+        self, network: AbstractNetwork, inputs: Inputs, weights: Array | None = None, free: Layers | None = None
+    ) -> Gradient:
         r"""The gradient of the mean loss, from $N$ points.
 
         $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Psi}{\partial\theta}(s_k, s_0, \beta_k) / \beta_k$. Its error is
@@ -182,7 +219,11 @@ class Points(eqx.Module):
         return gradient_of(mean, network, inputs.x)
 
 
-def require_turning(teaching: AbstractTeaching, reading: "Phasors | Points") -> None:
+Reading: TypeAlias = Phasors | Points
+"""What a demodulator gives."""
+
+
+def require_turning(teaching: AbstractTeaching, reading: "Reading") -> None:
     """Refuse to read a gradient off a signal that does not turn.
 
     Raises:

@@ -1,19 +1,20 @@
 """A finished simulation: what was read, how it went, and the gradient in it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import describe, norm, sample_norm
+from oscsim.core.arrays import Count, describe, norm, sample_norm
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
-from oscsim.dynamics.average import Average, accumulated, turns_one_way
+from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
@@ -27,8 +28,8 @@ from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
-from oscsim.networks.base import AbstractNetwork, Layers, parameters
-from oscsim.networks.inputs import Inputs, Stream
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.inputs import Data, Inputs, Stream
 from oscsim.signals.teaching import AbstractTeaching
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ class Run(eqx.Module):
         return self.system.plan
 
     @property
-    def x(self) -> Any:
+    def x(self) -> Data:
         """Inputs, or a function of the cycle's number."""
         return self.stream.x
 
     @property
-    def y(self) -> Any:
+    def y(self) -> Data:
         """Targets, or a function of the cycle's number."""
         return self.stream.y
 
@@ -120,7 +121,7 @@ class Run(eqx.Module):
         *,
         tolerance: float = TOLERANCE,
         throw: bool = False,
-    ) -> Any:
+    ) -> Gradient:
         """The gradient of the mean loss, from the readings averaged over the cycles after the first `discard`.
 
         With data that change from cycle to cycle, the mean of each cycle's own gradient instead.
@@ -194,7 +195,7 @@ class Run(eqx.Module):
         require_turning(self.teaching, readings)
         return readings
 
-    def _each(self, readings: Reading) -> list[tuple[Any, GradientError]]:
+    def _each(self, readings: Reading) -> list[tuple[Gradient, GradientError]]:
         """Gradient and error of each reading on its own, with the inputs of its cycle."""
         count = jax.tree.leaves(readings)[0].shape[0]
         first = self.first_cycle + self.cycles - count
@@ -209,7 +210,7 @@ class Run(eqx.Module):
             for i in range(count)
         ]
 
-    def _estimated(self, discard: int | None, in_full: bool = True) -> tuple[Any, GradientError]:
+    def _estimated(self, discard: int | None, in_full: bool = True) -> tuple[Gradient, GradientError]:
         """Gradient and error over the cycles that count; in full with the lag of the response, and each deviation."""
         readings = self._kept(discard)
         if self.changing:
@@ -226,9 +227,9 @@ class Run(eqx.Module):
             error = eqx.tree_at(lambda e: e.deviation, error, deviation, is_leaf=lambda a: a is None)
         return gradient, error
 
-    def _lag(self, average: Average) -> Any:
+    def _lag(self, average: Average) -> Gradient | None:
         """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
-        if not turns_one_way_or_unread(average.mean):
+        if average.mean.has_image and not bool(average.mean.one_way):
             return None
         if not is_dense(self.network):
             return None  # the quadrature will do: a linear solve per sample would take as long as the run
@@ -248,7 +249,7 @@ class Run(eqx.Module):
         kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
         return resting_state(self.network, self.inputs, kept)
 
-    def exact(self) -> Any:
+    def exact(self) -> Gradient:
         """The exact gradient at the state that the neurons rest in.
 
         Raises:
@@ -322,7 +323,7 @@ class Run(eqx.Module):
         kept = numbers if len(teaching) == self.cycles else numbers[-1:]
         teaching = np.asarray(teaching)
         own = ("sample",) if teaching.ndim > 2 else ()  # an amplitude for each sample
-        variables: dict[str, Any] = {"teaching": (("cycle", axis, *own), teaching)}
+        variables: dict[str, tuple] = {"teaching": (("cycle", axis, *own), teaching)}
         for number, layer in enumerate(layers, start=1):
             neurons = [f"neuron_{number}" + (f"_{i}" if layer.ndim > 4 else "") for i in range(layer.ndim - 3)]
             variables[f"layer_{number}"] = (("cycle", axis, "sample", *neurons), np.asarray(layer))
@@ -462,12 +463,7 @@ def _listed_samples(numbers: tuple[int, ...]) -> str:
     return f"samples {shown}{f' and {len(numbers) - 3} more' if len(numbers) > 3 else ''} rest"
 
 
-def turns_one_way_or_unread(reading: Any) -> bool:
-    """Whether nothing was read that speaks against a signal of positive frequencies."""
-    return not reading.has_image or bool(turns_one_way(reading))
-
-
-def combined(each: list[tuple[Any, GradientError]]) -> tuple[Any, GradientError]:
+def combined(each: list[tuple[Gradient, GradientError]]) -> tuple[Gradient, GradientError]:
     """The mean of gradients of different inputs, and its error: contaminations are independent, all else adds up."""
     gradient = jax.tree.map(lambda *a: jnp.mean(jnp.stack(a), axis=0), *(g for g, _ in each))
     size = jnp.maximum(norm(gradient), jnp.finfo(norm(gradient).dtype).tiny)
@@ -483,7 +479,7 @@ def combined(each: list[tuple[Any, GradientError]]) -> tuple[Any, GradientError]
 
 
 @eqx.filter_jit
-def _average(readings: Reading, changes: Any, discard: Any) -> Average:
+def _average(readings: Reading, changes: ArrayLike, discard: Count | int | None) -> Average:
     """The average of readings, (cycles, ...)."""
     empty = Average.empty(jax.tree.map(lambda a: a[0], readings))
 
@@ -501,7 +497,7 @@ _gradient_and_error = eqx.filter_jit(gradient_and_error)
 
 
 @eqx.filter_jit
-def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Any:
+def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Gradient:
     r"""$\sqrt{\sum_m (g_m - \bar g)^2 / (M (M - 1))}$ of the gradients in the $M$ readings, one at a time."""
     count = len(jax.tree.leaves(readings)[0])
     nothing = jax.tree.map(jnp.zeros_like, parameters(network))
@@ -518,7 +514,7 @@ def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> A
     return jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / (count * (count - 1))), squares)
 
 
-def _cumulative_means(tree: PyTree) -> Any:
+def _cumulative_means(tree: PyTree) -> Gradient:
     """The mean of the first 1, 2, ... entries along the leading axis."""
     return jax.tree.map(
         lambda a: (
@@ -529,6 +525,6 @@ def _cumulative_means(tree: PyTree) -> Any:
 
 
 @eqx.filter_jit
-def _gradients(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Any:
+def _gradients(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> Gradient:
     """The gradient in each of many readings, one at a time: memory as for one."""
     return jax.lax.map(lambda reading: reading.gradient(network, inputs), readings)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -142,7 +141,7 @@ def simulate(
     )
 
 
-def as_stop(until: Any) -> AbstractStop | None:
+def as_stop(until: float | AbstractStop | None) -> AbstractStop | None:
     """A rule that ends a run, from one, from an accuracy, or from nothing."""
     return until if until is None or isinstance(until, AbstractStop) else Accuracy(until)
 

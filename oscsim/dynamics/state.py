@@ -1,15 +1,13 @@
 """Where a simulation stands between two cycles."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from oscsim.core.arrays import complex_of, describe, to_complex
-from oscsim.dynamics.demodulation import Reading
+from oscsim.dynamics.readings import Reading
 from oscsim.dynamics.system import System
 from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs
@@ -32,10 +30,10 @@ class State(eqx.Module):
 
     potentials: Layers
     cycle: Int[Array, ""]
-    demodulator: Any
+    demodulator: PyTree
     reading: Reading
     diverged: Bool[Array, ""]
-    noise: Any = None
+    noise: PyTree = None
     tuning: Tuning | None = None
 
     def drive(self, teaching: AbstractTeaching) -> AbstractTeaching:
@@ -68,7 +66,7 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
     )
 
 
-def _first_reader(system: System, u: Layers, tuning: Tuning | None) -> Any:
+def _first_reader(system: System, u: Layers, tuning: Tuning | None) -> PyTree:
     """The demodulator's state before it has seen anything."""
     net, plan = system.network, system.plan
     shape = () if tuning is None else tuning.amplitude.shape
@@ -80,7 +78,7 @@ def read_anew(system: System, state: State) -> State:
     return eqx.tree_at(lambda s: s.demodulator, state, _first_reader(system, state.potentials, state.tuning))
 
 
-def begin_noise(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | None, u: Layers) -> Any:
+def begin_noise(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | None, u: Layers) -> PyTree:
     """The state of each noise at the start, drawn from its stationary distribution."""
     if not noises:
         return None

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
 import jax.numpy as jnp
@@ -18,15 +17,15 @@ from oscsim.networks.base import Layers, fastest_neuron
 from oscsim.networks.inputs import Inputs
 
 
-def _stages(matrix: np.ndarray, z: Any, right: np.ndarray) -> list[Any]:
+def _stages(matrix: np.ndarray, z: Array, right: np.ndarray) -> list[Array]:
     """The solution of $(1 - zA) k = r$ for a matrix of an explicit method, stage by stage."""
-    stages: list[Any] = []
+    stages: list[Array] = []
     for row, value in zip(matrix, right, strict=True):
         stages.append(value + z * _weighted(row[: len(stages)], stages))
     return stages
 
 
-def _weighted(weights: np.ndarray, values: list[Any]) -> Any:
+def _weighted(weights: np.ndarray, values: list[Array]) -> Array | float:
     return sum((float(w) * v for w, v in zip(weights, values, strict=True) if w), 0.0)
 
 

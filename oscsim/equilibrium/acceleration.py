@@ -1,7 +1,7 @@
 """Fixed points of a map by Anderson acceleration."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class FixedPoint(NamedTuple):
     from.
     """
 
-    value: Any
+    value: PyTree
     residual: Float[Array, " batch"]
     steps: Int[Array, ""]
     contracts: Bool[Array, " batch"]

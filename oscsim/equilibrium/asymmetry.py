@@ -1,13 +1,11 @@
 """What couplings that differ in the two directions do to the gradient that a lock-in reads."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from oscsim.core.arrays import norm
 from oscsim.equilibrium.linear import gradient_read
@@ -25,7 +23,7 @@ class Asymmetry(eqx.Module):
         residual: the larger of the two relative residuals of the linear systems, per sample.
     """
 
-    read: Any
+    read: Gradient
     exact: Gradient
     residual: Float[Array, " batch"]
 
@@ -35,12 +33,12 @@ class Asymmetry(eqx.Module):
         return _relative(self.read, self.exact)
 
     @property
-    def per_array(self) -> Any:
+    def per_array(self) -> PyTree:
         """The same of each parameter array alone, a pytree like `parameters(net)` of numbers."""
         return jax.tree.map(_relative, self.read, self.exact)
 
 
-def _relative(found: Any, exact: Gradient) -> Float[Array, ""]:
+def _relative(found: PyTree, exact: Gradient) -> Float[Array, ""]:
     size = norm(exact)
     return norm(jax.tree.map(jnp.subtract, found, exact)) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 

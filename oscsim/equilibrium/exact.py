@@ -1,6 +1,6 @@
 r"""The exact gradient at a settled state: the oracle that every estimate is held against."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, split_parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, split_parameters
 from oscsim.networks.inputs import Data, Inputs
 
 
@@ -31,7 +31,7 @@ def exact_gradient(
     at: At = None,
     tolerance: float | None = None,
     max_steps: int = 1000,
-) -> Any:
+) -> Gradient:
     r"""The gradient of the mean loss at the free equilibrium, a pytree like `parameters(net)`.
 
     A network with several stable states has a loss, and a gradient, at each of them: `at` says which one is meant.
@@ -66,7 +66,7 @@ def exact_gradient(
 
 def exact_solution(
     net: AbstractNetwork, inputs: Inputs, method: str, tolerance: float, max_steps: int, at: At = None
-) -> tuple[Any, Equilibrium, Bool[Array, ""]]:
+) -> tuple[Gradient, Equilibrium, Bool[Array, ""]]:
     """The exact gradient of checked inputs, the free equilibrium, and whether all settled: raised where it can be."""
     if at is None:
         found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), np.int32(max_steps))
@@ -96,7 +96,7 @@ def exact_solution(
 
 def implicit_gradient(
     net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: ArrayLike, max_steps: ArrayLike = 1000
-) -> tuple[Any, Float[Array, " batch"]]:
+) -> tuple[Gradient, Float[Array, " batch"]]:
     """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
     adjoint, residual, any_left = _swept_adjoint(net, inputs, found.potentials, tolerance, max_steps)
     if is_traced(any_left) or bool(any_left):
@@ -104,11 +104,11 @@ def implicit_gradient(
     return _gradient_with(net, inputs, found.potentials, adjoint), residual
 
 
-def _loss(net: AbstractNetwork, inputs: Inputs, clamped: Any, u: Layers) -> Array:
+def _loss(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> Array:
     return jnp.sum(net.loss(clamped, net.activities(u), inputs.y))
 
 
-def _force(net: AbstractNetwork, inputs: Inputs, clamped: Any, u: Layers) -> Layers:
+def _force(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> Layers:
     return net.force(clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
 
 
@@ -178,7 +178,7 @@ def _solved_adjoint(
 
 
 @eqx.filter_jit
-def _gradient_with(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Any:
+def _gradient_with(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Gradient:
     """The derivative of the Lagrangian in the parameters, at a settled state and its adjoint."""
 
     def lagrangian(net, clamped):
@@ -189,7 +189,9 @@ def _gradient_with(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Lay
 
 
 @eqx.filter_jit
-def _bptt_gradient(net: AbstractNetwork, inputs: Inputs, u: Layers, steps: int) -> tuple[Any, Float[Array, " batch"]]:
+def _bptt_gradient(
+    net: AbstractNetwork, inputs: Inputs, u: Layers, steps: int
+) -> tuple[Gradient, Float[Array, " batch"]]:
     r"""Backpropagation through steps that hold the state; and how much of the loss still depends on where they began.
 
     That is $|\partial L/\partial u|$ at their beginning over that at their end, per sample: nothing, had they no end.

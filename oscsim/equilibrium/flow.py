@@ -6,7 +6,7 @@ find the state that the neurons go to.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.equilibrium.stable import decays, dies_out
 from oscsim.equilibrium.states import rounding
@@ -108,14 +108,14 @@ def settle_by_flow(
     return unravel(u), residual, followed
 
 
-def slope(net: AbstractNetwork, sample: Any) -> Callable[[Array], Array]:
+def slope(net: AbstractNetwork, sample: PyTree) -> Callable[[Array], Array]:
     r"""$-u + F(u)$ of one sample (clamped, y, beta), on vectors of all its neurons."""
     clamped, y, beta = sample
     force = flat_force(net, clamped, y)
     return lambda u: force(u, beta) - u
 
 
-def is_stable(net: AbstractNetwork, sample: Any, u: Array) -> Bool[Array, ""]:
+def is_stable(net: AbstractNetwork, sample: PyTree, u: Array) -> Bool[Array, ""]:
     r"""Whether small disturbances of a settled sample die out: $\tau \dot v = (\partial F/\partial u - 1) v$."""
     move, tau = slope(net, sample), flat_time_constants(net)
     if u.size <= DENSE:
@@ -138,7 +138,7 @@ class _Path(NamedTuple):
 
 def _follow(
     net: AbstractNetwork,
-    samples: Any,
+    samples: PyTree,
     start: Float[Array, "group neurons"],
     found: Float[Array, "group neurons"],
     wanted: Bool[Array, " group"],
@@ -243,7 +243,7 @@ def _explicit_step(velocity: Callable[[Array], Array], u: Array, k_1: Array, ste
 
 
 def _finish(
-    net: AbstractNetwork, sample: Any, u: Array, late: Bool[Array, ""], tolerance: Array
+    net: AbstractNetwork, sample: PyTree, u: Array, late: Bool[Array, ""], tolerance: Array
 ) -> tuple[Array, Float[Array, ""]]:
     """The stable state that the neurons go to from here, and its residual: infinite where that is not known yet.
 
@@ -272,9 +272,9 @@ def newton(
     move: Callable[[Array], Array],
     u: Float[Array, " neurons"],
     tolerance: Array,
-    reach: Any,
-    late: Any = False,
-    tau: Any = 1.0,
+    reach: ArrayLike,
+    late: ArrayLike = False,
+    tau: ArrayLike = 1.0,
 ) -> tuple[Float[Array, " neurons"], Float[Array, ""], Bool[Array, ""]]:
     r"""A zero of `move` by Newton's method, the residual there, and whether it is the one that `u` belongs to.
 
@@ -334,7 +334,7 @@ def newton(
     return end.u, end.residual, end.trusted & end.done & settled
 
 
-def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: Any) -> Array:
+def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: ArrayLike) -> Array:
     r"""$(m - \partial F/\partial u)\, v = r$ with the `inertia` $m$, 1 for Newton's step; `move` is $F - u$."""
     if u.size <= DENSE:
         matrix = jnp.diag(jnp.broadcast_to(inertia - 1, u.shape)) - jax.jacfwd(move)(u)

@@ -1,7 +1,5 @@
 """What a lock-in reads: the linear response of the activities to the signal, and the gradient in it."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,13 +14,13 @@ from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
 
 def response_gradient(
     network: AbstractNetwork, inputs: Inputs, c_0: Layers, direction: Layers, direct: float = 1.0
-) -> Any:
+) -> Gradient:
     r"""What the gradient formula makes of a response, or of an error of it.
 
     $$-\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(\theta; x, c_0 + \epsilon v, c_0, y, \epsilon d)$$
@@ -83,7 +81,7 @@ def susceptibility(
     return response_at(net, inputs, free, omega)
 
 
-def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Any:
+def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Gradient:
     """The exact gradient at this state."""
     return exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000, free)[0]
 
@@ -109,7 +107,7 @@ def response_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, omega: 
 
 
 @eqx.filter_jit
-def gradient_read(net: AbstractNetwork, inputs: Inputs, c_0: Layers, chi: Layers) -> Any:
+def gradient_read(net: AbstractNetwork, inputs: Inputs, c_0: Layers, chi: Layers) -> Gradient:
     """The gradient from the free activities and the response to a signal of amplitude 1."""
     return response_gradient(net, inputs, to_complex(c_0), chi)
 

@@ -95,7 +95,7 @@ def _require_same(estimate: Gradient, exact: Gradient) -> None:
 
 
 @eqx.filter_jit
-def errors_of(gradient: Gradient, exact: Gradient) -> tuple[Any, Any]:
+def errors_of(gradient: Gradient, exact: Gradient) -> tuple[Array, Array]:
     r"""Relative error and $1 - \cos = \frac12 \|\hat a - \hat b\|^2$, a form that rounding does not swallow."""
 
     def unit(tree):

@@ -1,7 +1,5 @@
 """How slowly the network comes to rest, and how fast its fastest mode is."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,18 +7,18 @@ from jax import lax
 from jaxtyping import Array
 
 from oscsim.core.arrays import per_sample, sample_norm
-from oscsim.networks.base import AbstractNetwork, slowest_neuron
+from oscsim.networks.base import AbstractNetwork, Layers, slowest_neuron
 from oscsim.networks.inputs import Inputs
 
 
-def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
+def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
     """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
     gain = float(jnp.max(_slowest_gain(net, inputs, u)))
     return slowest_neuron(net.time_constants) / max(1 - gain, 1e-3)
 
 
 @eqx.filter_jit
-def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int = 300) -> Array:
+def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: int = 300) -> Array:
     """The rightmost eigenvalue of the Jacobian of the force in the potentials, per sample, by power iteration.
 
     A first pass finds the largest in size; shifted by that, the rightmost one is the largest in size. Eigenvalues are
@@ -52,7 +50,7 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Any, iterations: int 
 
 
 @eqx.filter_jit
-def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Any, iterations: int = 200) -> Array:
+def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers, iterations: int = 200) -> Array:
     r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ where the activities are `s`, over all samples.
 
     By power iteration: the decay rate of the fastest mode, which is what equal steps have to resolve.

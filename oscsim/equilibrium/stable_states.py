@@ -1,11 +1,10 @@
 """The stable states that a network has for each input."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.checks import as_count, as_scalar, require_key, require_positive
@@ -70,7 +69,7 @@ class Equilibria(eqx.Module):
         """How many stable states each input has."""
         return tuple(states.count for states in self.samples)
 
-    def at(self, choice: Any = 0) -> Layers:
+    def at(self, choice: ArrayLike = 0) -> Layers:
         """Potentials of the batch with one state of each input, for `exact_gradient(..., at=...)` and its like.
 
         Args:
@@ -104,7 +103,7 @@ def equilibria(
     *,
     starts: int = 64,
     key: Key[Array, ""],
-    scale: Any = None,
+    scale: ArrayLike | None = None,
 ) -> Equilibria:
     r"""The stable states of each input: the neurons are followed from rest and from random potentials to their ends.
 

@@ -1,6 +1,6 @@
 """A settled state, and whether it is one."""
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -76,7 +76,7 @@ def is_settled(found: Equilibrium, tolerance: ArrayLike) -> Bool[Array, "*points
     )
 
 
-def check_start(net: AbstractNetwork, inputs: Inputs, start: Any, name: str = "start") -> None:
+def check_start(net: AbstractNetwork, inputs: Inputs, start: Layers, name: str = "start") -> None:
     """Refuse potentials that are not those of this network and batch."""
     layouts = [jax.tree.map(np.shape, u) for u in (start, net.rest(inputs.x.shape[0]))]
     if layouts[0] != layouts[1]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ def flat_time_constants(net: AbstractNetwork) -> Array:
     )
 
 
-def flat_force(net: AbstractNetwork, clamped: Any, y: Array) -> Callable[[Array, Any], Array]:
+def flat_force(net: AbstractNetwork, clamped: PyTree[Array], y: Array) -> Callable[[Array, Array], Array]:
     r"""$F(u, \beta)$ of one sample, on vectors of all its neurons."""
     clamped, y = jax.tree.map(lambda a: a[None], (clamped, y))
 

@@ -11,7 +11,7 @@ both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$,
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import is_traced, to_complex
@@ -32,6 +33,9 @@ Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
 
 Gradient: TypeAlias = PyTree[Array | np.ndarray]
 """Arrays as in a network's parameters, on the device or on the host."""
+
+TimeConstant: TypeAlias = ArrayLike | tuple[ArrayLike, ...]
+"""One for all neurons, or one for each layer; an entry may be an array, one for each neuron."""
 
 SETTINGS = ("activation", "cost", "time_constant", "imperfection")
 """Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
@@ -78,10 +82,10 @@ class AbstractNetwork(eqx.Module):
     activation: eqx.AbstractVar[Callable]
     shapes: eqx.AbstractVar[tuple[tuple[int, ...], ...]]
 
-    time_constant: ClassVar[Any] = 1.0
-    input_shape: ClassVar[Any] = None
-    outputs: ClassVar[Any] = None
-    directed: ClassVar[Any] = None
+    time_constant: ClassVar[TimeConstant] = 1.0
+    input_shape: ClassVar[tuple[int, ...] | None] = None
+    outputs: ClassVar[int | None] = None
+    directed: ClassVar[Callable[..., Array] | None] = None
 
     @abc.abstractmethod
     def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
@@ -113,19 +117,19 @@ class AbstractNetwork(eqx.Module):
         r"""$s = \sigma(u)$, layer by layer."""
         return tuple(self.activation(layer).astype(layer.dtype) for layer in u)
 
-    def force(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."], beta: Any) -> Layers:
+    def force(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."], beta: ArrayLike) -> Layers:
         r"""$\partial_1\Psi(s, r)$ at $r = s$ for a batch; `beta` is one number, or one per sample.
 
         Of a network with a potential this is $\partial\Phi/\partial s$. Its own derivatives move both arguments.
         Real activities and a real `beta` give the real derivative, anything else the complex one.
         """
-        beta = jnp.asarray(beta)
-        is_complex = any(jnp.iscomplexobj(a) for a in (*s, beta))
+        at = jnp.asarray(beta)
+        is_complex = any(jnp.iscomplexobj(a) for a in (*s, at))
         if is_complex:
-            s, beta = to_complex((s, beta))
+            s, at = to_complex((s, at))
         batch = s[0].shape[0]
-        if beta.ndim and beta.shape != (batch,):
-            raise BadValue(f"beta has shape {beta.shape} for a batch of {batch}: use one number, or one per sample")
+        if at.ndim and at.shape != (batch,):
+            raise BadValue(f"beta has shape {at.shape} for a batch of {batch}: use one number, or one per sample")
 
         def psi(*args):
             value = jnp.asarray(self.psi(*args))
@@ -138,7 +142,7 @@ class AbstractNetwork(eqx.Module):
             return value
 
         gradient = jax.grad(psi, argnums=1, holomorphic=is_complex)
-        return jax.vmap(gradient, in_axes=(0, 0, 0, 0, 0 if beta.ndim else None))(clamped, s, s, y, beta)
+        return jax.vmap(gradient, in_axes=(0, 0, 0, 0, 0 if at.ndim else None))(clamped, s, s, y, at)
 
     def loss(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
         r"""The cost $C = -\partial\Psi/\partial\beta$ of each sample, at the real part of `s`."""
@@ -162,7 +166,7 @@ class AbstractNetwork(eqx.Module):
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
 
     def plasticity(
-        self, x: Array, s: Layers, y: Array, beta: Any, weight: Any = 1.0, heard: Layers | None = None
+        self, x: Array, s: Layers, y: Array, beta: Array, weight: ArrayLike = 1.0, heard: Layers | None = None
     ) -> "AbstractNetwork":
         r"""$\partial/\partial\theta$ of the mean of $\mathrm{Re}[w \Psi(s, r)]$ at fixed $s$, $r$: like `parameters`.
 
@@ -205,12 +209,12 @@ class AbstractNetwork(eqx.Module):
         return tuple(t[None] if t.ndim else t for t in per_layer)
 
 
-def is_setting(part: Any) -> bool:
+def is_setting(part: object) -> bool:
     """Whether all numbers in a part of a network are settings."""
     return isinstance(part, (AbstractActivation, AbstractCost, AbstractPooling))
 
 
-def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
+def split_parameters(network: eqx.Module) -> tuple[Gradient, PyTree]:
     """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
 
     def is_parameter(path, part):
@@ -220,7 +224,7 @@ def split_parameters(network: eqx.Module) -> tuple[Any, Any]:
     return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
 
 
-def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: AbstractNetwork, x: Array) -> Any:
+def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: AbstractNetwork, x: Array) -> Gradient:
     r"""$\partial/\partial\theta$ of `scalar(network, clamped)`, a pytree like `parameters`; `clamped` is a batch."""
     learned, fixed = split_parameters(network)
 
@@ -231,7 +235,7 @@ def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: Abstract
     return jax.grad(of_parameters)(learned)
 
 
-def parameters(network: eqx.Module) -> Any:
+def parameters(network: eqx.Module) -> Gradient:
     """What is learned: the network with None in place of everything that is not a parameter."""
     return split_parameters(network)[0]
 
@@ -255,22 +259,22 @@ def require_holomorphic(network: AbstractNetwork, what: str) -> None:
             )
 
 
-def fastest_neuron(time_constants: Any) -> float:
+def fastest_neuron(time_constants: Sequence[Array]) -> float:
     """The smallest of the neurons' own time constants."""
     return min(float(np.min(np.asarray(tau))) for tau in time_constants)
 
 
-def slowest_neuron(time_constants: Any) -> float:
+def slowest_neuron(time_constants: Sequence[Array]) -> float:
     """The largest of the neurons' own time constants."""
     return max(float(np.max(np.asarray(tau))) for tau in time_constants)
 
 
-def parameter_name(path: Any) -> str:
+def parameter_name(path: tuple) -> str:
     """The name of a parameter array by its path in the network, such as `weights[0]`."""
     return jax.tree_util.keystr(path).lstrip(".")
 
 
-def named(tree: Any) -> list[tuple[str, Any]]:
+def named(tree: PyTree) -> list[tuple[str, Array]]:
     """The arrays of a pytree like `parameters(net)`, with their names."""
     return [(parameter_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 

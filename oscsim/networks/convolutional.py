@@ -1,7 +1,6 @@
 """Layers of images, each coupled to the next by a convolution and its transpose."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import Array, Inexact, Key, Real
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import HoloTanh
-from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import as_time_constant, check_parts, truncated_normal
 from oscsim.networks.pooling import AbstractPooling
@@ -96,7 +95,7 @@ class Convolution(eqx.Module):
         *,
         stride: int = 1,
         padding: str = "SAME",
-        pooling: Any = None,
+        pooling: AbstractPooling | None = None,
         scale: float | None = None,
     ):
         self.channels = as_count("channels", channels)
@@ -147,7 +146,7 @@ class Convolution(eqx.Module):
 
 
 def check_stack(
-    convolutions: Sequence[Any], image: Sequence[int], outputs: int
+    convolutions: Sequence[Convolution], image: Sequence[int], outputs: int
 ) -> tuple[tuple[Convolution, ...], tuple[tuple[int, int, int], ...], int]:
     """Convolutions that fit onto each other and onto the image, the shapes from the image on, and the outputs."""
     if not isinstance(convolutions, (tuple, list)) or not convolutions:
@@ -229,7 +228,7 @@ class ConvolutionalNetwork(AbstractNetwork):
     biases: tuple[Real[Array, " out"], ...]
     activation: Callable
     cost: AbstractCost
-    time_constant: Any = eqx.field(converter=as_time_constant)
+    time_constant: TimeConstant = eqx.field(converter=as_time_constant)
     convolutions: tuple[Convolution, ...]
     input_shape: tuple[int, int, int] = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
@@ -237,14 +236,14 @@ class ConvolutionalNetwork(AbstractNetwork):
 
     def __init__(
         self,
-        convolutions: Sequence[Any],
+        convolutions: Sequence[Convolution],
         image: Sequence[int],
         outputs: int,
         *,
         key: Key[Array, ""],
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
-        time_constant: Any = 1.0,
+        time_constant: TimeConstant = 1.0,
         readout_scale: float | None = None,
         products: str | None = None,
     ):

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -138,7 +137,7 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
 
     def __init__(
         self,
-        convolutions: Sequence[Any],
+        convolutions: Sequence[Convolution],
         image: Sequence[int],
         outputs: int,
         *,

@@ -1,7 +1,6 @@
 """All-to-all coupled neurons with symmetric weights."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,7 +9,7 @@ from jaxtyping import Array, Inexact, Key, Real
 
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import Logistic
-from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import as_time_constant, check_parts, check_sizes, truncated_normal
 
@@ -51,7 +50,7 @@ class HopfieldNetwork(AbstractNetwork):
     readout_bias: Real[Array, " outputs"] | None
     activation: Callable
     cost: AbstractCost
-    time_constant: Any = eqx.field(converter=as_time_constant)
+    time_constant: TimeConstant = eqx.field(converter=as_time_constant)
     sizes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -61,7 +60,7 @@ class HopfieldNetwork(AbstractNetwork):
         key: Key[Array, ""],
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
-        time_constant: Any = 1.0,
+        time_constant: TimeConstant = 1.0,
         scale: float | None = None,
     ):
         check_parts(activation, cost, key)

@@ -1,15 +1,22 @@
 """What a network is shown: inputs and targets, checked once, clamped once."""
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from oscsim.networks.base import AbstractNetwork
+    from oscsim.networks.feedforward import AbstractFeedForwardNetwork
+
+    Network: TypeAlias = AbstractNetwork | AbstractFeedForwardNetwork
 
 
 class Inputs(eqx.Module):
@@ -26,7 +33,7 @@ class Inputs(eqx.Module):
     clamped: PyTree[Array]
 
     @staticmethod
-    def of(net: Any, x: Any, y: Any) -> "Inputs":
+    def of(net: "Network", x: "Data", y: "Data") -> "Inputs":
         """Check `x` and `y` against the network, bring them to its precision, and clamp them.
 
         Raises:
@@ -57,7 +64,7 @@ class Stream(eqx.Module):
     clamped: PyTree[Array] | None
 
     @staticmethod
-    def of(net: Any, x: Data, y: Data, first: Any = 0) -> "Stream":
+    def of(net: "Network", x: Data, y: Data, first: ArrayLike = 0) -> "Stream":
         """Check what is shown in the cycle of number `first`, and keep it where it does not change.
 
         Raises:
@@ -73,7 +80,7 @@ class Stream(eqx.Module):
         """Whether inputs or targets change from cycle to cycle."""
         return callable(self.x) or callable(self.y)
 
-    def at(self, net: Any, cycle: Any) -> Inputs:
+    def at(self, net: "Network", cycle: ArrayLike) -> Inputs:
         """What the network is shown in the cycle of that number."""
         if not self.changing:
             return Inputs(self.x, self.y, self.clamped)
@@ -83,12 +90,12 @@ class Stream(eqx.Module):
 
 
 @eqx.filter_jit
-def clamped(net: Any, x: Array) -> PyTree[Array]:
+def clamped(net: "Network", x: Array) -> PyTree[Array]:
     """The network's `clamp` of each input."""
     return jax.vmap(net.clamp)(x)
 
 
-def as_inputs(net: Any, x: Any) -> Array:
+def as_inputs(net: "Network", x: Data) -> Array:
     """The inputs as an array of the network's precision, or an error that says what is wrong with them."""
     x = _as_numbers("x", x)
     if net.input_shape is not None and x.shape[1:] != tuple(net.input_shape):
@@ -105,7 +112,7 @@ def as_inputs(net: Any, x: Any) -> Array:
     return x
 
 
-def as_targets(net: Any, y: Any) -> Array:
+def as_targets(net: "Network", y: Data) -> Array:
     """The targets as an array, integer labels or real vectors, or an error that says what is wrong with them."""
     y, classes = _as_numbers("y", y), net.outputs
     _check_batch("y", y, net.dtype)
@@ -124,7 +131,7 @@ def as_targets(net: Any, y: Any) -> Array:
     return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
 
 
-def _as_numbers(name: str, value: Any) -> Any:
+def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
     try:
         value = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError as error:
@@ -136,7 +143,7 @@ def _as_numbers(name: str, value: Any) -> Any:
     return value
 
 
-def _check_batch(name: str, value: Any, dtype: Any) -> None:
+def _check_batch(name: str, value: Array | np.ndarray, dtype: DTypeLike) -> None:
     """Refuse a batch that is empty, or not finite in this precision."""
     if value.ndim == 0 or value.shape[0] == 0:
         raise BadValue(f"{name} has shape {value.shape}: batch axes come first, with one sample at least")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,11 +12,11 @@ from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_count, as_real, as_scalar, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import Logistic
-from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 
 
-def as_time_constant(value: Any) -> Any:
+def as_time_constant(value: TimeConstant) -> TimeConstant:
     """A time constant as arrays: one number, or a tuple with one entry per layer."""
     if isinstance(value, (tuple, list)):
         return tuple(as_real("time_constant", v) for v in value)
@@ -56,7 +55,7 @@ def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, .
     return counts
 
 
-def check_parts(activation: Any, cost: Any, key: Any) -> None:
+def check_parts(activation: object, cost: object, key: object) -> None:
     """Refuse a class in place of an instance, a name, a bare seed."""
     if activation is not None and (not callable(activation) or isinstance(activation, type)):
         raise BadType(f"activation={activation!r}: use a function or an instance, such as Logistic()")
@@ -94,7 +93,7 @@ class LayeredNetwork(AbstractNetwork):
     biases: tuple[Real[Array, " out"], ...]
     activation: Callable
     cost: AbstractCost
-    time_constant: Any = eqx.field(converter=as_time_constant)
+    time_constant: TimeConstant = eqx.field(converter=as_time_constant)
     sizes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -104,7 +103,7 @@ class LayeredNetwork(AbstractNetwork):
         key: Key[Array, ""],
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
-        time_constant: Any = 1.0,
+        time_constant: TimeConstant = 1.0,
         scale: float | None = None,
     ):
         check_parts(activation, cost, key)

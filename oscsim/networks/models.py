@@ -6,7 +6,7 @@ deviation 1/sqrt(fan in).
 Source: Laborieux & Zenke (2022), section 4, and the settings that the authors published beside their code.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
@@ -14,7 +14,7 @@ from oscsim.core.checks import require_positive
 from oscsim.core.errors import BadValue
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
-from oscsim.networks.pooling import SoftmaxPooling
+from oscsim.networks.pooling import AbstractPooling, SoftmaxPooling
 
 __all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
 
@@ -36,8 +36,8 @@ def vgg4(
     width: float = 1.0,
     *,
     temperature: float | None = None,
-    pooling: Any = None,
-    activation: Any = None,
+    pooling: AbstractPooling | None = None,
+    activation: Callable | None = None,
     products: str | None = None,
     key: Key[Array, ""],
 ) -> ConvolutionalNetwork:
@@ -66,8 +66,8 @@ def vgg6(
     width: float = 1.0,
     *,
     temperature: float | None = None,
-    pooling: Any = None,
-    activation: Any = None,
+    pooling: AbstractPooling | None = None,
+    activation: Callable | None = None,
     products: str | None = None,
     key: Key[Array, ""],
 ) -> ConvolutionalNetwork:
@@ -76,18 +76,7 @@ def vgg6(
     The paper's gradients (Figs. 4a and b) have temperature 1, its learning curves (Fig. 4c) temperature 10; both
     figures compare with `pooling=MaxPooling(), activation=HardTanh(width=2.0)`.
 
-    Args:
-        classes: of the readout.
-        width: what the channels are multiplied by; 1 is the paper's network.
-        temperature: of the softmax pooling; 1 if not given.
-        pooling: another pooling by 2 instead, such as `MaxPooling()`.
-        activation: another one than `HoloTanh(a=1.0, width=2.0)`.
-        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalNetwork`.
-        key: for the weights.
-
-    Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
-            pooling; unknown products.
+    Arguments and errors are those of `vgg4`.
     """
     return ConvolutionalNetwork(
         _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -99,25 +88,14 @@ def vgg4_feedforward(
     width: float = 1.0,
     *,
     temperature: float | None = None,
-    pooling: Any = None,
-    activation: Any = None,
+    pooling: AbstractPooling | None = None,
+    activation: Callable | None = None,
     products: str | None = None,
     key: Key[Array, ""],
 ) -> ConvolutionalFeedForwardNetwork:
     """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
 
-    Args:
-        classes: of the readout.
-        width: what the channels are multiplied by; 1 is the paper's network.
-        temperature: of the softmax pooling; 1 if not given.
-        pooling: another pooling by 2 instead, such as `MaxPooling()`.
-        activation: another one than `ReLU()`.
-        products: None, `"bfloat16"` or `"bfloat16x3"`: see `ConvolutionalFeedForwardNetwork`.
-        key: for the weights; those of `vgg4` with the same key.
-
-    Raises:
-        ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
-            pooling; unknown products.
+    Arguments and errors are those of `vgg4`; the weights are those of `vgg4` with the same key.
     """
     return ConvolutionalFeedForwardNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -125,7 +103,7 @@ def vgg4_feedforward(
 
 
 def _stack(
-    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float | None, pooling: Any
+    layers: tuple[tuple[int, str, bool], ...], width: float, temperature: float | None, pooling: AbstractPooling | None
 ) -> tuple[Convolution, ...]:
     """From channels at full width, padding, and whether it is pooled, of each layer."""
     if pooling is not None and temperature is not None:

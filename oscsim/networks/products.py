@@ -1,7 +1,6 @@
 """Products of matrices in mixed precision: operands split into bfloat16 numbers, added up in float32."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ PRODUCTS = {"bfloat16": 1, "bfloat16x3": 2}
 """Into how many bfloat16 numbers a product splits each operand."""
 
 
-def check_products(products: Any) -> str | None:
+def check_products(products: str | None) -> str | None:
     """A way to multiply, or None for the network's own type."""
     if products is not None and products not in list(PRODUCTS):
         raise BadValue(f"products={products!r}: use None, for float32, or one of {', '.join(map(repr, PRODUCTS))}")

@@ -12,8 +12,8 @@ from jaxtyping import PyTree
 
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.average import Average, accumulated
-from oscsim.dynamics.demodulation import Reading
 from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.readings import Reading
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error

@@ -1,7 +1,8 @@
 """The amplitude that makes the predicted error of the gradient least."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,7 +36,7 @@ class VarianceTerms(NamedTuple):
     flat: float
     rising: float
 
-    def at(self, amplitude: ArrayLike) -> Any:
+    def at(self, amplitude: ArrayLike) -> np.ndarray:
         """The variance at an amplitude, or at several."""
         return np.maximum(self.falling / amplitude**2 + self.flat + self.rising * amplitude**2, 0.0)
 
@@ -108,7 +109,7 @@ def optimal_amplitude(
     noise: AbstractForcing,
     cycles: int,
     *,
-    points: Any = None,
+    points: Sequence[float] | np.ndarray | None = None,
     ticks: int | None = None,
     at: At = None,
 ) -> OptimalAmplitude:
@@ -164,7 +165,7 @@ def optimal_amplitude(
     return OptimalAmplitude(amplitude, knee, bias, math.sqrt(relative.at(amplitude)), radius, period)
 
 
-def _candidates(points: Any, limit: float) -> np.ndarray:
+def _candidates(points: Sequence[float] | np.ndarray | None, limit: float) -> np.ndarray:
     """The amplitudes on offer that are safe."""
     values = np.atleast_1d(np.asarray(points, float))
     for value in values.ravel():

@@ -1,7 +1,5 @@
 """What the finite period does to the gradient that a lock-in reads."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -16,7 +14,7 @@ from oscsim.signals.drive import check_drive
 from oscsim.signals.teaching import Rotating
 
 
-def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Any:
+def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Gradient:
     r"""The gradient that an ideal lock-in reads at this period: `Phasors.gradient` of $c_0$ and $\chi(2\pi/T)$.
 
     Args:
@@ -45,7 +43,7 @@ def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> 
     return inputs, free, gradient_read(net, inputs, free.activities, chi)
 
 
-def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Any:
+def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Gradient:
     r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
 
     $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from oscsim.core.arrays import to_complex
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
@@ -31,7 +30,7 @@ class Orbit(eqx.Module):
     chi: Array
 
     @staticmethod
-    def of(net: AbstractNetwork, clamped: Any, y: Array, layers: Layers, omega: Array) -> "Orbit":
+    def of(net: AbstractNetwork, clamped: PyTree[Array], y: Array, layers: Layers, omega: Array) -> "Orbit":
         """The orbit in a rotating signal of this frequency, in a network at the potentials `layers`."""
         u = to_complex(flat(layers))
         tau = flat_time_constants(net)

@@ -1,7 +1,5 @@
 """How far a power series in beta reaches: the distance of the nearest singularity."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ from oscsim.core.arrays import norm
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.teaching import teaching_circle
 
@@ -41,7 +39,7 @@ def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None)
     return fitted_radius(net, inputs, free.potentials)
 
 
-def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
+def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
     r"""From $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root branch point where two equilibria meet.
 
     Fitted at growing amplitudes, to the coefficients clear of rounding, until the points no longer settle on one sheet.
@@ -66,7 +64,7 @@ def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Any) -> float:
 
 @eqx.filter_jit
 def _coefficients(
-    net: AbstractNetwork, inputs: Inputs, u: Any, amplitude: Array, tolerance: float
+    net: AbstractNetwork, inputs: Inputs, u: Layers, amplitude: Array, tolerance: float
 ) -> tuple[Array, Array]:
     """The size of each Fourier coefficient over the settled teaching circle, and whether all points settled."""
     half = teaching_circle(amplitude, POINTS, net.dtype)[: POINTS // 2 + 1]

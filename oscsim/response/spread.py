@@ -1,7 +1,5 @@
 """How far noise scatters the gradient that a lock-in reads."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,7 @@ from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.networks.base import AbstractNetwork, gradient_of, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, gradient_of, parameters
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
@@ -38,7 +36,7 @@ def predict_spread(
     *,
     ticks: int | None = None,
     at: At = None,
-) -> Any:
+) -> Gradient:
     r"""The standard deviation of each parameter's estimate under weak additive noise on the potentials.
 
     The neurons obey $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + q\, dW$ (white noise; any other of two-sided
@@ -116,7 +114,7 @@ def ticks_of(net: AbstractNetwork, period: ArrayLike, ticks: int | None) -> int:
 @eqx.filter_jit
 def unit_variance(
     net: AbstractNetwork, inputs: Inputs, free: Equilibrium, spectra: Spectra, weights: Float[Array, "3"], shared: bool
-) -> Any:
+) -> Gradient:
     r"""The variance of each parameter's estimate over one unit of time: $MT$ times that over $M$ cycles.
 
     `weights` are those of noise on the phasor, on the mean and from $-\omega$: $(1/A, 1, A)$.
@@ -171,7 +169,7 @@ def unit_variance(
     return jax.tree.map(lambda t: t / batch**2, total)
 
 
-def _read_change(net: AbstractNetwork, inputs: Inputs, orbit: Orbit, mean: Array, phasor: Array) -> Any:
+def _read_change(net: AbstractNetwork, inputs: Inputs, orbit: Orbit, mean: Array, phasor: Array) -> Gradient:
     r"""The derivative of the gradient that is read along a change of $c_0$ and of $\chi$, (batch, neurons) each.
 
     Of $g(c_0, \chi) = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(c_0 + \epsilon \chi, c_0, \epsilon)$:

@@ -1,7 +1,5 @@
 """Where in the complex plane of beta the free equilibrium continues to."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -41,7 +39,9 @@ class StabilityMap(eqx.Module):
         return jnp.min(jnp.where(self.settled, jnp.inf, jnp.abs(self.grid)), initial=jnp.inf)
 
 
-def stability_map(net: AbstractNetwork, x: Data, y: Data, grid: Any, *, steps: int = 64, at: At = None) -> StabilityMap:
+def stability_map(
+    net: AbstractNetwork, x: Data, y: Data, grid: ArrayLike, *, steps: int = 64, at: At = None
+) -> StabilityMap:
     r"""Follow the free equilibrium along rays to points of the complex plane of $\beta$, as in the paper's Fig. 2b.
 
     Every point is approached from 0 in equal steps, each settled from the line through the two states before. A sample
@@ -90,7 +90,7 @@ def _follow(
     u: Layers,
     velocity: Layers,
     grid: Complex[Array, " points"],
-    steps: Any,
+    steps: ArrayLike,
     tolerance: ArrayLike,
 ) -> tuple[Layers, Float[Array, "points batch"], Bool[Array, "points batch"]]:
     """Activities, residuals and which samples were lost, at the end of each ray."""

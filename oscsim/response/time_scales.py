@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -102,7 +101,7 @@ def check_time_scales(
     x: Data,
     y: Data,
     teaching: AbstractTeaching,
-    cycles_per_input: Any,
+    cycles_per_input: float,
     rate: ArrayLike | None = None,
     *,
     demodulated: bool = False,

@@ -1,7 +1,5 @@
 """Noise with a correlation time on the potentials."""
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -59,7 +57,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
         intensity: ArrayLike,
         correlation_time: ArrayLike,
         shared_over_batch: bool = False,
-        quadratures: Any = "real",
+        quadratures: Quadratures = "real",
     ):
         self.intensity = not_negative("intensity")(intensity)
         self.correlation_time = as_scalar(correlation_time, "correlation_time")

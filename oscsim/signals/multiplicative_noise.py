@@ -1,7 +1,7 @@
 """White noise whose amplitude follows the activity."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import diffrax
 import equinox as eqx
@@ -54,8 +54,8 @@ class Multiplicative(AbstractForcing):
     def __init__(
         self,
         intensity: ArrayLike,
-        function: Any = activity,
-        interpretation: Any = "stratonovich",
+        function: Callable = activity,
+        interpretation: Literal["stratonovich", "ito"] = "stratonovich",
         shared_over_batch: bool = False,
     ):
         self.intensity = not_negative("intensity")(intensity)

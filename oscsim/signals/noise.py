@@ -13,7 +13,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Inexact, Key, Real
+from jaxtyping import Array, Float, Inexact, Key, PyTree, Real
 
 from oscsim.core.checks import require_key
 from oscsim.core.errors import BadType, BadValue
@@ -65,7 +65,7 @@ class Draw(NamedTuple):
             was asked for.
     """
 
-    state: Any
+    state: PyTree
     increment: Increment
     area: Increment | None
 
@@ -88,11 +88,11 @@ class AbstractNoise(eqx.Module):
         """
 
     @abc.abstractmethod
-    def init(self, key: Key[Array, ""], u: Layers) -> Any:
+    def init(self, key: Key[Array, ""], u: Layers) -> PyTree:
         """The noise's own state at the start, in its stationary distribution; None where it has none."""
 
     @abc.abstractmethod
-    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> Any:
+    def random(self, key: Key[Array, ""], u: Layers, area: bool) -> PyTree:
         """All random numbers of one step (of one tick, for a readout noise), as a pytree of arrays.
 
         Those of many steps are drawn in one go, which is several times faster than one by one. `u` shows the shapes;
@@ -104,7 +104,7 @@ class AbstractForcing(AbstractNoise):
     r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$."""
 
     @abc.abstractmethod
-    def draw(self, state: Any, random: Any, step: Real[Array, ""], area: bool) -> Draw:
+    def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool) -> Draw:
         """What the noise does in the next step, from that step's random numbers."""
 
     @abc.abstractmethod
@@ -124,12 +124,12 @@ class AbstractTeachingNoise(AbstractNoise):
     r"""A noise on the teaching signal, the same for all samples."""
 
     @abc.abstractmethod
-    def draw(self, state: Any, random: Any, step: Real[Array, ""]) -> Any:
+    def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""]) -> PyTree:
         """The state during the next step, from that step's random numbers."""
 
     @abc.abstractmethod
     def signal(
-        self, state: Any, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
+        self, state: PyTree, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
     ) -> Inexact[Array, "..."]:
         r"""$\beta(t)$ as disturbed, from the undisturbed function of time `teaching`."""
 
@@ -138,7 +138,7 @@ class AbstractReadoutNoise(AbstractNoise):
     """A noise on what the demodulator sees; the neurons feel nothing of it."""
 
     @abc.abstractmethod
-    def reading(self, random: Any, s: Layers) -> Layers:
+    def reading(self, random: PyTree, s: Layers) -> Layers:
         """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
 
 
@@ -178,7 +178,7 @@ def require_noise_key(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | N
         noise_key(key)
 
 
-def is_srk(solver: Any) -> bool:
+def is_srk(solver: object) -> bool:
     """Whether the solver is a stochastic Runge-Kutta one, which needs space-time Lévy areas and additive noise."""
     return isinstance(solver, diffrax.AbstractSRK)
 
@@ -206,7 +206,7 @@ def check_noises(
         noise.check(solver, math.nan if step is None else step, time_constants)
 
 
-def check_quadratures(value: Any) -> None:
+def check_quadratures(value: object) -> None:
     """Refuse what names no choice of quadratures."""
     if value not in ("real", "both", "circular"):
         raise BadValue(

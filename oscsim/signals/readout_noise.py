@@ -1,7 +1,5 @@
 """Noise between the neurons and the demodulator."""
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -35,7 +33,9 @@ class ReadoutNoise(AbstractReadoutNoise):
     shared_over_batch: bool = eqx.field(static=True)
     quadratures: Quadratures = eqx.field(static=True)
 
-    def __init__(self, standard_deviation: ArrayLike, shared_over_batch: bool = False, quadratures: Any = "real"):
+    def __init__(
+        self, standard_deviation: ArrayLike, shared_over_batch: bool = False, quadratures: Quadratures = "real"
+    ):
         self.standard_deviation = not_negative("standard_deviation")(standard_deviation)
         check_quadratures(quadratures)
         self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures

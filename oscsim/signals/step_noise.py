@@ -1,7 +1,5 @@
 """The paper's noise, in discrete time."""
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax
@@ -17,7 +15,7 @@ from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, normals, scaled
 
 
-def _deviation(value: Any) -> Array:
+def _deviation(value: ArrayLike) -> Array:
     return not_negative("standard_deviation")(value)
 
 

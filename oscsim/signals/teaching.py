@@ -5,13 +5,13 @@ restarts at every cycle, so the phase never drifts.
 """
 
 import abc
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
@@ -22,7 +22,7 @@ Number: TypeAlias = int | Int[Array, ""]
 """The number of a cycle."""
 
 
-def as_amplitude(value: Any) -> Array:
+def as_amplitude(value: ArrayLike) -> Array:
     """A positive amplitude, or one per sample."""
     value = as_real("amplitude", value)
     if value.ndim == 0:
@@ -361,6 +361,6 @@ def teaching_circle(amplitude: Array, points: int, dtype: DTypeLike) -> Array:
     return amplitude * jnp.asarray(unit, jnp.promote_types(dtype, jnp.complex64))
 
 
-def check_points(points: Any) -> None:
+def check_points(points: int) -> None:
     """Refuse a number of points on the teaching circle that gives no estimate."""
     as_count("points", points, 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")

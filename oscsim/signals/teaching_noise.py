@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Key, Real
+from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative, positive
@@ -59,7 +59,7 @@ class TeachingNoise(AbstractTeachingNoise):
         return jnp.exp(-x) * state + jnp.sqrt(-jnp.expm1(-2 * x)) * random
 
     def signal(
-        self, state: Any, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
+        self, state: PyTree, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
     ) -> Inexact[Array, "..."]:
         grown = 1 + self.amplitude * state[0]
         phase = self.phase * state[1]

@@ -1,7 +1,6 @@
 """White noise on the potentials."""
 
 import math
-from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -48,7 +47,7 @@ class WhiteNoise(AbstractForcing):
     shared_over_batch: bool = eqx.field(static=True)
     quadratures: Quadratures = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, intensity: ArrayLike, shared_over_batch: bool = False, quadratures: Any = "real"):
+    def __init__(self, intensity: ArrayLike, shared_over_batch: bool = False, quadratures: Quadratures = "real"):
         self.intensity = not_negative("intensity")(intensity)
         check_quadratures(quadratures)
         self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures
