@@ -409,7 +409,8 @@ REFUSED = {
     "osc.settle(network(), X, Y, tolerance=nan)": (ValueError, "tolerance=nan", "positive"),
     "osc.settle(network(), X, Y, tolerance='tight')": (TypeError, "tolerance='tight'", "real numbers"),
     "osc.settle(network(), X, Y, max_steps=0)": (ValueError, "max_steps=0", "positive integer"),
-    "osc.settle(network(), X, Y, memory=-1)": (ValueError, "memory=-1", "0 or a positive integer"),
+    "osc.settle(network(), X, Y, method='newton')": (ValueError, "method='newton'", "use 'sweeps', 'flow'"),
+    "osc.equilibrium.Sweeps(memory=-1)": (ValueError, "memory=-1", "0 or a positive integer"),
     "osc.settle(network(), X, Y, nan)": (ValueError, "beta=nan", "finite"),
     "osc.settle(network(), X, Y, 'strong')": (TypeError, "beta='strong'", "one real or complex number"),
     "osc.settle(network(), X, Y, [0.1, 0.2, 0.3])": (

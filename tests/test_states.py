@@ -190,8 +190,6 @@ def test_no_stable_state_is_said_where_the_neurons_never_rest():
     for method in (None, "flow"):
         with pytest.raises(osc.NotSettledError, match="did not settle"):
             osc.settle(drifting, jnp.zeros((1, 2)), jnp.zeros(1), method=method)
-    with pytest.raises(ValueError, match="method='newton': use 'sweeps', 'flow', or None"):
-        osc.settle(drifting, jnp.zeros((1, 2)), jnp.zeros(1), method="newton")
     with pytest.raises(ValueError, match="method='flow' at beta="):
         osc.settle(*toy(), 0.1j, method="flow")
 

@@ -124,7 +124,15 @@ def train(condition, seeds, epochs, plateau):
     def error(arrays, x, y):
         def of_one(arrays):  # 200 steps without noise, as the authors evaluate; one network at a time
             net = eqx.combine(arrays, static)
-            free = osc.settle(net, x, y, memory=0, even_odd=False, max_steps=200, tolerance=1e-5, check=False)
+            free = osc.settle(
+                net,
+                x,
+                y,
+                method=osc.equilibrium.Sweeps(memory=0, even_odd=False),
+                max_steps=200,
+                tolerance=1e-5,
+                check=False,
+            )
             scores = net.readout(jax.vmap(net.clamp)(x), free.activities)
             return 100 * jnp.mean(jnp.argmax(scores, axis=1) != y)
 

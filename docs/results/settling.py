@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import oscsim as osc
+from oscsim.equilibrium import Sweeps
 
 WAYS = {
-    "plain steps": {"memory": 0, "even_odd": False},
-    "even/odd": {"memory": 0},
-    "Anderson": {"even_odd": False},
-    "both": {},
+    "plain steps": Sweeps(memory=0, even_odd=False),
+    "even/odd": Sweeps(memory=0),
+    "Anderson": Sweeps(even_odd=False),
+    "both": "sweeps",
 }
 
 
@@ -25,7 +26,7 @@ def measure(net, x, y, beta, tolerance, start, way):
 
     def once():
         began = time.perf_counter()
-        found = osc.settle(net, x, y, beta, tolerance=tolerance, start=start, check=False, **way)
+        found = osc.settle(net, x, y, beta, tolerance=tolerance, start=start, check=False, method=way)
         jax.block_until_ready(found)
         return time.perf_counter() - began, found
 

@@ -39,7 +39,7 @@ class Phasors(eqx.Module):
     teaching: tuple[Inexact[Array, "..."], ...]
     harmonics: tuple[int, ...] = eqx.field(static=True)
 
-    def __getitem__(self, n: int) -> tuple[Array, ...]:
+    def __getitem__(self, n: int) -> Layers:
         return self.activities[self._place(n)]
 
     def _place(self, n: int) -> int:
@@ -48,7 +48,7 @@ class Phasors(eqx.Module):
         return self.harmonics.index(n)
 
     @property
-    def mean(self) -> tuple[Array, ...]:
+    def mean(self) -> Layers:
         """$c_0$, the free equilibrium where the signal stays below the convergence radius."""
         return self[0]
 
@@ -146,7 +146,7 @@ class Points(eqx.Module):
         return self.teaching.ndim - 1 - self.by_sample
 
     @property
-    def mean(self) -> tuple[Array, ...]:
+    def mean(self) -> Layers:
         """The mean over the circle: the free equilibrium, up to $O(A^N)$."""
         axis = self._axis
         return tuple(jnp.mean(layer, axis=axis) for layer in self.activities)

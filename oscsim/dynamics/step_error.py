@@ -16,16 +16,18 @@ from oscsim.equilibrium.modes import fastest_rate
 from oscsim.networks.base import Layers, fastest_neuron
 from oscsim.networks.inputs import Inputs
 
+Number = Array | complex | float
 
-def _stages(matrix: np.ndarray, z: Array, right: np.ndarray) -> list[Array]:
+
+def _stages(matrix: np.ndarray, z: Number, right: np.ndarray) -> list[Number]:
     """The solution of $(1 - zA) k = r$ for a matrix of an explicit method, stage by stage."""
-    stages: list[Array] = []
+    stages: list[Number] = []
     for row, value in zip(matrix, right, strict=True):
         stages.append(value + z * _weighted(row[: len(stages)], stages))
     return stages
 
 
-def _weighted(weights: np.ndarray, values: list[Array]) -> Array | float:
+def _weighted(weights: np.ndarray, values: list[Number]) -> Number:
     return sum((float(w) * v for w, v in zip(weights, values, strict=True) if w), 0.0)
 
 

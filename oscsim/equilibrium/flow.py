@@ -135,6 +135,35 @@ class _Path(NamedTuple):
     going: Bool[Array, " group"]
     walked: Bool[Array, " group"]
 
+    def bounded(self) -> Bool[Array, " group"]:
+        """Samples that have not run away."""
+        far = jnp.max(jnp.abs(self.u), axis=1) > RUNAWAY
+        return ~far & jnp.all(jnp.isfinite(self.slope), axis=1)
+
+
+def _walk(path: _Path, velocity: Callable[[Array], Array], tau: Array) -> _Path:
+    """Along the path until each sample is as near to rest as its level asks for, or has used up its steps."""
+
+    def walks(path):
+        moves = jnp.max(jnp.abs(path.slope * tau), axis=1)
+        return path.going & path.walked & path.bounded() & (moves > path.level) & (path.count < EXPLICIT_STEPS)
+
+    def one(path):
+        u, slope, error = _explicit_step(velocity, path.u, path.slope, path.step[:, None])
+        size = jnp.max(jnp.abs(error) / (ACCURACY * (1 + jnp.abs(path.u))), axis=1)
+        walking = walks(path)
+        good = walking & (size <= 1) & jnp.all(jnp.isfinite(slope), axis=1)
+        factor = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5.0)
+        step = path.step * jnp.where(jnp.isfinite(factor), factor, 0.2)
+        u, slope = (jnp.where(good[:, None], new, old) for new, old in ((u, path.u), (slope, path.slope)))
+        step = jnp.where(walking, step, path.step)
+        return path._replace(u=u, slope=slope, step=step, count=path.count + walking)
+
+    path = path._replace(slope=velocity(path.u))
+    path = path._replace(going=path.going & path.bounded())
+    path = lax.while_loop(lambda path: jnp.any(walks(path)), one, path)
+    return path._replace(going=path.going & path.bounded())
+
 
 def _follow(
     net: AbstractNetwork,
@@ -152,33 +181,6 @@ def _follow(
     def velocity(u):
         force = net.force(clamped, net.activities(as_layers(net, u)), y, beta)
         return (flatten_samples(force)[0] - u) / tau
-
-    def stays(path):
-        far = jnp.max(jnp.abs(path.u), axis=1) > RUNAWAY
-        return ~far & jnp.all(jnp.isfinite(path.slope), axis=1)
-
-    def walk(path: _Path) -> _Path:
-        """Along the path until each sample is as near to rest as its level asks for, or has used up its steps."""
-
-        def walks(path):
-            moves = jnp.max(jnp.abs(path.slope * tau), axis=1)
-            return path.going & path.walked & stays(path) & (moves > path.level) & (path.count < EXPLICIT_STEPS)
-
-        def one(path):
-            u, slope, error = _explicit_step(velocity, path.u, path.slope, path.step[:, None])
-            size = jnp.max(jnp.abs(error) / (ACCURACY * (1 + jnp.abs(path.u))), axis=1)
-            walking = walks(path)
-            good = walking & (size <= 1) & jnp.all(jnp.isfinite(slope), axis=1)
-            factor = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5.0)
-            step = path.step * jnp.where(jnp.isfinite(factor), factor, 0.2)
-            u, slope = (jnp.where(good[:, None], new, old) for new, old in ((u, path.u), (slope, path.slope)))
-            step = jnp.where(walking, step, path.step)
-            return path._replace(u=u, slope=slope, step=step, count=path.count + walking)
-
-        path = path._replace(slope=velocity(path.u))
-        path = path._replace(going=path.going & stays(path))
-        path = lax.while_loop(lambda path: jnp.any(walks(path)), one, path)
-        return path._replace(going=path.going & stays(path))
 
     def look(path: _Path) -> _Path:
         """Newton's method for all that have come near, or are at the end of their steps."""
@@ -219,7 +221,7 @@ def _follow(
         going=wanted,
         walked=~settled,
     )
-    path = lax.while_loop(lambda path: jnp.any(path.going), lambda path: look(walk(path)), first)
+    path = lax.while_loop(lambda path: jnp.any(path.going), lambda path: look(_walk(path, velocity, tau)), first)
     return Followed(path.u, path.residual, path.walked)
 
 

@@ -1,6 +1,6 @@
 r"""Settling: sweeps over the layers, and where they fail, the neurons' own way to rest."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,7 +27,28 @@ from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
-Method = Literal["sweeps", "flow"]
+
+class Sweeps(eqx.Module):
+    r"""Sweeps $u \leftarrow F(\sigma(u), \beta)$ over the layers, mixed by Anderson acceleration.
+
+    `Sweeps(memory=0, even_odd=False)` is the plain iteration, Euler steps of length tau.
+
+    Attributes:
+        memory: how many earlier sweeps are mixed; 0 for none.
+        even_odd: the second, fourth, ... layer first, then the others with what those have become; else all at once.
+
+    Raises:
+        ValueError: a memory that is no count.
+    """
+
+    memory: int = eqx.field(static=True, default=5)
+    even_odd: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        as_count("memory", self.memory, 0)
+
+
+Method = Literal["sweeps", "flow"] | Sweeps
 """How a state is looked for; None is sweeps first, and the flow where they fail."""
 
 SWEEPS = 3 * PATIENCE
@@ -42,18 +63,16 @@ def settle(
     *,
     tolerance: float | None = None,
     max_steps: int = 1000,
-    memory: int = 5,
-    even_odd: bool = True,
     start: Layers | None = None,
-    method: Any = None,
+    method: Method | None = None,
     check: bool = True,
 ) -> Equilibrium:
     r"""A stable fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ for each sample of a batch.
 
     By default in two steps. *Sweeps* over the even layers and then the odd ones (block Gauss-Seidel), mixed by Anderson
     acceleration, contract as much as two steps of all layers at once, where each layer depends on its neighbours alone.
-    With `memory=0, even_odd=False` they are the plain iteration, Euler steps of length tau. Samples that the sweeps do
-    not settle, or settle in a state that the neurons would not stay in, are then *followed in time*:
+    Samples that they do not settle, or settle in a state that the neurons would not stay in, are then *followed in
+    time*:
     $\tau \dot u = -u + \partial\Phi/\partial s$ from `start` to its end, accurately as long as other states may
     compete, and by Newton's method once one is certain; after `oscsim.equilibrium.flow.EXPLICIT_STEPS` steps by
     pseudo-transient continuation. So a network has no stable state only if its neurons never come to rest.
@@ -70,10 +89,9 @@ def settle(
         tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32. What
             rounding leaves of large potentials is let pass.
         max_steps: sweeps before giving up; of those that are followed, `oscsim.equilibrium.settling.SWEEPS` at most.
-        memory: how many earlier sweeps Anderson acceleration mixes; 0 for none.
-        even_odd: the second, fourth, ... layer first, then the others with what those have become; else all at once.
         start: potentials to start from; by default rest.
-        method: `"sweeps"` alone, whose fixed point may be unstable; `"flow"` alone; None for both.
+        method: `"sweeps"` alone, whose fixed point may be unstable, or others, `oscsim.equilibrium.Sweeps(memory=...,
+            even_odd=...)`; `"flow"` alone; None for both.
         check: raise where a sample does not settle; without it, look at `residual`.
 
     Raises:
@@ -86,8 +104,8 @@ def settle(
     """
     check_parameters(net)
     inputs = Inputs.of(net, x, y)
-    if method not in (None, "sweeps", "flow"):
-        raise BadValue(f"method={method!r}: use 'sweeps', 'flow', or None for both")
+    if method not in (None, "sweeps", "flow") and not isinstance(method, Sweeps):
+        raise BadValue(f"method={method!r}: use 'sweeps', 'flow', Sweeps(...), or None for both")
     if not is_traced(beta) and not np.issubdtype(np.asarray(beta).dtype, np.number):
         raise BadType(f"beta={beta!r}: use one real or complex number, or one per sample")
     beta = jnp.asarray(beta)
@@ -103,12 +121,10 @@ def settle(
         )
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
     require_positive("tolerance", tolerance)
-    max_steps, memory = as_count("max_steps", max_steps), as_count("memory", memory, 0)
+    max_steps = as_count("max_steps", max_steps)
     if start is not None:
         check_start(net, inputs, start)
-    found = settle_inputs(
-        net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), memory, start, even_odd, method
-    )
+    found = settle_inputs(net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), start, method)
     if check and not is_traced(found):
         require_settled(net, inputs, found, beta, tolerance)
     return found
@@ -133,9 +149,7 @@ def settle_inputs(
     beta: Inexact[Array, "..."],
     tolerance: ArrayLike,
     max_steps: ArrayLike = 1000,
-    memory: int = 5,
     start: Layers | None = None,
-    even_odd: bool = True,
     method: Method | None = None,
 ) -> Equilibrium:
     """`settle` on checked inputs: pure, nothing is raised.
@@ -143,7 +157,7 @@ def settle_inputs(
     Called with traced arrays it is one program; otherwise the flow is compiled where it is needed.
     """
     if jnp.iscomplexobj(beta):
-        method = "sweeps"
+        method = method or "sweeps"
     if method == "flow":
         u = net.rest(inputs.x.shape[0]) if start is None else start
         nowhere = jnp.full(inputs.x.shape[0], jnp.inf, net.dtype)
@@ -151,8 +165,9 @@ def settle_inputs(
     else:
         if method is None:
             max_steps = (jnp if is_traced(max_steps) else np).minimum(max_steps, SWEEPS)
-        swept, doubtful, any_doubt = _sweep_inputs(net, inputs, beta, tolerance, max_steps, memory, start, even_odd)
-        if method == "sweeps" or (not is_traced(any_doubt) and not bool(any_doubt)):
+        sweeps = method if isinstance(method, Sweeps) else Sweeps()
+        swept, doubtful, any_doubt = _sweep_inputs(net, inputs, beta, tolerance, max_steps, sweeps, start)
+        if method is not None or (not is_traced(any_doubt) and not bool(any_doubt)):
             return swept
     start = net.rest(inputs.x.shape[0]) if start is None else start
     return _followed(net, inputs, beta, tolerance, start, swept, doubtful)
@@ -165,9 +180,8 @@ def _sweep_inputs(
     beta: Inexact[Array, "..."],
     tolerance: ArrayLike,
     max_steps: ArrayLike,
-    memory: int,
+    sweeps: Sweeps,
     start: Layers | None,
-    even_odd: bool,
 ) -> tuple[Equilibrium, Bool[Array, " batch"], Bool[Array, ""]]:
     """What sweeps find, which samples may not be at a stable state, and whether there are any."""
     beta = jnp.asarray(beta, complex_of(net.dtype) if jnp.iscomplexobj(beta) else net.dtype)
@@ -175,7 +189,7 @@ def _sweep_inputs(
     u = to_complex(u) if jnp.iscomplexobj(beta) else u
 
     layers = range(len(u))
-    blocks = (layers[1::2], layers[::2]) if even_odd and len(layers) > 1 else (layers,)
+    blocks = (layers[1::2], layers[::2]) if sweeps.even_odd and len(layers) > 1 else (layers,)
 
     def sweep(u):
         for block in blocks:  # the compiler leaves out the forces that are not taken
@@ -183,10 +197,10 @@ def _sweep_inputs(
             u = tuple(force[i] if i in block else u[i] for i in layers)
         return u
 
-    u, residual, steps, contracts = anderson(sweep, u, tolerance, max_steps, memory)
+    u, residual, steps, contracts = anderson(sweep, u, tolerance, max_steps, sweeps.memory)
     found = Equilibrium(u, net.activities(u), residual, steps, jnp.zeros(residual.shape, bool))
     # What plain sweeps converge to, they contract to.
-    doubtful = ~is_settled(found, tolerance) | (~contracts if memory else False)
+    doubtful = ~is_settled(found, tolerance) | (~contracts if sweeps.memory else False)
     return found, doubtful, jnp.any(doubtful)
 
 
@@ -253,7 +267,7 @@ def _swept_from(
     net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike
 ) -> tuple[Equilibrium, Float[Array, " batch"]]:
     """What sweeps settle to from here, and how far they went; infinitely far where they did not settle."""
-    found = _sweep_inputs(net, inputs, jnp.zeros((), net.dtype), tolerance, PATIENCE, 5, u, True)[0]
+    found = _sweep_inputs(net, inputs, jnp.zeros((), net.dtype), tolerance, PATIENCE, Sweeps(), u)[0]
     return found, jnp.where(is_settled(found, tolerance), _distance(found.potentials, u), jnp.inf)
 
 

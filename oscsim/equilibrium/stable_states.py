@@ -1,5 +1,7 @@
 """The stable states that a network has for each input."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -69,7 +71,7 @@ class Equilibria(eqx.Module):
         """How many stable states each input has."""
         return tuple(states.count for states in self.samples)
 
-    def at(self, choice: ArrayLike = 0) -> Layers:
+    def at(self, choice: ArrayLike | Sequence[int] = 0) -> Layers:
         """Potentials of the batch with one state of each input, for `exact_gradient(..., at=...)` and its like.
 
         Args:

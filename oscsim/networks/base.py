@@ -12,7 +12,7 @@ both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$,
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -28,7 +28,10 @@ from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
 from oscsim.networks.pooling import AbstractPooling
 
-Layers: TypeAlias = tuple[Inexact[Array, "..."], ...]
+if TYPE_CHECKING:  # what is read of a run may lie on the host, where it is used the same way
+    Layers: TypeAlias = tuple[Array, ...]
+else:
+    Layers = tuple[Inexact[Array | np.ndarray, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
 Gradient: TypeAlias = PyTree[Array | np.ndarray]

@@ -36,7 +36,7 @@ class VarianceTerms(NamedTuple):
     flat: float
     rising: float
 
-    def at(self, amplitude: ArrayLike) -> np.ndarray:
+    def at(self, amplitude: ArrayLike) -> np.ndarray | np.floating:
         """The variance at an amplitude, or at several."""
         return np.maximum(self.falling / amplitude**2 + self.flat + self.rising * amplitude**2, 0.0)
 
