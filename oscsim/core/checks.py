@@ -85,7 +85,12 @@ def as_count(name: str, value: Any, least: int = 1, remedy: str | None = None) -
     return int(value)
 
 
+def require_instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
+    """Refuse what is no instance of a class, or of one of several."""
+    if not isinstance(value, kind):
+        raise BadType(f"{name}={value!r}: {remedy}")
+
+
 def require_key(key: Any) -> None:
     """Refuse what is not a random key of jax, such as a bare seed."""
-    if not isinstance(key, jax.Array):
-        raise BadType(f"key={key!r}: use jax.random.key(0), with a seed of your choice")
+    require_instance("key", key, jax.Array, "use jax.random.key(0), with a seed of your choice")

@@ -17,7 +17,7 @@ from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
+from oscsim.signals.teaching import AbstractTeaching, Tuning
 
 Watch: TypeAlias = tuple[Int[Array, "..."] | np.ndarray, ...]
 """Which neurons of the first sample are sampled, as flat indices into each layer."""
@@ -120,15 +120,15 @@ def run(
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), plan.demodulator.read(read))
     number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
     tuning = _tuned(system.teaching, state.tuning, reading, bool(system.noises))
-    noise = moved[1] if isinstance(equation, NoisyNeurons) else state.noise
+    noise = equation.noise(moved, state.noise)
     after = State(equation.potentials(moved), number, read, reading, diverged, noise, tuning)
     return after, Cycle(reading, effort, watched), moved
 
 
 def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, noisy: bool) -> Tuning | None:
     """The amplitudes for the next cycle; None where the signal has one for all."""
-    if tuning is None or not isinstance(teaching, AbstractAdaptive):
-        return tuning
+    if tuning is None:
+        return None
     if not isinstance(reading, Phasors) or not reading.has_image:
         raise BadValue(
             f"{describe(teaching)} tunes itself by harmonic -1, which was not read: use a demodulator with harmonics="

@@ -17,7 +17,7 @@ from oscsim.core.arrays import complex_of
 from oscsim.dynamics.integration import Plan
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.noise import AbstractTeachingNoise
+from oscsim.signals.noise import AbstractNoise
 from oscsim.signals.teaching import AbstractTeaching
 
 Packed = tuple[Layers, Layers]
@@ -47,7 +47,7 @@ class Arguments(NamedTuple):
         cycle: its number.
         start: when in the cycle the present tick, or step, starts.
         plateau: the time at which a plateau's value is taken for the whole tick; None where the signal moves.
-        jitter: noises on the signal, each with its state.
+        noises: what disturbs, each with its state.
     """
 
     network: AbstractNetwork
@@ -56,12 +56,12 @@ class Arguments(NamedTuple):
     cycle: Int[Array, ""]
     start: Real[Array, ""]
     plateau: Real[Array, ""] | None
-    jitter: tuple[tuple[AbstractTeachingNoise, PyTree], ...] = ()
+    noises: tuple[tuple[AbstractNoise, PyTree], ...] = ()
 
     def signal(self, t: Time) -> Complex[Array, "..."]:
         r"""$\beta$ at time `t` of the present tick, as a complex number of the network's precision."""
         signal = functools.partial(self.teaching, cycle=self.cycle)
-        for noise, state in self.jitter:
+        for noise, state in self.noises:
             signal = functools.partial(noise.signal, state, signal, period=self.teaching.period)
         beta = signal(self.start + t if self.plateau is None else self.plateau)
         return jnp.asarray(beta, complex_of(self.network.dtype))
@@ -126,6 +126,10 @@ class AbstractEquation(eqx.Module, Generic[Moved]):
     @abc.abstractmethod
     def potentials(self, moved: Moved) -> Layers:
         """The potentials in what is moved."""
+
+    def noise(self, moved: Moved, before: PyTree) -> PyTree:
+        """The states of the noises, which were these before the cycle."""
+        return before
 
     def seen(self, s: Layers, random: PyTree) -> Layers:
         """The activities as the demodulator sees them at the end of a tick."""

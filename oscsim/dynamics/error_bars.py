@@ -214,7 +214,7 @@ def _suspected(
     shift, bias = imbalance(network, inputs, reading, away, 2 * jnp.pi / system.teaching.period if noisy else None)
     return Suspected(
         response=[of_image] if bias is None else [of_image, bias],
-        mean=[mean_error(average, measured, factor), shift],
+        mean=[mean_error(reading, average, measured, factor), shift],
         image=jnp.where(lost, 1.0, ratio).astype(network.dtype),
     )
 
@@ -254,18 +254,14 @@ def image_response(reading: Phasors) -> Layers:
     return tuple(jnp.conj(c) / per_sample(a_1, c) for c in reading[-1])
 
 
-def mean_error(average: Average, measured: Bool[Array, " batch"], factor: Array) -> Layers:
+def mean_error(reading: Phasors, average: Average, measured: Bool[Array, " batch"], factor: Array) -> Layers:
     r"""A sample of the error of $c_0$: the contrast of the cycles where it is known, else from the image.
 
     Real noise that is white down to zero frequency moves $c_0$ as much as twice the power of the image's real part.
     """
-    mean, contrast = average.mean, average.contrast
-    assert isinstance(mean, Phasors)
-    assert isinstance(contrast, Phasors)
-    from_image = (factor * math.sqrt(2) * c.real for c in mean[-1])
-    return tuple(
-        jnp.where(per_sample(measured, d), d, c.astype(d.dtype)) for d, c in zip(contrast[0], from_image, strict=True)
-    )
+    from_image = (factor * math.sqrt(2) * c.real for c in reading[-1])
+    pairs = zip(average.contrast.mean, from_image, strict=True)
+    return tuple(jnp.where(per_sample(measured, d), d, c.astype(d.dtype)) for d, c in pairs)
 
 
 ASTRAY, LOCKED = 0.1, 1e-2

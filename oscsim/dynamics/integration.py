@@ -1,7 +1,7 @@
 """How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
 
 import math
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, require_instance
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractNoise, check_noises, is_srk
-from oscsim.signals.step_noise import StepNoise
 from oscsim.signals.teaching import AbstractTeaching
 
 DEFAULT_TICKS = 64
@@ -57,10 +56,9 @@ class Integration(eqx.Module):
             or not (solver.term_structure is diffrax.AbstractTerm or isinstance(solver, (diffrax.ShARK, diffrax.SRA1)))
         ):
             raise BadType(f"solver={solver!r}: use an instance of an explicit ODE solver, such as diffrax.Tsit5()")
-        if controller is not None and not isinstance(controller, diffrax.AbstractStepSizeController):
-            raise BadType(
-                f"stepsize_controller={controller!r}: use an instance, such as diffrax.PIDController(1e-6, 1e-6)"
-            )
+        if controller is not None:
+            remedy = "use an instance, such as diffrax.PIDController(1e-6, 1e-6)"
+            require_instance("stepsize_controller", controller, diffrax.AbstractStepSizeController, remedy)
         steps, ticks = self.steps_per_cycle, self.ticks
         if steps is not None:
             as_count("steps_per_cycle", steps)
@@ -79,8 +77,7 @@ class Integration(eqx.Module):
 
 def require_integration(integration: object) -> None:
     """Refuse what does not say how a cycle is to be integrated, such as a bare solver."""
-    if not isinstance(integration, Integration):
-        raise BadType(f"integration={integration!r}: use Integration(solver=..., steps_per_cycle=...)")
+    require_instance("integration", integration, Integration, "use Integration(solver=..., steps_per_cycle=...)")
 
 
 class EqualSteps(eqx.Module):
@@ -116,6 +113,8 @@ class AdaptiveSteps(eqx.Module):
     Attributes:
         controller: a diffrax controller.
     """
+
+    per_cycle: ClassVar[None] = None
 
     controller: diffrax.AbstractStepSizeController
 
@@ -154,7 +153,7 @@ class Plan(eqx.Module):
     @property
     def steps_per_cycle(self) -> int | None:
         """How many steps a cycle takes; None where they adapt."""
-        return self.steps.per_cycle if isinstance(self.steps, EqualSteps) else None
+        return self.steps.per_cycle
 
     @staticmethod
     def of(
@@ -170,8 +169,9 @@ class Plan(eqx.Module):
             ValueError: settings that contradict each other, the signal or the noise.
             TypeError: no demodulator.
         """
-        if demodulator is not None and not isinstance(demodulator, AbstractDemodulator):
-            raise BadType(f"demodulator={demodulator!r}: use an instance of a demodulator, such as Boxcar()")
+        if demodulator is not None:
+            remedy = "use an instance of a demodulator, such as Boxcar()"
+            require_instance("demodulator", demodulator, AbstractDemodulator, remedy)
         if noises:
             plan = _noisy(integration, demodulator, net, teaching, noises)
         elif is_srk(integration.solver):
@@ -195,7 +195,7 @@ def _noisy(
             f"stepsize_controller={type(integration.stepsize_controller).__name__}() with noise, whose orders hold for "
             "equal steps: leave it out, or use steps_per_cycle"
         )
-    per_step = any(isinstance(noise, StepNoise) for noise in noises)
+    per_step = any(noise.discrete for noise in noises)
     solver = integration.solver or (diffrax.Euler() if per_step else diffrax.Heun())
     needed = _steps_needed(net, teaching, per_step)
     steps, ticks = integration.steps_per_cycle, integration.ticks or teaching.points

@@ -22,20 +22,11 @@ from oscsim.dynamics.equation import (
     unpacked,
     velocity,
 )
-from oscsim.dynamics.integration import EqualSteps, Plan, largest_divisor
+from oscsim.dynamics.integration import Plan, largest_divisor
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.signals.noise import (
-    AbstractForcing,
-    AbstractNoise,
-    AbstractReadoutNoise,
-    AbstractTeachingNoise,
-    Draw,
-    Increment,
-    is_srk,
-    noise_key,
-)
+from oscsim.signals.noise import AbstractForcing, AbstractNoise, Draw, Increment, is_srk, noise_key
 
 BLOCK_STEPS, BLOCK_NUMBERS = 16, 2**20
 """How many steps' random numbers are drawn at a time, and how many numbers of each noise at most."""
@@ -65,51 +56,60 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
         Raises:
             ValueError: no key; the state began with other noises.
         """
-        noises, plan, steps = system.noises, system.plan, system.plan.steps
+        noises, plan, per_cycle = system.noises, system.plan, system.plan.steps_per_cycle
         key = noise_key(key)
         if not isinstance(state.noise, tuple) or len(state.noise) != len(noises):
             raise BadValue("noise is not what the state began with: give begin the same noise, and its key")
-        if not isinstance(steps, EqualSteps):
-            raise BadType(f"steps={steps!r}: under noise steps are equal")
+        if per_cycle is None:
+            raise BadType(f"steps={plan.steps!r}: under noise steps are equal")
 
         def of_noise(place, noise):
             own = jax.random.fold_in(jax.random.fold_in(key, state.cycle), place)
-            each = plan.ticks if isinstance(noise, AbstractReadoutNoise) else steps.per_cycle
+            each = plan.ticks if noise.each_tick else per_cycle
             keys = jax.vmap(lambda number: jax.random.fold_in(own, number))(jnp.arange(each, dtype=jnp.uint32))
             return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
 
         keys = tuple(of_noise(place, noise) for place, noise in enumerate(noises))
-        return NoisyNeurons(plan, noises, keys, state.potentials, steps.per_cycle // plan.ticks)
+        return NoisyNeurons(plan, noises, keys, state.potentials, per_cycle // plan.ticks)
 
     def tick(
         self, moved: tuple[Layers, PyTree], args: Arguments, length: Array, step: Array, diverged: Array, random: PyTree
     ) -> Tick[tuple[Layers, PyTree]]:
         (u, states), noises, solver = moved, self.noises, self.plan.solver
 
+        def disturbing(states):
+            return tuple(zip(noises, states, strict=True))
+
         def one(carry, position_and_random):
             (packed, states), (position, random) = carry, position_and_random
-            states, draws = _drawn(noises, states, random, step, is_srk(solver))
-            now = args._replace(start=args.start + position * step, jitter=_jitter(noises, states))
-            terms, forcings = diffrax.ODETerm(velocity), _forcings(args.network, noises, draws, packed)
+            advanced = [
+                noise.advance(state, numbers, step, is_srk(solver))
+                for noise, state, numbers in zip(noises, states, random, strict=True)
+            ]
+            states, draws = tuple(state for state, _ in advanced), [drawn for _, drawn in advanced if drawn is not None]
+            now = args._replace(start=args.start + position * step, noises=disturbing(states))
+            terms, forcings = diffrax.ODETerm(velocity), _forcings(args.network, draws, packed)
             terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
             origin = jnp.zeros_like(step)  # time restarts at each step: no digits are lost, every step is as long
             memory = solver.init(terms, origin, step, packed, now)
             packed = solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
             return (packed, states), None
 
-        random = tuple(None if isinstance(n, AbstractReadoutNoise) else r for n, r in zip(noises, random, strict=True))
+        random = tuple(None if n.each_tick else r for n, r in zip(noises, random, strict=True))
         steps = jnp.arange(self.per_tick), random
         (packed, states), _ = lax.scan(one, (packed_of(u), states), steps, unroll=self.per_tick == 1)
         u, effort = unpacked(packed), Effort(jnp.asarray(self.per_tick, jnp.int32), jnp.zeros((), jnp.int32))
-        return Tick((u, states), bounded(u), effort, args._replace(jitter=_jitter(noises, states)))
+        return Tick((u, states), bounded(u), effort, args._replace(noises=disturbing(states)))
 
     def potentials(self, moved: tuple[Layers, PyTree]) -> Layers:
         return moved[0]
 
+    def noise(self, moved: tuple[Layers, PyTree], before: PyTree) -> PyTree:
+        return moved[1]
+
     def seen(self, s: Layers, random: PyTree) -> Layers:
-        for place, noise in enumerate(self.noises):
-            if isinstance(noise, AbstractReadoutNoise):
-                s = noise.reading(jax.tree.map(lambda a: a[0], random[place]), s)
+        for noise, own in zip(self.noises, random, strict=True):
+            s = noise.reading(jax.tree.map(lambda a: a[0], own), s)
         return s
 
     def scan(self, tick: Callable, carry: PyTree) -> tuple[PyTree, PyTree]:
@@ -170,36 +170,11 @@ class _Forcing(diffrax.AbstractTerm):
         return tuple(p.real for p in push), tuple(p.imag for p in push)
 
 
-def _drawn(
-    noises: tuple[AbstractNoise, ...], states: PyTree, random: PyTree, step: Array, area: bool
-) -> tuple[tuple, dict[int, Draw]]:
-    """The states of all noises in the next step, and what the forcings do in it."""
-    after, draws = list(states), {}
-    for place, noise in enumerate(noises):
-        if isinstance(noise, AbstractForcing):
-            draws[place] = noise.draw(states[place], random[place], step, area)
-            after[place] = draws[place].state
-        elif isinstance(noise, AbstractTeachingNoise):
-            after[place] = noise.draw(states[place], random[place], step)
-    return tuple(after), draws
-
-
-def _jitter(noises: tuple[AbstractNoise, ...], states: PyTree) -> tuple:
-    """What disturbs the teaching signal, each with its present state."""
-    return tuple((n, state) for n, state in zip(noises, states, strict=True) if isinstance(n, AbstractTeachingNoise))
-
-
-def _forcings(net: AbstractNetwork, noises: tuple[AbstractNoise, ...], draws: dict[int, Draw], packed: PyTree) -> list:
+def _forcings(net: AbstractNetwork, draws: list[tuple[AbstractForcing, Draw]], packed: PyTree) -> list[_Forcing]:
     """One term for all additive noises together, and one for each whose amplitude depends on the activities."""
     s = net.activities(unpacked(packed))
-    additive, terms = [], []
-    for place, draw in draws.items():
-        noise = noises[place]
-        assert isinstance(noise, AbstractForcing)
-        if noise.amplitude(s) is None:
-            additive.append(draw)
-        else:
-            terms.append(_Forcing(net, noise, draw.increment, draw.area))
+    additive = [draw for noise, draw in draws if noise.amplitude(s) is None]
+    terms = [_Forcing(net, n, d.increment, d.area) for n, d in draws if n.amplitude(s) is not None]
     if additive:
         areas = None if additive[0].area is None else _total([draw.area for draw in additive], packed[0])
         terms.insert(0, _Forcing(net, None, _total([draw.increment for draw in additive], packed[0]), areas))

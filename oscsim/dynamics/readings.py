@@ -74,9 +74,8 @@ class Phasors(eqx.Module):
 
     def response_change(self, before: "Reading") -> Float[Array, " batch"]:
         """How much the response of each sample changed since another reading, relative to it."""
-        assert isinstance(before, Phasors)
-        changed, size = sample_norm(jax.tree.map(jnp.subtract, self[1], before[1])), sample_norm(self[1])
-        return changed / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+        change, size = jax.tree.map(jnp.subtract, self, before), sample_norm(self[1])
+        return sample_norm(change[1]) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
     def response(self, n: int = 1) -> Layers:
         r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""

@@ -11,8 +11,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oscsim.core.arrays import Count, complex_of
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadType, BadValue, DivergenceError
+from oscsim.core.checks import as_count, require_instance
+from oscsim.core.errors import BadValue, DivergenceError
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.cycles import Averaged
@@ -148,8 +148,7 @@ def as_stop(until: float | AbstractStop | None) -> AbstractStop | None:
 
 def _check_record(record: AbstractRecord, cycles: int, until: AbstractStop | None, changing: bool) -> None:
     """Refuse what a record or a rule cannot do with these cycles and inputs."""
-    if not isinstance(record, AbstractRecord):
-        raise BadType(f"record={record!r}: use PerCycle() or Mean()")
+    require_instance("record", record, AbstractRecord, "use PerCycle() or Mean()")
     if (record.discard or 0) >= cycles:
         raise BadValue(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
     averaging = until is not None and until.averages

@@ -12,7 +12,7 @@ from oscsim.dynamics.system import System
 from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.noise import AbstractNoise, noise_key
-from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
+from oscsim.signals.teaching import AbstractTeaching, Tuning
 
 
 class State(eqx.Module):
@@ -38,9 +38,7 @@ class State(eqx.Module):
 
     def drive(self, teaching: AbstractTeaching) -> AbstractTeaching:
         """The signal of the present cycle: at each sample's own amplitude where that tunes itself."""
-        if self.tuning is None or not isinstance(teaching, AbstractAdaptive):
-            return teaching
-        return teaching.at(self.tuning.amplitude)
+        return teaching if self.tuning is None else teaching.at(self.tuning.amplitude)
 
 
 def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, start: Layers | None = None) -> State:
@@ -53,7 +51,7 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
     """
     net, teaching, plan = system.network, system.teaching, system.plan
     u = to_complex(net.rest(inputs.x.shape[0]) if start is None else start)
-    tuning = teaching.begin(inputs.x.shape[0], net.dtype) if isinstance(teaching, AbstractAdaptive) else None
+    tuning = teaching.begin(inputs.x.shape[0], net.dtype)
     demodulator = _first_reader(system, u, tuning)
     return State(
         potentials=u,

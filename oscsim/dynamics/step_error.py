@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadValue
-from oscsim.dynamics.integration import AdaptiveSteps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.modes import fastest_rate
 from oscsim.networks.base import Layers, fastest_neuron
@@ -40,7 +39,7 @@ def step_error(system: System, lag: Float[Array, ""]) -> Float[Array, ""]:
     $1 / (1 + i\omega\tau)$. Of adaptive steps: the controller's relative tolerance.
     """
     plan, dtype = system.plan, system.network.dtype
-    if isinstance(plan.steps, AdaptiveSteps):
+    if plan.steps_per_cycle is None:
         controller = plan.steps.controller
         known = isinstance(controller, diffrax.PIDController)
         return jnp.asarray(controller.rtol if known else jnp.nan, dtype)
@@ -48,7 +47,7 @@ def step_error(system: System, lag: Float[Array, ""]) -> Float[Array, ""]:
     if tableau is None:
         return jnp.asarray(jnp.nan, dtype)
     matrix, weights, nodes = tableau
-    turn = 2 * math.pi / plan.steps.per_cycle
+    turn = 2 * math.pi / plan.steps_per_cycle
     # Of higher orders fast modes have the larger error: a mode is taken to be no faster than one step.
     least = 1e-3 * turn if len(nodes) == 1 else turn
     x = jnp.maximum(jnp.nan_to_num(lag), least).astype(dtype)  # omega tau
@@ -77,9 +76,10 @@ def check_steps(system: System, inputs: Callable[[], Inputs], mean: Layers) -> N
     """
     network, plan, period = system.network, system.plan, system.teaching.period
     tableau = tableau_of(plan.solver)
-    if tableau is None or isinstance(plan.steps, AdaptiveSteps) or is_traced(network, mean, period):
+    per_cycle = plan.steps_per_cycle
+    if tableau is None or per_cycle is None or is_traced(network, mean, period):
         return
-    period, per_cycle = float(period), plan.steps.per_cycle
+    period = float(period)
     if period / per_cycle <= SHORT_STEP * fastest_neuron(network.time_constants):
         return
     rate = float(fastest_rate(network, inputs(), tuple(c.real for c in mean)))

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import is_traced, to_complex
+from oscsim.core.checks import require_instance
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
@@ -289,8 +290,7 @@ def check_parameters(network: AbstractNetwork) -> None:
         TypeError: not a network at all, an activation of the wrong kind, or a complex parameter.
         ValueError: a parameter is not finite, a time constant is not positive or does not fit its layer.
     """
-    if not isinstance(network, AbstractNetwork):
-        raise BadType(f"net={network!r}: use an instance of a network, such as LayeredNetwork(...)")
+    require_instance("net", network, AbstractNetwork, "use an instance of a network, such as LayeredNetwork(...)")
     if not callable(network.activation) or isinstance(network.activation, type):
         raise BadType(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):

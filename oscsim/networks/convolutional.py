@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.checks import as_count, require_instance
+from oscsim.core.errors import BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -103,8 +103,9 @@ class Convolution(eqx.Module):
         self.stride = as_count("stride", stride)
         if padding not in ("SAME", "VALID"):
             raise BadValue(f"padding={padding!r}: use 'SAME' or 'VALID'")
-        if pooling is not None and not isinstance(pooling, AbstractPooling):
-            raise BadType(f"pooling={pooling!r}: use an instance of a pooling, such as SoftmaxPooling(2), or None")
+        if pooling is not None:
+            remedy = "use an instance of a pooling, such as SoftmaxPooling(2), or None"
+            require_instance("pooling", pooling, AbstractPooling, remedy)
         self.padding, self.pooling, self.scale = padding, pooling, scale
 
     def __call__(
@@ -156,8 +157,7 @@ def check_stack(
     height, width, channels = (as_count("image", n) for n in image)
     shapes = [(height, width, channels)]
     for number, convolution in enumerate(convolutions):
-        if not isinstance(convolution, Convolution):
-            raise BadType(f"convolutions[{number}]={convolution!r}: use Convolution(...)")
+        require_instance(f"convolutions[{number}]", convolution, Convolution, "use Convolution(...)")
         try:
             shapes.append(convolution.shape_after(shapes[-1]))
         except ValueError as error:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_count, as_real, as_scalar, require_key
+from oscsim.core.checks import as_count, as_real, as_scalar, require_instance, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
@@ -59,8 +59,8 @@ def check_parts(activation: object, cost: object, key: object) -> None:
     """Refuse a class in place of an instance, a name, a bare seed."""
     if activation is not None and (not callable(activation) or isinstance(activation, type)):
         raise BadType(f"activation={activation!r}: use a function or an instance, such as Logistic()")
-    if cost is not None and not isinstance(cost, AbstractCost):
-        raise BadType(f"cost={cost!r}: use an instance of a cost, such as CrossEntropy()")
+    if cost is not None:
+        require_instance("cost", cost, AbstractCost, "use an instance of a cost, such as CrossEntropy()")
     require_key(key)
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int
 from oscsim.core.arrays import describe
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
-from oscsim.signals import StepNoise
 from oscsim.signals.noise import AbstractForcing, Noise
 
 
@@ -37,7 +36,7 @@ class Spectra(eqx.Module):
                 f"noise={noise!r} has no `spectrum(omega)` to predict from: use one noise on the potentials, such as "
                 "WhiteNoise (independent noises add in variance)"
             )
-        if isinstance(noise, StepNoise):
+        if noise.discrete:
             raise BadType(
                 f"noise={describe(noise)} is noise in discrete time, which has no spectrum above its steps: use "
                 "WhiteNoise(standard_deviation * sqrt(time constant)), the same at low frequencies"
@@ -61,4 +60,4 @@ class Spectra(eqx.Module):
             )
         tail = np.sum((density[near.size :] / frequencies[near.size :] ** 2).reshape(far.shape), axis=1)
         values = (omega, sampling, folds, density[: near.size].reshape(near.shape), tail)
-        return Spectra(*(jnp.asarray(a) for a in values), real=getattr(noise, "quadratures", "real") == "real")
+        return Spectra(*(jnp.asarray(a) for a in values), real=noise.quadratures == "real")

@@ -13,7 +13,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 import abc
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -23,8 +23,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Key, PyTree, Real
 
-from oscsim.core.checks import require_key
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.checks import require_instance, require_key
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 
 Quadratures: TypeAlias = Literal["real", "both", "circular"]
@@ -71,10 +71,19 @@ class Draw(NamedTuple):
 
 
 class AbstractNoise(eqx.Module):
-    """A disturbance of a run; see the three kinds below."""
+    """A disturbance of a run; see the three kinds below.
+
+    What a kind does not disturb, it leaves as it is: `signal` returns the signal, `reading` the activities.
+    """
 
     quadratures = "real"
     """Whether it is real, or complex: in both quadratures with full intensity, or with half the power each."""
+
+    each_tick: ClassVar[bool] = False
+    """Whether it is drawn anew at each tick of the demodulator; else at each step of the solver."""
+
+    discrete: ClassVar[bool] = False
+    """Whether it is defined in discrete time, by steps of one time constant."""
 
     shared_over_batch: eqx.AbstractVar[bool]
     """Whether all samples of a batch see the same."""
@@ -99,6 +108,22 @@ class AbstractNoise(eqx.Module):
         `area` says whether the solver needs space-time Lévy areas.
         """
 
+    def advance(
+        self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool
+    ) -> "tuple[PyTree, tuple[AbstractForcing, Draw] | None]":
+        """The noise's state in the next step; and, of a forcing, itself with what it does to the potentials there."""
+        return state, None
+
+    def signal(
+        self, state: PyTree, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
+    ) -> Inexact[Array, "..."]:
+        r"""$\beta(t)$ as disturbed, from the undisturbed function of time `teaching`."""
+        return teaching(t)
+
+    def reading(self, random: PyTree, s: Layers) -> Layers:
+        """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
+        return s
+
 
 class AbstractForcing(AbstractNoise):
     r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$."""
@@ -106,6 +131,12 @@ class AbstractForcing(AbstractNoise):
     @abc.abstractmethod
     def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool) -> Draw:
         """What the noise does in the next step, from that step's random numbers."""
+
+    def advance(
+        self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool
+    ) -> "tuple[PyTree, tuple[AbstractForcing, Draw]]":
+        drawn = self.draw(state, random, step, area)
+        return drawn.state, (self, drawn)
 
     @abc.abstractmethod
     def amplitude(self, s: Layers) -> Layers | None:
@@ -127,19 +158,22 @@ class AbstractTeachingNoise(AbstractNoise):
     def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""]) -> PyTree:
         """The state during the next step, from that step's random numbers."""
 
+    def advance(self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool) -> tuple[PyTree, None]:
+        return self.draw(state, random, step), None
+
     @abc.abstractmethod
     def signal(
         self, state: PyTree, teaching: Callable, t: Real[Array, ""], period: Real[Array, ""]
-    ) -> Inexact[Array, "..."]:
-        r"""$\beta(t)$ as disturbed, from the undisturbed function of time `teaching`."""
+    ) -> Inexact[Array, "..."]: ...
 
 
 class AbstractReadoutNoise(AbstractNoise):
     """A noise on what the demodulator sees; the neurons feel nothing of it."""
 
+    each_tick = True
+
     @abc.abstractmethod
-    def reading(self, random: PyTree, s: Layers) -> Layers:
-        """The activities as the demodulator sees them at one tick, from that tick's random numbers."""
+    def reading(self, random: PyTree, s: Layers) -> Layers: ...
 
 
 Noise: TypeAlias = AbstractNoise | tuple[AbstractNoise, ...] | None
@@ -154,8 +188,8 @@ def as_noises(noise: Noise) -> tuple[AbstractNoise, ...]:
     """
     noises = () if noise is None else tuple(noise) if isinstance(noise, (tuple, list)) else (noise,)
     for one in noises:
-        if not isinstance(one, (AbstractForcing, AbstractTeachingNoise, AbstractReadoutNoise)):
-            raise BadType(f"noise={one!r}: use an instance of a noise, such as WhiteNoise(0.1), or a tuple of them")
+        remedy = "use an instance of a noise, such as WhiteNoise(0.1), or a tuple of them"
+        require_instance("noise", one, AbstractNoise, remedy)
     return noises
 
 

@@ -15,10 +15,6 @@ from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, normals, scaled
 
 
-def _deviation(value: ArrayLike) -> Array:
-    return not_negative("standard_deviation")(value)
-
-
 class StepNoise(AbstractForcing):
     r"""The paper's noise in discrete time: $u \leftarrow \partial\Phi/\partial s + \sigma \xi$ at every step of $\tau$.
 
@@ -42,7 +38,9 @@ class StepNoise(AbstractForcing):
     Source: Laborieux & Zenke (2022), section 5.
     """
 
-    standard_deviation: Scalar = eqx.field(converter=_deviation)
+    discrete = True
+
+    standard_deviation: Scalar = eqx.field(converter=not_negative("standard_deviation"))
     shared_over_batch: bool = eqx.field(static=True, default=False)
 
     def __call__(self, u: Layers, key: Key[Array, ""]) -> Layers:

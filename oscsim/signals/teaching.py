@@ -48,6 +48,20 @@ class AbstractTeaching(eqx.Module):
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         r"""$\beta(t)$ for $0 \le t \le T$ in the cycle of that number, counted from 0: one number for all samples."""
 
+    def begin(self, batch: int, dtype: DTypeLike) -> "Tuning | None":
+        """Where the amplitudes of its samples stand before the first cycle; None: one signal for all."""
+        return None
+
+    def at(self, amplitude: Float[Array, "..."]) -> "AbstractTeaching":
+        """The same signal at these amplitudes, one per sample; itself where it has one for all."""
+        return self
+
+    def tune(
+        self, tuning: "Tuning", image: Float[Array, " batch"], response: Float[Array, " batch"], noisy: bool
+    ) -> "Tuning":
+        """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
+        return tuning
+
 
 class AbstractAdaptive(AbstractTeaching):
     r"""A signal with an amplitude for each sample, which it tunes itself between cycles."""
@@ -55,18 +69,15 @@ class AbstractAdaptive(AbstractTeaching):
     amplitude: eqx.AbstractVar[Float[Array, "..."]]
 
     @abc.abstractmethod
-    def at(self, amplitude: Float[Array, "..."]) -> "AbstractAdaptive":
-        """The same signal at these amplitudes."""
+    def at(self, amplitude: Float[Array, "..."]) -> "AbstractAdaptive": ...
 
     @abc.abstractmethod
-    def begin(self, batch: int, dtype: DTypeLike) -> "Tuning":
-        """Where the amplitudes stand before the first cycle."""
+    def begin(self, batch: int, dtype: DTypeLike) -> "Tuning": ...
 
     @abc.abstractmethod
     def tune(
         self, tuning: "Tuning", image: Float[Array, " batch"], response: Float[Array, " batch"], noisy: bool
-    ) -> "Tuning":
-        """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
+    ) -> "Tuning": ...
 
     @abc.abstractmethod
     def next_start(self, start: Float[Array, ""], tuning: "Tuning") -> Float[Array, ""]:
