@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from oscsim.core.arrays import norm
 from oscsim.equilibrium.linear import gradient_read
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, krylov
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 
@@ -82,8 +82,7 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
         else:
             _, along = jax.linearize(lambda u: force(u, zero), u)
             operator = lx.FunctionLinearOperator(lambda v: v - along(v), jax.eval_shape(lambda: u))
-            level = 30 * float(jnp.finfo(net.dtype).eps)
-            solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
+            solver = krylov(net.dtype)
 
         def solved(operator, right):
             # at unit size, so that one tolerance serves every scale

@@ -5,7 +5,6 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
@@ -17,7 +16,7 @@ from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, without_matrix
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, split_parameters
 from oscsim.networks.inputs import Data, Inputs
 
@@ -160,10 +159,7 @@ def _solved_adjoint(
                 return jnp.linalg.solve(
                     jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u).T, right
                 )
-            level = 30 * float(jnp.finfo(net.dtype).eps)
-            operator = lx.FunctionLinearOperator(apply, jax.eval_shape(lambda: right))
-            solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
-            return lx.linear_solve(operator, right, solver, throw=False).value
+            return without_matrix(apply, right)
 
         def again():
             v = solve(source)

@@ -11,14 +11,20 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.equilibrium.stable import decays, dies_out
 from oscsim.equilibrium.states import rounding
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat_force, flat_time_constants, flatten_samples
+from oscsim.equilibrium.vectors import (
+    DENSE,
+    as_layers,
+    flat_force,
+    flat_time_constants,
+    flatten_samples,
+    without_matrix,
+)
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
@@ -341,9 +347,4 @@ def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: Arra
     if u.size <= DENSE:
         matrix = jnp.diag(jnp.broadcast_to(inertia - 1, u.shape)) - jax.jacfwd(move)(u)
         return jnp.linalg.solve(matrix, right)
-    level = 30 * float(jnp.finfo(u.dtype).eps)
-    operator = lx.FunctionLinearOperator(
-        lambda v: (inertia - 1) * v - jax.jvp(move, (u,), (v,))[1], jax.eval_shape(lambda: right)
-    )
-    solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
-    return lx.linear_solve(operator, right, solver, throw=False).value
+    return without_matrix(lambda v: (inertia - 1) * v - jax.jvp(move, (u,), (v,))[1], right)

@@ -13,7 +13,7 @@ from oscsim.core.checks import as_scalar
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
 from oscsim.equilibrium.states import At
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants, without_matrix
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
@@ -138,10 +138,7 @@ def linear_response(
             v = lx.linear_solve(lx.MatrixLinearOperator(matrix), source.astype(matrix.dtype), lx.LU()).value
             v = (v.real, v.imag)
         else:
-            operator = lx.FunctionLinearOperator(apply, jax.eval_shape(lambda: right))
-            level = 30 * float(jnp.finfo(net.dtype).eps)
-            solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
-            v = lx.linear_solve(operator, right, solver, throw=False).value
+            v = without_matrix(apply, right)
         off = norm(jax.tree.map(jnp.subtract, apply(v), right))
         residual = off / jnp.maximum(norm(right), jnp.finfo(net.dtype).tiny)
         return as_layers(net, lax.complex(*v)), residual
