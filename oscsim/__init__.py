@@ -84,6 +84,7 @@ from oscsim.networks import (
     models,
     parameters,
 )
+from oscsim.references import citation
 from oscsim.response.suggestion import Suggestion, suggest
 from oscsim.response.time_scales import TimeScales, check_time_scales
 from oscsim.signals import (
@@ -200,6 +201,7 @@ __all__ = [
     "begin",
     "check_holomorphic",
     "check_time_scales",
+    "citation",
     "convolve",
     "cosine",
     "datasets",

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffrax
 import pytest
+
+import oscsim as osc
+from oscsim.references import ENTRIES
 
 HOUSE = Path(__file__).resolve().parents[1] / "oscsim"
 SOURCES = {path: path.read_text("utf-8") for path in sorted(HOUSE.rglob("*.py"))}
@@ -69,3 +73,20 @@ def test_figures_and_tables_come_in_when_asked_for():
     code = "import sys, oscsim; oscsim.plot.orbits, oscsim.sweep, oscsim.studies; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent)
     assert found.stdout.strip() == "True"
+
+
+def test_sources_that_docstrings_name_can_be_cited(capsys):
+    named = {
+        re.sub(r"\s+", " ", found)
+        for text in SOURCES.values()
+        for source in re.findall(r"Sources?: (.+?)(?:\n\n|\n *\"\"\")", text, re.S)
+        for found in re.findall(r"[A-Z]\w+(?: &\s+[A-Z]\w+| et al\.)? \(\d{4}\)", source)
+    }
+    assert named >= {"Hopfield (1984)", "Walker & Ni (2011)"}
+    assert named - set(ENTRIES) == set()
+    noise = osc.OrnsteinUhlenbeck(0.1, 1.0)
+    osc.citation((osc.Integration(diffrax.Heun()), noise), osc.settle)
+    printed = capsys.readouterr().out
+    for key in ("laborieux2022holomorphic", "gillespie1996exact", "walker2011anderson", "kidger2021on"):
+        assert printed.count("{" + key) == 1
+    assert "hopfield1984" not in printed

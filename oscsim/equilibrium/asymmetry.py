@@ -60,8 +60,7 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
         inputs: what it is shown.
         potentials: $u$, real, one (batch, neurons) array per layer: a settled state, or that of a run.
 
-    Source: Laborieux & Zenke, "Improving equilibrium propagation without weight symmetry through Jacobian homeostasis",
-    ICLR 2024.
+    Source: Laborieux & Zenke (2024).
     """
     zero = jnp.zeros((), net.dtype)
 

@@ -104,8 +104,9 @@ class AbstractNetwork(eqx.Module):
     ) -> Array:
         r"""$\Psi(s, r) = \Phi(s) + D(s, r)$ of one sample: what neurons emit, $s$, and what they hear, $r$.
 
-        Without `directed` this is $\Phi(s)$, and `r` does not matter. Source: Laborieux & Zenke, "Improving equilibrium
-        propagation without weight symmetry through Jacobian homeostasis", ICLR 2024, for forces without a potential.
+        Without `directed` this is $\Phi(s)$, and `r` does not matter.
+
+        Source: Laborieux & Zenke (2024), for forces without a potential.
         """
         total = self.phi(clamped, s, y, beta)
         return total if self.directed is None else total + self.directed(clamped, s, r, y, beta)

@@ -44,7 +44,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
         ValueError: a negative intensity, a correlation time that is not positive, unknown quadratures; when run, a
             correlation time below the step, or a solver that needs Lévy areas.
 
-    Source: Gillespie, Phys. Rev. E 54, 2084 (1996), the exact update.
+    Source: Gillespie (1996), the exact update.
     """
 
     intensity: Scalar

@@ -39,7 +39,7 @@ SOLVERS = (diffrax.Euler, diffrax.Heun, diffrax.ShARK, diffrax.SRA1)
 | `ShARK`, `SRA1` | 3/2 | 2 | 2 | refused |
 
 for additive white noise. Sources: Kloeden & Platen (1992), sections 10.2 and 14.1; Rössler, SIAM J. Numer. Anal. 48,
-922 (2010); Foster, dos Reis & Strange, SIAM J. Sci. Comput. 46, A500 (2024).
+922 (2010); Foster, dos Reis & Strange, arXiv 2210.17543; `citation` of a solver has them in full.
 """
 
 
