@@ -362,23 +362,30 @@ class Run(eqx.Module):
         """
         return checkpoint.load(path, expect=Run)
 
+    def __repr__(self) -> str:
+        """What was run and how it went, from what is known already; `print(run)` asks how right it is, too."""
+        return "\n".join(self._facts())
+
     def __str__(self) -> str:
+        first, *facts = self._facts(f", mean loss {float(self.loss):.4g}")
+        return "\n".join([first, *(f"  {line}" for line in self.verdict), *facts])
+
+    def _facts(self, loss: str = "") -> list[str]:
         steps = int(np.sum(self.effort.accepted))
         rejected = int(np.sum(self.effort.rejected))
         batch = self.state.potentials[0].shape[0]
         layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
         lock = float(self.lock_residual[-1])
         how = f"{steps} steps of {type(self.plan.solver).__name__}"
-        lines = [
+        return [
             f"Run of {self.cycles} cycles" + (f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""),
             f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
-            f"  inputs    {batch} samples, mean loss {float(self.loss):.4g}",
+            f"  inputs    {batch} samples{loss}",
             f"  teaching  {describe(self.teaching)}",
             *([f"  noise     {describe(self.system.noises)}"] if self.system.noises else []),
             f"  effort    {how}, {rejected} rejected, {self.plan.ticks} ticks a cycle, {self.seconds:.2g} s",
             f"  lock      residual {lock:.2g} in the last cycle",
         ]
-        return "\n".join([lines[0], *(f"  {line}" for line in self.verdict), *lines[1:]])
 
     @property
     def verdict(self) -> tuple[str, ...]:
@@ -406,9 +413,6 @@ class Run(eqx.Module):
                     "run.exact(), which is taken there"
                 )
         return tuple(found)
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equilibrium:
