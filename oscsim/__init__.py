@@ -99,8 +99,10 @@ from oscsim.signals import (
     WhiteNoise,
 )
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.training.checkpoints import Checkpoints
 from oscsim.training.evaluation import evaluate, predict
 from oscsim.training.learning import Trained, layerwise, load, train
+from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
 
 if TYPE_CHECKING:
@@ -132,6 +134,7 @@ __all__ = [
     "BadType",
     "BadValue",
     "Boxcar",
+    "Checkpoints",
     "Classic",
     "Constant",
     "Convolution",
@@ -166,6 +169,7 @@ __all__ = [
     "Logistic",
     "MaxPooling",
     "Mean",
+    "Monitor",
     "Multiplicative",
     "NotHolomorphicError",
     "NotSettledError",
@@ -194,6 +198,7 @@ __all__ = [
     "TeachingNoise",
     "TimeScales",
     "Trained",
+    "Validation",
     "WhiteNoise",
     "advance",
     "advance_plastic",

@@ -27,7 +27,8 @@ from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.drive import check_drive
+from oscsim.response.time_scales import check_time_scales
+from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
@@ -156,9 +157,10 @@ class LockIn(AbstractEstimator):
         """The same with the steps that its noise asks for, which cannot be found once the period is traced.
 
         Raises:
-            ValueError: settings that contradict each other, the signal or the noise.
+            ValueError: settings that contradict each other, the signal or the noise; a signal that does not turn.
         """
         plan = self.system(net).plan
+        turning_coefficient(self.teaching, net.dtype)
         if not self.noises:
             return self
         steps, ticks = plan.steps_per_cycle, plan.ticks
@@ -287,6 +289,7 @@ class AlwaysOn(AbstractEstimator):
     """
 
     lock_in: LockIn
+    streams = True
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):
@@ -297,6 +300,10 @@ class AlwaysOn(AbstractEstimator):
     def planned(self, net: AbstractNetwork) -> "AlwaysOn":
         """The same with the steps that its noise asks for: see `LockIn.planned`."""
         return AlwaysOn(self.lock_in.planned(net))
+
+    def warn(self, net: AbstractNetwork, inputs: Inputs) -> None:
+        """Warn of inputs that come too fast: see `check_time_scales`."""
+        check_time_scales(net, inputs.x, inputs.y, self.lock_in.teaching, self.lock_in.cycles, demodulated=True)
 
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The neurons' state before the first input."""
