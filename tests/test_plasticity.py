@@ -12,6 +12,8 @@ import scipy.integrate
 
 import oscsim as osc
 from oscsim.core.arrays import norm
+from oscsim.dynamics.cycles import averaged
+from oscsim.estimators.lock_in import estimate_in
 from oscsim.networks.inputs import Stream
 from oscsim.signals.teaching import fourier_coefficient
 from oscsim.training.plasticity import CHUNK, _cycles_per_input, _learn_chunk
@@ -92,8 +94,8 @@ def locked(net, inputs, teaching):
     """The state after three cycles, and the gradient that lock-in reads in the last two."""
     lock_in = osc.LockIn(teaching, cycles=3, discard=1, **EQUAL_STEPS)
     system = lock_in.system(net)
-    state, estimate = lock_in.present(system, lock_in.begin(system, inputs), inputs)
-    return state, estimate.gradient
+    found = averaged(system, lock_in.begin(system, inputs), inputs, lock_in.counts(net.dtype), key=None)
+    return found.state, estimate_in(system, inputs, found).gradient
 
 
 def drifts(case, teaching, rates):

@@ -77,39 +77,43 @@ def unreplicate(mesh: Mesh | None, tree: Tree) -> Tree:
     return jax.tree.map(lambda a: a.addressable_data(0) if isinstance(a, jax.Array) else a, tree)
 
 
-def map_shards(function: Callable, mesh: Mesh | None, out: PyTree, whole: tuple, parts: tuple) -> PyTree:
-    """`function(*whole, *parts)`, under jit; each device with its share of the leading axis of the arrays in `parts`.
+def sharded(function: Callable, mesh: Mesh | None, out: PyTree, whole: int) -> Callable:
+    """Under jit: a function of pytrees, computed by all devices, each with its share of the leading axis of the arrays.
 
     Args:
         function: of pytrees.
-        mesh: the devices; None calls the function as it is.
+        mesh: the devices; None gives the function as it is.
         out: `REPLICATED` or `SHARDED` for each of what it returns: the same on all devices, or shares to put together.
-        whole: arguments that all devices have.
-        parts: arguments that are split.
+        whole: so many arguments, the first ones, all devices have; the others are split.
     """
     if mesh is None:
-        return function(*whole, *parts)
-    arrays, rest = eqx.partition((whole, parts), eqx.is_array)
+        return function
 
-    def share(arrays):
-        whole, parts = eqx.combine(arrays, rest)
-        return function(*whole, *parts)
+    def shared(*arguments):
+        arrays, rest = eqx.partition((arguments[:whole], arguments[whole:]), eqx.is_array)
 
-    return jax.shard_map(share, mesh=mesh, in_specs=((REPLICATED, SHARDED),), out_specs=out, check_vma=False)(arrays)
+        def share(arrays):
+            first, parts = eqx.combine(arrays, rest)
+            return function(*first, *parts)
+
+        specs = ((REPLICATED, SHARDED),)
+        return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(arrays)
+
+    return shared
 
 
 def own_key(mesh: Mesh | None, key: Key[Array, ""]) -> Key[Array, ""]:
-    """Within `map_shards`: a key of each device's own."""
+    """Within `sharded`: a key of each device's own."""
     return key if mesh is None else jax.random.fold_in(key, lax.axis_index(AXIS))
 
 
 def mean_over(mesh: Mesh | None, tree: Tree) -> Tree:
-    """Within `map_shards`: the mean over the devices."""
+    """Within `sharded`: the mean over the devices."""
     return tree if mesh is None else lax.pmean(tree, AXIS)
 
 
 def largest_over(mesh: Mesh | None, a: Array) -> Array:
-    """Within `map_shards`: the largest over the devices."""
+    """Within `sharded`: the largest over the devices."""
     return a if mesh is None else lax.pmax(a, AXIS)
 
 

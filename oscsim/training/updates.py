@@ -17,7 +17,7 @@ from oscsim.estimators import AbstractEstimator, Estimate
 from oscsim.networks.base import split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.training.devices import REPLICATED, largest_over, map_shards, mean_over, own_key
+from oscsim.training.devices import REPLICATED, largest_over, mean_over, own_key, sharded
 from oscsim.training.evaluation import labels_of
 from oscsim.training.learner import Trainable
 
@@ -106,8 +106,8 @@ def updates(
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
-        gradient, loss, error, bar, residual, new_stream = map_shards(
-            reading, mesh, (REPLICATED,) * 6, (net, step_key, stream), (x_i, y[i])
+        gradient, loss, error, bar, residual, new_stream = sharded(reading, mesh, (REPLICATED,) * 6, 3)(
+            net, step_key, stream, x_i, y[i]
         )
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(gradient, state, learned)
