@@ -100,8 +100,10 @@ from oscsim.signals import (
     WhiteNoise,
 )
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
+from oscsim.training.checkpoints import Checkpoints
 from oscsim.training.evaluation import evaluate, predict
 from oscsim.training.learning import Trained, layerwise, load, train
+from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
 
 if TYPE_CHECKING:
@@ -133,6 +135,7 @@ __all__ = [
     "BadType",
     "BadValue",
     "Boxcar",
+    "Checkpoints",
     "Classic",
     "Constant",
     "Convolution",
@@ -167,6 +170,7 @@ __all__ = [
     "Logistic",
     "MaxPooling",
     "Mean",
+    "Monitor",
     "Multiplicative",
     "NotHolomorphicError",
     "NotSettledError",
@@ -195,6 +199,7 @@ __all__ = [
     "TeachingNoise",
     "TimeScales",
     "Trained",
+    "Validation",
     "WhiteNoise",
     "advance",
     "advance_plastic",

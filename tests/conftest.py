@@ -29,6 +29,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+
 collect_ignore = ["benchmarks"]  # measured only where named: `pytest tests/benchmarks`
 
 
@@ -49,8 +51,8 @@ def pytest_configure(config):
     if measures_speed(config):
         return
     # Most of the suite's time goes into compiling programs that run once: they, and those of the commands that tests
-    # start, are compiled without optimisation, which takes a third less. Set it to test what users run.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    # start, are compiled without optimisation, by the emitters that take half the time. Set it to test what users run.
+    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
     if "JAX_PLATFORMS" not in os.environ:  # set it to test on an accelerator
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_numpy_rank_promotion", "raise")

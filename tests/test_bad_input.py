@@ -482,7 +482,7 @@ REFUSED = {
     "osc.Run.load('missing.osc')": (FileNotFoundError, "missing.osc"),
 }
 
-COMPILED = {"_run_chunk", "_presented", "_sweep_inputs", "_settled_phases", "_stepped_phases", "_swept_adjoint"}
+COMPILED = {"_run_chunk", "averaged", "_sweep_inputs", "_settled_phases", "_stepped_phases", "_swept_adjoint"}
 COMPILED |= {"_realised", "_bptt_gradient", "_gradient", "_one_sided", "_slowest_gain", "_coefficients"}
 
 

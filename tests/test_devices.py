@@ -74,7 +74,7 @@ def test_two_devices_make_the_updates_of_one():
             ended = [
                 osc.train(
                     net, data, estimator, optax.sgd(1.0), epochs=1, batch_size=8, key=key, augment=augment,
-                    validation=(data[0][:5], data[1][:5]), devices=jax.devices()[:n], probe=4,
+                    validation=(data[0][:5], data[1][:5]), devices=jax.devices()[:n], monitor=osc.Monitor(probe=4),
                 )
                 for n in (1, 2)
             ]

@@ -370,13 +370,13 @@ def test_training_with_tuned_amplitudes_goes_on_bit_for_bit(tmp_path):
                 epochs=epochs,
                 key=jax.random.key(0),
                 batch_size=20,
-                probe=20,
+                monitor=osc.Monitor(probe=20),
                 **kwargs,
             )
 
     whole = trained(2)
-    trained(1, out=tmp_path)
-    rest = trained(2, out=tmp_path, resume=True)
+    trained(1, checkpoints=osc.Checkpoints(tmp_path))
+    rest = trained(2, checkpoints=osc.Checkpoints(tmp_path, resume=True))
     assert eqx.tree_equal(whole.network, rest.network)
     last = rest.history[-1]
     assert last["amplitude"] > 0.05  # under noise it rises, from batch to batch

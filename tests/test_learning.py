@@ -17,11 +17,13 @@ import optax
 import pytest
 
 import oscsim as osc
+from oscsim import Checkpoints
 from oscsim.core import checkpoint
 from oscsim.datasets import FileSource, imagenet32_files
+from oscsim.dynamics.cycles import averaged
 from oscsim.training import session
 from oscsim.training.learner import Learner
-from oscsim.training.learning import _reason_to_stop
+from oscsim.training.monitor import reason_to_stop
 from oscsim.training.session import jumped_to_chance
 from tests.marks import slow_except
 from tests.test_sources import SIZES, read, write_all
@@ -29,6 +31,7 @@ from tests.test_sources import SIZES, read, write_all
 STEPS = {"integration": osc.Integration(diffrax.Euler(), steps_per_cycle=60)}
 LOCK_IN = osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2, **STEPS)
 KEY = jax.random.key(0)
+SILENT = osc.Monitor(probe=0, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def sgd(rate):
 
 
 def train(data, estimator=None, net=None, rate=0.3, epochs=2, **kwargs):
-    settings = {"epochs": epochs, "batch_size": 20, "key": KEY, "probe": 0, "progress": False, **kwargs}
+    settings = {"epochs": epochs, "batch_size": 20, "key": KEY, "monitor": SILENT, **kwargs}
     return osc.train(net or network(), data, estimator or osc.Exact(), sgd(rate), **settings)
 
 
@@ -75,7 +78,7 @@ ESTIMATORS = {
 
 @pytest.mark.parametrize("name", slow_except(("LockIn", "AlwaysOn", "Exact"), ESTIMATORS))
 def test_every_estimator_learns(name, digits, held_out):
-    result = train(digits, ESTIMATORS[name], validation=held_out, epochs=12, probe=20)
+    result = train(digits, ESTIMATORS[name], validation=held_out, epochs=12, monitor=osc.Monitor(probe=20))
     first, last = result.history[0], result.history[-1]
     assert last["loss"] < 0.6 * first["loss"]
     assert last["validation_error"] < 25
@@ -135,13 +138,13 @@ def test_feed_forward_twin_by_backpropagation(digits, held_out):
 
 def test_a_rate_for_each_layer(digits):
     net = network()
-    still = osc.train(net, digits, osc.Exact(), osc.layerwise(net, (0.0, 0.1)), epochs=1, key=KEY, probe=0)
+    still = osc.train(net, digits, osc.Exact(), osc.layerwise(net, (0.0, 0.1)), epochs=1, key=KEY, monitor=SILENT)
     np.testing.assert_array_equal(still.network.weights[0], net.weights[0])
     assert np.any(still.network.weights[1] != net.weights[1])
     named = {"weights[0]": 0.0, "biases[0]": 0.0, "weights[1]": 0.1, "biases[1]": 0.1}
     assert_same_weights(
         still.network,
-        osc.train(net, digits, osc.Exact(), osc.layerwise(net, named), epochs=1, key=KEY, probe=0).network,
+        osc.train(net, digits, osc.Exact(), osc.layerwise(net, named), epochs=1, key=KEY, monitor=SILENT).network,
     )
     with pytest.raises(ValueError, match=r"rates has 3 entries.*weights\[1\].*one per layer"):
         osc.layerwise(net, (0.1, 0.1, 0.1))
@@ -152,7 +155,7 @@ def test_a_rate_for_each_layer(digits):
 @pytest.mark.parametrize("estimator", [LOCK_IN, osc.AlwaysOn(LOCK_IN)], ids=["LockIn", "AlwaysOn"])
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(estimator, digits, tmp_path):
     optimizer = optax.adam(optax.cosine_decay_schedule(0.01, 60))
-    settings = {"key": KEY, "probe": 0, "batch_size": 20}
+    settings = {"key": KEY, "monitor": SILENT, "batch_size": 20}
     whole = osc.train(network(), digits, estimator, optimizer, epochs=3, **settings)
 
     class Interrupt(Exception):
@@ -162,16 +165,33 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(estimator, digits, tmp
         if row["epoch"] == 1:
             raise Interrupt
 
+    watched = {"checkpoints": Checkpoints(tmp_path), "monitor": osc.Monitor(0, [interrupt])}
     with pytest.raises(Interrupt):
-        osc.train(network(), digits, estimator, optimizer, epochs=3, out=tmp_path, callbacks=[interrupt], **settings)
-    result = osc.train(network(), digits, estimator, optimizer, epochs=3, out=tmp_path, resume=True, **settings)
+        osc.train(network(), digits, estimator, optimizer, epochs=3, **settings | watched)
+    result = osc.train(
+        network(),
+        digits,
+        estimator,
+        optimizer,
+        epochs=3,
+        checkpoints=Checkpoints(tmp_path, resume=True),
+        **settings,
+    )
     assert_same_weights(result.network, whole.network)
     assert [row["loss"] for row in result.history] == [row["loss"] for row in whole.history]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert_same_weights(osc.load(tmp_path), whole.network)
     # A finished run that is resumed does nothing; more epochs go on.
-    again = osc.train(network(), digits, estimator, optimizer, epochs=3, out=tmp_path, resume=True, **settings)
+    again = osc.train(
+        network(),
+        digits,
+        estimator,
+        optimizer,
+        epochs=3,
+        checkpoints=Checkpoints(tmp_path, resume=True),
+        **settings,
+    )
     assert_same_weights(again.network, whole.network)
     assert len(sorted(tmp_path.glob("step-*.osc"))) == 3
 
@@ -183,16 +203,16 @@ def test_tables(digits, tmp_path):
 
 
 def test_patience_and_callbacks_end_a_run(digits, held_out):
-    result = train(digits, validation=held_out, epochs=50, rate=1e-9, patience=2)
+    result = train(digits, validation=osc.Validation(*held_out, patience=2), epochs=50, rate=1e-9)
     assert len(result.history) == 3
     assert result.stopped == "no better epoch in the last 2"
-    result = train(digits, epochs=50, callbacks=[lambda row, net: row["epoch"] == 2])
+    result = train(digits, epochs=50, monitor=osc.Monitor(0, [lambda row, net: row["epoch"] == 2]))
     assert len(result.history) == 2
     assert "callback" in result.stopped
 
 
 def test_the_best_network_is_kept_beside_the_final_one(digits, held_out, tmp_path):
-    result = train(digits, validation=held_out, epochs=6, rate=1.0, out=tmp_path)
+    result = train(digits, validation=held_out, epochs=6, rate=1.0, checkpoints=Checkpoints(tmp_path))
     scores = [row["validation_error"] for row in result.history]
     assert osc.evaluate(result.best, *held_out)["error"] == min(scores)
     assert osc.evaluate(result.network, *held_out)["error"] == scores[-1]
@@ -240,19 +260,22 @@ def test_always_on_reads_each_input_alone(digits):
     first, second = osc.Inputs.of(net, x[:10], y[:10]), osc.Inputs.of(net, x[10:], y[10:])
     state, _ = stream.estimate(stream.init(net, first), net, first, None)
     _, carried = stream.estimate(state, net, second, None)
-    anew = osc.begin(lock_in.system(net), second, start=state.potentials)
-    _, alone = lock_in.present(lock_in.system(net), anew, second)
-    assert osc.relative_error(carried.gradient, alone.gradient) < 1e-5
+    system = lock_in.system(net)
+    anew = osc.begin(system, second, start=state.potentials)
+    alone = averaged(system, anew, second, lock_in.counts(net.dtype), key=None).averages.mean
+    assert osc.relative_error(carried.gradient, alone.gradient(net, second)) < 1e-5
 
 
 def test_moments_in_bfloat16_are_kept(digits, tmp_path):
     optimizer = optax.adam(1e-2, mu_dtype=jnp.bfloat16)
 
     def trained(epochs, **where):
-        return osc.train(network(), digits, osc.Exact(), optimizer, epochs=epochs, key=KEY, probe=0, **where).network
+        return osc.train(
+            network(), digits, osc.Exact(), optimizer, epochs=epochs, key=KEY, monitor=SILENT, **where
+        ).network
 
-    trained(1, out=tmp_path)
-    assert_same_weights(trained(2, out=tmp_path, resume=True), trained(2))
+    trained(1, checkpoints=Checkpoints(tmp_path))
+    assert_same_weights(trained(2, checkpoints=Checkpoints(tmp_path, resume=True)), trained(2))
 
 
 def test_classic_keeps_the_precision_of_its_network(digits):
@@ -298,8 +321,10 @@ class Masked(osc.AbstractNetwork):
 def test_a_network_that_holds_64_bit_numbers_of_numpy_is_resumed(digits, tmp_path):
     net = Masked(jnp.zeros((10, 32)), np.arange(0, 64, 2))
     whole = train(digits, net=net, epochs=2)
-    train(digits, net=net, epochs=1, out=tmp_path)
-    assert_same_weights(train(digits, net=net, epochs=2, out=tmp_path, resume=True).network, whole.network)
+    train(digits, net=net, epochs=1, checkpoints=Checkpoints(tmp_path))
+    assert_same_weights(
+        train(digits, net=net, epochs=2, checkpoints=Checkpoints(tmp_path, resume=True)).network, whole.network
+    )
 
 
 def test_narrow_labels_reach_past_255():
@@ -316,24 +341,29 @@ def test_what_is_not_a_number_is_not_the_best_and_not_right(digits):
         history = [{"epoch": i, "loss": a} for i, a in enumerate(scores)]
         return Learner(None, [], None, 0, 1.0, None, math.inf, (0.0, 0.0, 0.0, 0.0), history, 0.0, {})
 
-    assert not _reason_to_stop(learner(math.nan, 0.5, 0.4, 0.3), patience=2)
-    assert _reason_to_stop(learner(math.nan, 0.3, 0.4, 0.5), patience=2)
+    assert not reason_to_stop(learner(math.nan, 0.5, 0.4, 0.3), patience=2)
+    assert reason_to_stop(learner(math.nan, 0.3, 0.4, 0.5), patience=2)
     lost = eqx.tree_at(lambda net: net.weights[1], network(), jnp.full((10, 16), jnp.nan))
     found = osc.evaluate(lost, *digits)
     assert found["error"] == found["top5_error"] == 100
 
 
 def test_the_scale_after_a_rollback_is_on_the_disk(digits, tmp_path, monkeypatch):
-    advance = session.Session.advance
+    following = session.Session.next
 
-    def killed(session, learner, pace):
+    def killed(session, learner):
         if learner.rate_scale < 1:
             raise Killed
-        return advance(session, learner, pace)
+        return following(session, learner)
 
-    monkeypatch.setattr(session.Session, "advance", killed)
+    monkeypatch.setattr(session.Session, "next", killed)
     with pytest.warns(UserWarning, match="going back to"), pytest.raises(Killed):
-        train(digits, net=network(activation=osc.Identity()), rate=1e8, out=tmp_path, rollback=0.5)
+        train(
+            digits,
+            net=network(activation=osc.Identity()),
+            rate=1e8,
+            checkpoints=Checkpoints(tmp_path, rollback=0.5),
+        )
     assert checkpoint.Folder(tmp_path).newest(Learner).rate_scale == 0.5
 
 
@@ -356,9 +386,14 @@ def test_divergence_names_step_and_checkpoint_and_can_roll_back(digits, tmp_path
     with pytest.raises(
         osc.DivergenceError, match=r"diverged at step \d+ \(epoch 1\).*last good checkpoint is .*step-000000000"
     ):
-        train(digits, net=network(activation=osc.Identity()), rate=1e8, out=tmp_path / "a")
+        train(digits, net=network(activation=osc.Identity()), rate=1e8, checkpoints=Checkpoints(tmp_path / "a"))
     with pytest.warns(UserWarning, match=r"going back to .*step-000000000.osc with updates times"):
-        result = train(digits, net=network(activation=osc.Identity()), rate=1e8, out=tmp_path / "b", rollback=1e-9)
+        result = train(
+            digits,
+            net=network(activation=osc.Identity()),
+            rate=1e8,
+            checkpoints=Checkpoints(tmp_path / "b", rollback=1e-9),
+        )
     assert np.isfinite(result.history[-1]["loss"])
     assert result.history[-1]["rate_scale"] < 1
 
@@ -377,13 +412,13 @@ def test_a_jump_goes_back_to_the_epoch_before(digits, held_out, tmp_path, monkey
     """Checkpoints of every call lie in the folder; the good one is that of the last epoch, not the newest."""
     jumped = iter([False, True])
     monkeypatch.setattr(session, "jumped_to_chance", lambda *_: next(jumped, False))
-    settings = {"validation": held_out, "epochs": 3, "out": tmp_path, "checkpoint_seconds": 1e-6}
+    settings = {"validation": held_out, "epochs": 3}
     with pytest.raises(
         osc.DivergenceError, match=r"epoch 3 .*jumped to chance.*last good checkpoint is .*step-000000030"
     ):
-        train(digits, **settings)
+        train(digits, **settings, checkpoints=Checkpoints(tmp_path, seconds=1e-6))
     assert checkpoint.Folder(tmp_path).newest(Learner).step == 30
-    result = train(digits, **settings, resume=True)
+    result = train(digits, **settings, checkpoints=Checkpoints(tmp_path, True, seconds=1e-6))
     assert_same_weights(result.network, train(digits, epochs=3).network)
 
 
@@ -409,16 +444,16 @@ def test_a_run_that_reads_files_goes_on_in_the_middle_of_an_epoch(tmp_path):
     files = imagenet32_files(tmp_path)
     layers = (osc.Convolution(2, 4, stride=4), osc.Convolution(3, 4, stride=4))
     net = osc.ConvolutionalNetwork(layers, (32, 32, 3), 1000, key=KEY)
-    settings = {"net": net, "estimator": osc.Classic(0.1), "batch_size": 8, "rate": 0.01, "checkpoint_seconds": 1e-9}
+    settings = {"net": net, "estimator": osc.Classic(0.1), "batch_size": 8, "rate": 0.01}
     with pytest.raises(Killed):
-        train(Interrupted(files, read), **settings, out=tmp_path / "run")
+        train(Interrupted(files, read), **settings, checkpoints=Checkpoints(tmp_path / "run", seconds=1e-9))
     stopped = checkpoint.Folder(tmp_path / "run").newest(Learner).step
     assert stopped % (sum(SIZES) // 8)
-    resumed = train(FileSource(files, read), **settings, out=tmp_path / "run", resume=True)
+    resumed = train(FileSource(files, read), **settings, checkpoints=Checkpoints(tmp_path / "run", resume=True))
     whole = train(FileSource(files, read), **settings)
     assert_same_weights(resumed.network, whole.network)
     with pytest.raises(ValueError, match="another data"):
-        train(FileSource(files[1:], read), **settings, out=tmp_path / "run", resume=True)
+        train(FileSource(files[1:], read), **settings, checkpoints=Checkpoints(tmp_path / "run", resume=True))
 
 
 class Short(osc.datasets.ArraySource):
@@ -457,10 +492,10 @@ def test_sources_that_give_what_cannot_be_learned_are_named(digits):
 
 
 def test_another_run_in_the_folder_is_refused(digits, tmp_path):
-    train(digits, epochs=1, out=tmp_path)
+    train(digits, epochs=1, checkpoints=Checkpoints(tmp_path))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"holds a run already: pass resume=True"):
-        train(digits, epochs=1, out=tmp_path)
+        train(digits, epochs=1, checkpoints=Checkpoints(tmp_path))
     for changed, name in (
         ({"batch_size": 10}, "batch_size"),
         ({"key": jax.random.key(1)}, "key"),
@@ -473,26 +508,33 @@ def test_another_run_in_the_folder_is_refused(digits, tmp_path):
         ({"data": (digits[0][1:], digits[1][1:])}, "data"),
     ):
         with pytest.raises(ValueError, match=f"holds a run with another {name}"):
-            train(**{"data": digits, **changed}, out=tmp_path, resume=True)
+            train(**{"data": digits, **changed}, checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(ValueError, match="holds a run with another optimizer"):
         osc.train(
-            network(), digits, osc.Exact(), optax.adam(0.1), epochs=2, batch_size=20, key=KEY, out=tmp_path, resume=True
+            network(),
+            digits,
+            osc.Exact(),
+            optax.adam(0.1),
+            epochs=2,
+            batch_size=20,
+            key=KEY,
+            checkpoints=Checkpoints(tmp_path, resume=True),
         )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_damaged_and_foreign_checkpoints_are_passed_over(digits, tmp_path):
     whole = train(digits, epochs=3)
-    train(digits, epochs=2, out=tmp_path)
+    train(digits, epochs=2, checkpoints=Checkpoints(tmp_path))
     *_, before_last, last = sorted(tmp_path.glob("step-*.osc"))
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     with pytest.warns(UserWarning, match=rf"{last.name} is truncated.*going on from .*{before_last.name} instead"):
-        result = train(digits, epochs=3, out=tmp_path, resume=True)
+        result = train(digits, epochs=3, checkpoints=Checkpoints(tmp_path, resume=True))
     assert_same_weights(result.network, whole.network)
     for path in tmp_path.glob("step-*.osc"):
         checkpoint.save(network(), path)
     with pytest.raises(ValueError, match=r"no checkpoint that can be read.*holds a LayeredNetwork, not a Learner"):
-        train(digits, epochs=3, out=tmp_path, resume=True)
+        train(digits, epochs=3, checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(FileNotFoundError, match="No such file"):
         osc.load(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"best=True: .* holds no training run"):
@@ -518,7 +560,7 @@ def test_checkpoints_kept(tmp_path):
 def test_a_folder_that_cannot_be_written_is_said_before_training(digits, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        train(digits, out=tmp_path / "file" / "run")
+        train(digits, checkpoints=Checkpoints(tmp_path / "file" / "run"))
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeypatch):
@@ -526,7 +568,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeyp
     import resource
     import signal
 
-    train(digits, epochs=1, out=tmp_path)
+    train(digits, epochs=1, checkpoints=Checkpoints(tmp_path))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("step-*.osc")}
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -534,7 +576,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeyp
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
         with pytest.warns(UserWarning, match=r"no checkpoint at step 30: .*training goes on"):
-            result = train(digits, epochs=2, out=tmp_path, resume=True)
+            result = train(digits, epochs=2, checkpoints=Checkpoints(tmp_path, resume=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, old)
@@ -548,12 +590,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeyp
     [
         ({"epochs": 0}, "epochs=0: use a positive integer"),
         ({"batch_size": 301}, "batch_size=301: the data hold 300 samples"),
-        ({"patience": 2}, "patience=2 needs validation data"),
-        ({"rollback": 1.5}, "rollback=1.5: use a factor between 0 and 1"),
-        ({"rollback": 0.5}, "rollback=0.5 goes back to a checkpoint, and out=None"),
-        ({"resume": True}, "resume=True needs the folder"),
-        ({"keep": 0}, "keep=0: use a positive integer"),
-        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds=-1: use a positive"),
+        ({"validation": osc.Validation(np.ones((2, 64)), np.array([0, 1]), 0)}, "patience=0: use a positive integer"),
         ({"validation": (np.ones((2, 5)), np.array([0, 1]))}, r"x has shape \(2, 5\)"),
         ({"estimator": osc.LockIn(osc.Rotating(0.3, 4.0), **STEPS)}, "period=4 is shorter than 2 pi tau"),
         ({"estimator": osc.LockIn(osc.Constant(0.3, 100.0), **STEPS)}, "no first harmonic"),
@@ -564,6 +601,19 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(digits, tmp_path, monkeyp
 def test_bad_settings(changes, message, digits):
     with pytest.raises(ValueError, match=message):
         train(digits, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rollback": 1.5}, "rollback=1.5: use a factor between 0 and 1"),
+        ({"keep": 0}, "keep=0: use a positive integer"),
+        ({"seconds": -1.0}, "seconds=-1: use a positive"),
+    ],
+)
+def test_bad_checkpoints(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path, **changes)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -591,7 +641,7 @@ def test_always_on_warns_where_inputs_come_too_fast(digits):
 
 
 def test_a_learner_is_saved_whole(digits, tmp_path):
-    train(digits, osc.AlwaysOn(LOCK_IN), epochs=1, out=tmp_path)
+    train(digits, osc.AlwaysOn(LOCK_IN), epochs=1, checkpoints=Checkpoints(tmp_path))
     learner = checkpoint.Folder(tmp_path).newest(Learner)
     assert (learner.step, len(learner.history), learner.rate_scale) == (15, 1, 1.0)
     assert int(learner.stream.cycle) == 30
@@ -617,7 +667,7 @@ def test_digits_by_lock_in_as_well_as_by_the_exact_gradient():
                 epochs=20,
                 key=jax.random.key(seed),
                 validation=held_out,
-                probe=0,
+                monitor=SILENT,
             ).history[-1]["validation_error"]
             for estimator in (lock_in, osc.Exact())
         )

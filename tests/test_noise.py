@@ -613,13 +613,13 @@ def test_teaching_noise_has_its_deviations():
 def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
     seen, (net, x, y) = [], toy()
 
-    presented = lock_in._presented
+    averaged = lock_in.averaged
 
     def watching(system, *args, key):
         seen.append((float(system.teaching.period) / system.plan.steps_per_cycle, key is KEY))
-        return presented(system, *args, key=key)
+        return averaged(system, *args, key=key)
 
-    monkeypatch.setattr(lock_in, "_presented", watching)
+    monkeypatch.setattr(lock_in, "averaged", watching)
     estimator = osc.LockIn(osc.Rotating(0.2, 129.0), noise=osc.WhiteNoise(0.01), extrapolate=True)
     estimate = estimator(net, x, y, key=KEY)
     assert osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)) > 0.99

@@ -12,6 +12,8 @@ import scipy.integrate
 
 import oscsim as osc
 from oscsim.core.arrays import norm
+from oscsim.dynamics.cycles import averaged
+from oscsim.estimators.lock_in import estimate_in
 from oscsim.networks.inputs import Stream
 from oscsim.signals.teaching import fourier_coefficient
 from oscsim.training.plasticity import CHUNK, _cycles_per_input, _learn_chunk
@@ -66,7 +68,7 @@ def test_exclusive_or_is_learned_one_input_after_the_other(seed):
     loss, right = xor_score(net)
     assert loss > 0.5
     assert right < 4
-    learned = osc.learn(net, corner, parity, TURNING, rate=3e-3, cycles=1200, **XOR_STEPS)
+    learned = osc.learn(net, (corner, parity), TURNING, rate=3e-3, cycles=1200, **XOR_STEPS)
     loss, right = xor_score(learned.network)
     assert right == 4
     assert loss < 0.05
@@ -79,7 +81,7 @@ def test_exclusive_or_is_learned_one_input_after_the_other(seed):
 def test_what_the_warning_is_about_does_happen():
     net = xor_network(0)
     with pytest.warns(UserWarning, match="is below") as caught:
-        learned = osc.learn(net, corner, parity, TURNING, rate=0.5, cycles=1200, **XOR_STEPS)
+        learned = osc.learn(net, (corner, parity), TURNING, rate=0.5, cycles=1200, **XOR_STEPS)
     assert any("swing / period" in str(warning.message) for warning in caught)
     assert xor_score(learned.network)[1] < 4
 
@@ -92,8 +94,8 @@ def locked(net, inputs, teaching):
     """The state after three cycles, and the gradient that lock-in reads in the last two."""
     lock_in = osc.LockIn(teaching, cycles=3, discard=1, **EQUAL_STEPS)
     system = lock_in.system(net)
-    state, estimate = lock_in.present(system, lock_in.begin(system, inputs), inputs)
-    return state, estimate.gradient
+    found = averaged(system, lock_in.begin(system, inputs), inputs, lock_in.counts(net.dtype), key=None)
+    return found.state, estimate_in(system, inputs, found).gradient
 
 
 def drifts(case, teaching, rates):
@@ -119,7 +121,7 @@ def test_only_ratios_of_times_count():
     for slower in (1.0, 10.0):
         net, x, y = toy(time_constant=slower)
         steps = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=64), "cycles": 1, "throw": False}
-        learned.append(osc.learn(net, x, y, osc.Rotating(0.2, 50.0 * slower), rate=1e-3 / slower, **steps).network)
+        learned.append(osc.learn(net, (x, y), osc.Rotating(0.2, 50.0 * slower), rate=1e-3 / slower, **steps).network)
     np.testing.assert_allclose(learned[1].weights[0], learned[0].weights[0], rtol=1e-12)
 
 
@@ -230,7 +232,7 @@ def test_the_same_equation_through_scipy():
     u1, u2, *learned = unpacked(reference.y[:, -1])
 
     teaching = osc.Rotating(amplitude, period, phase)
-    ours = osc.learn(net, x, y, teaching, rate=rate, cycles=2)
+    ours = osc.learn(net, (x, y), teaching, rate=rate, cycles=2)
     for a, b in zip((*ours.network.weights, *ours.network.biases), learned, strict=True):
         np.testing.assert_allclose(a, b.real, atol=1e-7)
     for a, b in zip(ours.state.potentials, (u1, u2), strict=True):
@@ -249,9 +251,9 @@ def test_five_and_five_cycles_are_ten_bit_for_bit(steps):
     net, *_ = case = toy()
     x, y = changing(case)
     settings = {"teaching": osc.Rotating(0.2, 50.0), "rate": 1e-4, **steps}
-    whole = osc.learn(net, x, y, cycles=10, **settings)
-    first = osc.learn(net, x, y, cycles=5, **settings)
-    second = osc.learn(first.network, x, y, cycles=5, start=first, **settings)
+    whole = osc.learn(net, (x, y), cycles=10, **settings)
+    first = osc.learn(net, (x, y), cycles=5, **settings)
+    second = osc.learn(first.network, (x, y), cycles=5, start=first, **settings)
     assert second.first_cycle == 5
     for a, b in zip(jax.tree.leaves(whole.network), jax.tree.leaves(second.network), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -267,7 +269,7 @@ def test_without_a_rate_it_is_simulate():
     net, *_ = case = toy()
     x, y = changing(case)
     teaching = osc.Rotating(0.2, 50.0)
-    learned = osc.learn(net, x, y, teaching, rate=1e-14, cycles=5, **COARSE)
+    learned = osc.learn(net, (x, y), teaching, rate=1e-14, cycles=5, **COARSE)
     run = osc.simulate(net, x, y, teaching, cycles=5, **COARSE)
     for a, b in zip(learned.state.potentials, run.state.potentials, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
@@ -278,7 +280,7 @@ def test_without_a_rate_it_is_simulate():
     mean = tuple(jnp.asarray(layer[-1].real) for layer in run.phasors[0])
     assert learned.loss[-1] == pytest.approx(float(jnp.mean(net.loss(inputs.clamped, mean, inputs.y))), abs=1e-12)
     # The drift of a slow rate keeps its digits, far below those of the weights.
-    faster = osc.learn(net, x, y, teaching, rate=1e-12, cycles=5, **COARSE)
+    faster = osc.learn(net, (x, y), teaching, rate=1e-12, cycles=5, **COARSE)
     np.testing.assert_allclose(faster.drift, 100 * learned.drift, rtol=1e-8)
 
 
@@ -286,9 +288,9 @@ def test_without_a_rate_it_is_simulate():
 def test_another_rate_or_number_of_cycles_does_not_compile_again():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 50.0)
-    osc.learn(net, x, y, teaching, rate=1e-4, cycles=2, **COARSE)
+    osc.learn(net, (x, y), teaching, rate=1e-4, cycles=2, **COARSE)
     before = _learn_chunk._cached._cache_size()
-    learned = osc.learn(net, x, y, osc.Rotating(0.1, 60.0), rate=1e-5, cycles=CHUNK + 3, **COARSE)
+    learned = osc.learn(net, (x, y), osc.Rotating(0.1, 60.0), rate=1e-5, cycles=CHUNK + 3, **COARSE)
     assert _learn_chunk._cached._cache_size() == before
     assert learned.cycles == CHUNK + 3 == int(learned.state.cycle)
     assert np.all(np.isfinite(learned.loss))
@@ -301,7 +303,7 @@ def test_a_locked_response_teaches_from_its_first_cycle_on():
     gradient = osc.exact_gradient(net, x, y)
 
     def distance(start):
-        learned = osc.learn(net, x, y, teaching, rate=1e-6, cycles=1, start=start, **COARSE)
+        learned = osc.learn(net, (x, y), teaching, rate=1e-6, cycles=1, start=start, **COARSE)
         return abs(float(learned.drift[0]) / (1e-6 * 100.0 * float(norm(gradient))) - 1)
 
     run = osc.simulate(net, x, y, teaching, cycles=3, **COARSE)
@@ -406,8 +408,8 @@ def test_learn_warns_unless_told_not_to():
         return x[cycle % 3][None]
 
     with pytest.warns(UserWarning, match="presentation / period"):
-        osc.learn(net, hasty, y[:1], **settings)
-    assert osc.learn(net, hasty, y[:1], throw=False, **settings).time_scales is None
+        osc.learn(net, (hasty, y[:1]), **settings)
+    assert osc.learn(net, (hasty, y[:1]), throw=False, **settings).time_scales is None
 
 
 # What cannot be.
@@ -424,12 +426,12 @@ def test_learn_warns_unless_told_not_to():
         ({"cycles": 0}, ValueError, r"cycles=0: use a positive integer"),
         ({"teaching": osc.Constant(0.1, 100.0)}, ValueError, r"Constant\(.*no first harmonic.*use Rotating"),
         ({"start": "warm"}, ValueError, r"start='warm': use"),
-        ({"x": jnp.ones((3, 5))}, ValueError, r"x has shape \(3, 5\)"),
+        ({"data": (jnp.ones((3, 5)), jnp.zeros(3, int))}, ValueError, r"x has shape \(3, 5\)"),
     ],
 )
 def test_bad_arguments(changes, error, message):
     net, x, y = toy()
-    arguments = {"x": x, "y": y, "teaching": osc.Rotating(0.2, 100.0), "rate": 1e-4, "cycles": 2, **changes}
+    arguments = {"data": (x, y), "teaching": osc.Rotating(0.2, 100.0), "rate": 1e-4, "cycles": 2, **changes}
     with pytest.raises(error, match=message):
         osc.learn(net, **arguments)
 
@@ -448,10 +450,10 @@ def test_bad_arguments_of_the_check():
 def test_a_complex_signal_needs_a_holomorphic_network():
     net, x, y = toy(activation=osc.HardTanh(2.0))
     with pytest.raises(osc.NotHolomorphicError, match="HardTanh is not holomorphic"):
-        osc.learn(net, x, y, osc.Rotating(0.2, 100.0), rate=1e-4, cycles=1)
+        osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=1)
     # A real signal serves: between its corners this network is linear.
     settings = {"rate": 1e-6, "cycles": 2, "start": "settled", **COARSE}
-    learned = osc.learn(net, x, y, osc.Cosine(0.05, 100.0), **settings)
+    learned = osc.learn(net, (x, y), osc.Cosine(0.05, 100.0), **settings)
     expected = 1e-6 * 100.0 * float(norm(osc.exact_gradient(net, x, y)))
     assert learned.drift[1] == pytest.approx(expected, rel=0.05)
 
@@ -463,20 +465,20 @@ def test_divergence_names_cycle_layer_and_rate():
         pytest.warns(UserWarning, match=r"weights / period.*in a cycle; use a rate|swing / period"),
         pytest.raises(osc.DivergenceError, match=r"in cycle 1: layer \d of 2.*amplitude=0.2.*or lower rate=1e\+07"),
     ):
-        osc.learn(net, x, y, **settings)
-    flagged = osc.learn(net, x, y, throw=False, **settings)
+        osc.learn(net, (x, y), **settings)
+    flagged = osc.learn(net, (x, y), throw=False, **settings)
     assert flagged.diverged
     assert "DIVERGED" in str(flagged)
     assert flagged.cycles == 1
     assert np.isnan(flagged.loss[-1])
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(osc.parameters(flagged.network)))
     with pytest.raises(ValueError, match="start is a state that diverged"):
-        osc.learn(net, x, y, start=flagged, **settings | {"rate": 1e-4})
+        osc.learn(net, (x, y), start=flagged, **settings | {"rate": 1e-4})
 
 
 def test_printing():
     net, x, y = toy()
-    learned = osc.learn(net, x, y, osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3, **COARSE)
+    learned = osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3, **COARSE)
     for part in ("Learned in 3 cycles", "LayeredNetwork, neurons 4-4", "amplitude=0.2", "rate 0.0001", "loss", "drift"):
         assert part in str(learned)
     assert repr(learned) == str(learned)

@@ -168,7 +168,7 @@ def test_training_is_train():
         epochs=3,
         key=KEY,
         validation=held_out,
-        probe=0,
+        monitor=osc.Monitor(probe=0),
     )
     assert abs(one.history[-1]["validation_error"] - float(found.final_error[1, 1].mean())) < 15
 

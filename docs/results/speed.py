@@ -39,7 +39,7 @@ def speed(build, estimator, products, settings):
         epochs=4,
         key=jax.random.key(1),
         batch_size=settings.batch,
-        probe=0,
+        monitor=osc.Monitor(probe=0),
     )
     return max(row["samples_per_second"] for row in found.history[1:])
 

@@ -212,16 +212,10 @@ class Train:
                     epochs=epochs,
                     key=key,
                     batch_size=batch_size,
-                    validation=validation,
-                    out=out,
-                    resume=resume,
-                    keep=self.keep,
-                    checkpoint_seconds=self.checkpoint_seconds,
-                    patience=self.patience,
-                    rollback=self.rollback,
-                    probe=self.probe,
-                    callbacks=[_Rows()] if is_first() else [],
+                    validation=osc.Validation(*validation, self.patience),
                     augment=osc.datasets.augment if self.images.augment else None,
+                    checkpoints=osc.Checkpoints(out, resume, self.keep, self.checkpoint_seconds, self.rollback),
+                    monitor=osc.Monitor(self.probe, [_Rows()] if is_first() else []),
                 )
             except KeyboardInterrupt:
                 print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)

@@ -98,8 +98,9 @@ class Counts(eqx.Module):
     accuracy: Float[Array, ""] | np.ndarray | None = None
 
 
+@eqx.filter_jit
 def averaged(system: System, state: State, inputs: Inputs, counts: Counts, *, key: Key[Array, ""] | None) -> Averaged:
-    """Run cycles and average what is read in them: pure."""
+    """Run cycles and average what is read in them: pure, and compiled."""
 
     def wanting(found):
         wanted, state = jnp.zeros((), bool), found.state

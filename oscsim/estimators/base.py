@@ -1,11 +1,11 @@
 """What every estimator is: from a network, inputs and targets to the gradient of the mean loss."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadValue
@@ -40,7 +40,21 @@ class AbstractEstimator(eqx.Module):
     """A way to obtain the gradient of the mean loss of a batch.
 
     One of your own gives `estimate`, and `init` where it carries a state from batch to batch.
+
+    Attributes:
+        feedforward: whether it is for feed-forward networks, which have no dynamics.
+        streams: whether the neurons of a batch go on from those of the batch before: one device, batches of one size.
     """
+
+    feedforward: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
+
+    def planned(self, net: PyTree) -> "AbstractEstimator":
+        """The same, with what cannot be found or refused any more once a training step is traced."""
+        return self
+
+    def warn(self, net: PyTree, inputs: Inputs) -> None:
+        """Warn of settings with which this network would learn badly, in `train`."""
 
     def init(self, net: Any, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
         """What is carried from batch to batch, before the first one: None for most."""

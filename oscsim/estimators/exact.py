@@ -47,6 +47,8 @@ class Exact(AbstractEstimator):
 class Backpropagation(AbstractEstimator):
     """The gradient of a feed-forward network by ordinary backpropagation: the baseline that learns without dynamics."""
 
+    feedforward = True
+
     def estimate(
         self,
         state: Any,

@@ -13,8 +13,8 @@ from jaxtyping import Array, Key
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadType, BadValue, DivergenceError
-from oscsim.dynamics.cycles import Counts, averaged
-from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
+from oscsim.dynamics.cycles import Averaged, Counts, averaged
+from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.integration import Integration, require_integration
@@ -27,7 +27,8 @@ from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
-from oscsim.signals.drive import check_drive
+from oscsim.response.time_scales import check_time_scales
+from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
@@ -118,27 +119,21 @@ class LockIn(AbstractEstimator):
         self, state: "Carried | None", net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple["Carried | None", Estimate]:
         require_noise_key(self.noises, key)
-        if not self.extrapolate:
-            return self._alone(state, net, inputs, key)
-        long, half = self._two_periods(net)
-        check_drive(net, half.teaching)  # before the long one runs
-        state, estimate = long._alone(state, net, inputs, key)
-        other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
-        _, short = half._alone(state, net, inputs, other)
-        return state, extrapolated(estimate, short)
-
-    def _alone(
-        self, carried: "Carried | None", net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None
-    ) -> tuple["Carried | None", Estimate]:
-        """One run from its start: what is carried on, and the estimate."""
-        teaching = self.teaching
-        if carried is None or not isinstance(teaching, AbstractAdaptive):
+        if self.extrapolate:
+            long, half = self._two_periods(net)
+            check_drive(net, half.teaching)  # before the long one runs
+            other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
+            after, estimate = long.estimate(state, net, inputs, key)
+            return after, extrapolated(estimate, half.estimate(state, net, inputs, other)[1])
+        teaching, counts = self.teaching, self.counts(net.dtype)
+        if state is None or not isinstance(teaching, AbstractAdaptive):
             system = self.system(net)
-            return None, self.present(system, self.begin(system, inputs, key), inputs, key)[1]
-        system = self._with(teaching.at(carried.amplitude)).system(net)
-        start = eqx.tree_at(lambda s: s.tuning.floor, self.begin(system, inputs, key), carried.floor)
-        state, estimate = self.present(system, start, inputs, key)
-        return carried.after(teaching, state.tuning), estimate
+            found = averaged(system, self.begin(system, inputs, key), inputs, counts, key=key)
+            return None, estimate_in(system, inputs, found)
+        system = self._with(teaching.at(state.amplitude)).system(net)
+        start = eqx.tree_at(lambda s: s.tuning.floor, self.begin(system, inputs, key), state.floor)
+        found = averaged(system, start, inputs, counts, key=key)
+        return state.after(teaching, found.state.tuning), estimate_in(system, inputs, found)
 
     def _with(self, teaching: AbstractTeaching) -> "LockIn":
         """The same with another signal."""
@@ -156,9 +151,10 @@ class LockIn(AbstractEstimator):
         """The same with the steps that its noise asks for, which cannot be found once the period is traced.
 
         Raises:
-            ValueError: settings that contradict each other, the signal or the noise.
+            ValueError: settings that contradict each other, the signal or the noise; a signal that does not turn.
         """
         plan = self.system(net).plan
+        turning_coefficient(self.teaching, net.dtype)
         if not self.noises:
             return self
         steps, ticks = plan.steps_per_cycle, plan.ticks
@@ -171,19 +167,6 @@ class LockIn(AbstractEstimator):
         """The state that the first input is presented to: rest, or settled."""
         start = settled_start(system.network, inputs) if self.start == "settled" else None
         return begin_compiled(system, inputs, key=key, start=start)
-
-    def present(
-        self, system: System, state: State, inputs: Inputs, key: Key[Array, ""] | None = None
-    ) -> tuple[State, Estimate]:
-        """Show one input for `cycles` cycles, from a state on: the state after them, and the estimate."""
-        counts = self.counts(system.network.dtype)
-        state, reading, estimate = _presented(system, state, inputs, counts, key=key)
-        if not is_traced(estimate):
-            if bool(state.diverged):
-                raise DivergenceError(divergence(system.teaching, state))
-            require_turning(system.teaching, reading)
-            check_steps(system, lambda: inputs, estimate.activities)
-        return state, estimate
 
     def counts(self, dtype: DTypeLike) -> Counts:
         """How many cycles to run, and which count."""
@@ -287,6 +270,7 @@ class AlwaysOn(AbstractEstimator):
     """
 
     lock_in: LockIn
+    streams = True
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):
@@ -297,6 +281,10 @@ class AlwaysOn(AbstractEstimator):
     def planned(self, net: AbstractNetwork) -> "AlwaysOn":
         """The same with the steps that its noise asks for: see `LockIn.planned`."""
         return AlwaysOn(self.lock_in.planned(net))
+
+    def warn(self, net: AbstractNetwork, inputs: Inputs) -> None:
+        """Warn of inputs that come too fast: see `check_time_scales`."""
+        check_time_scales(net, inputs.x, inputs.y, self.lock_in.teaching, self.lock_in.cycles, demodulated=True)
 
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
         """The neurons' state before the first input."""
@@ -312,7 +300,8 @@ class AlwaysOn(AbstractEstimator):
         state = read_anew(system, state)
         if state.tuning is not None and isinstance(lock_in.teaching, AbstractAdaptive):
             state = eqx.tree_at(lambda s: s.tuning, state, lock_in.teaching.anew(state.tuning))
-        return lock_in.present(system, state, inputs, key)
+        found = averaged(system, state, inputs, lock_in.counts(net.dtype), key=key)
+        return found.state, estimate_in(system, inputs, found)
 
 
 def extrapolated(long: Estimate, half: Estimate) -> Estimate:
@@ -339,13 +328,25 @@ def _twice_as_fast(teaching: AbstractTeaching) -> Any:
         ) from error
 
 
+def estimate_in(system: System, inputs: Inputs, found: Averaged) -> Estimate:
+    """The estimate in some cycles of one input.
+
+    Raises:
+        DivergenceError: the neurons ran away; not under jit, nor what follows.
+        ValueError: the signal does not turn.
+    """
+    estimate = _read(system, inputs, found)
+    if not is_traced(estimate):
+        if bool(found.state.diverged):
+            raise DivergenceError(divergence(system.teaching, found.state))
+        require_turning(system.teaching, found.averages.mean)
+        check_steps(system, lambda: inputs, estimate.activities)
+    return estimate
+
+
 @eqx.filter_jit
-def _presented(
-    system: System, state: State, inputs: Inputs, counts: Counts, *, key: Key[Array, ""] | None
-) -> tuple[State, Reading, Estimate]:
-    """Some cycles, averaged: the state after them, their mean reading, and the estimate in it."""
-    found = averaged(system, state, inputs, counts, key=key)
+def _read(system: System, inputs: Inputs, found: Averaged) -> Estimate:
     gradient, error = gradient_and_error(system, inputs, found.averages, found.change)
     valid = ~found.state.diverged & all_finite(gradient)
-    mean = found.averages.mean
-    return found.state, mean, estimate_at(system.network, inputs, gradient, mean.mean, found.residual, valid, error)
+    activities = found.averages.mean.mean
+    return estimate_at(system.network, inputs, gradient, activities, found.residual, valid, error)

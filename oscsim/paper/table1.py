@@ -21,7 +21,7 @@ from oscsim.paper.panels import THEIRS, Panels
 from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
 from oscsim.signals import StepNoise
 from oscsim.signals.teaching import Staircase
-from oscsim.training.learning import train
+from oscsim.training import Checkpoints, Monitor, train
 
 NOISES = {"no_noise": 0.0, "noise": 0.04}
 """Standard deviation of the noise on the potentials at every step, in the two halves of the table."""
@@ -127,10 +127,8 @@ def _run(
         key=key,
         batch_size=20,
         validation=validation,
-        out=folder,
-        resume=bool(checkpoint.paths(folder)),
-        probe=0,
-        progress=progress,
+        checkpoints=Checkpoints(folder, resume=bool(checkpoint.paths(folder))),
+        monitor=Monitor(probe=0, progress=progress),
         devices=jax.devices()[:1],
     )
     return [row["validation_error"] for row in trained.history[:epochs]]

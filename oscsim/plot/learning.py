@@ -84,7 +84,7 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
     names = [name for name in history[0] if name.startswith("cosine/")]
     if not names:
         raise BadValue(
-            "the history holds no cosines: train with probe=100, and an estimator other than Backpropagation"
+            "the history holds no cosines: train with Monitor(probe=100), and an estimator other than Backpropagation"
         )
     ax = axes_or_new(ax)
     epochs = [row["epoch"] for row in history]

@@ -101,7 +101,7 @@ def check_time_scales(
     x: Data,
     y: Data,
     teaching: AbstractTeaching,
-    cycles_per_input: float,
+    cycles_per_input: float | int | None,
     rate: ArrayLike | None = None,
     *,
     demodulated: bool = False,

@@ -1,7 +1,21 @@
 """From gradients to learning: step by step, or with weights that are part of the equation."""
 
+from oscsim.training.checkpoints import Checkpoints
 from oscsim.training.evaluation import evaluate, predict
 from oscsim.training.learning import Trained, layerwise, load, train
+from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
 
-__all__ = ["Learned", "Trained", "evaluate", "layerwise", "learn", "load", "predict", "train"]
+__all__ = [
+    "Checkpoints",
+    "Learned",
+    "Monitor",
+    "Trained",
+    "Validation",
+    "evaluate",
+    "layerwise",
+    "learn",
+    "load",
+    "predict",
+    "train",
+]

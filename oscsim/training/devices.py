@@ -1,7 +1,7 @@
 """Several devices, of one process or of many: each takes its share of a batch, and all hold the parameters."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,18 +10,23 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.errors import BadValue
 
 AXIS = "batch"
 """The name of the mesh's one axis; `jax.lax.pmean(a, AXIS)` is the mean over the devices."""
 
+Devices: TypeAlias = Sequence[object]
+"""Some of `jax.devices()`."""
+
+Tree = TypeVar("Tree")
+
 REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(AXIS)
 """How an array lies on the devices: whole on each, or its leading axis split over them."""
 
 
-def as_mesh(devices: Sequence[Any] | None, batch_size: int) -> Mesh | None:
+def as_mesh(devices: Devices | None, batch_size: int) -> Mesh | None:
     """The devices to compute on; None where there is only the one that jax takes by itself.
 
     Raises:
@@ -40,7 +45,7 @@ def as_mesh(devices: Sequence[Any] | None, batch_size: int) -> Mesh | None:
     return None if devices is None and len(chosen) == 1 else Mesh(np.array(chosen), (AXIS,))
 
 
-def replicate(mesh: Mesh | None, tree: Any) -> Any:
+def replicate(mesh: Mesh | None, tree: Tree) -> Tree:
     """The arrays of a pytree, whole on every device."""
     if mesh is None:
         return tree
@@ -57,7 +62,7 @@ def replicate(mesh: Mesh | None, tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def shard(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
+def shard(mesh: Mesh | None, a: np.ndarray, axis: int) -> Array | np.ndarray:
     """An array that every process holds, one axis of it split over the devices."""
     if mesh is None:
         return a
@@ -65,50 +70,54 @@ def shard(mesh: Mesh | None, a: np.ndarray, axis: int) -> Any:
     return jax.make_array_from_callback(a.shape, place, lambda index: a[index])
 
 
-def unreplicate(mesh: Mesh | None, tree: Any) -> Any:
+def unreplicate(mesh: Mesh | None, tree: Tree) -> Tree:
     """The arrays of a pytree that are whole on every device, on one of this process."""
     if mesh is None:
         return tree
     return jax.tree.map(lambda a: a.addressable_data(0) if isinstance(a, jax.Array) else a, tree)
 
 
-def map_shards(function: Callable, mesh: Mesh | None, out: Any, whole: Any, parts: Any) -> Any:
-    """`function(*whole, *parts)`, under jit; each device with its share of the leading axis of the arrays in `parts`.
+def sharded(function: Callable, mesh: Mesh | None, out: PyTree, whole: int) -> Callable:
+    """Under jit: a function of pytrees, computed by all devices, each with its share of the leading axis of the arrays.
 
     Args:
         function: of pytrees.
-        mesh: the devices; None calls the function as it is.
+        mesh: the devices; None gives the function as it is.
         out: `REPLICATED` or `SHARDED` for each of what it returns: the same on all devices, or shares to put together.
-        whole: arguments that all devices have.
-        parts: arguments that are split.
+        whole: so many arguments, the first ones, all devices have; the others are split.
     """
     if mesh is None:
-        return function(*whole, *parts)
-    arrays, rest = eqx.partition((whole, parts), eqx.is_array)
+        return function
 
-    def share(arrays):
-        whole, parts = eqx.combine(arrays, rest)
-        return function(*whole, *parts)
+    def shared(*arguments):
+        arrays, rest = eqx.partition((arguments[:whole], arguments[whole:]), eqx.is_array)
 
-    return jax.shard_map(share, mesh=mesh, in_specs=((REPLICATED, SHARDED),), out_specs=out, check_vma=False)(arrays)
+        def share(arrays):
+            first, parts = eqx.combine(arrays, rest)
+            return function(*first, *parts)
+
+        specs = ((REPLICATED, SHARDED),)
+        return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(arrays)
+
+    return shared
 
 
-def own_key(mesh: Mesh | None, key: Any) -> Any:
-    """Within `map_shards`: a key of each device's own."""
+def own_key(mesh: Mesh | None, key: Key[Array, ""]) -> Key[Array, ""]:
+    """Within `sharded`: a key of each device's own."""
     return key if mesh is None else jax.random.fold_in(key, lax.axis_index(AXIS))
 
 
-def mean_over(mesh: Mesh | None, tree: Any) -> Any:
-    """Within `map_shards`: the mean over the devices."""
+def mean_over(mesh: Mesh | None, tree: Tree) -> Tree:
+    """Within `sharded`: the mean over the devices."""
     return tree if mesh is None else lax.pmean(tree, AXIS)
 
 
 def largest_over(mesh: Mesh | None, a: Array) -> Array:
-    """Within `map_shards`: the largest over the devices."""
+    """Within `sharded`: the largest over the devices."""
     return a if mesh is None else lax.pmax(a, AXIS)
 
 
-def gather(mesh: Mesh | None, tree: Any) -> Any:
+def gather(mesh: Mesh | None, tree: Tree) -> Tree:
     """Under jit: arrays that are split over the devices, whole on each."""
     return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, REPLICATED))
 

@@ -19,7 +19,7 @@ from oscsim.equilibrium.settling import Method
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs, as_inputs, as_targets
-from oscsim.training.devices import SHARDED, gather, map_shards, shard
+from oscsim.training.devices import SHARDED, gather, shard, sharded
 
 
 def evaluate(
@@ -94,7 +94,7 @@ def _judge(
         scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
         return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
 
-    return gather(mesh, map_shards(judge, mesh, SHARDED, (net, sweeps), (x, y)))
+    return gather(mesh, sharded(judge, mesh, SHARDED, 2)(net, sweeps, x, y))
 
 
 EVALUATED = 100

@@ -1,15 +1,22 @@
 """Where a training run stands: what a checkpoint holds."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import equinox as eqx
+from jaxtyping import PyTree
+
+from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.feedforward import AbstractFeedForwardNetwork
+
+Trainable: TypeAlias = AbstractNetwork | AbstractFeedForwardNetwork
+"""What can be trained: neurons with dynamics, or a feed-forward network."""
 
 Metrics: TypeAlias = dict[str, float | int]
 """What was measured after an epoch, by name."""
 
 
 class Learner(eqx.Module):
-    """Where a training run stands between two steps; what a checkpoint holds, which `training.learning` writes.
+    """Where a training run stands between two steps; what a checkpoint holds, which `training.checkpoints` writes.
 
     Attributes:
         network: with the parameters as they are now.
@@ -27,12 +34,12 @@ class Learner(eqx.Module):
         identity: what the run is made of; a run is only resumed with the same.
     """
 
-    network: Any
-    optimizer_state: Any
-    stream: Any
+    network: PyTree
+    optimizer_state: PyTree
+    stream: PyTree
     step: int
     rate_scale: float
-    best: Any
+    best: PyTree
     best_score: float
     totals: tuple[float, float, float, float]
     history: list[Metrics]

@@ -96,8 +96,7 @@ class Learned(eqx.Module):
 
 def learn(
     net: AbstractNetwork,
-    x: Data,
-    y: Data,
+    data: tuple[Data, Data],
     teaching: AbstractTeaching,
     *,
     rate: ArrayLike,
@@ -128,8 +127,8 @@ def learn(
 
     Args:
         net: the neurons, with the weights to start from.
-        x: inputs (batch, ...), or a function from the cycle's index (a traced integer) to such.
-        y: targets, (batch,) labels or (batch, classes), or a function of the cycle's index.
+        data: inputs and targets, `(x, y)`: (batch, ...), and (batch,) labels or (batch, classes); either may be a
+            function from the cycle's index (a traced integer) to such.
         teaching: the signal, e.g. `Rotating(amplitude=0.5, period=50.0)`.
         rate: $\eta > 0$, per gradient and time.
         cycles: how many periods to integrate.
@@ -159,7 +158,7 @@ def learn(
         )
     system = System.of(net, teaching, None, integration)
     turning_coefficient(teaching, net.dtype)
-    state, stream = starting_state(system, x, y, start.state if isinstance(start, Learned) else start)
+    state, stream = starting_state(system, *data, start.state if isinstance(start, Learned) else start)
     first = int(state.cycle)
     scales = None
     if throw:

@@ -1,4 +1,4 @@
-"""One training run from the inside: where it stands, some steps of it, and what is measured after an epoch."""
+"""One training run from the inside: the batches of its next steps, what came of them, what an epoch measured."""
 
 import math
 import time
@@ -6,25 +6,26 @@ import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import all_finite
+from oscsim.core.arrays import Count, all_finite
 from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, NotSettledError
+from oscsim.datasets.source import AbstractSource, Samples
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
-from oscsim.estimators import AlwaysOn, Backpropagation
+from oscsim.estimators import Estimate
 from oscsim.networks.base import named, parameters
-from oscsim.networks.inputs import Data, Inputs, as_targets
-from oscsim.training.devices import replicate, shard, unreplicate
+from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.training.devices import agreed, replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, measured
 from oscsim.training.learner import Learner, Metrics, score_name
-from oscsim.training.updates import AUGMENTED, Moving, updates
+from oscsim.training.monitor import Monitor, Validation
+from oscsim.training.updates import AUGMENTED, Moving, Rule, Tally
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
@@ -32,31 +33,72 @@ CHUNK = 64
 CHUNK_BYTES = 2**26
 """Inputs per device call, at most."""
 
+CALL_SECONDS = 0.5
+"""About so long a device call takes, so that a run is shown and stopped in time."""
+
 
 class Session:
-    """What stays the same from step to step: data, estimator, optimizer; and the two things that are done."""
+    """What stays the same from step to step, and where the run stands in its data.
 
-    def __init__(self, rule, source, sample, validation, batch_size, probe, *, key):
-        self.rule, self.estimator, self.augment, self.mesh = rule, rule.estimator, rule.augment, rule.mesh
-        self.source, self.sample, self.validation = source, sample, validation
-        self.batch_size, self.probe = batch_size, probe
+    Args:
+        rule: how parameters are updated.
+        source: the data.
+        sample: the first of them, as many as a batch and the probe need.
+        validation: held-out data, or None.
+        batch_size: samples per update.
+        monitor: how many samples the exact gradient is computed for after each epoch.
+        key: for the order of the data, and for whatever is random in a step.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        source: AbstractSource,
+        sample: Samples,
+        validation: Validation | None,
+        batch_size: int,
+        monitor: Monitor,
+        *,
+        key: Key[Array, ""],
+    ):
+        self.rule, self.source, self.sample, self.validation = rule, source, sample, validation
+        self.batch_size, self.probe = batch_size, monitor.probe
         self.order_key, self.step_key = jax.random.split(key)
+        self.key = replicate(rule.mesh, self.step_key)
         self.steps_per_epoch = len(source) // batch_size
         bytes_per_step = sample[0][:batch_size].nbytes
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // max(bytes_per_step, 1)))
-        self.coming: Iterator[Any] = iter(())  # batches
-        self.position = -1  # the step that the next one is for
-        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
-        self.warned = False
+        self.coming: Iterator[Samples] = iter(())
+        self.position = -1  # the step that the next batch is for
+        self.shown: Samples = sample  # the batches of the last call
+        self.began = self.call_began = time.perf_counter()
+        self.pace, self.warned = 1, False
+        self.begin_epoch()
 
-    def batches(self, step: int, count: int, network: Any) -> tuple[Any, Any]:
-        """The inputs and targets of some steps of one epoch, in buffers of fixed length.
+    def begin_epoch(self) -> None:
+        """Count steps and time anew."""
+        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the run began."""
+        return time.perf_counter() - self.began
+
+    def close(self) -> None:
+        """Stop whatever prepares batches."""
+        if isinstance(self.coming, Generator):
+            self.coming.close()
+
+    def next(self, learner: Learner) -> tuple[Moving, Array | np.ndarray, Array | np.ndarray, Count, Count, np.float32]:
+        """What `updates` is called with for the next steps, all of one epoch; batches in buffers of fixed length.
 
         Raises:
             ValueError: the source gives fewer batches than its samples make, or labels without a class.
         """
-        epoch, first = divmod(step, self.steps_per_epoch)
-        if step != self.position or first == 0:
+        self.call_began, network = time.perf_counter(), learner.network
+        epoch, first = divmod(learner.step, self.steps_per_epoch)
+        count = min(self.chunk, self.steps_per_epoch - first, self.pace)
+        if learner.step != self.position or first == 0:
             self.coming = self.source.batches(self.order_key, epoch, self.batch_size, first)
         given = list(islice(self.coming, count))
         if len(given) < count:
@@ -64,61 +106,45 @@ class Session:
                 f"{type(self.source).__name__} gave {first + len(given)} batches in epoch {epoch + 1}: it holds "
                 f"{len(self.source)} samples, which make {self.steps_per_epoch} batches of {self.batch_size}"
             )
-        self.position = step + count
+        self.position = learner.step + count
         buffers = [np.zeros((self.chunk, *a.shape), a.dtype) for a in given[0]]
         for buffer, batches in zip(buffers, zip(*given, strict=True), strict=True):
             buffer[:count] = batches
         x, y = buffers
         as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
-        return x.astype(network.dtype, copy=False), y
+        x = x.astype(network.dtype, copy=False)
+        self.shown, mesh = (x, y), self.rule.mesh
+        now, step = Moving(network, learner.optimizer_state, learner.stream), np.int32(learner.step)
+        return now, shard(mesh, x, 1), shard(mesh, y, 1), step, np.int32(count), np.float32(learner.rate_scale)
 
-    def close(self) -> None:
-        """Stop whatever prepares batches."""
-        if isinstance(self.coming, Generator):
-            self.coming.close()
+    def after(self, learner: Learner, moved: Moving, tally: Tally) -> Learner:
+        """The learner after these updates.
 
-    def advance(self, learner: Learner, pace: int) -> tuple[Learner, int]:
-        """Some steps within one epoch: the learner after them, and how many they were."""
-        left = self.steps_per_epoch - learner.step % self.steps_per_epoch
-        count = min(self.chunk, left, pace)
-        x, y = self.batches(learner.step, count, learner.network)
-        moved, tally = updates(
-            self.rule,
-            Moving(learner.network, learner.optimizer_state, learner.stream),
-            shard(self.mesh, x, 1),
-            shard(self.mesh, y, 1),
-            np.int32(learner.step),
-            np.int32(count),
-            np.float32(learner.rate_scale),
-            key=replicate(self.mesh, self.step_key),
-        )
+        Raises:
+            DivergenceError: the step after them failed; says why.
+        """
         done = int(tally.count)
         self.epoch_steps += done
         total_loss, total_error, largest, bars = learner.totals
-        measured = (np.asarray(a, float)[:done].tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
-        for loss, error, residual, bar in zip(
-            *measured, strict=True
-        ):  # one by one: the same sum however steps are grouped
+        each = (np.asarray(a, float)[:done].tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
+        for loss, error, residual, bar in zip(*each, strict=True):  # one by one: the same sum however they are grouped
             total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
             bars += bar**2
-        learner = replace(
-            learner,
-            **moved._asdict(),
-            step=learner.step + done,
-            totals=(total_loss, total_error, largest, bars),
-        )
+        totals = total_loss, total_error, largest, bars
+        learner = replace(learner, **moved._asdict(), step=learner.step + done, totals=totals)
         if bool(tally.failed):
-            raise DivergenceError(self.diagnosis(learner, x[done], y[done]))
-        return learner, done
+            raise DivergenceError(self.diagnosis(learner, *(a[done] for a in self.shown)))
+        self.pace = agreed(max(1, math.ceil(done * CALL_SECONDS / (time.perf_counter() - self.call_began))))
+        return learner
 
-    def diagnosis(self, learner: Learner, x: Data, y: Data) -> str:
+    def diagnosis(self, learner: Learner, x: np.ndarray, y: np.ndarray) -> str:
         """Why the step after this state failed."""
         place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
         key = jax.random.fold_in(self.step_key, learner.step)
-        if self.augment is not None:
-            x = self.augment(x, jax.random.fold_in(key, AUGMENTED))
+        if self.rule.augment is not None:
+            x = self.rule.augment(x, jax.random.fold_in(key, AUGMENTED))
         try:
-            estimate = self.estimate(unreplicate(self.mesh, learner), x, y, key)
+            estimate = self.estimate(unreplicate(self.rule.mesh, learner), x, y, key)
         except (DivergenceError, NotSettledError) as error:
             return f"{place}: {error}; or lower the learning rate"
         broken = [name for name, a in named(estimate.gradient) if not all_finite(a)]
@@ -127,33 +153,35 @@ class Session:
             what = "the loss"
         return f"{place}: {what} is not finite; lower the learning rate"
 
-    def estimate(self, learner: Learner, x: Data, y: Data, key: Key[Array, ""] | None) -> Any:
+    def estimate(self, learner: Learner, x: Array | np.ndarray, y: np.ndarray, key: Key[Array, ""]) -> Estimate:
         """The estimate for one batch, as the learner stands."""
         inputs = Inputs.of(learner.network, x, y)
-        return self.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
+        return self.rule.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
 
-    def finish_epoch(self, learner: Learner, seconds: float) -> Learner:
-        """The learner with the epoch's metrics in its history."""
-        trained = time.perf_counter() - self.epoch_began
-        steps = self.steps_per_epoch
+    def finish_epoch(self, learner: Learner) -> Learner:
+        """The learner with the epoch's metrics in its history.
+
+        Raises:
+            DivergenceError: the error jumped to chance.
+        """
+        now, steps, rule = time.perf_counter(), self.steps_per_epoch, self.rule
         loss, error, residual, bars = learner.totals
         row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
         if learner.network.outputs is not None:
             row["error"] = error / steps
         if self.validation is not None:
-            x, y = self.validation
-            found = measured(learner.network, x, y, EVALUATED, self.mesh)
+            found = measured(learner.network, self.validation.x, self.validation.y, EVALUATED, rule.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
         row["residual"] = residual
         if not math.isnan(bars):
             row["error_bar"] = math.sqrt(bars / steps)
             self.warn_once(row)
-        if self.probe and not isinstance(self.estimator, Backpropagation):
-            row |= self.probed(unreplicate(self.mesh, learner))
+        if self.probe and not rule.estimator.feedforward:
+            row |= self.probed(unreplicate(rule.mesh, learner))
         row["rate_scale"] = learner.rate_scale
-        row["seconds"] = seconds
-        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(trained, 1e-9)
-        self.epoch_began, self.epoch_steps = time.perf_counter(), 0
+        row["seconds"] = now - self.began
+        row["samples_per_second"] = self.epoch_steps * self.batch_size / max(now - self.epoch_began, 1e-9)
+        self.begin_epoch()
         score = row[score_name(row)]
         better = score < learner.best_score
         learner = replace(
@@ -172,7 +200,7 @@ class Session:
 
     def probed(self, learner: Learner) -> Metrics:
         """The estimate on the first samples, against the exact gradient at its own states and by its own measure."""
-        size = self.batch_size if isinstance(self.estimator, AlwaysOn) else self.probe
+        size = self.batch_size if self.rule.estimator.streams else self.probe
         x, y = (a[:size] for a in self.sample)
         net = learner.network
         try:

@@ -1,7 +1,7 @@
 """Updates: from the gradients of an estimator to new parameters, many steps in one compiled call."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,14 +10,16 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.arrays import Count, all_finite
+from oscsim.estimators import AbstractEstimator, Estimate
 from oscsim.networks.base import split_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
-from oscsim.training.devices import REPLICATED, largest_over, map_shards, mean_over, own_key
+from oscsim.training.devices import REPLICATED, largest_over, mean_over, own_key, sharded
 from oscsim.training.evaluation import labels_of
+from oscsim.training.learner import Trainable
 
 
 class Tally(eqx.Module):
@@ -45,7 +47,7 @@ class Rule(NamedTuple):
         mesh: the devices that share a batch, or None.
     """
 
-    estimator: Any
+    estimator: AbstractEstimator
     optimizer: optax.GradientTransformation
     augment: Callable | None
     mesh: Mesh | None
@@ -60,14 +62,22 @@ class Moving(NamedTuple):
         stream: what the estimator carries from batch to batch.
     """
 
-    network: Any
-    optimizer_state: Any
-    stream: Any
+    network: PyTree
+    optimizer_state: PyTree
+    stream: PyTree
 
 
 @eqx.filter_jit
 def updates(
-    rule: Rule, moving: Moving, x: Array, y: Array, first: Count, count: Count, rate_scale: Any, *, key: Any
+    rule: Rule,
+    moving: Moving,
+    x: Array | np.ndarray,
+    y: Array | np.ndarray,
+    first: Count,
+    count: Count,
+    rate_scale: Float[Array, ""] | np.float32,
+    *,
+    key: Key[Array, ""],
 ) -> tuple[Moving, Tally]:
     """Up to `count` updates; fewer if one fails, and then the state before it.
 
@@ -96,8 +106,8 @@ def updates(
         i = tally.count
         step_key = jax.random.fold_in(key, first + i)
         x_i = x[i] if augment is None else augment(x[i], jax.random.fold_in(step_key, AUGMENTED))
-        gradient, loss, error, bar, residual, new_stream = map_shards(
-            reading, mesh, (REPLICATED,) * 6, (net, step_key, stream), (x_i, y[i])
+        gradient, loss, error, bar, residual, new_stream = sharded(reading, mesh, (REPLICATED,) * 6, 3)(
+            net, step_key, stream, x_i, y[i]
         )
         state = jax.tree.unflatten(structure, optimizer_state)
         updates, state = optimizer.update(gradient, state, learned)
@@ -128,7 +138,7 @@ def updates(
     return Moving(eqx.combine(learned, fixed), optimizer_state, stream), tally
 
 
-def _error(net: Any, inputs: Inputs, estimate: Any) -> Array:
+def _error(net: Trainable, inputs: Inputs, estimate: Estimate) -> Array:
     """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
     if net.outputs is None:
         return jnp.zeros((), net.dtype)
