@@ -41,6 +41,7 @@ def cycles(engine, count):
 # What it is told.
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

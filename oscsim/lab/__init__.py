@@ -4,7 +4,7 @@
 computation behind it, and runs without them: `Settings`, `Engine`, the examples, classic equilibrium propagation.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from oscsim.lab.classic import PhaseMeans, TwoPhase, classic_gradient
 from oscsim.lab.engine import Engine, Frame
@@ -31,14 +31,14 @@ __all__ = [
 _WITH_PANEL = {"NoiseLab": "oscsim.lab.view", "serve": "oscsim.lab.server"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The page and its server, imported when first asked for: a run on a cluster needs no Panel."""
     if name not in _WITH_PANEL:
         raise AttributeError(f"module 'oscsim.lab' has no attribute {name!r}")
     import importlib
 
     try:
-        return getattr(importlib.import_module(_WITH_PANEL[name]), name)
+        return vars(importlib.import_module(_WITH_PANEL[name]))[name]
     except ModuleNotFoundError as error:
         if error.name not in ("panel", "bokeh", "param"):
             raise

@@ -1,22 +1,21 @@
 """Classic equilibrium propagation in time: a free phase, then a nudged one, for comparison with a turning signal."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Int, Real
+from jaxtyping import Array, Float, Inexact, Int, Real
 
-from oscsim.core.arrays import Scalar
+from oscsim.core.arrays import Scalar, norm
 from oscsim.core.checks import positive
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.demodulation import AbstractDemodulator
-from oscsim.dynamics.readings import Points
-from oscsim.dynamics.run import Run
+from oscsim.dynamics import AbstractDemodulator, GradientError, Points, Run, System
+from oscsim.dynamics.average import Average
 from oscsim.estimators.classic import one_sided
-from oscsim.networks.base import Layers
-from oscsim.signals.teaching import AbstractTeaching
+from oscsim.networks import Inputs, Layers
+from oscsim.networks.base import Gradient
+from oscsim.signals import AbstractTeaching
+from oscsim.signals.teaching import Number
 
 
 class TwoPhase(AbstractTeaching):
@@ -35,7 +34,7 @@ class TwoPhase(AbstractTeaching):
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
 
-    def __call__(self, t: Real[Array, ""], cycle: Any = 0) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         # the tick at the very end of the free phase still belongs to it, whatever the rounding
         return jnp.where(2 * t < self.period * (1 + 1e-6), 0.0, self.amplitude)
 
@@ -71,7 +70,7 @@ class PhaseMeans(AbstractDemodulator):
         return state
 
 
-def classic_gradient(run: Run, discard: int = 0) -> Any:
+def classic_gradient(run: Run, discard: int = 0) -> Gradient:
     """The classic one-sided gradient in a run under `TwoPhase`, read by `PhaseMeans`.
 
     Args:
@@ -94,3 +93,39 @@ def classic_gradient(run: Run, discard: int = 0) -> Any:
 
 
 _one_sided = eqx.filter_jit(one_sided)
+
+
+def two_phase_error(
+    system: System, inputs: Inputs, average: Average, change: Float[Array, " batch"]
+) -> tuple[Gradient, GradientError]:
+    """The classic gradient in an average of two phases, and how it scatters from cycle to cycle.
+
+    Its bias is in no reading: lag, steps and asymmetry are nan. All samples are nudged alike.
+    """
+    net, dtype = system.network, system.network.dtype
+
+    def gradient_in(reading):
+        return one_sided(Points(reading.activities, reading.teaching[:, 0]), net, inputs)
+
+    gradient, moved = jax.jvp(gradient_in, (average.mean,), (average.contrast,))
+    known, unknown, tiny = jnp.all(average.count > 1), jnp.full((), jnp.nan, dtype), jnp.finfo(dtype).tiny
+
+    def scatter(moved, gradient):
+        return jnp.where(known, norm(moved), unknown) / jnp.maximum(norm(gradient), tiny)
+
+    blank = jnp.full(len(inputs.x), jnp.nan, dtype)
+    return gradient, GradientError(
+        contamination=scatter(moved, gradient),
+        lag=unknown,
+        steps=unknown,
+        asymmetry=unknown,
+        per_array=jax.tree.map(lambda m, g: jnp.stack([scatter(m, g), *[unknown] * 3]), moved, gradient),
+        deviation=None,
+        per_sample=blank,
+        rounding=blank,
+        change=change,
+        kept=average.count,
+        skipped=average.skipped,
+        amplitude=jnp.max(jnp.abs(jnp.asarray(average.mean.teaching)), axis=0).astype(dtype),
+        noisy=bool(system.noises),
+    )

@@ -6,33 +6,33 @@ program (network, kinds of noise, signal and demodulator, learning or not) compi
 
 import time
 from collections import Counter, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.arrays import Count, norm
 from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
-from oscsim.dynamics.average import Average
+from oscsim.dynamics import GradientError, Points, State, System, begin
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
-from oscsim.dynamics.gradient_error import GradientError
-from oscsim.dynamics.readings import Points
-from oscsim.dynamics.state import State, begin, divergence, read_anew
-from oscsim.dynamics.system import System
+from oscsim.dynamics.state import divergence, read_anew
 from oscsim.equilibrium import exact_gradient, settle
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
-from oscsim.estimators.classic import one_sided
+from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
-from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, examples
-from oscsim.networks.base import AbstractNetwork, Gradient, parameters
-from oscsim.networks.inputs import Inputs
+from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
+from oscsim.networks import AbstractNetwork, Inputs, Layers, parameters
+from oscsim.networks.base import Gradient
+from oscsim.networks.inputs import Data
 from oscsim.signals.teaching import AbstractAdaptive
 
 COMPILED: Counter[str] = Counter()
@@ -121,10 +121,9 @@ class Engine:
         self.net = self._example.network
         self.updates = self._version = self.number = 0
         self.diverged = ""
-        self._found: Any = None  # an `Averaged` of all realisations
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
-    def change(self, **changes: Any) -> None:
+    def change(self, **changes: Value) -> None:
         """Turn knobs. The neurons run on; the average starts anew.
 
         Raises:
@@ -145,7 +144,7 @@ class Engine:
         if after.seed != before.seed:
             self._keys = _keys(after)
         if after.sample != before.sample and not after.learning:
-            self._show(slice(after.sample, after.sample + 1))
+            self._show(slice(after.sample, after.sample + 1), self._potentials())
         elif after.period != before.period:
             self._lag = self._lag_now()
         self._average_anew()
@@ -155,7 +154,7 @@ class Engine:
         self.net, self.updates = self._example.network, 0
         self._load()
 
-    def _program(self) -> Any:
+    def _program(self) -> Hashable:
         """What tells apart the programs that it needs."""
         settings = self.settings
         return settings.signal, settings.noise, settings.demodulator, layout(self.net, self._inputs)
@@ -170,13 +169,13 @@ class Engine:
         """How many inputs there are to choose from."""
         return len(self._example.x)
 
-    def predicted_from(self) -> tuple[AbstractNetwork, Any, Any]:
+    def predicted_from(self) -> tuple[AbstractNetwork, Data, Data]:
         """Network, input and target of the first sample that is shown."""
         if not self._loaded:
             self._load()
         return self.net, self._x[:1], self._y[:1]
 
-    def held_out(self) -> tuple[Any, Any]:
+    def held_out(self) -> tuple[Data, Data]:
         """Data that the network does not learn from."""
         return self._example.x_test, self._example.y_test
 
@@ -189,7 +188,7 @@ class Engine:
         if self.diverged:
             return self._frame(shown, began)
         with first_time("cycle", self._program(), self._lag is None):
-            self._found, watched, result = _cycle(
+            self._found, watched, self._gradient, result = _cycle(
                 settings.system(self.net),
                 Shown(self._inputs, self._exact, self._lag, self._watch),
                 self._found,
@@ -197,35 +196,22 @@ class Engine:
                 keys=self._keys,
             )
         self.number += 1
-        self._result = Result(*jax.tree.map(np.asarray, tuple(result)))
-        self._record(watched)
+        self._result = Result(*jax.tree.map(np.asarray, result))
+        self._window.append(np.concatenate([np.asarray(a[0]).T for a in watched.activities]))
+        self._signals.append(np.asarray(watched.teaching[0]))
         lost = np.asarray(self._found.state.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._found.state)
             self.diverged = divergence(settings.teaching, state)
         frame = self._frame(shown, began)
-        if settings.learning and self.averaged > 0 and not self.diverged and not self._waiting():
+        if settings.learning and frame.averaged > 0 and not self.diverged and not self._waiting():
             self._update()
         return frame
-
-    @property
-    def averaged(self) -> int:
-        """How many cycles are in the running mean."""
-        if self._result is None:
-            return 0
-        if self.settings.learning:
-            return int(np.min(self._result.error.kept))
-        return int(np.median(np.min(self._result.error.kept[: self.settings.realisations], axis=1)))
-
-    @property
-    def _counted(self) -> int:
-        """Cycles since the average began."""
-        return int(self._found.count[0])
 
     def _waiting(self) -> bool:
         """Whether an amplitude was lowered, and no reading at the new one is in the mean yet."""
         tuning, discarded = self._found.state.tuning, self.settings.discarded
-        if tuning is None or self._counted >= PATIENCE * (discarded + 1):
+        if tuning is None or int(self._found.count[0]) >= PATIENCE * (discarded + 1):
             return False
         return bool(np.any(np.asarray(tuning.lowered) & (np.asarray(tuning.age) <= discarded)))
 
@@ -239,13 +225,13 @@ class Engine:
 
     def _load(self) -> None:
         """Data for the network as it is now, and neurons at rest."""
-        self._batch, self._loaded, self._found = 0, True, None
+        self._batch, self._loaded = 0, True
         self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
         self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
         if self.settings.learning:
-            self._next_batch()
+            self._next_batch(None)
         else:
-            self._show(slice(self.settings.sample, self.settings.sample + 1))
+            self._show(slice(self.settings.sample, self.settings.sample + 1), None)
         self.number, self.diverged = 0, ""
         with first_time("keys", self.settings.learning):
             self._keys = _keys(self.settings)
@@ -270,27 +256,25 @@ class Engine:
         """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
         with first_time("anew", self._program(), carried):
             self._found = _anew(self.settings.system(self.net), self._found.state, carried)
-        self._result = None
 
-    def _show(self, where: Any) -> None:
-        """Other inputs, and what is exact about them at the state that the neurons are on the way to."""
+    def _show(self, where: slice | np.ndarray, start: Layers | None) -> None:
+        """Other inputs, and what is exact at the state that the neurons go to from `start`, by default from rest."""
         self._x, self._y = self._example.x[where], self._example.y[where]
+        start = self.net.rest(len(self._x)) if start is None else start
         with first_time("exact", layout(self.net), np.shape(self._x)):
             self._inputs = Inputs.of(self.net, self._x, self._y)
             try:
-                self._rest = settle(self.net, self._x, self._y, start=self._potentials())
+                self._rest = settle(self.net, self._x, self._y, start=start)
                 self._exact = exact_gradient(self.net, self._x, self._y, at=self._rest)
             except NotSettledError:  # nothing to compare with: the curves have a gap
                 self._rest, self._exact = None, jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
             self._lag = self._lag_now()
 
-    def _potentials(self) -> Any:
+    def _potentials(self) -> Layers:
         """Of the first realisation."""
-        if self._found is None:
-            return self.net.rest(len(self._x))
         return _real_parts(self._found.state.potentials)
 
-    def _lag_now(self) -> Any:
+    def _lag_now(self) -> Gradient | None:
         """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
         if self._rest is None or not is_dense(self.net):
             return None
@@ -300,57 +284,50 @@ class Engine:
         except NotHolomorphicError:
             return None
 
-    def _next_batch(self) -> None:
+    def _next_batch(self, start: Layers | None) -> None:
         count = len(self._example.x)
         size = min(BATCH, count)
         per_epoch = count // size
         epoch, place = divmod(self._batch, per_epoch)
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(count)
         self._batch += 1
-        self._show(order[place * size : (place + 1) * size])
+        self._show(order[place * size : (place + 1) * size], start)
 
     def _update(self) -> None:
         """Weights move, the next batch arrives; the neurons run on."""
         rate = np.asarray(self.settings.learning_rate, self.net.dtype)
         with first_time("learn", self._program()):
-            self.net = _learned(self.net, self._found.averages, self._inputs, rate)
+            self.net = _learned(self.net, self._gradient, rate)
         self.updates += 1
         self._version += 1
-        self._next_batch()
+        self._next_batch(self._potentials())
         self._average_anew(carried=True)
 
-    def _record(self, watched: Watched) -> None:
-        self._window.append(np.concatenate([np.asarray(a[0]).T for a in watched.activities]))
-        self._signals.append(np.asarray(watched.teaching[0]))
-
     def _frame(self, shown: int, began: float) -> Frame:
-        result = self._result
-        cosines, errors = ({}, {}) if result is None else (result.cosines, result.errors)
-        missing = np.full(shown, np.nan)
-        read = self.averaged > 0 and not self.diverged
-        bars = result.bars[:shown] if read and result is not None else missing
+        settings, result, window = self.settings, self._result, np.stack(self._window)
+        kept = result.error.kept[:shown]
+        averaged = int(np.min(kept) if settings.learning else np.median(np.min(kept, axis=1)))
+        missing, read = np.full(shown, np.nan), averaged > 0 and not self.diverged
+        bars = result.bars[:shown] if read else missing
+        cosines, errors = result.cosines, result.errors
         names = [name for name in cosines if name == "all" or "weight" in name] or list(cosines)
-        window = list(self._window)
-        empty = np.zeros((len(self._names), 0), complex)
         return Frame(
-            settings=self.settings,
+            settings=settings,
             number=self.number,
-            counted=self._counted,
-            averaged=self.averaged,
+            counted=int(self._found.count[0]),
+            averaged=averaged,
             names=self._names,
-            samples=np.concatenate(window[-2:], axis=1) if window else empty,
-            teaching=np.concatenate(list(self._signals)) if window else empty[0],
-            window=np.stack(window) if window else empty[None],
+            samples=np.concatenate(window[-2:], axis=1),
+            teaching=np.concatenate(self._signals),
+            window=window,
             cosines={name: cosines[name][:shown] if read else missing for name in names},
             errors={name: errors[name][:shown] if read else missing for name in names},
             bars=bars,
-            error=jax.tree.map(lambda a: a[_median(bars)], result.error) if read and result is not None else None,
-            amplitudes=np.full((1, 1), self.settings.amplitude) if result is None else result.amplitudes[:shown],
-            norm=np.nan if result is None else float(result.norm),
-            loss=np.nan if result is None else float(np.mean(result.loss[:shown])),
-            accuracy=100 * float(np.mean(result.accuracy[:shown]))
-            if self.settings.learning and result is not None
-            else np.nan,
+            error=jax.tree.map(lambda a: a[_median(bars)], result.error) if read else None,
+            amplitudes=result.amplitudes[:shown],
+            norm=float(result.norm),
+            loss=float(np.mean(result.loss[:shown])),
+            accuracy=100 * float(np.mean(result.accuracy[:shown])) if settings.learning else np.nan,
             updates=self.updates,
             diverged=self.diverged,
             seconds=time.perf_counter() - began,
@@ -360,14 +337,14 @@ class Engine:
 class Result(NamedTuple):
     """What a cycle gave, all but `norm` with a leading axis over realisations: see `Frame`."""
 
-    cosines: Any
-    errors: Any
-    bars: Any
-    error: Any
-    amplitudes: Any
-    loss: Any
-    accuracy: Any
-    norm: Any
+    cosines: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    bars: np.ndarray
+    error: GradientError
+    amplitudes: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray
+    norm: np.ndarray
 
 
 def _median(bars: np.ndarray) -> int:
@@ -376,25 +353,24 @@ def _median(bars: np.ndarray) -> int:
 
 
 @jax.jit
-def _real_parts(potentials: Any) -> Any:
+def _real_parts(potentials: Layers) -> Layers:
     """Of the potentials of the first realisation."""
     return tuple(a[0].real for a in potentials)
 
 
-def _keys(settings: Settings) -> Any:
+def _keys(settings: Settings) -> Key[Array, " realisations"]:
     """A key for each realisation, as `oscsim.ensemble` has them; in learning, one stream."""
-    key = jax.random.key(settings.seed)
-    count = 1 if settings.learning else MOST_REALISATIONS
-    return _split(key, np.arange(count, dtype=np.uint32))
+    numbers = np.arange(1 if settings.learning else MOST_REALISATIONS, dtype=np.uint32)
+    return _fold_in(jax.random.key(settings.seed), numbers)
 
 
-@jax.jit
-def _split(key: Key[Array, ""], numbers: Any) -> Any:
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 
 @eqx.filter_jit
-def _begin(system: System, inputs: Inputs, before: Any, *, keys: Any) -> Averaged:
+def _begin(
+    system: System, inputs: Inputs, before: tuple[Layers, Array] | None, *, keys: Key[Array, " realisations"]
+) -> Averaged:
     """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
@@ -443,76 +419,30 @@ class Shown(NamedTuple):
 
 @eqx.filter_jit
 def _cycle(
-    system: System, shown: Shown, found: Averaged, discard: Count, *, keys: Any
-) -> tuple[Averaged, Watched, Result]:
-    """One cycle of all realisations: where they stand, samples, and how far the running gradients are off."""
+    system: System, shown: Shown, found: Averaged, discard: Count, *, keys: Key[Array, " realisations"]
+) -> tuple[Averaged, Watched, Gradient, PyTree]:
+    """One cycle of all realisations: where they stand, samples and gradient of the first, and a `Result` as a tuple."""
     COMPILED["cycle"] += 1
     net, inputs, exact = system.network, shown.inputs, shown.exact
 
     def one(found, key):
         amplitude = jnp.broadcast_to(found.state.drive(system.teaching).amplitude, len(inputs.x))
         found, cycle = found.advance(system, inputs, key, discard, watch=shown.watch)
-        gradient, error = _estimated(system, inputs, found.averages, found.change, shown.lag)
+        two_phases = isinstance(found.averages.mean, Points)
+        estimated = two_phase_error if two_phases else partial(gradient_and_error, lag=shown.lag)
+        gradient, error = estimated(system, inputs, found.averages, found.change)
         cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
         cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
         s = tuple(layer.real for layer in cycle.reading.mean)
-        loss = jnp.mean(net.loss(inputs.clamped, s, inputs.y))
-        result = Result(cosines, errors, error.total, error, amplitude, loss, _accuracy(net, inputs, s), None)
-        return found, cycle.watched, result
+        loss, accuracy = jnp.mean(net.loss(inputs.clamped, s, inputs.y)), _accuracy(net, inputs, s)
+        return found, cycle.watched, gradient, (cosines, errors, error.total, error, amplitude, loss, accuracy)
 
-    found, watched, result = jax.vmap(one)(found, keys)
-    return found, jax.tree.map(lambda a: a[:1], watched), result._replace(norm=norm(exact))
-
-
-def _estimated(
-    system: System, inputs: Inputs, average: Average, change: Any, lag: Gradient | None
-) -> tuple[Any, GradientError]:
-    """The gradient in an average, and its own error bar."""
-    if not isinstance(average.mean, Points):
-        return gradient_and_error(system, inputs, average, change, lag)
-    return _two_phase_error(system, inputs, average, change)
+    found, *first, result = jax.vmap(one)(found, keys)
+    watched, gradient = jax.tree.map(lambda a: a[:1], first)
+    return found, watched, gradient, (*result, norm(exact))
 
 
-def _two_phase_error(system: System, inputs: Inputs, average: Average, change: Any) -> tuple[Any, GradientError]:
-    """The classic gradient and what its cycles say of it: how they scatter. Its bias is not in any reading of it."""
-    net = system.network
-    gradient, moved = jax.jvp(lambda r: one_sided(_one_nudge(r), net, inputs), (average.mean,), (average.contrast,))
-    sizes, known = jax.tree.map(norm, gradient), jnp.all(average.count > 1)
-    unknown = jnp.full((), jnp.nan, net.dtype)
-    scatter = jax.tree.map(
-        lambda m, s: jnp.where(known, norm(m), unknown) / jnp.maximum(s, jnp.finfo(net.dtype).tiny), moved, sizes
-    )
-    blank = jnp.full(len(inputs.x), jnp.nan, net.dtype)
-    whole = jnp.where(known, norm(moved), unknown) / jnp.maximum(norm(gradient), jnp.finfo(net.dtype).tiny)
-    return gradient, GradientError(
-        contamination=whole,
-        lag=unknown,
-        steps=unknown,
-        asymmetry=unknown,
-        per_array=jax.tree.map(lambda a: jnp.stack([a, unknown, unknown, unknown]), scatter),
-        deviation=None,
-        per_sample=blank,
-        rounding=blank,
-        change=change,
-        kept=average.count,
-        skipped=average.skipped,
-        amplitude=jnp.max(jnp.abs(jnp.asarray(average.mean.teaching)), axis=0).astype(net.dtype),
-        noisy=bool(system.noises),
-    )
-
-
-def _one_nudge(points: Points) -> Points:
-    """Two phases with the one nudge of all samples."""
-    return Points(points.activities, points.teaching[:, 0])
-
-
-def _gradient(reading: Any, net: AbstractNetwork, inputs: Any) -> Any:
-    if isinstance(reading, Points):
-        return one_sided(_one_nudge(reading), net, inputs)
-    return reading.gradient(net, inputs)
-
-
-def _accuracy(net: AbstractNetwork, inputs: Any, s: Any) -> Any:
+def _accuracy(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, ""]:
     """The fraction of samples whose class scores highest; nan for a network without classes."""
     if net.outputs is None:
         return jnp.asarray(jnp.nan)
@@ -521,8 +451,7 @@ def _accuracy(net: AbstractNetwork, inputs: Any, s: Any) -> Any:
 
 
 @eqx.filter_jit
-def _learned(net: AbstractNetwork, averages: Average, inputs: Inputs, rate: np.ndarray) -> AbstractNetwork:
+def _learned(net: AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
-    gradient = _gradient(jax.tree.map(lambda a: a[0], averages.mean), net, inputs)
-    return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g, gradient))
+    return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g[0], gradient))

@@ -7,14 +7,15 @@ the spectrum from the resolvent of the free equilibrium.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from oscsim.core.arrays import norm
 from oscsim.equilibrium import exact_gradient
@@ -25,8 +26,9 @@ from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks.base import AbstractNetwork, Gradient
-from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks import AbstractNetwork, Inputs, Layers
+from oscsim.networks.base import Gradient
+from oscsim.networks.inputs import Data
 from oscsim.response import (
     OptimalAmplitude,
     convergence_radius,
@@ -37,8 +39,7 @@ from oscsim.response import (
 )
 from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.spectra import Spectra
-from oscsim.signals import OrnsteinUhlenbeck, ReadoutNoise, WhiteNoise
-from oscsim.signals.teaching import Rotating
+from oscsim.signals import OrnsteinUhlenbeck, ReadoutNoise, Rotating, WhiteNoise
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""
@@ -70,12 +71,12 @@ class Forecast:
 
     settings: Settings
     radius: float
-    bias: dict[str, float]
-    spread: dict[str, float]
-    variance: VarianceTerms | None
-    optimum: OptimalAmplitude | None
-    floor: np.ndarray | None
-    note: str | None
+    bias: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)
+    variance: VarianceTerms | None = None
+    optimum: OptimalAmplitude | None = None
+    floor: np.ndarray | None = None
+    note: str | None = None
 
     def error(self, amplitude: ArrayLike, averaged: int) -> np.ndarray | None:
         """The total relative error at an amplitude, after so many cycles; None where the spread is not predicted."""
@@ -127,10 +128,11 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
     with first_time("radius", shape):
         radius = convergence_radius(net, x, y)
         radius = math.inf if radius >= 100 else radius
-    yield Forecast(settings, radius, {}, {}, None, None, None, None)
+    found = Forecast(settings, radius)
+    yield found
     with first_time("floor", shape, settings.noise):
-        floor = noise_floor(net, x, y, settings)
-    yield Forecast(settings, radius, {}, {}, None, None, floor, None)
+        found = replace(found, floor=noise_floor(net, x, y, settings))
+    yield found
     with first_time("bias", shape, settings.signal):
         exact = exact_gradient(net, x, y)
         if settings.signal == "two-phase":
@@ -138,9 +140,8 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
             difference = jax.tree.map(jnp.subtract, estimate, exact)
         else:
             difference = predict_bias(net, x, y, settings.period)
-        bias = _relative(difference, exact)
-    yield Forecast(settings, radius, bias, {}, None, None, floor, None)
-    spread, variance, optimum = {}, None, None
+        found = replace(found, bias=_relative(difference, exact))
+    yield found
     if settings.signal == "two-phase":
         notes.append("the scatter of two phases is not predicted, only their bias")
     elif noise is not None and not isinstance(noise, Predictable):
@@ -151,13 +152,14 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
             variance = _variance(net, x, y, settings, noise, exact, min(radius, 10.0))
         with first_time("optimum", shape, settings.noise):
             optimum = optimal_amplitude(net, x, y, settings.period, noise, AVERAGED, ticks=TICKS)
+        found = replace(found, spread=spread, variance=variance, optimum=optimum)
         if settings.demodulator != "boxcar":
             notes.append("the band is that of the boxcar")
     else:
-        spread, variance = dict.fromkeys(bias, 0.0), VarianceTerms(0.0, 0.0, 0.0)
+        found = replace(found, spread=dict.fromkeys(found.bias, 0.0), variance=VarianceTerms(0.0, 0.0, 0.0))
     if settings.amplitude > radius and settings.signal == "turning":
         notes.append("predictions hold below the convergence radius")
-    yield Forecast(settings, radius, bias, spread, variance, optimum, floor, "; ".join(notes))
+    yield replace(found, note="; ".join(notes))
 
 
 def forecast(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
@@ -166,7 +168,7 @@ def forecast(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Fore
     return last
 
 
-def _relative(difference: Any, exact: Gradient) -> dict[str, float]:
+def _relative(difference: Gradient, exact: Gradient) -> dict[str, float]:
     def ratio(a, b):
         return norm(a) / norm(b)
 
@@ -215,7 +217,9 @@ def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> n
 
 
 @eqx.filter_jit
-def _linearised(net: AbstractNetwork, inputs: Inputs, u: Any) -> tuple[Any, Any]:
+def _linearised(
+    net: AbstractNetwork, inputs: Inputs, u: Layers
+) -> tuple[Float[Array, "neurons neurons"], Float[Array, " neurons"]]:
     """The Jacobian of the force on the first sample's neurons, and the slopes of their activities."""
     clamped, y, layers = jax.tree.map(lambda a: a[0], (inputs.clamped, inputs.y, u))
     force, v = flat_force(net, clamped, y), flat(layers)
@@ -261,13 +265,17 @@ def maps(net: AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]
         yield Map(reach, settled.copy())
 
 
-class Replay:
-    """An iterator that remembers its last value: whoever asks again gets that first, and what is left."""
+T = TypeVar("T")
 
-    def __init__(self, source: Iterator[Any]):
-        self.source, self.last = source, []
 
-    def __iter__(self) -> Iterator[Any]:
+class Replay(Generic[T]):
+    """An iterator that remembers its last value: who asks again gets that first, and then what is left."""
+
+    def __init__(self, source: Iterator[T]):
+        self.source = source
+        self.last: list[T] = []
+
+    def __iter__(self) -> Iterator[T]:
         """The last value seen, then the rest."""
         yield from self.last
         for value in self.source:
@@ -275,14 +283,14 @@ class Replay:
             yield value
 
 
-class Memory:
+class Memory(Generic[T]):
     """The newest results by what they are of; the oldest go first."""
 
-    def __init__(self, size: int = 64):
+    def __init__(self, size: int):
         self.size = size
-        self.kept: OrderedDict[Any, Any] = OrderedDict()
+        self.kept: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is remembered under that key, or is made now."""
         if key not in self.kept:
             self.kept[key] = make()

@@ -7,10 +7,10 @@ do not fight over the processor with the cycles of everybody else. Once compiled
 import contextlib
 import threading
 from collections.abc import Hashable, Iterator
-from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PyTree
 
 _compiled: set[Hashable] = set()
 _compiling = threading.RLock()
@@ -27,7 +27,7 @@ def first_time(*program: Hashable) -> Iterator[None]:
     _compiled.add(program)
 
 
-def layout(*trees: Any) -> Hashable:
+def layout(*trees: PyTree) -> Hashable:
     """Structure, shapes and types of what a program is compiled for."""
     leaves, structure = jax.tree.flatten(eqx.filter(trees, eqx.is_array))
     return structure, tuple((a.shape, a.dtype) for a in leaves)

@@ -5,16 +5,16 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
-from oscsim.lab.settings import Settings
-from oscsim.networks.base import AbstractNetwork
+from oscsim.lab.settings import Settings, Value
+from oscsim.networks import AbstractNetwork
 from oscsim.networks.inputs import Data
-from oscsim.training.evaluation import evaluate
+from oscsim.training import evaluate
 
 FASTEST = 0.06
 """Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""
@@ -48,7 +48,7 @@ class Runner:
         self.engine, self.pace, self.predict = engine, pace, predict
         self.running, self.problem = False, ""
         self._began: float | None = None
-        self._changes: dict[str, Any] = {}
+        self._changes: dict[str, Value] = {}
         self._once, self._reset, self._closed = 0, False, False
         self._frames: deque[Frame] = deque(maxlen=HISTORY)
         self._looked = time.monotonic()
@@ -58,7 +58,7 @@ class Runner:
         self._thread = threading.Thread(target=self._work, name=f"oscsim-lab-{next(_numbers)}", daemon=True)
         self._thread.start()
 
-    def change(self, **changes: Any) -> None:
+    def change(self, **changes: Value) -> None:
         """Turn knobs before the next cycle."""
         with self._wake:
             self._changes.update(changes)
@@ -157,14 +157,18 @@ class Runner:
                     self.forecaster.ask(self.engine, self.engine.settings)
 
     @contextlib.contextmanager
-    def _reporting(self) -> Any:
+    def _reporting(self) -> Iterator[None]:
         """A failure is shown to the visitor in words; the thread lives on."""
         try:
             yield
             self.problem = ""
         except Exception as error:
-            self.problem = " ".join(str(error).split()) or type(error).__name__
-            self.running, self._began = False, None
+            self.problem, self.running, self._began = _in_words(error), False, None
+
+
+def _in_words(error: Exception) -> str:
+    """On one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Forecaster:
@@ -175,10 +179,10 @@ class Forecaster:
         self.map: Map | None = None
         self.problem = ""
         self.test: dict[str, float] = {}
-        self._memory, self._map_memory = Memory(), Memory(8)
-        self._question: Any = None
+        self._memory, self._map_memory = Memory[Replay[Forecast]](64), Memory[Replay[Map]](8)
+        self._question: tuple[AbstractNetwork, Data, Data, Settings, int] | None = None
         self._asked = 0.0
-        self._judged: Any = None
+        self._judged: tuple[AbstractNetwork, Data, Data] | None = None
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="oscsim-lab-forecast", daemon=True)
@@ -196,7 +200,7 @@ class Forecaster:
     def judge(self, engine: Engine) -> None:
         """Loss and error on held-out data; the answer appears in `test`."""
         with self._wake:
-            self._judged = (engine.net, *engine.held_out(), engine.updates)
+            self._judged = (engine.net, *engine.held_out())
             self._wake.notify_all()
 
     def close(self, wait: bool = False) -> None:
@@ -219,21 +223,20 @@ class Forecaster:
                     question, self._question = self._question, None
                 judged, self._judged = self._judged, None
             if judged is not None:
-                self._safely(self._judge, *judged)
+                self._safely(partial(self._judge, *judged))
             if question is not None:
-                self._safely(self._answer, *question)
+                self._safely(partial(self._answer, *question))
 
-    def _safely(self, compute: Callable[..., None], *arguments: Any) -> None:
+    def _safely(self, compute: Callable[[], None]) -> None:
         try:
             self.problem = ""
-            compute(*arguments)
+            compute()
         except Exception as error:
-            self.forecast, self.problem = None, " ".join(str(error).split()) or type(error).__name__
+            self.forecast, self.problem = None, _in_words(error)
 
-    def _judge(self, net: AbstractNetwork, x: Data, y: Data, updates: int) -> None:
-        if x is not None:
-            with first_time("evaluate", layout(net), x.shape):
-                self.test = {**evaluate(net, x, y), "updates": updates}
+    def _judge(self, net: AbstractNetwork, x: Data, y: Data) -> None:
+        with first_time("evaluate", layout(net), x.shape):
+            self.test = evaluate(net, x, y)
 
     def _answer(self, net: AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
@@ -244,9 +247,7 @@ class Forecaster:
             if self._closed or self._question is not None:  # something newer to do
                 return
         radius = self.forecast.radius if self.forecast is not None else 1.0
-        last, rows = self._map_memory.get(which, lambda: ([None], maps(net, x, y, radius)))
-        self.map = last[0]
-        for last[0] in rows:
-            self.map = last[0]
+        for found in self._map_memory.get(which, lambda: Replay(maps(net, x, y, radius))):
+            self.map = found
             if self._closed or self._question is not None:  # the map is taken up where it was left
                 return

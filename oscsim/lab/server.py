@@ -11,6 +11,8 @@ from typing import Any
 
 import panel as pn
 from panel.io.resources import LOCAL_DIST
+from panel.io.server import Server
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
@@ -25,14 +27,14 @@ LEFT, CHECKED = 3000, 1000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def page(**options: Any) -> Callable[[], Any]:
+def page(**options: Any) -> Callable[[], NoiseLab]:
     """What makes the page of one visitor; the work stops when they leave.
 
     Args:
         **options: of `NoiseLab`.
     """
 
-    def make() -> Any:
+    def make() -> NoiseLab:
         lab = NoiseLab(**options)
         pn.state.on_session_destroyed(lambda _: lab.close())
         if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
@@ -43,8 +45,8 @@ def page(**options: Any) -> Callable[[], Any]:
 
 
 def make_server(
-    port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: Any = None, **options: Any
-) -> Any:
+    port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: IOLoop | None = None, **options: Any
+) -> Server:
     """The server, bound to its port, not yet serving.
 
     Args:
@@ -126,7 +128,7 @@ def _ignore_departures() -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
 
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         if isinstance(context.get("exception"), (WebSocketClosedError, StreamClosedError)):
             return
         if before is None:

@@ -1,11 +1,11 @@
 """What can be set in the lab: knobs, examples to run, and presets that each show one point of the paper."""
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, TypeAlias
 
 import diffrax
 import jax
@@ -13,17 +13,24 @@ import numpy as np
 
 from oscsim.core.errors import BadValue
 from oscsim.datasets import load as load_data
-from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann
-from oscsim.dynamics.integration import Integration, Plan
-from oscsim.dynamics.system import System
+from oscsim.dynamics import AbstractDemodulator, Boxcar, Exponential, Hann, Integration, System
+from oscsim.dynamics.integration import Plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
-from oscsim.networks.activations import RaisedCosine
-from oscsim.networks.base import AbstractNetwork, fastest_neuron
+from oscsim.networks import AbstractNetwork, LayeredNetwork, RaisedCosine
+from oscsim.networks.base import fastest_neuron
 from oscsim.networks.inputs import Data
-from oscsim.networks.layered import LayeredNetwork
-from oscsim.signals import AbstractNoise, Multiplicative, OrnsteinUhlenbeck, ReadoutNoise, TeachingNoise, WhiteNoise
+from oscsim.signals import (
+    AbstractNoise,
+    AbstractTeaching,
+    Adaptive,
+    Multiplicative,
+    OrnsteinUhlenbeck,
+    ReadoutNoise,
+    Rotating,
+    TeachingNoise,
+    WhiteNoise,
+)
 from oscsim.signals.noise import as_noises
-from oscsim.signals.teaching import Adaptive, Rotating
 
 STEPS, TICKS = 640, 320
 """Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""
@@ -34,15 +41,28 @@ SHORTEST, LONGEST = 10.0, 320.0
 MOST_REALISATIONS = 16
 """All of them are computed, which costs little, unless the weights learn, from one; the knob says how many to show."""
 
-Signal = Literal["turning", "adaptive", "two-phase"]
-Noise = Literal["none", "white", "ornstein-uhlenbeck", "multiplicative", "teaching", "readout"]
-Demodulator = Literal["boxcar", "exponential", "hann"]
-
-DEMODULATORS: dict[str, Callable[[], AbstractDemodulator]] = {
-    "boxcar": Boxcar,
-    "exponential": Exponential,
-    "hann": Hann,
+SIGNALS = {
+    "turning": "turning (holomorphic EP)",
+    "adaptive": "turning, tunes itself",
+    "two-phase": "two phases (classic EP)",
 }
+NOISES = {
+    "none": "none",
+    "white": "white, on the potentials",
+    "ornstein-uhlenbeck": "Ornstein–Uhlenbeck",
+    "multiplicative": "multiplicative",
+    "teaching": "on the teaching signal",
+    "readout": "in the readout",
+}
+DEMODULATORS = {
+    "boxcar": "boxcar, one cycle",
+    "exponential": "exponential, 5 cycles",
+    "hann": "Hann window, 4 cycles",
+}
+"""What can be chosen, and what the page calls it."""
+
+Value: TypeAlias = str | bool | int | float
+"""Of a setting."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,7 @@ class Settings:
     """
 
     network: str = "6-4-4-4"
-    sample: Any = 0
+    sample: int = 0
     signal: str = "turning"
     amplitude: float = 0.39
     period: float = 100.0
@@ -87,46 +107,25 @@ class Settings:
     learning_rate: float = 0.3
 
     def __post_init__(self):
-        for name, choices in (("signal", Signal), ("noise", Noise), ("demodulator", Demodulator)):
-            if getattr(self, name) not in get_args(choices):
-                raise BadValue(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(repr, get_args(choices)))}")
-        for name in ("amplitude", "correlation_time", "learning_rate"):
-            _require(name, getattr(self, name), lambda v: v > 0, "use a positive, finite number")
-        _require("intensity", self.intensity, lambda v: v >= 0, "use a finite number that is not negative")
-        _require(
-            "period",
-            self.period,
-            lambda v: SHORTEST <= v <= LONGEST,
-            f"use {SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any",
-        )
-        _require(
-            "correlation_time",
-            self.correlation_time,
-            lambda v: v >= LONGEST / STEPS,
-            f"use {LONGEST / STEPS:g} or more, the longest step; below that use white noise",
-        )
-        for name, least, most in (
-            ("sample", 0, None),
-            ("discard", 0, None),
-            ("realisations", 1, MOST_REALISATIONS),
-            ("seed", 0, None),
-        ):
-            value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole or value < least or (most is not None and value > most):
-                limits = f"from {least}" + (f" to {most}" if most is not None else " on")
-                raise BadValue(f"{name}={value!r}: use an integer {limits}")
+        values = vars(self)
+        for name, choices in (("signal", SIGNALS), ("noise", NOISES), ("demodulator", DEMODULATORS)):
+            if values[name] not in choices:
+                raise BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices))}")
+        for name, kind, holds, remedy in LIMITS:
+            value = values[name]
+            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not holds(value):
+                raise BadValue(f"{name}={value!r}: use {remedy}")
 
-    def changed(self, **changes: Any) -> "Settings":
+    def changed(self, **changes: Value) -> "Settings":
         """The same with some values changed.
 
         Raises:
             ValueError: a value out of its range, or a name that is none of the settings.
         """
-        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        unknown = sorted(set(changes) - {field.name for field in fields(self)})
         if unknown:
             raise BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
-        return dataclasses.replace(self, **changes)
+        return replace(self, **changes)
 
     @property
     def discarded(self) -> int:
@@ -134,13 +133,13 @@ class Settings:
         return max(self.discard, self.reader.warm_up)
 
     @property
-    def teaching(self) -> Rotating | Adaptive | TwoPhase:
+    def teaching(self) -> AbstractTeaching:
         """The teaching signal."""
         if self.signal == "adaptive":
-            lowest, highest = self.bounds
-            return Adaptive(self.period, self.amplitude, lowest, highest)
-        kind: Any = Rotating if self.signal == "turning" else TwoPhase
-        return kind(self.amplitude, self.period)
+            return Adaptive(self.period, self.amplitude, *self.bounds)
+        if self.signal == "turning":
+            return Rotating(self.amplitude, self.period)
+        return TwoPhase(self.amplitude, self.period)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -150,14 +149,13 @@ class Settings:
     @property
     def disturbance(self) -> AbstractNoise | None:
         """The noise."""
-        q = self.intensity
-        jitter: Any = TeachingNoise  # its fields convert numbers
-        kinds: dict[str, Callable[[], AbstractNoise | None]] = {
+        q, time = self.intensity, self.correlation_time
+        kinds: Mapping[str, Callable[[], AbstractNoise | None]] = {
             "none": lambda: None,
             "white": lambda: WhiteNoise(q),
-            "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, self.correlation_time),
+            "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, time),
             "multiplicative": lambda: Multiplicative(q),
-            "teaching": lambda: jitter(q, q, self.correlation_time),
+            "teaching": lambda: TeachingNoise(amplitude=q, phase=q, correlation_time=time),
             "readout": lambda: ReadoutNoise(q),
         }
         return kinds[self.noise]()
@@ -165,7 +163,9 @@ class Settings:
     @property
     def reader(self) -> AbstractDemodulator:
         """The demodulator."""
-        return PhaseMeans() if self.signal == "two-phase" else DEMODULATORS[self.demodulator]()
+        if self.signal == "two-phase":
+            return PhaseMeans()
+        return {"boxcar": Boxcar, "exponential": Exponential, "hann": Hann}[self.demodulator]()
 
     def system(self, net: AbstractNetwork) -> System:
         """This network under signal and noise, in equal steps of Heun, so that noise can be switched on any time."""
@@ -178,10 +178,35 @@ def steps_for(net: AbstractNetwork) -> int:
     return STEPS * max(1, math.ceil(1 / fastest_neuron(net.time_constants)))
 
 
-def _require(name: str, value: Any, holds: Callable[[Any], bool], remedy: str) -> None:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not holds(value):
-        raise BadValue(f"{name}={value!r}: {remedy}")
+POSITIVE, COUNTED = "a positive, finite number", "an integer from 0 on"
+LIMITS: tuple[tuple[str, type, Callable[[float], bool], str], ...] = (
+    ("amplitude", numbers.Real, lambda v: v > 0, POSITIVE),
+    ("correlation_time", numbers.Real, lambda v: v > 0, POSITIVE),
+    ("learning_rate", numbers.Real, lambda v: v > 0, POSITIVE),
+    ("intensity", numbers.Real, lambda v: v >= 0, "a finite number that is not negative"),
+    (
+        "period",
+        numbers.Real,
+        lambda v: SHORTEST <= v <= LONGEST,
+        f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any",
+    ),
+    (
+        "correlation_time",
+        numbers.Real,
+        lambda v: v >= LONGEST / STEPS,
+        f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise",
+    ),
+    ("sample", numbers.Integral, lambda v: v >= 0, COUNTED),
+    ("discard", numbers.Integral, lambda v: v >= 0, COUNTED),
+    (
+        "realisations",
+        numbers.Integral,
+        lambda v: 1 <= v <= MOST_REALISATIONS,
+        f"an integer from 1 to {MOST_REALISATIONS}",
+    ),
+    ("seed", numbers.Integral, lambda v: v >= 0, COUNTED),
+)
+"""What each number may be: its name, its kind, what holds of it, and what to use where it does not."""
 
 
 class Example(NamedTuple):
@@ -190,15 +215,15 @@ class Example(NamedTuple):
     network: AbstractNetwork
     x: Data
     y: Data
-    x_test: Any
-    y_test: Any
+    x_test: Data
+    y_test: Data
 
 
 EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
 """What `example` knows."""
 
 
-def example(name: str) -> tuple[AbstractNetwork, Any, Any]:
+def example(name: str) -> tuple[AbstractNetwork, Data, Data]:
     """A network of the lab and its training data, (network, x, y).
 
     `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
@@ -218,16 +243,14 @@ def examples(name: str) -> Example:
     if name == "digits":
         (x, y), (x_test, y_test) = (load_data("digits", split) for split in ("train", "test"))
         return Example(LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
-    if name in ("6-4-4-4", "6-4-4-4 cosine"):
+    if name in EXAMPLES:
         rng = np.random.default_rng(0)
         centres = rng.uniform(size=(4, 6))
         y = (np.arange(240) % 4).astype(np.int32)
         x = np.clip(centres[y] + 0.15 * rng.normal(size=(240, 6)), 0, 1).astype(np.float32)
-        net = (
-            LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
-            if name == "6-4-4-4"
-            else LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
-        )
+        net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
+        if name == "6-4-4-4 cosine":
+            net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
         return Example(net, x[:160], y[:160], x[160:], y[160:])
     raise BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
 
@@ -237,22 +260,11 @@ class Preset(NamedTuple):
 
     title: str
     explanation: str
-    changes: dict[str, Any]
+    changes: dict[str, Value]
 
 
-_TOY = {
-    "network": "6-4-4-4",
-    "sample": 0,
-    "signal": "turning",
-    "amplitude": 0.39,
-    "period": 100.0,
-    "noise": "white",
-    "intensity": 0.05,
-    "demodulator": "boxcar",
-    "discard": 1,
-    "realisations": 8,
-    "learning": False,
-}
+_KEPT = ("seed", "correlation_time", "learning_rate")  # whatever the preset
+_TOY = {name: value for name, value in vars(Settings(realisations=8)).items() if name not in _KEPT}
 
 PRESETS: dict[str, Preset] = {
     "classic": Preset(
@@ -283,15 +295,8 @@ PRESETS: dict[str, Preset] = {
         "It learns",
         "Weights move down the gradient while the signal never stops; each of 20 digits has an amplitude of its own, "
         "which is lowered where the radius is passed and raised where noise dominates.",
-        {
-            **_TOY,
-            "network": "digits",
-            "signal": "adaptive",
-            "amplitude": 0.051,
-            "intensity": 0.01,
-            "learning": True,
-            "learning_rate": 0.3,
-        },
+        {**_TOY, "network": "digits", "signal": "adaptive", "amplitude": 0.051, "intensity": 0.01}
+        | {"learning": True, "learning_rate": 0.3},
     ),
     "diverges": Preset(
         "It runs away",

@@ -1,30 +1,47 @@
 """The page: knobs, pictures, words. It shows what the runner has, and never computes a cycle itself."""
 
-import csv
+import html
 import io
 import json
 import math
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, Range1d
+from bokeh.plotting import figure
+from panel.io.notebook import push_notebook
 
 from oscsim.core import checkpoint
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
-from oscsim.lab.figures import SLOTS, Pictures
+from oscsim.lab.figures import Pictures
 from oscsim.lab.runner import HISTORY, Runner
-from oscsim.lab.settings import EXAMPLES, LONGEST, MOST_REALISATIONS, PRESETS, SHORTEST, Example, Settings, steps_for
-from oscsim.networks.base import AbstractNetwork
-from oscsim.training.learning import load
+from oscsim.lab.settings import (
+    DEMODULATORS,
+    EXAMPLES,
+    LONGEST,
+    MOST_REALISATIONS,
+    NOISES,
+    PRESETS,
+    SHORTEST,
+    SIGNALS,
+    Example,
+    Settings,
+    Value,
+    steps_for,
+)
+from oscsim.networks import AbstractNetwork
+from oscsim.networks.inputs import Data
+from oscsim.training import load
 
 DRAWN_EVERY = 10
 """Milliseconds between two looks at what is new."""
@@ -38,33 +55,21 @@ GATHERED = 5
 WIDTHS = {"classic": 184, "finite": 178, "too-large": 184, "lag": 160, "learns": 90, "diverges": 110}
 """Of the presets' buttons, in pixels."""
 
-E24 = (
-    1.0,
-    1.1,
-    1.2,
-    1.3,
-    1.5,
-    1.6,
-    1.8,
-    2.0,
-    2.2,
-    2.4,
-    2.7,
-    3.0,
-    3.3,
-    3.6,
-    3.9,
-    4.3,
-    4.7,
-    5.1,
-    5.6,
-    6.2,
-    6.8,
-    7.5,
-    8.2,
-    9.1,
-)
+E24 = "1.0 1.1 1.2 1.3 1.5 1.6 1.8 2.0 2.2 2.4 2.7 3.0 3.3 3.6 3.9 4.3 4.7 5.1 5.6 6.2 6.8 7.5 8.2 9.1"
 """Steps of logarithmic knobs: the preferred numbers of IEC 60063."""
+
+
+def _grid(low: float, high: float) -> list[float]:
+    return [value for e in range(-4, 3) for digits in E24.split() if low <= (value := float(f"{digits}e{e}")) <= high]
+
+
+GRIDS = {
+    "amplitude": _grid(0.001, 5.1),
+    "intensity": [0.0, *_grid(0.001, 1.0)],
+    "correlation_time": _grid(0.5, 51.0),
+    "learning_rate": _grid(0.01, 3.0),
+}
+"""What logarithmic knobs can be turned to."""
 
 SHOWN = 6
 """Neurons that are drawn at first."""
@@ -73,6 +78,11 @@ GREETING = "A teaching signal turns at the output; its response is the gradient.
 """What is said where no preset has been chosen, or its settings have been left."""
 
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
+
+STYLED: dict[str, Any] = {"stylesheets": [STYLE]}
+WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "stylesheets": [STYLE]}
+FULL: dict[str, Any] = {"sizing_mode": "stretch_both", "margin": 0}
+LINE: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
 
 
 class NoiseLab(pn.viewable.Viewer):
@@ -97,23 +107,24 @@ class NoiseLab(pn.viewable.Viewer):
 
     def __init__(
         self,
-        network: str | AbstractNetwork = "6-4-4-4",
-        data: Any = None,
+        network: str | Path | AbstractNetwork = "6-4-4-4",
+        data: tuple[Data, Data] | None = None,
         *,
-        held_out: Any = None,
+        held_out: tuple[Data, Data] | None = None,
         running: bool = True,
         predict: bool = True,
-        **settings: Any,
+        **settings: Value,
     ):
         super().__init__()
         own, self._origin = _own(network, data, held_out)
         name = next(iter(own)) if own else str(network)
-        self.engine = Engine(Settings(network=name, **settings), own)
+        self.engine = Engine(Settings().changed(network=name, **settings), own)
         self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
         self._frame: Frame | None = None
         self._pictures = Pictures()
-        self._drawing: Any = None
+        self._drawing: pn.io.PeriodicCallback | None = None
+        self._named: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._syncing = False
         self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
@@ -125,7 +136,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     # What a program may do with it.
 
-    def change(self, **changes: Any) -> None:
+    def change(self, **changes: Value) -> None:
         """Turn knobs, as a hand would.
 
         Raises:
@@ -162,7 +173,7 @@ class NoiseLab(pn.viewable.Viewer):
             self._drawing = None
         self.runner.close()
 
-    def __panel__(self) -> Any:
+    def __panel__(self) -> pn.Row:
         if self._drawing is None:
             self._drawing = pn.state.add_periodic_callback(self._tick, period=DRAWN_EVERY)
         return self._page
@@ -171,56 +182,38 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _build(self) -> None:
         self._knobs = self._make_knobs()
-        self._words = pn.pane.HTML("", css_classes=["words"], stylesheets=[STYLE], sizing_mode="stretch_width")
-        self._numbers = pn.pane.HTML("", css_classes=["numbers"], stylesheets=[STYLE], sizing_mode="stretch_width")
-        self._grid = pn.Column(sizing_mode="stretch_both", margin=0)
+        self._words = pn.pane.HTML("", css_classes=["words"], **WIDE)
+        self._numbers = pn.pane.HTML("", css_classes=["numbers"], **WIDE)
         self._code = pn.widgets.TextAreaInput(
             label="Python call that repeats these settings from rest (copied)",
             value="",
             height=330,
-            sizing_mode="stretch_width",
-            stylesheets=[STYLE],
             css_classes=["code"],
             max_length=20_000,
+            **WIDE,
         )
         hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
-        self._sheet = pn.Column(
-            self._code, hide, visible=False, css_classes=["sheet"], stylesheets=[STYLE], sizing_mode="stretch_width"
-        )
+        self._sheet = pn.Column(self._code, hide, visible=False, css_classes=["sheet"], **WIDE)
         self._carrier = _carrier(self._status)
         status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
+        figures = self._pictures.figures.values()
+        panes = self._panes = [pn.pane.Bokeh(figure, min_height=220, **FULL) for figure in figures]
+        grid = pn.Column(pn.Row(*panes[:4], **FULL), pn.Row(*panes[4:], **FULL), **FULL)
+        below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
+        main = [self._bar(), self._words, self._sheet, grid, below]
         self._page = pn.Row(
             self._sidebar(),
-            pn.Column(
-                self._bar(),
-                self._words,
-                self._sheet,
-                self._grid,
-                pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width"),
-                sizing_mode="stretch_both",
-                margin=0,
-                css_classes=["main"],
-                stylesheets=[STYLE],
-            ),
-            sizing_mode="stretch_both",
-            margin=0,
+            pn.Column(*main, css_classes=["main"], **FULL, **STYLED),
             min_height=640,
             css_classes=["lab"],
-            stylesheets=[STYLE],
+            **FULL,
+            **STYLED,
         )
-        panes = self._panes = [
-            pn.pane.Bokeh(figure, sizing_mode="stretch_both", margin=0, min_height=220)
-            for figure in self._pictures.figures.values()
-        ]
-        self._grid[:] = [
-            pn.Row(*panes[:4], sizing_mode="stretch_both", margin=0),
-            pn.Row(*panes[4:], sizing_mode="stretch_both", margin=0),
-        ]
         self._say()
 
-    def _bar(self) -> Any:
-        self._run = _button("Run", self._on_run, "primary", width=74)
-        single = _button("Single cycle", lambda _: self._on_single(), width=96)
+    def _bar(self) -> pn.Column:
+        self._run = _button("Run", lambda _: self.runner.run(not self.runner.running), "primary", width=74)
+        single = _button("Single cycle", lambda _: self.runner.single(), width=96)
         reset = _button("Reset", lambda _: self._on_reset(), width=64)
         reseed = _button("Reseed", lambda _: self.change(seed=self.settings.seed + 1), width=68)
         presets = [
@@ -237,128 +230,61 @@ class NoiseLab(pn.viewable.Viewer):
             code.properties.value.change.connect(once); copied();
             """,
         )
-        save = pn.widgets.FileDownload(
-            callback=self._archive,
-            filename="oscsim-lab.zip",
-            label="Save data",
-            embed=False,
-            auto=True,
-            icon=None,
-            width=92,
-            height=30,
-            margin=(0, 3),
-            stylesheets=[STYLE],
-        )
-        network = pn.widgets.FileDownload(
-            callback=self._saved_network,
-            filename="network.osc",
-            label="Save network",
-            embed=False,
-            auto=True,
-            icon=None,
-            width=108,
-            height=30,
-            margin=(0, 3),
-            stylesheets=[STYLE],
-        )
+        save = _download("Save data", self._archive, "oscsim-lab.zip", 92)
+        network = _download("Save network", self._saved_network, "network.osc", 108)
         gap = pn.Spacer(sizing_mode="stretch_width")
-        lead = pn.pane.HTML("Show me:", css_classes=["lead"], stylesheets=[STYLE], margin=(0, 4))
-        line: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
+        lead = pn.pane.HTML("Show me:", css_classes=["lead"], margin=(0, 4), **STYLED)
         return pn.Column(
-            pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **line),
-            pn.Row(lead, *presets, **line),
+            pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE),
+            pn.Row(lead, *presets, **LINE),
             sizing_mode="stretch_width",
             margin=(8, 8, 2, 8),
             styles={"gap": "6px"},
         )
 
-    def _make_knobs(self) -> dict[str, Any]:
-        settings = self.settings
-        names = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
-        slider: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (1, 6), "stylesheets": [STYLE]}
-        knobs = {
-            "signal": pn.widgets.Select(
-                label="Signal",
-                options={
-                    "turning (holomorphic EP)": "turning",
-                    "turning, tunes itself": "adaptive",
-                    "two phases (classic EP)": "two-phase",
-                },
-                value=settings.signal,
-                **slider,
-            ),
-            "amplitude": _logarithmic("Amplitude A", settings.amplitude, 0.001, 5.1, **slider),
-            "period": pn.widgets.FloatSlider(
-                label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0, value=settings.period, **slider
-            ),
-            "noise": pn.widgets.Select(
-                label="Noise",
-                options={
-                    "none": "none",
-                    "white, on the potentials": "white",
-                    "Ornstein–Uhlenbeck": "ornstein-uhlenbeck",
-                    "multiplicative": "multiplicative",
-                    "on the teaching signal": "teaching",
-                    "in the readout": "readout",
-                },
-                value=settings.noise,
-                **slider,
-            ),
-            "intensity": _logarithmic("Intensity q", settings.intensity, 0.001, 1.0, zero=True, **slider),
-            "correlation_time": _logarithmic("Correlation time (τ)", settings.correlation_time, 0.5, 51.0, **slider),
-            "demodulator": pn.widgets.Select(
-                label="Demodulator",
-                options={
-                    "boxcar, one cycle": "boxcar",
-                    "exponential, 5 cycles": "exponential",
-                    "Hann window, 4 cycles": "hann",
-                },
-                value=settings.demodulator,
-                **slider,
-            ),
-            "discard": pn.widgets.IntSlider(
-                label="Discarded cycles", start=0, end=20, value=settings.discard, **slider
-            ),
-            "realisations": pn.widgets.IntSlider(
-                label="Realisations", start=1, end=MOST_REALISATIONS, value=settings.realisations, **slider
-            ),
-            "network": pn.widgets.Select(label="Network", options=names, value=settings.network, **slider),
-            "sample": pn.widgets.IntSlider(
-                label="Input sample", start=0, end=self.engine.samples - 1, value=settings.sample, **slider
-            ),
-            "learning": pn.widgets.Checkbox(label="Weights learn", value=settings.learning, **slider),
-            "learning_rate": _logarithmic("Learning rate", settings.learning_rate, 0.01, 3.0, **slider),
+    def _make_knobs(self) -> dict[str, pn.widgets.Widget]:
+        choice, grid, count = pn.widgets.Select, _logarithmic, pn.widgets.IntSlider
+        networks = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
+        kinds = {
+            "signal": partial(choice, label="Signal", options=_by_words(SIGNALS)),
+            "amplitude": partial(grid, label="Amplitude A", grid=GRIDS["amplitude"]),
+            "period": partial(pn.widgets.FloatSlider, label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0),
+            "noise": partial(choice, label="Noise", options=_by_words(NOISES)),
+            "intensity": partial(grid, label="Intensity q", grid=GRIDS["intensity"]),
+            "correlation_time": partial(grid, label="Correlation time (τ)", grid=GRIDS["correlation_time"]),
+            "demodulator": partial(choice, label="Demodulator", options=_by_words(DEMODULATORS)),
+            "discard": partial(count, label="Discarded cycles", start=0, end=20),
+            "realisations": partial(count, label="Realisations", start=1, end=MOST_REALISATIONS),
+            "network": partial(choice, label="Network", options=networks),
+            "sample": partial(count, label="Input sample", start=0, end=self.engine.samples - 1),
+            "learning": partial(pn.widgets.Checkbox, label="Weights learn"),
+            "learning_rate": partial(grid, label="Learning rate", grid=GRIDS["learning_rate"]),
         }
+        knobs = {name: make(value=vars(self.settings)[name], margin=(1, 6), **WIDE) for name, make in kinds.items()}
         for name, knob in knobs.items():
             knob.css_classes = [f"knob-{name}"]
             for part in knob.select():
                 part._debounce = GATHERED
             knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
         self._neurons = pn.widgets.MultiSelect(
-            label="Neurons shown (layer.neuron)", options=[], value=[], size=5, **slider
+            label="Neurons shown (layer.neuron)", options=[], value=[], size=5, margin=(1, 6), **WIDE
         )
         self._neurons.param.watch(lambda event: self._on_neurons(event.new), "value")
         return knobs
 
-    def _sidebar(self) -> Any:
-        def group(title: str, *parts: Any) -> list[Any]:
-            heading = pn.pane.HTML(title, css_classes=["heading"], stylesheets=[STYLE], margin=(7, 6, 0, 6))
-            return [heading, *parts]
-
-        k = self._knobs
-        return pn.Column(
-            pn.pane.HTML("oscsim <b>lab</b>", css_classes=["title"], stylesheets=[STYLE], margin=(8, 6, 0, 6)),
-            *group("Teaching signal", k["signal"], k["amplitude"], k["period"]),
-            *group("Noise", k["noise"], k["intensity"], k["correlation_time"]),
-            *group("Reading", k["demodulator"], k["discard"], k["realisations"], self._neurons),
-            *group("Network", k["network"], k["sample"], k["learning"], k["learning_rate"]),
-            width=236,
-            sizing_mode="stretch_height",
-            margin=0,
-            css_classes=["side"],
-            stylesheets=[STYLE],
-            scroll=True,
-        )
+    def _sidebar(self) -> pn.Column:
+        parts = [pn.pane.HTML("oscsim <b>lab</b>", css_classes=["title"], margin=(8, 6, 0, 6), **STYLED)]
+        for title, names in (
+            ("Teaching signal", ("signal", "amplitude", "period")),
+            ("Noise", ("noise", "intensity", "correlation_time")),
+            ("Reading", ("demodulator", "discard", "realisations")),
+            ("Network", ("network", "sample", "learning", "learning_rate")),
+        ):
+            parts.append(pn.pane.HTML(title, css_classes=["heading"], margin=(7, 6, 0, 6), **STYLED))
+            parts += [self._knobs[name] for name in names]
+            parts += [self._neurons] if title == "Reading" else []
+        side = {"width": 236, "sizing_mode": "stretch_height", "margin": 0, "scroll": True}
+        return pn.Column(*parts, css_classes=["side"], **side, **STYLED)
 
     def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
         """Show another network."""
@@ -373,11 +299,11 @@ class NoiseLab(pn.viewable.Viewer):
 
     # What the visitor does.
 
-    def _on_knob(self, name: str, value: Any) -> None:
-        if self._syncing or getattr(self.settings, name) == value:
+    def _on_knob(self, name: str, value: Value) -> None:
+        before = vars(self.settings)[name]
+        if self._syncing or before == value:
             return
-        value = type(getattr(self.settings, name))(value)  # a slider at 100 says 100, not 100.0
-        changes = {name: value}
+        changes: dict[str, Value] = {name: type(before)(value)}  # a slider at 100 says 100, not 100.0
         if name == "network":
             changes.update(sample=0, learning=False)
         if name == "learning" and value and self.settings.signal == "turning":
@@ -399,12 +325,6 @@ class NoiseLab(pn.viewable.Viewer):
             self._pictures.chosen = tuple(names)
             self._draw()
 
-    def _on_run(self, _: Any) -> None:
-        self.runner.run(not self.runner.running)
-
-    def _on_single(self) -> None:
-        self.runner.single()
-
     def _on_reset(self) -> None:
         self.runner.reset()
         self._pictures.forget()
@@ -420,14 +340,12 @@ class NoiseLab(pn.viewable.Viewer):
         self._syncing = True
         try:
             for name, knob in self._knobs.items():
-                value = getattr(self.settings, name)
-                options = getattr(knob, "options", None)
-                if isinstance(options, dict) and name in _LOGARITHMIC and value not in options.values():
-                    knob.options = _named([*options.values(), value])
+                value = vars(self.settings)[name]
                 if name == "sample" and self.settings.network != self.engine.settings.network:
                     continue
-                if knob.value != value:
-                    knob.value = value
+                if name in GRIDS and value not in knob.param.values()["options"].values():
+                    knob.param.update(options=_named([*GRIDS[name], value]))
+                knob.param.update(value=value)
             two = self.settings.signal == "two-phase"
             self._knobs["demodulator"].disabled = two
             self._knobs["correlation_time"].disabled = self.settings.noise not in ("ornstein-uhlenbeck", "teaching")
@@ -461,9 +379,10 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _take(self, frames: list[Frame]) -> None:
         frame = self._frame = frames[-1]
-        arrays = tuple(name for name in frame.cosines if name != "all")[:SLOTS]
-        if (frame.names, arrays) != (self._pictures.names, self._pictures.arrays):
-            self._name(frame.names, arrays)
+        named = frame.names, tuple(frame.cosines)
+        if named != self._named:
+            self._named = named
+            self._name(*named)
         current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
         self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
 
@@ -474,34 +393,25 @@ class NoiseLab(pn.viewable.Viewer):
         self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         self._status.data = _status(frame.settings, frame.number, frame.updates, self._drawing_number)
-        push = getattr(pn.io, "push_notebook", None)
-        if push is not None and pn.state.curdoc is None:
-            push(*self._panes)
+        if pn.state.curdoc is None:
+            push_notebook(*self._panes)
 
     def _say(self) -> None:
-        frame, runner = self._frame, self.runner
-        running = runner.running
-        self._run.label, self._run.color = ("Pause", "warning") if running else ("Run", "primary")
-        words = self._words_now(frame)
-        if self._words.object != words:
-            self._words.object = words
-        numbers = self._numbers_now(frame)
-        if self._numbers.object != numbers:
-            self._numbers.object = numbers
+        self._run.label, self._run.color = ("Pause", "warning") if self.runner.running else ("Run", "primary")
+        self._words.object = self._words_now(self._frame)
+        self._numbers.object = self._numbers_now(self._frame)
 
     def _words_now(self, frame: Frame | None) -> str:
         runner = self.runner
         if runner.problem:
-            return _box("problem", f"<b>Refused:</b> {_escaped(runner.problem)}")
+            return _box("problem", f"<b>Refused:</b> {html.escape(runner.problem)}")
         if frame is not None and frame.diverged and frame.settings.amplitude == self.settings.amplitude:
             radius = runner.forecaster.forecast.radius if runner.forecaster.forecast else float("nan")
             turn = f"below {radius:.2g}, the convergence radius" if radius == radius else "or the intensity"
             what = frame.diverged.split(", under")[0]
-            return _box(
-                "problem",
-                f"<b>Diverged.</b> {_escaped(what[0].upper() + what[1:])}. Turn the amplitude back {turn}: it starts "
-                "again from rest.",
-            )
+            what = html.escape(what[0].upper() + what[1:])
+            said = f"<b>Diverged.</b> {what}. Turn the amplitude back {turn}: it starts again from rest."
+            return _box("problem", said)
         if frame is None or runner.compiling:
             return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
         found = runner.forecaster.forecast
@@ -510,9 +420,9 @@ class NoiseLab(pn.viewable.Viewer):
         same = self.settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
         said = self._saying if same == self._said_of else GREETING
         radius = found.radius if found and found.fits(self.settings) else math.inf
-        own = "" if frame is None or frame.settings != self.settings else bar_in_words(frame, radius)
-        parts = [_escaped(said), f"<b>It says of itself:</b> {_escaped(own)}." if own else ""]
-        parts.append(f"<i>Note: {_escaped(note)}.</i>" if note else "")
+        own = "" if frame.settings != self.settings else bar_in_words(frame, radius)
+        parts = [html.escape(said), f"<b>It says of itself:</b> {html.escape(own)}." if own else ""]
+        parts.append(f"<i>Note: {html.escape(note)}.</i>" if note else "")
         return _box("saying", " ".join(filter(None, parts)))
 
     def _numbers_now(self, frame: Frame | None) -> str:
@@ -526,8 +436,8 @@ class NoiseLab(pn.viewable.Viewer):
             f"loss {frame.loss:.3f}" if np.isfinite(frame.loss) else "no loss",
             f"|∇L| {frame.norm:.3g}",
         ]
-        error = frame.errors.get("all")
-        if error is not None and np.isfinite(error).any():
+        error = frame.errors["all"]
+        if np.isfinite(error).any():
             parts.append(f"relative error {np.nanmean(error):.2g}")
             parts.append(f"its own bar {np.mean(frame.bars):.2g}")
         if s.signal == "adaptive":
@@ -546,19 +456,19 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _archive(self) -> io.BytesIO:
         """All data that are drawn, one CSV file for each curve, with the settings and the call."""
+        import pandas
+
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("settings.json", json.dumps(asdict(self.settings), indent=2) + "\n")
+            archive.writestr("settings.json", json.dumps(vars(self.settings), indent=2) + "\n")
             archive.writestr("call.py", self.call)
             for name, columns in self._pictures.tables().items():
-                archive.writestr(f"{name}.csv", _csv(columns))
+                archive.writestr(f"{name}.csv", pandas.DataFrame(columns).to_csv(index=False, na_rep="nan"))
         buffer.seek(0)
         return buffer
 
     def _saved_network(self) -> io.BytesIO:
         """The network with its weights of now; `oscsim.load` reads it."""
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             path = checkpoint.save(self.engine.net, Path(folder) / "network.osc")
             return io.BytesIO(path.read_bytes())
@@ -582,7 +492,9 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
     return f"from cycle to cycle it scatters by {100 * scatter:.2g} %; the bias of its amplitude it cannot know"
 
 
-def _own(network: str | AbstractNetwork, data: Any, held_out: Any) -> tuple[dict[str, Example], str | None]:
+def _own(
+    network: str | Path | AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
+) -> tuple[dict[str, Example], str | None]:
     """A network of the user's own by its name, and the code that makes it."""
     if isinstance(network, str) and network in EXAMPLES:
         if data is not None:
@@ -603,39 +515,36 @@ def _own(network: str | AbstractNetwork, data: Any, held_out: Any) -> tuple[dict
     return {name: Example(network, np.asarray(x), np.asarray(y), np.asarray(x_test), np.asarray(y_test))}, origin
 
 
-_LOGARITHMIC = ("amplitude", "intensity", "correlation_time", "learning_rate")
+def _logarithmic(value: float, grid: list[float], **kwargs: Any) -> pn.widgets.DiscreteSlider:
+    return pn.widgets.DiscreteSlider(options=_named([*grid, value]), value=value, **kwargs)
 
 
-def _logarithmic(name: str, value: float, low: float, high: float, zero: bool = False, **kwargs: Any) -> Any:
-    grid = [float(f"{m * 10.0**e:.3g}") for e in range(-4, 3) for m in E24]
-    values = [v for v in grid if low <= v <= high] + ([0.0] if zero else []) + [value]
-    return pn.widgets.DiscreteSlider(label=name, options=_named(values), value=value, **kwargs)
-
-
-def _named(values: list[float]) -> dict[str, float]:
+def _named(values: Iterable[float]) -> dict[str, float]:
     return {f"{v:.4g}": v for v in sorted(set(values))}
 
 
+def _by_words(choices: Mapping[str, str]) -> dict[str, str]:
+    return {words: value for value, words in choices.items()}
+
+
 def _button(
-    label: str, action: Callable[[Any], None], kind: Any = "default", width: int = 90, outline: bool = False
-) -> Any:
+    label: str, action: Callable[[object], None], kind: str = "default", width: int = 90, outline: bool = False
+) -> pn.widgets.Button:
+    variant = "outline" if outline else "solid"
     button = pn.widgets.Button(
-        label=label,
-        color=kind,
-        variant="outline" if outline else "solid",
-        width=width,
-        height=30,
-        margin=(0, 3),
-        stylesheets=[STYLE],
+        label=label, color=kind, variant=variant, width=width, height=30, margin=(0, 3), **STYLED
     )
     button.on_click(action)
     return button
 
 
-def _carrier(source: ColumnDataSource) -> Any:
-    """An empty figure that carries a source to the page."""
-    from bokeh.plotting import figure
+def _download(label: str, callback: Callable[[], io.BytesIO], filename: str, width: int) -> pn.widgets.FileDownload:
+    file: dict[str, Any] = {"callback": callback, "filename": filename, "embed": False, "auto": True}
+    return pn.widgets.FileDownload(label=label, icon=None, width=width, height=30, margin=(0, 3), **file, **STYLED)
 
+
+def _carrier(source: ColumnDataSource) -> figure:
+    """An empty figure that carries a source to the page."""
     plot = figure(
         width=1, height=1, toolbar_location=None, x_range=Range1d(start=0, end=1), y_range=Range1d(start=0, end=1)
     )
@@ -652,23 +561,11 @@ TOLD = ("amplitude", "period", "intensity", "correlation_time", "discard", "real
 """Settings that the page is told with each frame."""
 
 
-def _status(settings: Settings, number: int, updates: int, drawing: int) -> Any:
+def _status(settings: Settings, number: int, updates: int, drawing: int) -> dict[str, Any]:
     """What a frame is of, as columns of one row."""
-    told = {name: [getattr(settings, name)] for name in TOLD}
-    return {"number": [number], "updates": [updates], "drawing": [drawing], **told}
+    row = {"number": number, "updates": updates, "drawing": drawing, **{name: vars(settings)[name] for name in TOLD}}
+    return {name: [value] for name, value in row.items()}
 
 
 def _box(kind: str, html: str) -> str:
     return f"<div class='box {kind}'>{html}</div>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _csv(columns: dict[str, np.ndarray]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue()

@@ -2,31 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import xarray
+from jaxtyping import Array
 from matplotlib.axes import Axes
 
-from oscsim.dynamics.simulation import simulate
-from oscsim.equilibrium import exact_gradient
-from oscsim.equilibrium.metrics import cosine
-from oscsim.estimators import Classic, Phases
-from oscsim.networks import LayeredNetwork
-from oscsim.networks.base import AbstractNetwork
-from oscsim.networks.inputs import Data
+import oscsim as osc
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
-from oscsim.plot.planes import stability
+from oscsim.plot import stability
 from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
 from oscsim.response import convergence_radius, stability_map
-from oscsim.signals.teaching import Rotating
 
 
-def toy() -> tuple[LayeredNetwork, Any, np.ndarray]:
+def toy() -> tuple[osc.LayeredNetwork, Array, np.ndarray]:
     """The 6-4-4-4 network of the paper, with random weights of standard deviation 0.5, and one random sample."""
-    net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
+    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
     return net, jax.random.uniform(jax.random.key(1), (1, 6)), np.array([1])
 
 
@@ -56,8 +49,8 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
     return panels
 
 
-def _oscillation(net: AbstractNetwork, x: Data, y: Data, amplitude: float, period: float) -> xarray.Dataset:
-    run = simulate(net, x, y, Rotating(amplitude, period), cycles=4, progress=False)
+def _oscillation(net: osc.AbstractNetwork, x: Array, y: np.ndarray, amplitude: float, period: float) -> xarray.Dataset:
+    run = osc.simulate(net, x, y, osc.Rotating(amplitude, period), cycles=4, progress=False)
     if run.watched is None:
         raise AssertionError("simulate records samples unless it is told not to")
     samples = np.asarray(run.watched.activities[-1][-1]).T
@@ -72,7 +65,7 @@ def _oscillation(net: AbstractNetwork, x: Data, y: Data, amplitude: float, perio
     )
 
 
-def _settled(net: AbstractNetwork, x: Data, y: Data, radius: float, resolution: int) -> xarray.Dataset:
+def _settled(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float, resolution: int) -> xarray.Dataset:
     side = np.linspace(-2 * radius, 2 * radius, resolution)
     found = stability_map(net, x, y, side + 1j * side[:, None])
     return xarray.Dataset(
@@ -81,7 +74,7 @@ def _settled(net: AbstractNetwork, x: Data, y: Data, radius: float, resolution: 
     )
 
 
-def _circles(net: AbstractNetwork, x: Data, y: Data, radius: float, points: int = 96) -> xarray.Dataset:
+def _circles(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float, points: int = 96) -> xarray.Dataset:
     shares = np.array([0.25, 0.5, 0.75, 0.95])
     angle = 2 * np.pi * np.arange(points + 1) / points
     beta = radius * shares[:, None] * np.exp(1j * angle)
@@ -103,11 +96,11 @@ def fig2d(amplitudes: Sequence[float] | None = None) -> xarray.Dataset:
     """
     net, x, y = toy()
     sizes: Sequence[float] = authors()["fig2d"]["amplitude"] if amplitudes is None else amplitudes
-    exact = exact_gradient(net, x, y)
-    estimators = {1: Classic, 30: lambda a: Phases(a, 30, steps=(100, 100))}
+    exact = osc.exact_gradient(net, x, y)
+    estimators = {1: osc.Classic, 30: lambda a: osc.Phases(a, 30, steps=(100, 100))}
 
     def quality(estimator):  # wrong ones are drawn too
-        return float(cosine(estimator(net, x, y, tolerance=math.inf).gradient, exact))
+        return float(osc.cosine(estimator(net, x, y, tolerance=math.inf).gradient, exact))
 
     found = [[quality(make(a)) for a in sizes] for make in estimators.values()]
     return xarray.Dataset(
@@ -116,8 +109,8 @@ def fig2d(amplitudes: Sequence[float] | None = None) -> xarray.Dataset:
     )
 
 
-def _parts(values: Any, *dims: str) -> tuple:
-    return ("part", *dims), np.stack([values.real, values.imag])
+def _parts(values: np.ndarray, *dims: str) -> tuple[tuple[str, ...], np.ndarray]:
+    return ("part", *dims), np.stack([np.real(values), np.imag(values)])
 
 
 def draw_fig2(panels: Panels) -> np.ndarray:

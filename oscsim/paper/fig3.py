@@ -1,7 +1,6 @@
 """Fig. 3: continuous learning signals on the MNIST network, in time and under noise."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import diffrax
 import jax
@@ -11,23 +10,11 @@ import xarray
 from jaxtyping import Array, Key
 from matplotlib.axes import Axes
 
-from oscsim.core.errors import BadValue
-from oscsim.dynamics.integration import Integration
-from oscsim.dynamics.record import PerCycle
-from oscsim.dynamics.simulation import simulate
-from oscsim.equilibrium import exact_gradient
-from oscsim.equilibrium.metrics import cosine, errors_of
-from oscsim.estimators import Classic, Exact, Phases
-from oscsim.networks import LayeredNetwork
-from oscsim.networks.base import AbstractNetwork, Gradient
-from oscsim.networks.inputs import Data
+import oscsim as osc
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
+from oscsim.plot import running_errors, sweep_curves
 from oscsim.plot.style import COLOURS, axes_or_new, curve_style, legend
-from oscsim.plot.sweeps import sweep_curves
-from oscsim.signals import StepNoise
-from oscsim.signals.teaching import Staircase
-from oscsim.sweeps.grid import sweep
 from oscsim.sweeps.studies import FunctionStudy, Quantity
 
 PERIODS = (50, 100, 200, 300, 400)
@@ -35,14 +22,14 @@ AMPLITUDES = (0.1, 0.22, 0.42, 0.62, 0.83, 1.03, 1.44, 2.05, 2.86, 3.88, 5.1, 6.
 NAMES = {1: "classic, N = 1", 15: "holomorphic, N = 15"}
 
 
-def mnist_network(key: Key[Array, ""]) -> LayeredNetwork:
+def mnist_network(key: Key[Array, ""]) -> osc.LayeredNetwork:
     """784-256-256-10 with logistic neurons of slope 4 and weights of standard deviation 0.05."""
-    return LayeredNetwork((784, 256, 256, 10), scale=0.05, key=key)
+    return osc.LayeredNetwork((784, 256, 256, 10), scale=0.05, key=key)
 
 
 def fig3(
-    images: Any,
-    labels: Any,
+    images: Array | np.ndarray,
+    labels: Array | np.ndarray,
     *,
     periods: Sequence[int] = PERIODS,
     cycles: int = 40,
@@ -71,10 +58,17 @@ def fig3(
     """
     odd = [period for period in periods if period % 10]
     if odd:
-        raise BadValue(f"periods={tuple(periods)}: ten plateaus of whole steps need multiples of 10, not {odd[0]}")
+        raise osc.BadValue(f"periods={tuple(periods)}: ten plateaus of whole steps need multiples of 10, not {odd[0]}")
     net, x, y = mnist_network(jax.random.key(2)), images[:10], labels[:10]
-    exact = exact_gradient(net, x, y)
-    errors, distances = zip(*(_running(net, x, y, exact, period, cycles) for period in periods), strict=True)
+    exact = osc.exact_gradient(net, x, y)
+
+    def running(period):
+        integration = osc.Integration(diffrax.Euler(), steps_per_cycle=period)
+        teaching, record = osc.Staircase(0.5, float(period), 10), osc.PerCycle(neurons=0)
+        options = {"cycles": cycles, "integration": integration, "record": record, "progress": False}
+        return running_errors(osc.simulate(net, x, y, teaching, **options), exact)
+
+    _, errors, distances = zip(*map(running, periods), strict=True)
     panels = {}
     for name, quantity, values in (("a", "one_minus_cosine", distances), ("b", "relative_error", errors)):
         panels[name] = xarray.Dataset(
@@ -85,26 +79,9 @@ def fig3(
     return panels | {"c": fig3c(images, labels, amplitudes=amplitudes, seeds=seeds, progress=progress)}
 
 
-def _running(
-    net: AbstractNetwork, x: Data, y: Data, exact: Gradient, period: int, cycles: int
-) -> tuple[np.ndarray, np.ndarray]:
-    run = simulate(
-        net,
-        x,
-        y,
-        Staircase(0.5, float(period), 10),
-        cycles=cycles,
-        integration=Integration(solver=diffrax.Euler(), steps_per_cycle=period),
-        record=PerCycle(neurons=0),
-        progress=False,
-    )
-    error, distance = jax.vmap(errors_of, in_axes=(0, None))(run.gradient(0, cumulative=True), exact)
-    return np.asarray(error), np.asarray(distance)
-
-
 def fig3c(
-    images: Any,
-    labels: Any,
+    images: Array | np.ndarray,
+    labels: Array | np.ndarray,
     *,
     amplitudes: Sequence[float] = AMPLITUDES,
     seeds: int = 16,
@@ -131,17 +108,17 @@ def fig3c(
         net = mnist_network(key_net)
         rows = jax.random.choice(key_batch, len(images), (10,), replace=False)
         x, y = jnp.asarray(images)[rows], jnp.asarray(labels)[rows]
-        noise = StepNoise(standard_deviation=0.01, shared_over_batch=True)
+        noise = osc.StepNoise(standard_deviation=0.01, shared_over_batch=True)
         if points == 1:
-            estimator = Classic(amplitude, steps=(100, 60), noise=noise, readings=5)
+            estimator = osc.Classic(amplitude, steps=(100, 60), noise=noise, readings=5)
         else:
-            estimator = Phases(amplitude, points, steps=(100, 60), noise=noise)
-        exact = Exact()(net, x, y).gradient
-        return {"cosine": cosine(estimator(net, x, y, key=key_noise).gradient, exact)}
+            estimator = osc.Phases(amplitude, points, steps=(100, 60), noise=noise)
+        exact = osc.Exact()(net, x, y).gradient
+        return {"cosine": osc.cosine(estimator(net, x, y, key=key_noise).gradient, exact)}
 
     study = FunctionStudy(survival, known={"cosine": Quantity("cosine to the gradient without noise")})
     axes = {"amplitude": list(amplitudes), "points": list(NAMES)}
-    found = sweep(study, axes, seeds=seeds, key=jax.random.key(0), progress=progress)
+    found = osc.sweep(study, axes, seeds=seeds, key=jax.random.key(0), progress=progress)
     return found.assign_attrs(figure="3c", network="784-256-256-10")
 
 
@@ -175,7 +152,7 @@ def _draw_running(ax: Axes, curves: xarray.DataArray, label: str) -> None:
     ax.set_xticks([], minor=True)
 
 
-def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Any:
+def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Axes:
     """Draw what `fig3c` returned: mean and 95 % interval over the seeds, the authors' two runs behind. Returns axes."""
     ax = axes_or_new(ax)
     for number, (points, label) in enumerate(NAMES.items()):
@@ -188,8 +165,8 @@ def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Any:
             keep = np.asarray(run["amplitude"]) >= lowest
             theirs = np.asarray(run["amplitude"])[keep], np.asarray(run["cosine"][f"N={points}"])[keep]
             note = "authors, two runs" if points == 15 and number == 0 else None
-            style: Any = THEIRS | {"linestyle": ["--", ":"][number % 2]}
-            ax.plot(*theirs, label=note, color="black", **style)
+            (line,) = ax.plot(*theirs, label=note, color="black", **THEIRS)
+            line.set(linestyle=["--", ":"][number % 2])
     ax.set(ylim=(0, 1.02), xlabel="amplitude")
     legend(ax, loc="lower center")
     return ax

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import xarray
+from matplotlib.axes import Axes
 
 from oscsim.plot.style import finish
 
@@ -14,7 +15,7 @@ THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 
 """How the authors' curves are drawn, behind ours."""
 
 
-def with_letters(axes: Iterable[Any]) -> None:
+def with_letters(axes: Iterable[Axes]) -> None:
     """Finish the axes of a figure, and call them a, b, c, ..."""
     for letter, ax in zip("abcd", axes, strict=False):
         finish(ax)

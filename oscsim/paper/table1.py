@@ -3,28 +3,28 @@
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import diffrax
 import jax
 import numpy as np
 import optax
 import xarray
+from jaxtyping import Array
 
+import oscsim as osc
 from oscsim.core import checkpoint
-from oscsim.core.errors import BadValue
-from oscsim.dynamics.integration import Integration
-from oscsim.estimators import Classic, LockIn, Phases
-from oscsim.networks import LayeredNetwork
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels
 from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
-from oscsim.signals import StepNoise
-from oscsim.signals.teaching import Staircase
-from oscsim.training import Checkpoints, Monitor, train
+from oscsim.training import Checkpoints, Monitor
 
 NOISES = {"no_noise": 0.0, "noise": 0.04}
 """Standard deviation of the noise on the potentials at every step, in the two halves of the table."""
+
+
+Split: TypeAlias = tuple[Array | np.ndarray, Array | np.ndarray]
+"""Images and labels."""
 
 
 class Method(NamedTuple):
@@ -36,23 +36,21 @@ class Method(NamedTuple):
     """
 
     name: str
-    estimator: Callable[[StepNoise | None], Any]
+    estimator: Callable[[osc.StepNoise | None], osc.AbstractEstimator]
 
 
-def _classic(amplitude: float) -> Callable:
+def _classic(amplitude: float) -> Callable[[osc.StepNoise | None], osc.Classic]:
     # Under noise ten readings of each phase are averaged: with so many, the curves that the paper quotes are met.
-    return lambda noise: Classic(amplitude, steps=(350, 350), noise=noise, readings=1 if noise is None else 10)
+    return lambda noise: osc.Classic(amplitude, steps=(350, 350), noise=noise, readings=1 if noise is None else 10)
 
 
-def _continuous(noise: StepNoise | None) -> LockIn:
-    teaching = Staircase(0.4, 300.0, 10)
-    return LockIn(
-        teaching, cycles=3, discard=0, integration=Integration(solver=diffrax.Euler(), steps_per_cycle=300), noise=noise
-    )
+def _continuous(noise: osc.StepNoise | None) -> osc.LockIn:
+    integration = osc.Integration(diffrax.Euler(), steps_per_cycle=300)
+    return osc.LockIn(osc.Staircase(0.4, 300.0, 10), cycles=3, discard=0, integration=integration, noise=noise)
 
 
 METHODS = {
-    "hep": Method("holomorphic, N = 10", lambda noise: Phases(0.4, 10, steps=(200, 50), noise=noise)),
+    "hep": Method("holomorphic, N = 10", lambda noise: osc.Phases(0.4, 10, steps=(200, 50), noise=noise)),
     "continuous_hep": Method("holomorphic, continuous", _continuous),
     "classic_ep_4e-1": Method("classic, amplitude 0.4", _classic(0.4)),
     "classic_ep_1e-1": Method("classic, amplitude 0.1", _classic(0.1)),
@@ -61,8 +59,8 @@ METHODS = {
 
 
 def table1(
-    data: Any,
-    validation: Any,
+    data: Split,
+    validation: Split,
     *,
     out: str | Path,
     epochs: int = 2,
@@ -97,7 +95,7 @@ def table1(
     for argument, given, known in (("methods", methods, METHODS), ("noises", noises, NOISES)):
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise BadValue(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
+            raise osc.BadValue(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
     runs = [
         _run(data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress)
         for noise, method, seed in itertools.product(noises, methods, seeds)
@@ -110,15 +108,15 @@ def table1(
 
 
 def _run(
-    data: Any, validation: Any, folder: Path, noise: str, method: str, seed: int, epochs: int, progress: bool | None
+    data: Split, validation: Split, folder: Path, noise: str, method: str, seed: int, epochs: int, progress: bool | None
 ) -> list[float]:
     key_weights, key = jax.random.split(jax.random.key(seed))
-    net = LayeredNetwork((784, 256, 256, 10), key=key_weights)
+    net = osc.LayeredNetwork((784, 256, 256, 10), key=key_weights)
     strength = NOISES[noise]
     estimator = METHODS[method].estimator(
-        StepNoise(standard_deviation=strength, shared_over_batch=True) if strength else None
+        osc.StepNoise(standard_deviation=strength, shared_over_batch=True) if strength else None
     )
-    trained = train(
+    trained = osc.train(
         net,
         data,
         estimator,

@@ -1,16 +1,33 @@
 """Figures of learning: curves over epochs or time, the quality of the gradient, what the first layer looks for."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from oscsim.core.errors import BadValue
-from oscsim.networks.base import AbstractNetwork
-from oscsim.plot.style import BAR, DASHES, DRIVE, LABEL_SIZE, NOTE_SIZE, axes_or_new, curve_style, finish, whole_ticks
+from oscsim.networks import AbstractNetwork
+from oscsim.plot.style import (
+    BAR,
+    DASHES,
+    DRIVE,
+    LABEL_SIZE,
+    NOTE_SIZE,
+    axes_or_new,
+    curve_style,
+    finish,
+    legend,
+    whole_ticks,
+)
+from oscsim.training import Trained
 
-if TYPE_CHECKING:
-    import matplotlib.axes
+History: TypeAlias = Sequence[Mapping[str, float]]
+"""One row of metrics per epoch."""
+
+Seeds: TypeAlias = Trained | History | Sequence[Trained | History]
+"""One run, or several of the same settings."""
 
 UNITS = {"error": " (%)", "seconds": " (s)"}
 
@@ -19,12 +36,12 @@ ERRORS = ("probe_error", "probe_error_bar")
 
 
 def learning_curves(
-    results: Any,
+    results: Seeds | Mapping[str, Seeds],
     metric: str = "validation_error",
-    ax: "matplotlib.axes.Axes | None" = None,
+    ax: Axes | None = None,
     *,
     against: str = "epoch",
-) -> "matplotlib.axes.Axes":
+) -> Axes:
     """A metric over epochs or time: one curve per method, with a band from the lowest to the highest of its seeds.
 
     Args:
@@ -62,12 +79,11 @@ def learning_curves(
         whole_ticks(ax)
     ax.set(xlabel="wall time (s)" if against == "seconds" else against, ylabel=_label(metric))
     finish(ax)
-    if isinstance(results, dict):
-        ax.legend(fontsize=NOTE_SIZE, frameon=False)
+    legend(ax)
     return ax
 
 
-def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     """How far the estimate turns away from the exact gradient while the network learns: 1 - cosine per parameter array.
 
     With them, where they were measured, the relative error on the same samples, and as a band what the estimate itself
@@ -112,11 +128,11 @@ def gradient_cosines(result: Any, ax: "matplotlib.axes.Axes | None" = None) -> "
 
 def weights(
     net: AbstractNetwork,
-    ax: "matplotlib.axes.Axes | None" = None,
+    ax: Axes | None = None,
     *,
     shape: tuple[int, int] | None = None,
     neurons: int = 32,
-) -> "matplotlib.axes.Axes":
+) -> Axes:
     """The weights onto the first layer as small images, one for each of its first neurons; blue negative, red positive.
 
     Args:
@@ -156,20 +172,26 @@ def _label(metric: str) -> str:
     return metric.replace("_", " ").replace("/", " of ") + unit
 
 
-def _histories(results: Any) -> dict[str, list[list[dict]]]:
-    """Histories by name: each a list, over seeds, of lists, over epochs, of metrics."""
-
-    def of_one(result: Any) -> list[dict]:
-        history = getattr(result, "history", result)
-        if not history:
-            raise BadValue("a history is empty: no epoch was finished")
-        return history
-
-    def of_seeds(value: Any) -> list[list[dict]]:
-        many = isinstance(value, (list, tuple)) and not (value and isinstance(value[0], dict))
-        return [of_one(v) for v in value] if many else [of_one(value)]
-
-    named = results if isinstance(results, dict) else {"": results}
+def _histories(results: Seeds | Mapping[str, Seeds]) -> dict[str, list[History]]:
+    """Histories by name, a list over seeds; what has no name is called "", which no legend shows."""
+    match results:
+        case Mapping():
+            named = {name: _seeds(value) for name, value in results.items()}
+        case _:
+            named = {"": _seeds(results)}
     if not named:
         raise BadValue("results={}: give one run at least")
-    return {name: of_seeds(value) for name, value in named.items()}
+    if not all(histories and all(histories) for histories in named.values()):
+        raise BadValue("a history is empty: no epoch was finished")
+    return named
+
+
+def _seeds(value: Seeds) -> list[History]:
+    match value:
+        case Trained():
+            return [value.history]
+        case [Mapping(), *_]:
+            return [value]
+        case _:
+            # pyright does not see that no row of a history gets here
+            return [history for seed in value for history in _seeds(seed)]  # pyright: ignore[reportArgumentType]

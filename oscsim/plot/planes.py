@@ -1,22 +1,21 @@
 r"""Figures in the complex plane of $\beta$."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 
 from oscsim.core.errors import BadValue
 from oscsim.plot.style import DASHES, DRIVE, NOTE_SIZE, axes_or_new, finish
-
-if TYPE_CHECKING:
-    import matplotlib.axes
 
 SETTLED, LOST = "#dbe9f4", "#f2c9b0"
 
 
 def stability(
-    grid: Any, settled: Any, ax: "matplotlib.axes.Axes | None" = None, *, circles: Mapping[str, float] | None = None
-) -> "matplotlib.axes.Axes":
+    grid: ArrayLike, settled: ArrayLike, ax: Axes | None = None, *, circles: Mapping[str, float] | None = None
+) -> Axes:
     r"""Where in the plane of $\beta$ the free equilibrium continues to, and circles about 0, as in the paper's Fig. 2b.
 
     Args:
@@ -28,14 +27,13 @@ def stability(
     Raises:
         ValueError: grid and map differ in shape, or are not two-dimensional.
     """
-    from matplotlib.colors import ListedColormap
-
     grid, settled = np.asarray(grid), np.asarray(settled)
     if grid.ndim != 2 or grid.shape != settled.shape:
         raise BadValue(f"grid of shape {grid.shape}, settled of {settled.shape}: both must be (rows, columns)")
     ax = axes_or_new(ax)
     colours = ListedColormap([LOST, SETTLED])
-    ax.pcolormesh(grid.real, grid.imag, settled, cmap=colours, vmin=0, vmax=1, rasterized=True)
+    real, imaginary = np.real(grid), np.imag(grid)
+    ax.pcolormesh(real, imaginary, settled, cmap=colours, vmin=0, vmax=1, rasterized=True)
     unit = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     for number, (label, radius) in enumerate((circles or {}).items()):
         circle = radius * unit
@@ -43,8 +41,8 @@ def stability(
     ax.fill_between([], [], [], color=SETTLED, label="free equilibrium continues")
     ax.fill_between([], [], [], color=LOST, label="lost behind a branch point")
     ax.set_aspect("equal")
-    ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$", xlim=(grid.real.min(), grid.real.max()))
-    ax.set_ylim(grid.imag.min(), grid.imag.max())
+    ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$", xlim=(real.min(), real.max()))
+    ax.set_ylim(imaginary.min(), imaginary.max())
     finish(ax)
     ax.legend(fontsize=NOTE_SIZE, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     return ax

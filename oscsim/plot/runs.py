@@ -1,24 +1,26 @@
 """Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
+from matplotlib.axes import Axes
 
+from oscsim.core.arrays import describe
 from oscsim.core.errors import BadValue
+from oscsim.dynamics import Run, System
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.readings import Reading
-from oscsim.dynamics.run import Run
-from oscsim.dynamics.system import System
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
+from oscsim.estimators import Estimate
+from oscsim.networks import Inputs
 from oscsim.networks.base import Gradient
-from oscsim.networks.inputs import Inputs
 from oscsim.plot.style import (
     BAR,
     COLOURS,
@@ -33,14 +35,14 @@ from oscsim.plot.style import (
     whole_ticks,
 )
 
-if TYPE_CHECKING:
-    import matplotlib.axes
+Estimates: TypeAlias = Gradient | Estimate | Mapping[str, Gradient | Estimate]
+"""A gradient or an `Estimate`, or several by name."""
 
 LOCKED = 1e-2
 """Below this lock residual an orbit is drawn as a closed curve."""
 
 
-def orbits(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+def orbits(run: Run, ax: Axes | None = None) -> Axes:
     r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
 
     The inset shows the teaching signal over the same cycle; dots mark the end of the cycle on all of them.
@@ -80,7 +82,7 @@ def orbits(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
     return ax
 
 
-def traces(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+def traces(run: Run, ax: Axes | None = None) -> Axes:
     r"""The watched activities against time, about their means in the last cycle, and the teaching signal (right axis).
 
     The last cycle, or all of them after `record=PerCycle(every_cycle=True)`. Zero is at the same height on both axes.
@@ -120,7 +122,7 @@ def traces(run: Run, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.ax
     return ax
 
 
-def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int = 10) -> "matplotlib.axes.Axes":
+def spectrum(run: Run, ax: Axes | None = None, harmonics: int = 10) -> Axes:
     r"""The Fourier coefficients $|c_n|$ of the watched activities over the last cycle, on a logarithmic scale.
 
     A turning signal excites the harmonics $n \ge 0$ alone, with $c_n \propto A^n$; what stands at negative $n$ is
@@ -168,9 +170,7 @@ def spectrum(run: Run, ax: "matplotlib.axes.Axes | None" = None, harmonics: int 
     return ax
 
 
-def gradient_error(
-    run: Run, exact: Gradient, ax: "matplotlib.axes.Axes | None" = None, discard: int = 0
-) -> "matplotlib.axes.Axes":
+def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: int = 0) -> Axes:
     r"""How far the running gradient is from the exact one: relative error and $1 - \cos$, against cycles.
 
     At cycle $n$ the gradient is that of the readings averaged over cycles `discard` + 1 to $n$. The band reaches up to
@@ -273,11 +273,11 @@ def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndar
 
 
 def layers(
-    estimates: Any,
+    estimates: Estimates,
     exact: Gradient,
-    ax: "matplotlib.axes.Axes | None" = None,
+    ax: Axes | None = None,
     metric: Callable = relative_error,
-) -> "matplotlib.axes.Axes":
+) -> Axes:
     """A metric of each parameter array on its own, as bars: one group per array, one colour per estimate.
 
     The scale is logarithmic where the values span more than a decade; a value of 0 then has no bar.
@@ -309,14 +309,13 @@ def layers(
         ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_yticks(np.arange(len(arrays)), arrays)
     ax.invert_yaxis()
-    ax.set(ylabel="parameters", xlabel=getattr(metric, "__name__", "metric").replace("_", " "))
+    ax.set(ylabel="parameters", xlabel=describe(metric).replace("_", " "))
     finish(ax)
-    if isinstance(estimates, dict):
-        ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return ax
 
 
-def components(estimates: Any, exact: Gradient, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) -> Axes:
     """Every component of the gradient, estimated against exact; on the diagonal the two agree.
 
     The first estimate lies on top.
@@ -346,13 +345,12 @@ def components(estimates: Any, exact: Gradient, ax: "matplotlib.axes.Axes | None
     ax.set_aspect("equal", adjustable="box")
     ax.locator_params(nbins=5)
     finish(ax)
-    if isinstance(estimates, dict):
-        ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", handletextpad=0.1, markerscale=2)
+    legend(ax, loc="upper left", handletextpad=0.1, markerscale=2)
     return ax
 
 
 def summary(
-    run: Run, exact: Gradient, estimates: dict[str, Any] | None = None, discard: int | None = None
+    run: Run, exact: Gradient, estimates: Mapping[str, Gradient | Estimate] | None = None, discard: int | None = None
 ) -> np.ndarray:
     """All of it on one page: orbits, traces, spectrum; running error, error per layer, components.
 
@@ -398,7 +396,7 @@ def summary(
 
 
 @eqx.filter_jit
-def _errors_of_each(running: Any, exact: Gradient) -> tuple[Any, Any]:
+def _errors_of_each(running: Gradient, exact: Gradient) -> tuple[Float[Array, " cycles"], Float[Array, " cycles"]]:
     """`errors_of` each row."""
     return jax.vmap(lambda row: errors_of(row, exact))(running)
 
@@ -439,12 +437,12 @@ def _decay(n: np.ndarray, sizes: np.ndarray) -> tuple[float, int] | None:
     return (float(np.exp(slope)), clear) if slope < 0 else None
 
 
-def _named(estimates: Any) -> dict[str, Any]:
-    """Gradients by name, from one or from a dict of gradients or `Estimate`s."""
-    named = estimates if isinstance(estimates, dict) else {"estimate": estimates}
+def _named(estimates: Estimates) -> dict[str, Gradient]:
+    """Gradients by name; what has no name is called "", which no legend shows."""
+    named = estimates if isinstance(estimates, Mapping) else {"": estimates}
     if not named:
         raise BadValue("estimates={}: give one gradient at least")
-    return {name: getattr(e, "gradient", e) for name, e in named.items()}
+    return {name: e.gradient if isinstance(e, Estimate) else e for name, e in named.items()}
 
 
 def _flat(tree: PyTree) -> np.ndarray:

@@ -3,10 +3,11 @@
 Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BAR = "#E69F00"
@@ -45,11 +46,10 @@ def legend(ax: Axes, **place: Any) -> None:
         ax.legend(fontsize=NOTE_SIZE, frameon=False, handlelength=1.6, borderaxespad=0.2, **place)
 
 
-def log_axis(ax: Axes, axis: Any) -> None:
-    """A logarithmic axis (a matplotlib one: `ax.xaxis`), with plain numbers at 1, 2 and 5 where there is room."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    getattr(ax, f"set_{axis.axis_name}scale")("log")
+def log_axis(ax: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 where there is room."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    ax.set(**{f"{which}scale": "log"})
     low, high = np.sort(axis.get_view_interval())
     subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))
@@ -59,6 +59,4 @@ def log_axis(ax: Axes, axis: Any) -> None:
 
 def whole_ticks(ax: Axes) -> None:
     """Ticks at whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

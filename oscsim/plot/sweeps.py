@@ -1,29 +1,31 @@
 """Figures of sweeps: curves with bands over one setting, heat maps over two, predictions drawn over measurements."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import LogLocator
 
 from oscsim.core.errors import BadValue
 from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, TICK_SIZE, axes_or_new, curve_style, finish, legend, log_axis
 from oscsim.sweeps.summary import summarise
-
-if TYPE_CHECKING:
-    import matplotlib.axes
 
 THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 5}
 """A prediction among measured curves."""
 
 
 def sweep_curves(
-    data: Any,
+    data: xarray.Dataset,
     name: str,
-    ax: "matplotlib.axes.Axes | None" = None,
+    ax: Axes | None = None,
     *,
     x: str | None = None,
     by: str | None = None,
     log: str | None = None,
-) -> "matplotlib.axes.Axes":
+) -> Axes:
     """A result against a setting: the average over seeds with its bootstrap band, one curve for each value of another.
 
     A result that theory predicts (`predicted_<name>` is there) is averaged as a root mean square, and the prediction is
@@ -51,7 +53,7 @@ def sweep_curves(
     for i, value in enumerate([None] if by is None else summary[by].values):
         part = summary if by is None else summary.sel({by: value})
         style = curve_style(i)
-        label = None if by is None else f"{_title(summary[by], by)} {_number(value)}"
+        label = None if by is None else f"{_title(summary[by], by)} {_number(np.asarray(value))}"
         values = {s: part.sel(statistic=s).values for s in ("average", "low", "high")}
         places = part[x].values
         ax.plot(places, values["average"], label=label, marker="o", markersize=3.5, linewidth=1.4, **style)
@@ -63,9 +65,9 @@ def sweep_curves(
         ax.plot([], [], **THEORY, label="prediction")
     average = summary.sel(statistic="average").values
     wide = {"x": _wide(summary[x].values), "y": _wide(average)}
-    for axis in "xy":
+    for axis in ("x", "y"):
         if axis in log if log is not None else wide[axis]:
-            log_axis(ax, getattr(ax, f"{axis}axis"))
+            log_axis(ax, axis)
     ax.set(xlabel=_axis_label(summary[x], x), ylabel=_axis_label(summary, name))
     finish(ax)
     legend(ax)
@@ -73,15 +75,15 @@ def sweep_curves(
 
 
 def sweep_map(
-    data: Any,
+    data: xarray.Dataset,
     name: str,
-    ax: "matplotlib.axes.Axes | None" = None,
+    ax: Axes | None = None,
     *,
     x: str | None = None,
     y: str | None = None,
-    levels: Any = None,
+    levels: int | Sequence[float] | np.ndarray | None = None,
     log: bool | None = None,
-) -> "matplotlib.axes.Axes":
+) -> Axes:
     """A result over two settings: the average over seeds in colour, and the prediction as contour lines over it.
 
     Points where no seed is finite are hatched.
@@ -98,9 +100,6 @@ def sweep_map(
     Raises:
         ValueError: no such result or setting, settings left over, or none left.
     """
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogLocator
-
     summary, predicted, settings = _summary(data, name)
     y = y or next((s for s in settings if s != x), "")
     x = x or next((s for s in settings if s != y), "")
@@ -116,9 +115,9 @@ def sweep_map(
     mesh = ax.pcolormesh(*map(_edges, places), np.ma.masked_invalid(values), cmap="viridis", norm=norm, rasterized=True)
     if not np.all(np.isfinite(values)):
         ax.patch.set(hatch="////", edgecolor="0.6", facecolor="white")
-    for axis, numbers in zip("xy", places, strict=True):
+    for axis, numbers in zip(("x", "y"), places, strict=True):
         if _wide(numbers):
-            log_axis(ax, getattr(ax, f"{axis}axis"))
+            log_axis(ax, axis)
     if predicted is not None and min(values.shape) > 1:
         if levels is None and finite.size:
             levels = LogLocator(subs=(1, 2, 5)).tick_values(finite.min(), finite.max()) if log else 5
@@ -134,7 +133,7 @@ def sweep_map(
     return ax
 
 
-def _summary(data: Any, name: str) -> tuple[Any, Any, list[str]]:
+def _summary(data: xarray.Dataset, name: str) -> tuple[xarray.DataArray, xarray.DataArray | None, list[str]]:
     """The summary of one result, its prediction or None, and the settings that it varies with."""
     if name not in data.data_vars or "seed" not in data[name].dims:
         names = sorted(str(n) for n, a in data.data_vars.items() if "seed" in a.dims)
@@ -145,9 +144,8 @@ def _summary(data: Any, name: str) -> tuple[Any, Any, list[str]]:
     return summary, predicted, [str(d) for d in summary.dims if d != "statistic"]
 
 
-def _wide(values: Any) -> bool:
+def _wide(values: np.ndarray) -> bool:
     """Whether positive numbers span more than a factor of 20."""
-    values = np.asarray(values)
     if values.dtype.kind not in "fi":
         return False
     values = values[np.isfinite(values)]
@@ -164,14 +162,14 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.exp(edges) if _wide(centres) else edges
 
 
-def _title(array: Any, name: str) -> str:
+def _title(array: xarray.DataArray, name: str) -> str:
     return str(array.attrs.get("long_name", name.replace("_", " ")))
 
 
-def _axis_label(array: Any, name: str) -> str:
+def _axis_label(array: xarray.DataArray, name: str) -> str:
     unit = array.attrs.get("units", "1")
     return _title(array, name) + ("" if unit == "1" else f" ({unit.replace('tau', 'τ')})")
 
 
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+def _number(value: np.ndarray) -> str:
+    return f"{value:g}" if value.dtype.kind in "iuf" else str(value)
