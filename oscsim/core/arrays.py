@@ -28,6 +28,11 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
+def is_key(value: object) -> bool:
+    """Whether a value is an array of random keys of jax."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
 def complex_of(dtype: Any) -> np.dtype:
     """The complex type of the same precision as the real one."""
     return np.dtype(jnp.promote_types(dtype, jnp.complex64))
