@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,7 @@ import optax
 import pytest
 
 import oscsim as osc
+from oscsim.sweeps.grid import Grid, Task
 from oscsim.sweeps.store import Store, fingerprint
 from oscsim.sweeps.studies import FunctionStudy, Quantity
 
@@ -245,10 +247,16 @@ def test_axes_in_another_order_or_of_another_kind_are_another_sweep(tmp_path):
 
 
 GAIN = 1.0
+MODULE = types.ModuleType("elsewhere")
+MODULE.factor = lambda: 1.0
 
 
 def of_its_module(key, a):
     return {"r": GAIN * a}
+
+
+def of_another_module(key, a):
+    return {"r": MODULE.factor() * a}
 
 
 class Machine:
@@ -259,22 +267,71 @@ class Machine:
         return {"r": self.gain * a}
 
 
-def test_a_fingerprint_tells_apart_what_computes_something_else(monkeypatch):
+def identity(study, a=0.5):
+    """What a store knows a study by."""
+    task = Task(FunctionStudy(study), Grid({"a": a}), 1, KEY)
+    return task.identity(task.first())["study"]
+
+
+def test_a_study_is_known_by_what_it_computes(monkeypatch):
+    def with_power(key, a, power):
+        return noise(key, a, 0.0, power)
+
     def pairs():
         one, two = lambda key, a: {"r": a}, lambda key, a: {"r": 2 * a}
         yield one, two
         yield jax.jit(one), jax.jit(two)
         yield eqx.filter_jit(one), eqx.filter_jit(two)
-        yield partial(noise, power=1), partial(noise, power=2)
+        yield partial(with_power, power=1), partial(with_power, power=2)
         yield Machine(1.0).study, Machine(2.0).study
+        small, large = np.arange(3.0), np.arange(3.0) * 2
+        yield (jax.jit(lambda key, a: {"r": a * small}), jax.jit(lambda key, a: {"r": a * large}))
 
     for (one, two), (again, _) in zip(pairs(), pairs(), strict=True):
-        assert fingerprint(one) == fingerprint(again)
-        assert fingerprint(one) != fingerprint(two)
-    before = fingerprint(of_its_module)
-    assert before == fingerprint(of_its_module)
+        assert identity(one) == identity(again)
+        assert identity(one) != identity(two)
+    before = identity(of_its_module), identity(of_another_module)
+    assert before == (identity(of_its_module), identity(of_another_module))
     monkeypatch.setitem(globals(), "GAIN", 2.0)
-    assert before != fingerprint(of_its_module)
+    monkeypatch.setattr(MODULE, "factor", lambda: 2.0)
+    assert before[0] != identity(of_its_module)
+    assert before[1] != identity(of_another_module)
+
+
+def test_the_way_a_study_is_written_makes_no_difference():
+    def study(key, a):
+        return {"r": a * 2 + 1}
+
+    first = identity(study)
+
+    def study(key, a):
+        """The same, said in another way."""
+        doubled = a * 2
+        return {"r": doubled + 1}
+
+    assert identity(study) == first
+
+
+def test_settings_that_are_objects_are_known_by_their_fields():
+    same = [osc.Rotating(0.1, 100.0), osc.Rotating(0.1, 100.0)]
+    assert len({fingerprint(signal) for signal in same}) == 1
+    assert len({fingerprint(v) for v in (*same, osc.Rotating(0.2, 100.0), osc.Cosine(0.1, 100.0), jnp.sin)}) == 4
+    assert fingerprint((1, 2.0, "a")) != fingerprint((1, 2.0, "b"))
+
+
+def test_a_store_of_0_1_goes_on_with_a_warning(tmp_path):
+    axes = {"scale": [1.0, 2.0], "shift": 0.0}
+    whole = osc.sweep(noise, axes, seeds=1, key=KEY, store=tmp_path / "store")
+    group = Store.open(tmp_path / "store").group
+    about = {name: value for name, value in group.attrs["oscsim"].items() if name != "versions"}
+    group.attrs["oscsim"] = about | {"format": 1, "study": "of its bytecode"}
+    group["block_done"][1] = False
+    group["mean"][1] = 7.0
+    with pytest.warns(UserWarning, match="was begun by oscsim 0.1: make sure that its study"):
+        again = osc.sweep(noise, axes, seeds=1, key=KEY, store=tmp_path / "store")
+    np.testing.assert_array_equal(again["mean"], whole["mean"])
+    with pytest.raises(ValueError, match="holds another sweep: its seeds is 1, not 2"):
+        osc.sweep(noise, axes, seeds=2, key=KEY, store=tmp_path / "store")
 
 
 def test_stores_and_schedulers_that_cannot_be_used(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -61,16 +60,16 @@ def with_config(args: list[str]) -> list[str]:
     found, positional = [], []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
-        if isinstance(value, dict):
+        if type(value) is dict:
             raise BadValue(f"config={path}: [{name}] is a table; options stand at the top, such as {name} = ...")
         if name == "data" and args[0] == "train":
             positional = [] if rest and not rest[0].startswith("-") else [str(value)]
-        elif isinstance(value, bool) and flag not in given and flag.replace("--", "--no-", 1) not in given:
+        elif type(value) is bool and flag not in given and flag.replace("--", "--no-", 1) not in given:
             found.append(flag if value else flag.replace("--", "--no-", 1))
-        elif not isinstance(value, bool) and flag not in given:
-            found += [flag, *map(_text, value if isinstance(value, list) else [value])]
+        elif type(value) is not bool and flag not in given:
+            found += [flag, *map(_text, value if type(value) is list else [value])]
     return [args[0], *positional, *rest, *found]
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
+def _text(value: object) -> str:
+    return value if type(value) is str else repr(value)

@@ -6,7 +6,6 @@ import os
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,17 +15,19 @@ import oscsim as osc
 from oscsim import plot
 from oscsim.core.errors import BadType, BadValue
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
+from oscsim.networks.base import Gradient
+from oscsim.networks.inputs import Data
 
 FAILURES = (BadValue, BadType, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
 """What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
 
 
-def one_line(message: Any) -> str:
+def one_line(message: object) -> str:
     """A message on one line."""
     return " ".join(str(message).split()) or type(message).__name__
 
 
-def print_cycles(run: osc.Run, exact: Any, discard: int = 0) -> None:
+def print_cycles(run: osc.Run, exact: Gradient, discard: int = 0) -> None:
     """A table: after each cycle, how steady the readings are, how far off the running gradient is, and says it is."""
     numbers, errors, distances = plot.running_errors(run, exact, discard)
     bars = plot.running_bars(run, discard)
@@ -42,7 +43,9 @@ def print_cycles(run: osc.Run, exact: Any, discard: int = 0) -> None:
     print_table(heads, rows)
 
 
-def compare(estimators: dict[str, Any], net: Any, x: Any, y: Any, exact: Any) -> dict[str, osc.Estimate]:
+def compare(
+    estimators: dict[str, osc.AbstractEstimator], net: osc.AbstractNetwork, x: Data, y: Data, exact: Gradient
+) -> dict[str, osc.Estimate]:
     """A table of estimators: how far each is from the exact gradient, and how long it takes. Returns the estimates."""
     rows, estimates = [], {}
     for name, estimator in estimators.items():
@@ -62,7 +65,7 @@ def compare(estimators: dict[str, Any], net: Any, x: Any, y: Any, exact: Any) ->
 
 
 @eqx.filter_jit
-def _layer_errors(running: Any, exact: Any) -> dict[str, Any]:
+def _layer_errors(running: Gradient, exact: Gradient) -> dict[str, jax.Array]:
     return jax.vmap(lambda row: per_layer(relative_error, row, exact))(running)
 
 
@@ -82,7 +85,7 @@ def require_writable(folder: Path) -> None:
         raise BadValue(f"{folder} cannot be written: {found} is not a folder open for writing")
 
 
-def png(axes: Any) -> bytes:
+def png(axes: np.ndarray) -> bytes:
     """The figure of these axes as a PNG file, then closed."""
     import matplotlib.pyplot as plt
 

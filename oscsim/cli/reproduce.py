@@ -1,9 +1,11 @@
 """`oscsim reproduce`."""
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -12,6 +14,14 @@ from oscsim.cli.reports import png, print_table, require_writable
 from oscsim.core import checkpoint
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue
+from oscsim.datasets.files import Split
+from oscsim.datasets.source import Samples
+
+if TYPE_CHECKING:
+    import xarray
+
+Drawn = tuple[Callable, "dict[str, xarray.Dataset]"]
+"""What draws the panels of a figure, and the panels."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Reproduce:
         require_writable(self.out)
         self._check()
         began = time.perf_counter()
-        draw, panels = getattr(self, f"_{self.what}")()
+        draw, panels = {"fig2": self._fig2, "fig3": self._fig3, "table1": self._table1}[self.what]()
         self.out.mkdir(parents=True, exist_ok=True)
         for name, panel in panels.items():
             separator = "" if len(name) == 1 else "-"
@@ -59,28 +69,29 @@ class Reproduce:
         for name, value in given.items():
             if value is not None and name not in known:
                 raise BadValue(f"{name}={value} has no effect on {self.what}: leave it out")
-            if isinstance(value, int):
+            if value is not None and name != "data_dir":
                 as_count(name, value)
 
     def _file(self, ending: str) -> Path:
         return (self.out / f"{self.what}{ending}").resolve()
 
-    def _mnist(self, split: Any) -> Any:
+    def _mnist(self, split: Split) -> Samples:
         return osc.datasets.load("mnist", split, self.data_dir)
 
-    def _fig2(self) -> Any:
-        smaller: Any = {"amplitudes": (0.01, 0.3, 0.6, 0.9, 1.2, 2.0), "resolution": 21} if self.quick else {}
-        return osc.paper.draw_fig2, osc.paper.fig2(**smaller)
+    def _fig2(self) -> Drawn:
+        fig2 = osc.paper.fig2
+        if self.quick:
+            fig2 = functools.partial(fig2, amplitudes=(0.01, 0.3, 0.6, 0.9, 1.2, 2.0), resolution=21)
+        return osc.paper.draw_fig2, fig2()
 
-    def _fig3(self) -> Any:
-        smaller: Any = (
-            {"periods": (100, 200), "cycles": 20, "amplitudes": (0.22, 1.03, 3.88, 10.0)} if self.quick else {}
-        )
+    def _fig3(self) -> Drawn:
         x, y = (a[:2000] for a in self._mnist("train"))
-        panels = osc.paper.fig3(x, y, seeds=self.seeds or (2 if self.quick else 16), progress=True, **smaller)
-        return osc.paper.draw_fig3, panels
+        fig3 = functools.partial(osc.paper.fig3, x, y, seeds=self.seeds or (2 if self.quick else 16), progress=True)
+        if self.quick:
+            fig3 = functools.partial(fig3, periods=(100, 200), cycles=20, amplitudes=(0.22, 1.03, 3.88, 10.0))
+        return osc.paper.draw_fig3, fig3()
 
-    def _table1(self) -> Any:
+    def _table1(self) -> Drawn:
         train, test = self._mnist("train"), self._mnist("test")
         if self.quick:
             train, test = (tuple(a[:200] for a in data) for data in (train, test))
@@ -96,7 +107,7 @@ class Reproduce:
             [
                 osc.paper.METHODS[method].name,
                 f"{osc.paper.NOISES[noise]}",
-                *_percent(table.sel({"noise": noise, "method": method})),
+                *_percent(table.sel(noise=noise, method=method)),
             ]
             for noise in table.noise.values
             for method in table.method.values
@@ -107,5 +118,5 @@ class Reproduce:
         return osc.paper.draw_table1, panels
 
 
-def _percent(row: Any) -> list[str]:
+def _percent(row: "xarray.Dataset") -> list[str]:
     return [f"{float(value):.2f}" for value in row.data_vars.values()]

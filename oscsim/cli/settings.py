@@ -1,11 +1,13 @@
 """Options that several commands share: the network, the teaching signal, the integration, the data."""
 
+import dataclasses
 import tomllib
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import diffrax
 import jax
@@ -15,24 +17,29 @@ import oscsim as osc
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue
 
-ACTIVATIONS = {
-    cls.__name__.lower(): cls
-    for cls in (
-        osc.Logistic,
-        osc.HoloTanh,
-        osc.SiLU,
-        osc.Tanh,
-        osc.RaisedCosine,
-        osc.Identity,
-        osc.HardTanh,
-        osc.ReLU,
-    )
-}
+T = TypeVar("T")
+AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork
+
+HOLOMORPHIC = (osc.Logistic, osc.HoloTanh, osc.SiLU, osc.Tanh, osc.RaisedCosine, osc.Identity)
+ACTIVATIONS = {cls.__name__.lower(): cls for cls in (*HOLOMORPHIC, osc.HardTanh, osc.ReLU)}
 COSTS = {cls.__name__.lower(): cls for cls in (osc.CrossEntropy, osc.SquaredError)}
 SOLVERS = {
     cls.__name__.lower(): cls
     for cls in (diffrax.Euler, diffrax.Heun, diffrax.Midpoint, diffrax.Bosh3, diffrax.Tsit5, diffrax.Dopri5)
 }
+
+
+MODELS = {
+    ("vgg4", False): osc.models.vgg4,
+    ("vgg4", True): osc.models.vgg4_feedforward,
+    ("vgg6", False): osc.models.vgg6,
+}
+"""The networks for images, by name and by whether they are feed-forward."""
+
+
+def given(**options: T | None) -> dict[str, T]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,20 @@ class Network:
 
     def build(self, sizes: tuple[int, ...], key: jax.Array) -> osc.LayeredNetwork:
         """The network of these sizes, with its initial weights."""
-        return osc.LayeredNetwork(sizes, **self._parts("logistic"), key=key)
+        activation, cost = self._parts("logistic")
+        return osc.LayeredNetwork(sizes, activation=activation, cost=cost, scale=self.scale, key=key)
 
     def build_feedforward(self, sizes: tuple[int, ...], key: jax.Array) -> osc.FeedForwardNetwork:
         """The feed-forward network of these sizes, with the same initial weights."""
-        return osc.FeedForwardNetwork(sizes, **self._parts("relu"), key=key)
+        activation, cost = self._parts("relu")
+        return osc.FeedForwardNetwork(sizes, activation=activation, cost=cost, scale=self.scale, key=key)
 
-    def _parts(self, default: str) -> dict[str, Any]:
+    def _parts(self, default: str) -> tuple[osc.AbstractActivation, osc.AbstractCost]:
         name = self.activation or default
-        shape = {name: getattr(self, name) for name in ("slope", "centre") if getattr(self, name) is not None}
+        shape = given(slope=self.slope, centre=self.centre)
         if shape and name != "logistic":
             raise BadValue(f"{next(iter(shape))} belongs to the logistic activation, not to {name}")
-        return {"activation": ACTIVATIONS[name](**shape), "cost": COSTS[self.cost](), "scale": self.scale}
+        return ACTIVATIONS[name](**shape), COSTS[self.cost]()
 
 
 @dataclass(frozen=True)
@@ -86,13 +95,12 @@ class Images:
     augment: bool = False
     """Crop and flip the images at random."""
 
-    def build(self, classes: int, key: jax.Array, feedforward: bool) -> Any:
+    def build(self, classes: int, key: jax.Array, feedforward: bool) -> AnyNetwork:
         """The convolutional network, with its initial weights, or its feed-forward twin."""
-        name = f"{self.model}_feedforward" if feedforward else self.model
-        if not hasattr(osc.models, name):
+        if (self.model, feedforward) not in MODELS:
             raise BadValue(f"model={self.model} has no feed-forward twin: use vgg4 with backpropagation")
-        shape = {k: v for k in ("width", "temperature") if (v := getattr(self, k)) is not None}
-        return getattr(osc.models, name)(classes, **shape, key=key)
+        shape = given(width=self.width, temperature=self.temperature)
+        return MODELS[self.model, feedforward](classes, **shape, key=key)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class Signal:
         if self.points is not None:
             raise BadValue(f"points={self.points} belongs to the staircase, not to the {self.teaching} signal")
         if self.teaching == "adaptive":
-            return osc.Adaptive(self.period, **({} if self.amplitude is None else {"amplitude": self.amplitude}))
+            return osc.Adaptive(self.period, **given(amplitude=self.amplitude))
         return {"rotating": osc.Rotating, "cosine": osc.Cosine}[self.teaching](self.fixed_amplitude, self.period)
 
     @property
@@ -174,13 +182,13 @@ class Signal:
         return 0.4 if self.amplitude is None else self.amplitude
 
 
-NOISES: dict[str, tuple[str, ...]] = {
-    "white": ("intensity", "shared_over_batch"),
-    "ornsteinuhlenbeck": ("intensity", "correlation_time", "shared_over_batch"),
-    "step": ("standard_deviation", "shared_over_batch"),
-    "readout": ("standard_deviation",),
+NOISES: dict[str, type[osc.AbstractNoise]] = {
+    "white": osc.WhiteNoise,
+    "ornsteinuhlenbeck": osc.OrnsteinUhlenbeck,
+    "step": osc.StepNoise,
+    "readout": osc.ReadoutNoise,
 }
-"""The noises, and which options belong to each."""
+"""The noises; the options of each are its fields."""
 
 
 @dataclass(frozen=True)
@@ -203,30 +211,21 @@ class Noise:
     shared_over_batch: bool = False
     """One noise for all samples of a batch, as in the paper; else independent ones."""
 
-    def build(self) -> Any:
+    def build(self) -> osc.AbstractNoise | None:
         """The noise, or None."""
-        own = NOISES[self.noise] if self.noise else ()
-        given = {
-            name: value
-            for name in ("intensity", "correlation_time", "standard_deviation", "shared_over_batch")
-            if (value := getattr(self, name)) is not None and value is not False
-        }
-        for name, value in given.items():
-            if name not in own:
-                owners = " and ".join(f"--noise {kind}" for kind, options in NOISES.items() if name in options)
+        options = {name: value for name, value in vars(self).items() if name != "noise"}
+        chosen = {name: value for name, value in options.items() if value is not None and value is not False}
+        takes = {name: options.keys() & {f.name for f in dataclasses.fields(kind)} for name, kind in NOISES.items()}
+        for name, value in chosen.items():
+            if self.noise is None or name not in takes[self.noise]:
+                owners = " and ".join(f"--noise {kind}" for kind in NOISES if name in takes[kind])
                 raise BadValue(f"{name}={value} belongs to {owners}, not to {self.noise or 'a run without noise'}")
         if self.noise is None:
             return None
-        missing = [name for name in own if name not in given and name != "shared_over_batch"]
+        missing = sorted(takes[self.noise] - chosen.keys() - {"shared_over_batch"}, reverse=True)
         if missing:
             raise BadValue(f"noise={self.noise} needs {' and '.join(missing)}: give --{missing[0].replace('_', '-')}")
-        kind = {
-            "white": osc.WhiteNoise,
-            "ornsteinuhlenbeck": osc.OrnsteinUhlenbeck,
-            "step": osc.StepNoise,
-            "readout": osc.ReadoutNoise,
-        }[self.noise]
-        return kind(**given)
+        return NOISES[self.noise](**chosen)
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ class Integration:
 
 
 def load_toml(name: str, path: Path) -> dict[str, Any]:
-    """What a TOML file holds, or an error that names the option it was given to and says what is wrong."""
+    """The content of a TOML file, or an error that names the option it was given to and says what is wrong."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -285,6 +284,6 @@ def classes_of(*targets: np.ndarray) -> int:
     return max(int(y.max()) + 1 if y.ndim == 1 else y.shape[1] for y in targets)
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     """`array x and array y`."""
     return " and ".join(f"array {name}" for name in names)

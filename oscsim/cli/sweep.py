@@ -1,17 +1,18 @@
 """`oscsim sweep`."""
 
 import dataclasses
-import types
+import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import diffrax
 import jax
 import numpy as np
 import optax
+import typeguard
 import tyro
 
 import oscsim as osc
@@ -19,7 +20,12 @@ from oscsim import plot
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
 from oscsim.core import checkpoint
+from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue
+from oscsim.datasets.source import Samples
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Sweep:
         print(f"\nStore: {self.store}  (oscsim.load_sweep reads it)")
 
 
-def _numbers(data: Any, names: list[str]) -> bool:
+def _numbers(data: "xarray.Dataset", names: list[str]) -> bool:
     return all(data[name].dtype.kind in "if" and data.sizes[name] > 1 for name in names)
 
 
@@ -95,7 +101,7 @@ class _File:
     hidden: tuple[int, ...] = (32,)
     epochs: int = 10
     points: int = 10
-    steps: tuple[int, ...] | None = None
+    steps: tuple[int, int] | None = None
     readings: int = 1
     steps_per_cycle: int | None = None
     shared_over_batch: bool = False
@@ -113,7 +119,7 @@ class _File:
             ValueError: no such file, no TOML, unknown keys, or values of another kind.
         """
         content = load_toml("study", path)
-        if not isinstance(content.get("axes"), dict):
+        if type(content.get("axes")) is not dict:
             raise BadValue(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
         network = _checked(path, Network, content.pop("network", {}), "network.")
         file = _File(**_checked(path, _File, content), network=Network(**network))
@@ -159,28 +165,30 @@ class _File:
             batch_size=self.batch,
         )
 
-    def _samples(self, split: Literal["train", "test"]) -> tuple[Any, Any]:
+    def _samples(self, split: Literal["train", "test"]) -> Samples:
         if self.data.endswith(".npz"):
             names = ("x", "y") if split == "train" else ("x_test", "y_test")
             x, y = load_npz(Path(self.data), *names)
             return x, y
         return osc.datasets.load(self.data, split, self.data_dir)
 
-    def _estimator(self) -> Any:
+    def _estimator(self) -> Callable[..., osc.AbstractEstimator]:
         """From settings to an estimator; its parameters are the settings that can be varied."""
-        steps: Any = self.steps
 
         def noise(kind, strength):  # one that is traced may be anything
-            quiet = isinstance(strength, float) and strength == 0
-            return None if quiet else kind(strength, shared_over_batch=self.shared_over_batch)
+            return (
+                None
+                if type(strength) is float and strength == 0
+                else kind(strength, shared_over_batch=self.shared_over_batch)
+            )
 
         def phases(amplitude, points=self.points, standard_deviation=0.0):
-            return osc.Phases(amplitude, points, steps=steps, noise=noise(osc.StepNoise, standard_deviation))
+            return osc.Phases(amplitude, points, steps=self.steps, noise=noise(osc.StepNoise, standard_deviation))
 
         def classic(amplitude, standard_deviation=0.0):
             forcing = noise(osc.StepNoise, standard_deviation)
             readings = 1 if forcing is None else self.readings
-            return osc.Classic(amplitude, steps=steps, noise=forcing, readings=readings)
+            return osc.Classic(amplitude, steps=self.steps, noise=forcing, readings=readings)
 
         def lock_in(amplitude, period, intensity=0.0, cycles=2, discard=1):
             return osc.LockIn(
@@ -211,60 +219,37 @@ MATTERS: dict[str, Callable[[_File], bool]] = {
 """Which keys matter only to some studies or estimators; one that would be ignored is refused."""
 
 
-def _checked(path: Path, cls: Any, content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _checked(path: Path, cls: type, content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The content of a table, of the kinds that the fields of a dataclass have."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "network"}
-    found = {}
-    for name, value in content.items():
+    known = {field.name: field.type for field in dataclasses.fields(cls) if field.name != "network"}
+    found = {name: tuple(value) if type(value) is list else value for name, value in content.items()}
+    for name, value in found.items():
         if name not in known:
             raise BadValue(f"study={path}: unknown key {prefix}{name}; it takes {', '.join(sorted(known))}")
-        value = tuple(value) if isinstance(value, list) else float(value) if _wants_float(known[name], value) else value
-        if not _is(value, known[name]):
-            raise BadValue(f"study={path}: {prefix}{name}={value!r} is not {_said(known[name])}")
-        found[name] = value
+        kind = known[name]
+        said = inspect.formatannotation(kind)
+        if typing.get_origin(kind) is Literal:
+            said = f"one of {', '.join(typing.get_args(kind))}"
+        try:
+            typeguard.check_type(value, kind)
+        except typeguard.TypeCheckError as error:
+            raise BadValue(f"study={path}: {prefix}{name}={value!r} is not {said}") from error
+        if type(value) is bool and kind is not bool:  # to Python, an integer
+            raise BadValue(f"study={path}: {prefix}{name}={value!r} is not {said}")
     return found
-
-
-def _wants_float(kind: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and _is(0.5, kind) and not _is(value, kind)
-
-
-def _is(value: Any, kind: Any) -> bool:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return value in arguments
-    if origin in (typing.Union, types.UnionType):
-        return any(_is(value, one) for one in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is(one, arguments[0]) for one in value)
-    if origin is dict or kind is Any:
-        return kind is Any or isinstance(value, dict)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _said(kind: Any) -> str:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    return " or ".join(getattr(one, "__name__", str(one)) for one in (arguments or (kind,)) if one is not type(None))
-
-
-RANGE = ("from", "to", "count", "scale")
 
 
 def _values(name: str, value: Any) -> Any:
     """The values of an axis: a list, one value, or `{from, to, count, scale}`."""
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         return value
-    if set(value) - set(RANGE) or not {"from", "to", "count"} <= set(value):
+    if set(value) - {"scale"} != {"from", "to", "count"}:
         raise BadValue(f"axes.{name}={value}: a range has from, to, count, and scale if it is log")
     scale = value.get("scale", "linear")
     if scale not in ("linear", "log"):
         raise BadValue(f"axes.{name}.scale={scale!r}: use linear or log")
     if scale == "log" and not (value["from"] > 0 and value["to"] > 0):
         raise BadValue(f"axes.{name} from {value['from']} to {value['to']} on a log scale: use positive numbers")
-    if not isinstance(value["count"], int) or value["count"] < 1:
-        raise BadValue(f"axes.{name}.count={value['count']}: use a positive integer")
     spaced = np.geomspace if scale == "log" else np.linspace
-    return [float(f"{v:.12g}") for v in spaced(value["from"], value["to"], value["count"])]
+    count = as_count(f"axes.{name}.count", value["count"])
+    return [float(f"{v:.12g}") for v in spaced(value["from"], value["to"], count)]

@@ -1,29 +1,35 @@
 """`oscsim train` and `oscsim predict`."""
 
 import dataclasses
+import functools
 import json
 import math
+import operator
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import numpy as np
 import optax
 import tyro
+from jaxtyping import PyTree
 
 import oscsim as osc
 from oscsim.cli.reports import FAILURES, one_line, require_writable
-from oscsim.cli.settings import Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
+from oscsim.cli.settings import AnyNetwork, Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
 from oscsim.core import checkpoint
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue
+from oscsim.datasets.source import AbstractSource, Samples
 from oscsim.training.devices import is_first
 
+T = TypeVar("T")
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 
 
@@ -173,7 +179,7 @@ class Train:
             raise BadValue(_fixed(refused[0]))
         path = Path(self.resume or "") / "settings.json"
         try:
-            saved = _from_json(Train, json.loads(path.read_text("utf-8"))["settings"])
+            saved = _restored(Train, json.loads(path.read_text("utf-8"))["settings"])
         except FileNotFoundError as error:
             raise BadValue(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
         except (KeyError, TypeError, ValueError) as error:
@@ -191,7 +197,7 @@ class Train:
         with jax.enable_x64(self.precision == "float64"):
             data, validation = self._data()
             key_weights, key = jax.random.split(jax.random.key(self.seed))
-            if self.data == "imagenet32":
+            if isinstance(data, AbstractSource):
                 shape, classes, samples = validation[0].shape[1:], 1000, len(data)
             else:
                 (x, y), (_, held_out) = data, validation
@@ -199,10 +205,11 @@ class Train:
             net = self._network(shape, classes, key_weights)
             steps = epochs * max(1, samples // batch_size)
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
-            settings = {"settings": _to_json(self), "versions": {name: metadata.version(name) for name in PACKAGES}}
+            versions = {name: metadata.version(name) for name in PACKAGES}
+            settings = {"settings": dataclasses.asdict(self), "versions": versions}
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
-                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2) + "\n").encode())
+                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
             try:
                 result = osc.train(
                     net,
@@ -223,32 +230,29 @@ class Train:
         if is_first():
             print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
 
-    def _data(self) -> tuple[Any, tuple[Any, Any]]:
+    def _data(self) -> tuple[AbstractSource | Samples, Samples]:
         """Samples to train on, or a source of them, and held-out ones."""
         if self.data.endswith(".npz"):
-            for name in ("standardise", "data_dir"):
-                if getattr(self, name):
+            for name, value in {"standardise": self.standardise, "data_dir": self.data_dir}.items():
+                if value:
                     raise BadValue(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
-            x, y = load_npz(Path(self.data))
-            held_out: Any = load_npz(Path(self.data), "x_test", "y_test")
+            (x, y), (x_test, y_test) = load_npz(Path(self.data)), load_npz(Path(self.data), "x_test", "y_test")
+            held_out = x_test, y_test
         elif self.data == "imagenet32":
             if self.samples is not None:
                 raise BadValue(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
             source = osc.datasets.stream("imagenet32", "train", self.data_dir, standardise=self.standardise)
-            test = osc.datasets.stream(
-                "imagenet32", "test", self.data_dir, standardise=source if self.standardise else False
-            )
+            by = source if self.standardise else False
+            test = osc.datasets.stream("imagenet32", "test", self.data_dir, standardise=by)
             return source, test.first(len(test))
         else:
-            (x, y), held_out = (
-                osc.datasets.load(self.data, split, self.data_dir, standardise=self.standardise)
-                for split in ("train", "test")
-            )
+            x, y = osc.datasets.load(self.data, "train", self.data_dir, standardise=self.standardise)
+            held_out = osc.datasets.load(self.data, "test", self.data_dir, standardise=self.standardise)
         if self.samples is not None and not 1 <= self.samples <= len(x):
             raise BadValue(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
         return (x[: self.samples], y[: self.samples]), held_out
 
-    def _network(self, shape: tuple[int, ...], classes: int, key: Any) -> Any:
+    def _network(self, shape: tuple[int, ...], classes: int, key: jax.Array) -> AnyNetwork:
         feedforward, model = self.estimator == "backpropagation", self.images.model
         layered = model == "layered"
         kind, options = ("convolutional", self.images) if layered else ("layered", self.network)
@@ -264,13 +268,14 @@ class Train:
         build = self.network.build_feedforward if feedforward else self.network.build
         return build((*shape, *self.hidden, classes), key)
 
-    def _estimator(self) -> Any:
+    def _estimator(self) -> osc.AbstractEstimator:
         """The estimator, where no option is left that it would ignore."""
-        for options, owners in OPTIONS_OF.items():
-            for name in _changed(self) if self.estimator not in owners else ():
-                if name in options:
-                    raise BadValue(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
-        amplitude, noise = self.signal.fixed_amplitude, self.noise.build()
+        changed = _changed(self)
+        for name, owners in OPTIONS_OF.items():
+            if name in changed and self.estimator not in owners:
+                raise BadValue(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
+        noise: Any = self.noise.build()  # an estimator refuses one that it cannot take
+        amplitude = self.signal.fixed_amplitude
         if self.estimator == "lock-in":
             lock_in = osc.LockIn(
                 self.signal.build(),
@@ -291,7 +296,7 @@ class Train:
             return osc.Classic(amplitude, steps=self.steps, noise=noise, readings=self.readings)
         return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
 
-    def _optimizer(self, net: Any, steps: int) -> Any:
+    def _optimizer(self, net: PyTree, steps: int) -> optax.GradientTransformation:
         def make(rate):
             rate = optax.cosine_decay_schedule(rate, steps) if self.schedule == "cosine" else rate
             if self.optimizer == "adam":
@@ -311,11 +316,8 @@ class Train:
             raise BadValue(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
         if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
             raise BadValue(f"clip={self.clip:g}: use a positive norm, such as 1, or leave it out")
-        descent = (
-            make(self.learning_rate[0])
-            if len(self.learning_rate) == 1
-            else osc.layerwise(net, self.learning_rate, make)
-        )
+        rates = self.learning_rate
+        descent = make(rates[0]) if len(rates) == 1 else osc.layerwise(net, rates, make)
         return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
 
 
@@ -339,22 +341,17 @@ def _fixed(name: str) -> str:
     )
 
 
-GROUPS: dict[str, Any] = {name: value for name, value in vars(Train()).items() if dataclasses.is_dataclass(value)}
-"""The options that `Train` shares with other commands, as they are by default."""
-
-OPTIONS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("cycles", "discard", "start", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks"): (
-        "lock-in",
-    ),
-    ("amplitude",): ("lock-in", "phases", "classic"),
-    ("points",): ("lock-in", "phases"),
-    ("noise",): ("lock-in", "phases", "classic"),
-    ("steps",): ("phases", "classic"),
-    ("tolerance",): ("phases",),
-    ("readings",): ("classic",),
-    ("method",): ("exact",),
+OSCILLATION = ("cycles", "discard", "start", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks")
+OPTIONS_OF: Mapping[str, tuple[str, ...]] = dict.fromkeys(OSCILLATION, ("lock-in",)) | {
+    "amplitude": ("lock-in", "phases", "classic"),
+    "points": ("lock-in", "phases"),
+    "noise": ("lock-in", "phases", "classic"),
+    "steps": ("phases", "classic"),
+    "tolerance": ("phases",),
+    "readings": ("classic",),
+    "method": ("exact",),
 }
-"""Which options belong to which estimators; one that would be ignored is refused."""
+"""Which estimators an option belongs to; where it would be ignored, it is refused."""
 
 
 @dataclass(frozen=True)
@@ -387,40 +384,34 @@ class Predict:
         print("\n".join(map(str, scores.argmax(axis=1))))
 
 
+COLUMNS = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "error_bar", "amplitude")
+COLUMNS += ("seconds",)
+
+
 class _Rows:
     """Prints the metrics of each epoch as a row of a table."""
 
     def __init__(self):
         self.columns: list[str] = []
 
-    def __call__(self, row: dict[str, Any], net: Any) -> None:
-        names = (
-            "epoch",
-            "loss",
-            "error",
-            "validation_loss",
-            "validation_error",
-            "cosine",
-            "error_bar",
-            "amplitude",
-            "seconds",
-        )
+    def __call__(self, row: dict[str, float], net: PyTree) -> None:
         if not self.columns:
-            self.columns = [name for name in names if name in row]
+            self.columns = [name for name in COLUMNS if name in row]
             print("  ".join(f"{name.replace('_', ' '):>16}" for name in self.columns))
         print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
 
 
-def _changed(part: Any) -> dict[str, Any]:
-    """The options of `Train`, or of one of its groups, that have another value than by default."""
-    default = next(p for p in (Train(), *GROUPS.values()) if type(p) is type(part))
-    found: dict[str, Any] = {}
-    for name, value in vars(part).items():
-        if dataclasses.is_dataclass(value):
-            found |= _changed(value)
-        elif value != getattr(default, name):
-            found[name] = value
-    return found
+def _options(part: object) -> dict[str, object]:
+    """The options of `Train`, or of one of its groups, by name."""
+    groups = [value for value in vars(part).values() if dataclasses.is_dataclass(value)]
+    own = {name: value for name, value in vars(part).items() if value not in groups}
+    return functools.reduce(operator.or_, map(_options, groups), own)
+
+
+def _changed(part: object) -> dict[str, object]:
+    """Those that have another value than `Train` has by default."""
+    default = _options(Train())
+    return {name: value for name, value in _options(part).items() if value != default[name]}
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -432,20 +423,15 @@ def _load_npy(path: Path) -> np.ndarray:
         raise BadValue(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
 
 
-def _to_json(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _from_json(cls: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from what `_to_json` made of it."""
-    paths = ("out", "resume", "data_dir")
+def _restored(cls: type[T], values: dict[str, Any]) -> T:
+    """A dataclass from what JSON made of it."""
+    default = vars(cls())
+    paths = {field.name for field in dataclasses.fields(cls) if field.type == Path | None}  # pyright: ignore
     arguments = {}
     for name, value in values.items():
-        if name in GROUPS and isinstance(value, dict):  # the group `noise` holds an option `noise`
-            value = _from_json(type(GROUPS[name]), value)
+        if type(value) is dict:
+            value = _restored(type(default[name]), value)
         elif name in paths and value is not None:
             value = Path(value)
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+        arguments[name] = tuple(value) if type(value) is list else value
     return cls(**arguments)

@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = Float[Array, ""]
 """A real number held as an array, so that changing it does not recompile."""
@@ -23,9 +23,14 @@ compiled = functools.partial(jax.jit, inline=True)
 """For short functions of arrays: one program where they are called alone, part of the caller's where that is traced."""
 
 
-def is_traced(*values: Any) -> bool:
+def is_traced(*values: PyTree) -> bool:
     """Whether any of the values is being traced by jax, and so cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def is_key(value: object) -> bool:
+    """Whether a value is an array of random keys of jax."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def complex_of(dtype: Any) -> np.dtype:
@@ -33,13 +38,13 @@ def complex_of(dtype: Any) -> np.dtype:
     return np.dtype(jnp.promote_types(dtype, jnp.complex64))
 
 
-def to_complex(tree: Any) -> Any:
+def to_complex(tree: PyTree) -> PyTree:
     """Every array of the tree as a complex one of the same precision."""
     return jax.tree.map(lambda a: a.astype(complex_of(a.dtype)), tree)
 
 
 @compiled
-def norm(tree: Any) -> Array:
+def norm(tree: PyTree) -> Array:
     """The Euclidean norm of all numbers in a pytree taken together."""
     squares = [jnp.sum(jnp.real(a) ** 2 + jnp.imag(a) ** 2) for a in jax.tree.leaves(tree)]
     return jnp.sqrt(functools.reduce(jnp.add, squares)) if squares else jnp.zeros(())
@@ -57,24 +62,21 @@ def sample_norm(layers: Sequence[Array]) -> Float[Array, "..."]:
 
 
 @compiled
-def all_finite(tree: Any) -> Array:
+def all_finite(tree: PyTree) -> Array:
     """Whether every number in a pytree is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A module on one line with its numbers in full, as one would type it."""
-    if isinstance(value, eqx.Module):
-        fields = (
-            f"{name}={describe(v)}" for name, v in vars(value).items() if v is not None and not name.startswith("_")
-        )
-        return f"{type(value).__name__}({', '.join(fields)})"
-    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], eqx.Module):
-        return describe(value[0])
-    if isinstance(value, tuple) and any(isinstance(v, eqx.Module) for v in value):
-        return f"({', '.join(describe(v) for v in value)})"
-    if isinstance(value, (jax.Array, np.ndarray)) and not is_traced(value):
-        return f"{value.item():.6g}" if value.size == 1 else f"{value.dtype}{list(value.shape)}"
-    if callable(value) and hasattr(value, "__name__"):
-        return value.__name__
+    match value:
+        case eqx.Module():
+            shown = {name: v for name, v in vars(value).items() if v is not None and not name.startswith("_")}
+            return f"{type(value).__name__}({', '.join(f'{name}={describe(v)}' for name, v in shown.items())})"
+        case tuple() if any(isinstance(v, eqx.Module) for v in value):
+            return describe(value[0]) if len(value) == 1 else f"({', '.join(map(describe, value))})"
+        case jax.Array() | np.ndarray() if not is_traced(value):
+            return f"{value.item():.6g}" if value.size == 1 else f"{value.dtype}{list(value.shape)}"
+        case object(__name__=name) if callable(value):
+            return name
     return repr(value)

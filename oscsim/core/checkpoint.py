@@ -6,29 +6,33 @@ settings of the user's own as well. Reading it imports those classes by name: re
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
 import os
 import secrets
+import sys
 import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
+from oscsim.core.arrays import is_key
 from oscsim.core.errors import BadValue
 
 FORMAT = "oscsim 1"
 
 
-def save(value: Any, path: str | Path) -> Path:
+def save(value: PyTree, path: str | Path) -> Path:
     """Write a pytree of modules and arrays to `path`: complete, or not at all.
 
     Raises:
@@ -43,7 +47,7 @@ def save(value: Any, path: str | Path) -> Path:
     return write(path, buffer.getbuffer())
 
 
-def write(path: Path, content: Any) -> Path:
+def write(path: Path, content: bytes | memoryview) -> Path:
     """Write bytes to a file: complete and on the disk, or not at all.
 
     Raises:
@@ -69,7 +73,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-BINARY = getattr(os, "O_BINARY", 0)
+BINARY = os.O_BINARY if sys.platform == "win32" else 0
 """Where there are text files of another kind."""
 
 
@@ -118,7 +122,7 @@ class Folder:
         """The newest checkpoint."""
         return self.paths()[-1] if self.paths() else None
 
-    def save(self, step: int, value: Any, spare: int | None = None) -> None:
+    def save(self, step: int, value: PyTree, spare: int | None = None) -> None:
         """Write the checkpoint of a step, then remove the oldest ones before it, but for that of the step to `spare`.
 
         Raises:
@@ -143,7 +147,7 @@ class Folder:
             for path in later:
                 path.unlink(missing_ok=True)
 
-    def newest(self, expect: type | None = None) -> Any:
+    def newest(self, expect: type | None = None) -> PyTree:
         """What the newest intact checkpoint holds; damaged or foreign ones are named in a warning and passed over.
 
         Raises:
@@ -162,7 +166,7 @@ class Folder:
         raise BadValue(f"{self.path} holds no checkpoint that can be read" + "".join(f"; {r}" for r in refused))
 
 
-def load(path: str | Path, expect: type | None = None) -> Any:
+def load(path: str | Path, expect: type | None = None) -> PyTree:
     """Read what `save` wrote.
 
     Args:
@@ -180,7 +184,7 @@ def load(path: str | Path, expect: type | None = None) -> Any:
             arrays = {name: file[name] for name in file.files if name != "structure"}
     except (zipfile.BadZipFile, zlib.error, TypeError, ValueError, KeyError, EOFError, RuntimeError) as error:
         raise BadValue(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if type(header) is not dict or header.get("format") != FORMAT:
         raise BadValue(f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it")
     try:
         value = _decode(header["tree"], arrays, path)
@@ -191,32 +195,31 @@ def load(path: str | Path, expect: type | None = None) -> Any:
     return value
 
 
-def _encode(value: Any, place: str, arrays: list[np.ndarray]) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        arrays.append(np.asarray(jax.random.key_data(value)))
-        return {"key": len(arrays) - 1, "impl": str(jax.random.key_impl(value))}
-    if isinstance(value, jax.Array) and value.dtype.kind == "V":  # such as bfloat16, which NumPy's files do not know
-        array = np.asarray(value)
-        arrays.append(array.view(f"u{array.itemsize}"))
-        return {"jax": len(arrays) - 1, "dtype": array.dtype.name}
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        arrays.append(np.asarray(value))
-        return {"jax" if isinstance(value, jax.Array) else "numpy": len(arrays) - 1}
-    if isinstance(value, (tuple, list)):
-        items = [_encode(v, f"{place}[{i}]", arrays) for i, v in enumerate(value)]
-        return items if isinstance(value, list) else {"tuple": items}
-    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
-        return {"dict": {k: _encode(v, f"{place}[{k!r}]", arrays) for k, v in value.items()}}
-    if isinstance(value, eqx.Module):
-        fields = {
-            field.name: _encode(getattr(value, field.name), f"{place}.{field.name}", arrays)
-            for field in dataclasses.fields(value)  # pyright: ignore[reportArgumentType]
-        }
-        return {"module": _import_path(type(value), place), "fields": fields}
-    if callable(value):
-        return {"import": _import_path(value, place)}
+def _encode(value: PyTree, place: str, arrays: list[np.ndarray]) -> PyTree:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case jax.Array() if is_key(value):
+            arrays.append(np.asarray(jax.random.key_data(value)))
+            return {"key": len(arrays) - 1, "impl": str(jax.random.key_impl(value))}
+        case jax.Array() if value.dtype.kind == "V":  # such as bfloat16, which NumPy's files do not know
+            array = np.asarray(value)
+            arrays.append(array.view(f"u{array.itemsize}"))
+            return {"jax": len(arrays) - 1, "dtype": array.dtype.name}
+        case jax.Array() | np.ndarray() | np.generic():
+            arrays.append(np.asarray(value))
+            return {"jax" if eqx.is_array(value) else "numpy": len(arrays) - 1}
+        case tuple() | list():
+            items = [_encode(v, f"{place}[{i}]", arrays) for i, v in enumerate(value)]
+            return items if type(value) is list else {"tuple": items}
+        case dict() if all(type(k) is str for k in value):
+            return {"dict": {k: _encode(v, f"{place}[{k!r}]", arrays) for k, v in value.items()}}
+        case eqx.Module():
+            names = [field.name for field in dataclasses.fields(value)]  # pyright: ignore[reportArgumentType]
+            fields = {name: _encode(getattr(value, name), f"{place}.{name}", arrays) for name in names}
+            return {"module": _import_path(type(value), place), "fields": fields}
+        case _ if callable(value):
+            return {"import": _import_path(value, place)}
     raise BadValue(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
 
 
@@ -228,66 +231,67 @@ MOVED = {
 """Where modules that files of 0.1 name are now."""
 
 
-def _import_path(value: Any, place: str) -> str:
+def _import_path(value: Callable, place: str) -> str:
     """Where a class or function can be imported from, or an error if it cannot."""
-    path = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
-    try:
-        found = _imported(path)
-    except (ImportError, AttributeError):
-        found = None
-    if found is not value or path.startswith("__main__:"):
-        raise BadValue(
-            f"{place} is {path.replace(':', '.')}, which cannot be imported again: define it at the top of a module"
-        )
-    return path
+    path = repr(value)
+    with contextlib.suppress(ImportError, AttributeError):
+        path = f"{value.__module__}:{value.__qualname__}"
+        if _imported(path) is value and not path.startswith("__main__:"):
+            return path
+    raise BadValue(
+        f"{place} is {path.replace(':', '.')}, which cannot be imported again: define it at the top of a module"
+    )
 
 
-def _imported(path: str) -> Any:
+def _imported(path: str) -> Callable:
     module, _, name = path.partition(":")
-    value = importlib.import_module(MOVED.get(module, module))
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return functools.reduce(getattr, name.split("."), importlib.import_module(MOVED.get(module, module)))
 
 
-def _decode(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
-    if isinstance(tree, list):
-        return [_decode(item, arrays, path) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "tuple" in tree:
-        return tuple(_decode(item, arrays, path) for item in tree["tuple"])
-    if "dict" in tree:
-        return {k: _decode(v, arrays, path) for k, v in tree["dict"].items()}
-    if "numpy" in tree:
-        return arrays[str(tree["numpy"])]
-    if "jax" in tree:
-        array = arrays[str(tree["jax"])]
-        if "dtype" in tree:
-            array = array.view(tree["dtype"])
-        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise BadValue(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
-        return jnp.asarray(array)
-    if "key" in tree:
-        return jax.random.wrap_key_data(jnp.asarray(arrays[str(tree["key"])]), impl=tree["impl"])
-    found = _imported_from(tree.get("module") or tree["import"], path)
-    if "import" in tree:
-        return found
-    if not (isinstance(found, type) and issubclass(found, eqx.Module)):
-        raise BadValue(f"{path} names {tree['module']} as a module, which it is not")
-    fields = {field.name for field in dataclasses.fields(found)}
-    if fields != set(tree["fields"]):
+def _decode(tree: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
+    match tree:
+        case list():
+            return [_decode(item, arrays, path) for item in tree]
+        case {"tuple": items}:
+            return tuple(_decode(item, arrays, path) for item in items)
+        case {"dict": items}:
+            return {k: _decode(v, arrays, path) for k, v in items.items()}
+        case {"numpy": number}:
+            return arrays[str(number)]
+        case {"jax": number}:
+            array = arrays[str(number)]
+            if "dtype" in tree:
+                array = array.view(tree["dtype"])
+            if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+                raise BadValue(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
+            return jnp.asarray(array)
+        case {"key": number, "impl": impl}:
+            return jax.random.wrap_key_data(jnp.asarray(arrays[str(number)]), impl=impl)
+        case {"import": name}:
+            return _imported_from(name, path)
+        case {"module": name, "fields": fields}:
+            return _module(_imported_from(name, path), name, fields, arrays, path)
+        case dict():
+            raise KeyError(*tree)
+    return tree
+
+
+def _module(kind: Callable, name: str, values: dict, arrays: dict[str, np.ndarray], path: Path) -> eqx.Module:
+    if not (isinstance(kind, type) and issubclass(kind, eqx.Module)):
+        raise BadValue(f"{path} names {name} as a module, which it is not")
+    fields = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    if fields != set(values):
         raise BadValue(
-            f"{path} holds a {found.__name__} with fields {sorted(tree['fields'])}, this one has {sorted(fields)}: "
+            f"{path} holds a {kind.__name__} with fields {sorted(values)}, this one has {sorted(fields)}: "
             "read it with the version that wrote it"
         )
-    module = object.__new__(found)
-    for name, value in tree["fields"].items():
-        object.__setattr__(module, name, _decode(value, arrays, path))
+    module = object.__new__(kind)
+    for field, value in values.items():
+        object.__setattr__(module, field, _decode(value, arrays, path))
     return module
 
 
-def _imported_from(name: str, path: Path) -> Any:
+def _imported_from(name: str, path: Path) -> Callable:
     try:
         return _imported(name)
     except (ImportError, AttributeError) as error:

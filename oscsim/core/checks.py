@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +13,16 @@ from jaxtyping import Array
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadType, BadValue
 
+Given: TypeAlias = Any
+"""What a user gives: anything, until it is checked."""
 
-def as_real(name: str, value: Any) -> Array:
+
+def as_real(name: str, value: Given) -> Array:
     """Real numbers as an array of jax's default float type (arrays keep theirs), or an error that names them."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value, value.dtype)  # no weak type: it would compile again
     try:
-        if isinstance(value, str) or np.iscomplexobj(value):
+        if type(value) is str or np.iscomplexobj(value):
             raise BadType("not real")
         if is_traced(value):
             return jnp.asarray(value, dtype=float)
@@ -28,7 +32,7 @@ def as_real(name: str, value: Any) -> Array:
         raise BadType(f"{name}={value!r}: use real numbers") from error
 
 
-def as_scalar(value: Any, name: str = "value") -> Array:
+def as_scalar(value: Given, name: str = "value") -> Array:
     """One finite real number as an array, or an error that names it."""
     value = as_real(name, value)
     if value.ndim:
@@ -38,25 +42,25 @@ def as_scalar(value: Any, name: str = "value") -> Array:
     return value
 
 
-def scalar(name: str) -> Callable[[Any], Array]:
+def scalar(name: str) -> Callable[[Given], Array]:
     """The converter of a field of that name that holds one finite real number."""
     return functools.partial(as_scalar, name=name)
 
 
-def positive(name: str) -> Callable[[Any], Array]:
+def positive(name: str) -> Callable[[Given], Array]:
     """The converter of a field of that name that holds one positive, finite number."""
 
-    def converted(value: Any) -> Array:
+    def converted(value: Given) -> Array:
         require_positive(name, value)
         return as_scalar(value, name)
 
     return converted
 
 
-def not_negative(name: str) -> Callable[[Any], Array]:
+def not_negative(name: str) -> Callable[[Given], Array]:
     """The converter of a field of that name that holds one finite number of 0 or more."""
 
-    def converted(value: Any) -> Array:
+    def converted(value: Given) -> Array:
         value = as_scalar(value, name)
         if not is_traced(value) and not np.asarray(value) >= 0:
             raise BadValue(f"{name}={float(value):g}: use a finite number that is not negative")
@@ -65,7 +69,7 @@ def not_negative(name: str) -> Callable[[Any], Array]:
     return converted
 
 
-def require_positive(name: str, value: Any) -> None:
+def require_positive(name: str, value: Given) -> None:
     """Refuse what is not one positive, finite number (a traced one cannot be looked at)."""
     value = as_real(name, value)
     if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
@@ -73,16 +77,17 @@ def require_positive(name: str, value: Any) -> None:
     as_scalar(value, name)
 
 
-def as_count(name: str, value: Any, least: int = 1, remedy: str | None = None) -> int:
+def as_count(name: str, value: Given, least: int = 1, remedy: str | None = None) -> int:
     """An integer of `least` or more, or an error that names it."""
-    right = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-    if not right:
-        remedy = remedy or {0: "use 0 or a positive integer", 1: "use a positive integer"}.get(
-            least, f"use an integer of {least} or more"
-        )
-        kind = BadValue if isinstance(value, (bool, int, float, np.number)) else BadType
-        raise kind(f"{name}={value!r}: {remedy}")
-    return int(value)
+    match value:
+        case int() | np.integer() if type(value) is not bool and value >= least:
+            return int(value)
+        case int() | float() | np.number():
+            kind = BadValue
+        case _:
+            kind = BadType
+    usual = {0: "use 0 or a positive integer", 1: "use a positive integer"}
+    raise kind(f"{name}={value!r}: {remedy or usual.get(least, f'use an integer of {least} or more')}")
 
 
 def require_instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
@@ -91,6 +96,6 @@ def require_instance(name: str, value: object, kind: type | tuple[type, ...], re
         raise BadType(f"{name}={value!r}: {remedy}")
 
 
-def require_key(key: Any) -> None:
+def require_key(key: Given) -> None:
     """Refuse what is not a random key of jax, such as a bare seed."""
     require_instance("key", key, jax.Array, "use jax.random.key(0), with a seed of your choice")

@@ -1,13 +1,16 @@
 """Pickled batches of 32 x 32 colour images, the format of CIFAR and ImageNet32, read without trusting them."""
 
+import io
 import pickle
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from oscsim.core.errors import BadValue
 from oscsim.datasets.files import Data
+
+Buffer = bytes | bytearray | memoryview | pickle.PickleBuffer
 
 
 class Batch(NamedTuple):
@@ -29,7 +32,7 @@ def to_images(batches: Sequence[Batch]) -> Data:
     return x, np.concatenate([batch.labels for batch in batches])
 
 
-def read_batch(file: Any, where: str, label_key: str, classes: int, first: int = 0) -> Batch:
+def read_batch(file: IO[bytes] | io.BufferedIOBase, where: str, label_key: str, classes: int, first: int = 0) -> Batch:
     """The batch in a pickled dictionary, or an error that says `where` and what is wrong with it.
 
     Args:
@@ -41,7 +44,7 @@ def read_batch(file: Any, where: str, label_key: str, classes: int, first: int =
     """
     try:
         content = {_text(key): value for key, value in _Unpickler(file, encoding="bytes").load().items()}
-        pixels, labels = _as_array(content["data"]), _as_array(content[label_key])
+        pixels, labels = np.asarray(content["data"]), np.asarray(content[label_key])
     except Exception as error:  # a damaged pickle may raise anything
         raise BadValue(
             f"{where} is truncated, damaged or not a batch of images as published ({type(error).__name__}: {error}): "
@@ -66,14 +69,10 @@ def _text(value: str | bytes) -> str:
     return value.decode("ascii") if isinstance(value, bytes) else value  # Python 2 wrote bytes
 
 
-def _as_array(value: Any) -> np.ndarray:
-    return value.array if isinstance(value, _Array) else np.asarray(value)
-
-
 class _Dtype:
     """Stands in for a pickled dtype of numpy, whose own way to restore one trusts the file."""
 
-    def __init__(self, code: str | bytes, *_: Any):
+    def __init__(self, code: str | bytes, *_: object):
         self.code = _text(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -87,12 +86,15 @@ class _Array:
         _, shape, dtype, fortran, content = state
         self.array = np.frombuffer(content, dtype.code).reshape(shape, order="F" if fortran else "C")
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self.array
 
-def _reconstruct(*_: Any) -> _Array:  # its state follows
+
+def _reconstruct(*_: object) -> _Array:  # its state follows
     return _Array()
 
 
-def _frombuffer(content: Any, dtype: _Dtype, shape: tuple, order: str) -> _Array:  # from protocol 5 on
+def _frombuffer(content: Buffer, dtype: _Dtype, shape: tuple, order: str) -> _Array:  # from protocol 5 on
     array = _Array()
     array.__setstate__((1, shape, dtype, order == "F", content))
     return array
@@ -122,7 +124,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIss
     The one written in Python: that in C makes room for as many objects as a damaged file numbers, many gigabytes.
     """
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable:
         found = ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
         if found is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays and plain data are admitted")

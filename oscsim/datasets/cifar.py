@@ -5,7 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import read_batch, to_images
@@ -54,7 +54,7 @@ def read_cifar(name: str, split: Split, data_dir: Folder) -> Data:
     return to_images([found[batch] for batch in wanted])
 
 
-def _open_batches(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _open_batches(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
     """Those of the wanted batches that are there, in any order."""
     if path.is_dir():
         for batch in wanted:

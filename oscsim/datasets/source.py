@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Array, Float64, Int, Key, UInt8
 
 from oscsim.core.checks import as_count, require_key
@@ -70,7 +71,7 @@ class ArraySource(AbstractSource):
         ValueError: not one label for each input.
     """
 
-    def __init__(self, x: Any, y: Any):
+    def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike):
         self.x, self.y = np.asarray(x), np.asarray(y)
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
@@ -231,7 +232,7 @@ def digest_of(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _require_span(samples: int, key: Any, epoch: Any, batch_size: Any, start: Any) -> tuple[int, int]:
+def _require_span(samples: int, key: Array, epoch: int, batch_size: int, start: int) -> tuple[int, int]:
     """From which to which place in the order of an epoch its batches go; or an error that names a bad argument."""
     require_key(key)
     as_count("epoch", epoch, 0)

@@ -8,25 +8,34 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax
 
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
+from oscsim.sweeps.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 SECONDS_TO_CONNECT = 10
 IN_FLIGHT = 4
 """Tasks that are submitted ahead, for each thread of the cluster."""
 
-NOWHERE: Any = None
-
 ALONE = {"NPROC": "1", "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """The environment of a worker: one thread each, and no device memory taken in advance."""
 
 
+@runtime_checkable
+class Work(Protocol):
+    """What is run on workers: block by block, each into the store."""
+
+    def run(self, store: Store, number: int) -> None: ...
+
+
 @contextlib.contextmanager
-def connected(client: Any, workers: int | None) -> Iterator[Any]:
+def connected(client: "Client | str | None", workers: int | None) -> "Iterator[Client | None]":
     """The client to run on: the one given, one of the scheduler at that address, or one of new processes here; or None.
 
     Raises:
@@ -44,10 +53,8 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
         raise ImportError("sweeps on workers need dask: pip install 'oscsim[sweep]'") from error
     if workers is not None:
         count = as_count("workers", workers)
-        with (
-            LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=NOWHERE, env=ALONE) as cluster,
-            Client(cluster) as connection,
-        ):
+        options: dict = {"threads_per_worker": 1, "dashboard_address": None, "env": ALONE}
+        with LocalCluster(n_workers=count, **options) as cluster, Client(cluster) as connection:
             yield connection
     elif isinstance(client, str):
         try:
@@ -65,8 +72,10 @@ def connected(client: Any, workers: int | None) -> Iterator[Any]:
         raise BadType(f"client={client!r}: use a dask.distributed.Client, or the address of a scheduler")
 
 
-def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finished: Callable[[], Any]) -> None:
-    """Run these blocks there; each writes its own results, and is tried again where its worker dies.
+def run_on(
+    client: "Client", task: Work, store: Path | None, numbers: list[int], finished: Callable[[], object]
+) -> None:
+    """Run these blocks there. Each writes its own results, and is tried again where its worker dies.
 
     Raises:
         RuntimeError: a block whose workers died again and again; all others are finished by then.
@@ -91,7 +100,8 @@ def run_on(client: Any, task: Any, store: Path | None, numbers: list[int], finis
     running = as_completed()
 
     def fill():  # workers come and go
-        ahead = IN_FLIGHT * max(1, sum(client.nthreads().values()))
+        threads = client.nthreads().values()  # pyright: ignore[reportAttributeAccessIssue]
+        ahead = IN_FLIGHT * max(1, sum(threads))
         running.update([submit(number) for number in itertools.islice(waiting, max(0, ahead - running.count()))])
 
     fill()
@@ -118,19 +128,17 @@ def _run(content: bytes, precision: bool, store: str, number: int) -> int:
     """One block, on a worker: computed, written, and only its number sent back."""
     for name, value in ALONE.items():  # before jax first computes here
         os.environ.setdefault(name, value)
-    from oscsim.sweeps.store import Store
-
     with jax.enable_x64(precision):
         _task(hashlib.sha256(content).digest(), content).run(Store.open(store), number)
     return number
 
 
-_TASKS: dict[bytes, Any] = {}
+_TASKS: dict[bytes, Work] = {}
 _MAKING = threading.Lock()
 
 
-def _task(digest: bytes, content: bytes) -> Any:
-    """The task of this content, made once per process: so that it is compiled once."""
+def _task(digest: bytes, content: bytes) -> Work:
+    """The task of this content, made once per process, so that it is compiled once."""
     with _MAKING:  # a worker may have several threads
         if digest not in _TASKS:
             _TASKS.clear()

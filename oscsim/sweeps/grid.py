@@ -1,14 +1,14 @@
 """Sweeps: a study at every point of a grid of settings, under many seeds, on one core or on a cluster.
 
-The grid is cut into blocks. A block is what one task computes, as one compiled batch of points and seeds, and what is
-written at once; one that is finished is never computed again, and nothing is lost when a process is killed. The layout
-is frozen in the store, so a sweep that was stopped and resumed ends bit for bit as one that was not.
+The grid is cut into blocks. One task computes a block as one compiled batch of points and seeds, and writes it at once.
+A finished block is never computed again, and nothing is lost when a process is killed. The store keeps the layout, so a
+sweep that was stopped and resumed ends bit for bit as one that was not.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import equinox as eqx
 import jax
@@ -16,14 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 from jax import lax
-from jaxtyping import Array, Key
+from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.sweeps.cluster import connected, run_on
-from oscsim.sweeps.store import Layout, Store, Variable, fingerprint
-from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity
+from oscsim.sweeps.store import Coordinate, Layout, Store, Variable, fingerprint
+from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity, Results, Setting, Settings
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
 
 BLOCKS = 64
 """Tasks of a sweep by default, at least, where there are as many points."""
@@ -33,13 +38,13 @@ MEMORY = 2**28
 
 
 def sweep(
-    study: AbstractStudy | Callable[..., dict[str, Any]],
-    axes: Mapping[str, Any],
+    study: AbstractStudy | Callable[..., Results],
+    axes: Mapping[str, Setting],
     *,
     seeds: int,
     key: Key[Array, ""],
     store: str | Path | None = None,
-    client: Any = None,
+    client: "Client | str | None" = None,
     workers: int | None = None,
     block: int | None = None,
     progress: bool | None = None,
@@ -84,7 +89,7 @@ def sweep(
     if (client is not None or workers is not None) and store is None:
         raise BadValue("store is None: workers write their results into a store, give a folder that all can reach")
     with connected(client, workers) as connection:  # before anything is made
-        task = Task(study, grid, seeds, np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key)))
+        task = Task(study, grid, seeds, key)
         opened = _opened(task, store, block)
         todo = opened.unfinished()
         bar = tqdm(
@@ -111,21 +116,21 @@ class Grid:
         fixed: the settings that do not vary.
     """
 
-    def __init__(self, axes: Mapping[str, Any]):
+    def __init__(self, axes: Mapping[str, Setting]):
         if not isinstance(axes, Mapping) or not axes:
             raise BadValue(f"axes={axes!r}: give a dict from names of settings to their values")
-        self.axes: dict[str, list[Any]] = {}
-        self.fixed: dict[str, Any] = {}
+        self.axes: dict[str, list[Setting]] = {}
+        self.fixed: Settings = {}
         for name, values in axes.items():
             if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
-                values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
+                values = [_value(v) for v in values]
                 if not values:
                     raise BadValue(f"axes[{name!r}] is empty: give one value or more")
                 if len({repr(value) for value in values}) < len(values):
                     raise BadValue(f"axes[{name!r}]={values}: a value stands there twice")
                 self.axes[name] = values
             elif np.ndim(values) == 0:
-                self.fixed[name] = values.item() if isinstance(values, (np.generic, jax.Array)) else values
+                self.fixed[name] = _value(values)
             else:
                 raise BadValue(f"axes[{name!r}] has shape {np.shape(values)}: give a list of values, or one value")
         if "seed" in axes or "key" in axes:
@@ -135,7 +140,7 @@ class Grid:
     def shape(self) -> tuple[int, ...]:
         return tuple(map(len, self.axes.values()))
 
-    def settings(self, index: tuple[int, ...]) -> dict[str, Any]:
+    def settings(self, index: tuple[int, ...]) -> Settings:
         """The settings of the point at this index."""
         varied = {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
         return self.fixed | varied
@@ -143,8 +148,7 @@ class Grid:
     def traced(self, study: AbstractStudy) -> set[str]:
         """The settings that are traced: those whose values are floats, and which do not shape the program."""
         everything = self.axes | {name: [value] for name, value in self.fixed.items()}
-        floats = {name for name, values in everything.items() if all(isinstance(v, float) for v in values)}
-        return floats - set(study.static())
+        return {name for name, values in everything.items() if {*map(type, values)} == {float}} - set(study.static())
 
 
 UNTRACEABLE = (
@@ -158,50 +162,72 @@ UNTRACEABLE = (
 class Task:
     """What every block has in common; what a worker is sent, once."""
 
-    def __init__(self, study: AbstractStudy, grid: Grid, seeds: int, key_data: Any, key_impl: str):
+    def __init__(self, study: AbstractStudy, grid: Grid, seeds: int, key: Key[Array, ""]):
         self.study, self.grid, self.seeds = study, grid, seeds
-        self.key_data, self.key_impl = key_data, key_impl
+        self.key_data, self.key_impl = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self.traced = sorted(grid.traced(study))
+
+    @property
+    def key(self) -> Key[Array, ""]:
+        """The key for all realisations; kept as numbers, which can be sent."""
+        return jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
 
     def run(self, store: Store, number: int) -> None:
         """Compute the block of this number, and write it."""
         indices = store.layout.points(number)
         store.write(number, self.results(indices, store.layout.points_per_block) | self.predictions(indices))
 
-    def results(self, indices: list[tuple[int, ...]], size: int) -> dict[str, Any]:
+    def results(self, indices: list[tuple[int, ...]], size: int) -> dict[str, np.ndarray]:
         """The study's results at these points, (points, seeds, ...), from one compiled batch of `size` points."""
         filled = [indices[min(i, len(indices) - 1)] for i in range(size)]  # a smaller block runs the same program
         points = np.repeat([_flat(index, self.grid.shape) for index in filled], self.seeds)
         settings = [self.grid.settings(index) for index in filled]
         lanes = {n: np.repeat(np.asarray([s[n] for s in settings], float), self.seeds) for n in self.traced}
         plain = {name: value for name, value in settings[0].items() if name not in self.traced}
-        key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
         numbers = points.astype(np.uint32), np.tile(np.arange(self.seeds, dtype=np.uint32), size)
         lanes = jax.tree.map(jnp.asarray, lanes)
-        found = self._explained(_batch, self.study, plain, lanes, key, numbers, self._width(size), at=settings)
+        found = self._explained(_batch, self.study, plain, lanes, self.key, numbers, self._width(size), at=settings)
         return {n: np.asarray(a).reshape(size, self.seeds, *a.shape[1:])[: len(indices)] for n, a in found.items()}
 
-    def predictions(self, indices: list[tuple[int, ...]]) -> dict[str, Any]:
+    def predictions(self, indices: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
         """What theory says of these points, (points, ...)."""
         settings = [self.grid.settings(index) for index in indices]
         rows = [self._explained(self.study.prediction, one, at=[one]) for one in settings]
         return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
-    def variables(self) -> dict[str, Variable]:
+    def first(self) -> jax.stages.Traced:
+        """The program of the first realisation, traced and not computed."""
+        settings = self.grid.settings((0,) * len(self.grid.axes))
+        plain = {name: value for name, value in settings.items() if name not in self.traced}
+        lane = {name: jnp.asarray(settings[name], float) for name in self.traced}
+        arrays, rest = eqx.partition(self.study, eqx.is_array)
+        program = jax.jit(lambda arrays, lane, key: _lane(eqx.combine(arrays, rest), plain, lane, key))
+        return self._explained(program.trace, arrays, lane, self.key, at=[settings])
+
+    def identity(self, first: jax.stages.Traced) -> dict[str, object]:
+        """What tells this sweep from others; the study by its fields and by what it computes at the first point.
+
+        The program is written for CPUs, whatever it runs on, so that the machine makes no difference.
+        """
+        return {
+            "axes": {name: [_plain(v) for v in values] for name, values in self.grid.axes.items()},
+            "settings": {name: _plain(value) for name, value in self.grid.fixed.items()},
+            "seeds": self.seeds,
+            "key": [self.key_impl, *map(int, np.ravel(self.key_data))],
+            "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+            "study": fingerprint(self.study, first.lower(lowering_platforms=("cpu",)).as_text()),
+        }
+
+    def variables(self, first: jax.stages.Traced) -> dict[str, Variable]:
         """What the study returns: found without computing it."""
-        first = self.grid.settings((0,) * len(self.grid.axes))
-        plain = {name: value for name, value in first.items() if name not in self.traced}
-        key = jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
-        lane = {name: jnp.asarray(first[name], float) for name in self.traced}
-        of_seed = self._explained(eqx.filter_eval_shape, _lane, self.study, plain, lane, key, at=[first])
-        found = {name: (True, a.shape, a.dtype) for name, a in of_seed.items()}
+        found = {name: (True, a.shape, a.dtype) for name, a in first.out_info.items()}
         for name, value in self.predictions([(0,) * len(self.grid.axes)]).items():
             if name in found:
                 raise BadValue(f"{name} is both a result and a prediction of the study: rename one of them")
             found[name] = False, value.shape[1:], value.dtype
         return {name: self._variable(name, *what) for name, what in found.items()}
 
-    def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: Any) -> Variable:
+    def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: np.dtype) -> Variable:
         if name in {*self.grid.axes, *self.grid.fixed, "seed"}:
             raise BadValue(f"{name} is both a setting and a result of the study: rename one of them")
         quantity = self.study.quantities().get(name, Quantity(name))
@@ -219,7 +245,7 @@ class Task:
         most = max(1, MEMORY // max(3 * content, 2**16))
         return max(d for d in range(1, min(lanes, most) + 1) if lanes % d == 0)
 
-    def _explained(self, function: Callable, *args: Any, at: list[dict[str, Any]]) -> Any:
+    def _explained(self, function: Callable[..., T], *args: object, at: list[Settings]) -> T:
         """The function's value; where it fails, with the settings at which it did."""
         try:
             return function(*args)
@@ -237,7 +263,14 @@ class Task:
 
 
 @eqx.filter_jit
-def _batch(study: Any, plain: Any, lanes: Any, key: Any, numbers: Any, width: int) -> dict[str, Any]:
+def _batch(
+    study: AbstractStudy,
+    plain: Settings,
+    lanes: dict[str, Array],
+    key: Key[Array, ""],
+    numbers: tuple[ArrayLike, ArrayLike],
+    width: int,
+) -> dict[str, Array]:
     """The study in every lane, each with its own floats and key."""
 
     def one(lane):
@@ -247,9 +280,9 @@ def _batch(study: Any, plain: Any, lanes: Any, key: Any, numbers: Any, width: in
     return lax.map(one, (lanes, numbers), batch_size=width)
 
 
-def _lane(study: Any, plain: dict[str, Any], floats: dict[str, Any], key: Any) -> dict[str, Any]:
+def _lane(study: AbstractStudy, plain: Settings, floats: dict[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
     found = study(key, **plain, **floats)
-    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
+    if not isinstance(found, dict) or {*map(type, found)} != {str}:
         raise BadType(f"the study returns {type(found).__name__}: return a dict from names to arrays")
     for name, value in found.items():
         if not eqx.is_array_like(value):
@@ -257,32 +290,25 @@ def _lane(study: Any, plain: dict[str, Any], floats: dict[str, Any], key: Any) -
     return {name: jnp.asarray(value) for name, value in found.items()}
 
 
-def _as_study(function: Any) -> AbstractStudy:
+def _as_study(function: Callable[..., Results]) -> AbstractStudy:
     if not callable(function):
         raise BadType(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
     return FunctionStudy(function)
 
 
-def _opened(task: Task, path: Any, block: int | None) -> Store:
+def _opened(task: Task, path: str | Path | None, block: int | None) -> Store:
     """The store of this sweep: the one at the path, or a new one."""
-    identity = {
-        "study": fingerprint(task.study),
-        "axes": {name: [_plain(v) for v in values] for name, values in task.grid.axes.items()},
-        "settings": {name: _plain(value) for name, value in task.grid.fixed.items()},
-        "seeds": task.seeds,
-        "key": [task.key_impl, *map(int, np.ravel(task.key_data))],
-        "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
-    }
+    first = task.first()
+    identity = task.identity(first)
     if path is not None and (found := Store.existing(path, identity)) is not None:
         return found
     shape = _block_shape(task, block)
     quantities = task.study.quantities()
     coordinates = {
-        name: (values, quantities.get(name, Quantity(name)).label, quantities.get(name, Quantity(name)).unit)
-        for name, values in task.grid.axes.items()
+        name: Coordinate(values, *quantities.get(name, Quantity(name))[:2]) for name, values in task.grid.axes.items()
     }
     layout = Layout(task.grid.shape, shape, task.seeds, tuple(task.grid.axes))
-    return Store.create(path, identity, layout, task.variables(), coordinates)
+    return Store.create(path, identity, layout, task.variables(first), coordinates)
 
 
 def _block_shape(task: Task, points: int | None) -> tuple[int, ...]:
@@ -301,10 +327,15 @@ def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
     return int(np.ravel_multi_index(index, shape)) if shape else 0
 
 
-def _plain(value: Any) -> Any:
+def _value(value: Setting) -> Setting:
+    """A number of NumPy or jax as one of Python."""
+    return value.item() if isinstance(value, (np.generic, jax.Array)) else value
+
+
+def _plain(value: Setting) -> Setting:
     """A setting as JSON holds it."""
-    return value if isinstance(value, (bool, int, float, str)) or value is None else fingerprint(value)
+    return value if type(value) in (bool, int, float, str, type(None)) else fingerprint(value)
 
 
-def _listed(settings: dict[str, Any]) -> str:
+def _listed(settings: Settings) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())

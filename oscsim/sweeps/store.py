@@ -1,34 +1,35 @@
 """The store of a sweep: a Zarr group on disk or in memory, written block by block.
 
-It appears at its place whole, in one rename; a block counts once all its results are written; nothing in it depends on
-the clock, the machine or the order of work.
+The folder appears whole, in one rename. A block counts once all its results are written. Nothing in the store depends
+on the clock, the machine or the order of work.
 """
 
-import functools
-import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import shutil
-import types
+import warnings
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray
+from jaxtyping import PyTree
 
-from oscsim.core.arrays import describe
+from oscsim.core.arrays import describe, is_key
 from oscsim.core.errors import BadValue
+from oscsim.datasets.source import digest_of
 
 if TYPE_CHECKING:
     import zarr  # imported where it is used: a third of a second that only sweeps need
 
-FORMAT = 1
+FORMAT = 2  # 1, of oscsim 0.1, named a study by its bytecode
 DONE = "block_done"
 
 
@@ -50,6 +51,14 @@ class Variable(NamedTuple):
     seeded: bool
     dims: tuple[str, ...]
     shape: tuple[int, ...]
+    label: str
+    unit: str
+
+
+class Coordinate(NamedTuple):
+    """The values of an axis, what they are, and their unit (empty for pure numbers)."""
+
+    values: list
     label: str
     unit: str
 
@@ -104,15 +113,15 @@ class Store:
     """
 
     def __init__(self, group: "zarr.Group", path: Path | None):
-        self.group: Any = group
+        self.group: Any = group  # whose items are arrays or groups: only the caller knows
         self.path = path
-        about: Any = group.attrs["oscsim"]
+        about = self.group.attrs["oscsim"]
         self.layout = Layout(
             tuple(map(len, about["axes"].values())), tuple(about["block"]), about["seeds"], tuple(about["axes"])
         )
 
     @staticmethod
-    def existing(path: str | Path, identity: Mapping[str, Any]) -> "Store | None":
+    def existing(path: str | Path, identity: Mapping[str, object]) -> "Store | None":
         """The store at the path, or None where there is nothing.
 
         Raises:
@@ -121,25 +130,29 @@ class Store:
         path = Path(path).absolute()
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
-        import zarr
-
         try:
-            group = zarr.open_group(str(path), mode="r+")
-            about: Any = group.attrs["oscsim"]
-        except Exception as error:
+            found = Store.open(path)
+        except BadValue as error:
             raise BadValue(
                 f"store={path} holds something that is no sweep: choose another folder; nothing was changed"
             ) from error
-        if about.get("format") != FORMAT:
-            raise BadValue(f"store={path} has format {about.get('format')}, this version of oscsim reads {FORMAT}")
+        about = found.group.attrs["oscsim"]
+        old, written = about.get("format"), about.get("versions")
+        if old not in (1, FORMAT):
+            raise BadValue(f"store={path} has format {old}, this version of oscsim reads {FORMAT}")
         for name, ours in identity.items():
-            # As text: the order of the axes and 1 or 1.0 make another sweep, though equal in Python.
-            if json.dumps(about.get(name)) != json.dumps(ours):
-                raise BadValue(
-                    f"store={path} holds another sweep: its {name} is {_short(about.get(name))}, not {_short(ours)}; "
-                    "choose another folder; nothing was changed"
+            if name == "study" and old == 1:
+                warnings.warn(
+                    f"store={path} was begun by oscsim 0.1: make sure that its study is this one", stacklevel=4
                 )
-        return Store(group, path)
+            # As text: the order of the axes and 1 or 1.0 make another sweep, though equal in Python.
+            elif json.dumps(about.get(name)) != json.dumps(ours):
+                under = f" (it was begun under {written}, this is {versions()})" if written != versions() else ""
+                raise BadValue(
+                    f"store={path} holds another sweep: its {name} is {_short(about.get(name))}, not {_short(ours)}"
+                    f"{under}; choose another folder; nothing was changed"
+                )
+        return found
 
     @staticmethod
     def open(path: str | Path) -> "Store":
@@ -159,10 +172,10 @@ class Store:
     @staticmethod
     def create(
         path: str | Path | None,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, object],
         layout: Layout,
         variables: Mapping[str, Variable],
-        coordinates: Mapping[str, tuple[list[Any], str, str]],
+        coordinates: Mapping[str, Coordinate],
     ) -> "Store":
         """A new store, with nothing in it yet; at its path it appears whole.
 
@@ -175,17 +188,19 @@ class Store:
 
         _require_room(path, layout, variables)
         if path is None:
-            return Store(_filled(zarr.storage.MemoryStore(), identity, layout, variables, coordinates), None)
+            group = zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3)
+            _fill(group, identity, layout, variables, coordinates)
+            return Store(group, None)
         path = Path(path).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.parent / f".{path.name}.{os.getpid()}"
         shutil.rmtree(beside, ignore_errors=True)
         try:
-            _filled(str(beside), identity, layout, variables, coordinates)
+            _fill(zarr.create_group(str(beside), zarr_format=3), identity, layout, variables, coordinates)
             os.replace(beside, path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-        return Store(zarr.open_group(str(path), mode="r+"), path)
+        return Store.open(path)
 
     def unfinished(self) -> list[int]:
         """The numbers of the blocks that are not written yet."""
@@ -223,24 +238,26 @@ def load_sweep(path: str | Path) -> xarray.Dataset:
     return Store.open(path).dataset()
 
 
-def _filled(
-    where: Any,
-    identity: Mapping[str, Any],
+def versions() -> dict[str, str]:
+    """The packages whose versions decide what a program is."""
+    return {name: metadata.version(name) for name in ("oscsim", "jax")}
+
+
+def _fill(
+    group: "zarr.Group",
+    identity: Mapping[str, object],
     layout: Layout,
     variables: Mapping[str, Variable],
-    coordinates: Mapping[str, tuple[list[Any], str, str]],
-) -> "zarr.Group":
-    """A group with all arrays in place, coordinates written, results empty."""
-    import zarr
-
-    group = zarr.create_group(where, zarr_format=3)
+    coordinates: Mapping[str, Coordinate],
+) -> None:
+    """Put all arrays into a group: coordinates written, results empty."""
     for name, (values, label, unit) in coordinates.items():
-        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+        numbers = {*map(type, values)} <= {int, float}
         data = np.asarray(values) if numbers else np.arange(len(values))
         array = group.create_array(name, data=data, dimension_names=(name,), fill_value=None if numbers else 0)
         array.attrs.update({"long_name": label, "units": unit or "1"})
         if not numbers:
-            array.attrs["labels"] = [v if isinstance(v, str) else describe(v) for v in values]
+            array.attrs["labels"] = [v if type(v) is str else describe(v) for v in values]
     group.create_array("seed", data=np.arange(layout.seeds), dimension_names=("seed",))
     for v in variables.values():
         seeds = (layout.seeds,) if v.seeded else ()
@@ -261,11 +278,11 @@ def _filled(
         fill_value=False,
         dimension_names=tuple(f"block_{name}" for name in layout.names),
     )
-    group.attrs["oscsim"] = {"format": FORMAT, "block": list(layout.block), "results": list(variables), **identity}
-    return group
+    about = {"format": FORMAT, "versions": versions(), "block": list(layout.block), "results": list(variables)}
+    group.attrs["oscsim"] = about | dict(identity)  # pyright: ignore[reportArgumentType]
 
 
-def _nothing(dtype: np.dtype) -> Any:
+def _nothing(dtype: np.dtype) -> complex | float | int | bool:
     """What stands where nothing is written yet."""
     if np.issubdtype(dtype, np.complexfloating):
         return complex(np.nan, np.nan)
@@ -293,81 +310,21 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
         )
 
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
-DATA = (eqx.Module, jax.Array, np.ndarray, np.generic, tuple, list, dict, *PLAIN)
-"""What a study is likely to take from its module other than functions."""
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def fingerprint(value: Any) -> str:
-    """A name for a value by its content: equal for equal arrays, settings and code, in any process.
+def fingerprint(value: PyTree, program: str = "") -> str:
+    """A name for a pytree by its content, the same in every process: its structure, its numbers, and a program.
 
-    Of a function its code counts, what it closes over, and what it takes by name from its own module: data, and
-    functions that stand there too.
+    What is no array counts as it is printed, without its address: a function by its name, an object by its `repr`.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    _feed(digest, value, set())
-    return digest.hexdigest()
+    leaves, structure = jax.tree.flatten(value)
+    others = [leaf for leaf in leaves if not eqx.is_array_like(leaf)]
+    arrays = [jax.random.key_data(a) if is_key(a) else a for a in leaves if eqx.is_array_like(a)]
+    text = ADDRESS.sub("", f"{structure} {others} {program}").encode()
+    return digest_of(np.frombuffer(text, np.uint8), *map(np.asarray, arrays))
 
 
-def _feed(digest: Any, value: Any, seen: set[int]) -> None:
-    """Add a value to the digest; `seen` holds the functions in it so far, which may call each other."""
-    digest.update(f"<{type(value).__qualname__}>".encode())
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    if eqx.is_array(value) or isinstance(value, np.generic):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.data)
-    elif isinstance(value, types.FunctionType):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-        for part in (value.__code__, value.__defaults__, value.__kwdefaults__, cells, _taken_by_name(value)):
-            _feed(digest, part, seen)
-    elif isinstance(value, types.MethodType):
-        _feed(digest, (value.__self__, value.__func__), seen)
-    elif isinstance(value, functools.partial):
-        _feed(digest, (value.func, value.args, value.keywords), seen)
-    elif isinstance(value, types.CodeType):
-        digest.update(value.co_code)
-        for part in (value.co_consts, value.co_names):
-            _feed(digest, part, seen)
-    elif isinstance(value, (tuple, list, set, frozenset)):
-        ordered = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        for part in ordered:
-            _feed(digest, part, seen)
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            _feed(digest, (name, part), seen)
-    elif isinstance(value, PLAIN):
-        digest.update(repr(value).encode())
-    elif callable(wrapped := getattr(value, "__wrapped__", None)):  # compiled
-        _feed(digest, wrapped, seen)
-    elif hasattr(value, "__dict__"):
-        digest.update(f"{type(value).__module__}.{getattr(value, '__qualname__', '')}".encode())
-        if not isinstance(value, (type, types.ModuleType)):
-            _feed(digest, vars(value), seen)
-
-
-def _taken_by_name(function: types.FunctionType) -> dict[str, Any]:
-    """What a function takes from its module: data, and functions of the same module."""
-    names: set[str] = set()
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
-    found = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
-    return {name: value for name, value in found.items() if isinstance(value, DATA) or _stands_in(function, value)}
-
-
-def _stands_in(function: types.FunctionType, value: Any) -> bool:
-    """Whether a value is a function of the same module."""
-    module = getattr(value, "__module__", None)
-    return callable(value) and not isinstance(value, type) and module == function.__module__
-
-
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -8,15 +8,16 @@ ready-made: `gradient_quality` and `training`.
 import abc
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
-from jaxtyping import Array, Key
+from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count
@@ -32,6 +33,12 @@ from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
 from oscsim.training.evaluation import checked_data, mean_loss_and_error
 from oscsim.training.updates import Moving, Rule, updates
+
+Setting: TypeAlias = Any
+"""The value of a setting: a float, which is traced, or whatever the study takes."""
+
+Settings = dict[str, Setting]
+Results = dict[str, ArrayLike]
 
 
 class Quantity(NamedTuple):
@@ -62,11 +69,11 @@ SETTINGS = {
 class AbstractStudy(eqx.Module):
     """A function to sweep that knows its units, which settings shape its program, and what theory says of its results.
 
-    What it depends on are its fields: a store is only gone on with by a study of the same class with the same fields.
+    A store continues only with the same study: the same fields, and the same program at the first point of the grid.
     """
 
     @abc.abstractmethod
-    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+    def __call__(self, key: Key[Array, ""], **settings: Setting) -> Results:
         """The results of one realisation: a dict of arrays. Compiled, and mapped over seeds and points of the grid."""
 
     @abc.abstractmethod
@@ -77,12 +84,16 @@ class AbstractStudy(eqx.Module):
         """
 
     @abc.abstractmethod
-    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def prediction(self, settings: Settings) -> Results:
         """What theory says of a point: a dict of arrays, the same for all seeds; empty if nothing. Not compiled."""
 
     @abc.abstractmethod
     def quantities(self) -> dict[str, Quantity]:
         """What is known of settings and results, by name."""
+
+
+def _items(known: Mapping[str, Quantity] | tuple[tuple[str, Quantity], ...]) -> tuple[tuple[str, Quantity], ...]:
+    return tuple(dict(known).items())
 
 
 class FunctionStudy(AbstractStudy):
@@ -100,15 +111,15 @@ class FunctionStudy(AbstractStudy):
     function: Callable = eqx.field(static=True)
     shaping: tuple[str, ...] = eqx.field(static=True, default=(), converter=tuple)
     theory: Callable | None = eqx.field(static=True, default=None)
-    known: Any = eqx.field(static=True, default=(), converter=lambda known: tuple(dict(known).items()))
+    known: tuple[tuple[str, Quantity], ...] = eqx.field(static=True, default=(), converter=_items)
 
-    def __call__(self, key: Key[Array, ""], **settings: Any) -> Any:
+    def __call__(self, key: Key[Array, ""], **settings: Setting):
         return self.function(key, **settings)
 
     def static(self) -> tuple[str, ...]:
         return self.shaping
 
-    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def prediction(self, settings: Settings) -> Results:
         return {} if self.theory is None else self.theory(**settings)
 
     def quantities(self) -> dict[str, Quantity]:
@@ -185,7 +196,7 @@ class _GradientQuality(AbstractStudy):
             "predicted_spread": Quantity("predicted spread over the gradient's norm"),
         }
 
-    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+    def __call__(self, key: Key[Array, ""], **settings: Setting) -> Results:
         make = self._oscillation if self.estimator is None else self.estimator
         estimate = make(**settings)(self.net, self.x, self.y, key=key)
         gradient = estimate.gradient
@@ -209,7 +220,7 @@ class _GradientQuality(AbstractStudy):
         integration = Integration(None if steps is None else diffrax.Heun(), steps_per_cycle=steps)
         return LockIn(signal, cycles=cycles, discard=discard, noise=noise, integration=integration)
 
-    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def prediction(self, settings: Settings) -> Results:
         if self.estimator is not None or not self.predict:
             return {}
         size, lock_in = float(norm(self.exact)), self._oscillation(**settings)
@@ -225,13 +236,13 @@ class _GradientQuality(AbstractStudy):
 
 
 def training(
-    network: Callable[[Any], AbstractNetwork],
-    data: Any,
+    network: Callable[[Key[Array, ""]], AbstractNetwork],
+    data: tuple[Data, Data],
     estimator: Callable[..., AbstractEstimator],
-    optimizer: Callable[..., Any],
+    optimizer: Callable[..., optax.GradientTransformation],
     *,
     epochs: int,
-    validation: Any,
+    validation: tuple[Data, Data],
     batch_size: int = 20,
     static: Sequence[str] = (),
 ) -> AbstractStudy:
@@ -294,7 +305,7 @@ class _Training(AbstractStudy):
             "best_error": Quantity("validation error, best epoch", "%"),
         }
 
-    def __call__(self, key: Key[Array, ""], **settings: Any) -> dict[str, Any]:
+    def __call__(self, key: Key[Array, ""], **settings: Setting) -> Results:
         key_weights, key_order, key_steps = jax.random.split(key, 3)
         net = self.network(key_weights)
         estimator, optimizer = self._built(settings)
@@ -325,12 +336,11 @@ class _Training(AbstractStudy):
         best = jnp.where(jnp.all(jnp.isnan(error)), jnp.nan, jnp.nanmin(error))
         return rows | {"final_error": error[-1], "best_error": best, "survived": all_finite(rows)}
 
-    def prediction(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def prediction(self, settings: Settings) -> Results:
         return {}
 
-    def _built(self, settings: dict[str, Any]) -> list[Any]:
+    def _built(self, settings: Settings) -> tuple[AbstractEstimator, optax.GradientTransformation]:
         """Estimator and optimizer, each from the settings that it names."""
-        made = []
         taken = [set(inspect.signature(make).parameters) for make in (self.estimator, self.optimizer)]
         for name in settings:
             if not any(name in names for names in taken):
@@ -338,6 +348,5 @@ class _Training(AbstractStudy):
                     f"{name} is a setting of neither the estimator, which takes {sorted(taken[0])}, nor "
                     f"the optimizer, which takes {sorted(taken[1])}"
                 )
-        for make, names in zip((self.estimator, self.optimizer), taken, strict=True):
-            made.append(make(**{name: value for name, value in settings.items() if name in names}))
-        return made
+        of_estimator, of_optimizer = ({n: v for n, v in settings.items() if n in names} for names in taken)
+        return self.estimator(**of_estimator), self.optimizer(**of_optimizer)
