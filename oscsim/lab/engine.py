@@ -17,20 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+import oscsim as osc
 from oscsim.core.arrays import Count, norm
-from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
-from oscsim.dynamics import GradientError, Points, State, System, begin
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.state import divergence, read_anew
-from oscsim.equilibrium import exact_gradient, settle
-from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
-from oscsim.networks import AbstractNetwork, Inputs, Layers, parameters
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 from oscsim.signals.teaching import AbstractAdaptive
@@ -88,7 +84,7 @@ class Frame:
     cosines: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     bars: np.ndarray
-    error: GradientError | None
+    error: osc.GradientError | None
     amplitudes: np.ndarray
     norm: float
     loss: float
@@ -169,7 +165,7 @@ class Engine:
         """How many inputs there are to choose from."""
         return len(self._example.x)
 
-    def predicted_from(self) -> tuple[AbstractNetwork, Data, Data]:
+    def predicted_from(self) -> tuple[osc.AbstractNetwork, Data, Data]:
         """Network, input and target of the first sample that is shown."""
         if not self._loaded:
             self._load()
@@ -190,7 +186,9 @@ class Engine:
         with first_time("cycle", self._program(), self._lag is None):
             self._found, watched, self._gradient, result = _cycle(
                 settings.system(self.net),
-                Shown(self._inputs, self._exact, self._lag, self._watch),
+                self._inputs,
+                (self._exact, self._lag),
+                self._watch,
                 self._found,
                 np.int32(settings.discarded),
                 keys=self._keys,
@@ -218,7 +216,7 @@ class Engine:
     def _find(self, settings: Settings) -> Example:
         found = self.own[settings.network] if settings.network in self.own else examples(settings.network)
         if settings.sample >= len(found.x):
-            raise BadValue(
+            raise osc.BadValue(
                 f"sample={settings.sample}: {settings.network} has {len(found.x)}; use 0 to {len(found.x) - 1}"
             )
         return found
@@ -240,7 +238,7 @@ class Engine:
         self._restart(None)
         self._average_anew()
 
-    def _restart(self, before: State | None) -> None:
+    def _restart(self, before: osc.State | None) -> None:
         """States for the noise and the demodulator of now; the potentials are those of before, if any."""
         settings = self.settings
         with first_time("begin", self._program(), before is None):
@@ -257,20 +255,21 @@ class Engine:
         with first_time("anew", self._program(), carried):
             self._found = _anew(self.settings.system(self.net), self._found.state, carried)
 
-    def _show(self, where: slice | np.ndarray, start: Layers | None) -> None:
+    def _show(self, where: slice | np.ndarray, start: osc.Layers | None) -> None:
         """Other inputs, and what is exact at the state that the neurons go to from `start`, by default from rest."""
         self._x, self._y = self._example.x[where], self._example.y[where]
         start = self.net.rest(len(self._x)) if start is None else start
         with first_time("exact", layout(self.net), np.shape(self._x)):
-            self._inputs = Inputs.of(self.net, self._x, self._y)
+            self._inputs = osc.Inputs.of(self.net, self._x, self._y)
             try:
-                self._rest = settle(self.net, self._x, self._y, start=start)
-                self._exact = exact_gradient(self.net, self._x, self._y, at=self._rest)
-            except NotSettledError:  # nothing to compare with: the curves have a gap
-                self._rest, self._exact = None, jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
+                self._rest = osc.settle(self.net, self._x, self._y, start=start)
+                self._exact = osc.exact_gradient(self.net, self._x, self._y, at=self._rest)
+            except osc.NotSettledError:  # nothing to compare with: the curves have a gap
+                self._rest = None
+                self._exact = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), osc.parameters(self.net))
             self._lag = self._lag_now()
 
-    def _potentials(self) -> Layers:
+    def _potentials(self) -> osc.Layers:
         """Of the first realisation."""
         return _real_parts(self._found.state.potentials)
 
@@ -281,10 +280,10 @@ class Engine:
         omega = jnp.asarray(2 * np.pi / self.settings.period, self.net.dtype)
         try:
             return response_lag(self.net, self._inputs, self._rest.potentials, omega)
-        except NotHolomorphicError:
+        except osc.NotHolomorphicError:
             return None
 
-    def _next_batch(self, start: Layers | None) -> None:
+    def _next_batch(self, start: osc.Layers | None) -> None:
         count = len(self._example.x)
         size = min(BATCH, count)
         per_epoch = count // size
@@ -340,7 +339,7 @@ class Result(NamedTuple):
     cosines: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     bars: np.ndarray
-    error: GradientError
+    error: osc.GradientError
     amplitudes: np.ndarray
     loss: np.ndarray
     accuracy: np.ndarray
@@ -353,7 +352,7 @@ def _median(bars: np.ndarray) -> int:
 
 
 @jax.jit
-def _real_parts(potentials: Layers) -> Layers:
+def _real_parts(potentials: osc.Layers) -> osc.Layers:
     """Of the potentials of the first realisation."""
     return tuple(a[0].real for a in potentials)
 
@@ -369,14 +368,18 @@ _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 @eqx.filter_jit
 def _begin(
-    system: System, inputs: Inputs, before: tuple[Layers, Array] | None, *, keys: Key[Array, " realisations"]
+    system: osc.System,
+    inputs: osc.Inputs,
+    before: tuple[osc.Layers, Array] | None,
+    *,
+    keys: Key[Array, " realisations"],
 ) -> Averaged:
     """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
     def one(key, before):
         potentials, number = (None, None) if before is None else before
-        state = begin(system, inputs, key=key, start=potentials)
+        state = osc.begin(system, inputs, key=key, start=potentials)
         state = state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
         return Averaged.begin(system, state)
 
@@ -384,7 +387,7 @@ def _begin(
 
 
 @eqx.filter_jit
-def _anew(system: System, states: State, carried: bool) -> Averaged:
+def _anew(system: osc.System, states: osc.State, carried: bool) -> Averaged:
     """The same neurons, read anew, and empty averages.
 
     Amplitudes that tune themselves begin anew, or where most of those before ended.
@@ -401,38 +404,32 @@ def _anew(system: System, states: State, carried: bool) -> Averaged:
     return jax.vmap(one)(states)
 
 
-class Shown(NamedTuple):
-    """What is shown, and what is known of it.
-
-    Attributes:
-        inputs: one sample, or a batch.
-        exact: the exact gradient.
-        lag: what the period does to it, where that is known.
-        watch: the neurons to sample.
-    """
-
-    inputs: Inputs
-    exact: Gradient
-    lag: Gradient | None
-    watch: Watch
-
-
 @eqx.filter_jit
 def _cycle(
-    system: System, shown: Shown, found: Averaged, discard: Count, *, keys: Key[Array, " realisations"]
+    system: osc.System,
+    inputs: osc.Inputs,
+    known: tuple[Gradient, Gradient | None],
+    watch: Watch,
+    found: Averaged,
+    discard: Count,
+    *,
+    keys: Key[Array, " realisations"],
 ) -> tuple[Averaged, Watched, Gradient, PyTree]:
-    """One cycle of all realisations: where they stand, samples and gradient of the first, and a `Result` as a tuple."""
+    """One cycle of all realisations: where they stand, samples and gradient of the first, and a `Result` as a tuple.
+
+    `known` is the exact gradient, and what the period does to it where that is known.
+    """
     COMPILED["cycle"] += 1
-    net, inputs, exact = system.network, shown.inputs, shown.exact
+    net, (exact, lag) = system.network, known
 
     def one(found, key):
         amplitude = jnp.broadcast_to(found.state.drive(system.teaching).amplitude, len(inputs.x))
-        found, cycle = found.advance(system, inputs, key, discard, watch=shown.watch)
-        two_phases = isinstance(found.averages.mean, Points)
-        estimated = two_phase_error if two_phases else partial(gradient_and_error, lag=shown.lag)
+        found, cycle = found.advance(system, inputs, key, discard, watch=watch)
+        two_phases = isinstance(found.averages.mean, osc.Points)
+        estimated = two_phase_error if two_phases else partial(gradient_and_error, lag=lag)
         gradient, error = estimated(system, inputs, found.averages, found.change)
-        cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
-        cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
+        cosines, errors = (osc.per_layer(metric, gradient, exact) for metric in (osc.cosine, osc.relative_error))
+        cosines["all"], errors["all"] = osc.cosine(gradient, exact), osc.relative_error(gradient, exact)
         s = tuple(layer.real for layer in cycle.reading.mean)
         loss, accuracy = jnp.mean(net.loss(inputs.clamped, s, inputs.y)), _accuracy(net, inputs, s)
         return found, cycle.watched, gradient, (cosines, errors, error.total, error, amplitude, loss, accuracy)
@@ -442,7 +439,7 @@ def _cycle(
     return found, watched, gradient, (*result, norm(exact))
 
 
-def _accuracy(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, ""]:
+def _accuracy(net: osc.AbstractNetwork, inputs: osc.Inputs, s: osc.Layers) -> Float[Array, ""]:
     """The fraction of samples whose class scores highest; nan for a network without classes."""
     if net.outputs is None:
         return jnp.asarray(jnp.nan)
@@ -451,7 +448,7 @@ def _accuracy(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, "
 
 
 @eqx.filter_jit
-def _learned(net: AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> AbstractNetwork:
+def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> osc.AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
     return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g[0], gradient))

@@ -5,7 +5,6 @@ the spectrum from the resolvent of the free equilibrium.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
@@ -17,16 +16,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+import oscsim as osc
 from oscsim.core.arrays import norm
-from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.linear import free_state
-from oscsim.equilibrium.metrics import per_layer
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
-from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks import AbstractNetwork, Inputs, Layers
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 from oscsim.response import (
@@ -39,7 +35,6 @@ from oscsim.response import (
 )
 from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.spectra import Spectra
-from oscsim.signals import OrnsteinUhlenbeck, ReadoutNoise, Rotating, WhiteNoise
 
 HARMONICS = 8
 """How far the spectrum reaches to either side."""
@@ -50,7 +45,7 @@ LARGEST = 256
 AVERAGED = 10
 """Cycles that the optimal amplitude is for."""
 
-Predictable: TypeAlias = WhiteNoise | OrnsteinUhlenbeck
+Predictable: TypeAlias = osc.WhiteNoise | osc.OrnsteinUhlenbeck
 """Noise whose scatter the theory knows."""
 
 
@@ -115,7 +110,7 @@ def frequencies() -> np.ndarray:
     return np.arange(-HARMONICS * WINDOW, HARMONICS * WINDOW + 1) / WINDOW
 
 
-def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
+def forecasts(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
     """What the theory expects of these settings, for the sample given: a first answer soon, the whole one last.
 
     Raises:
@@ -123,7 +118,7 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
         NotHolomorphicError: the network declares itself non-holomorphic.
     """
     noise, notes = settings.disturbance, []
-    turning = Rotating(settings.amplitude, settings.period)
+    turning = osc.Rotating(settings.amplitude, settings.period)
     shape = layout(net), np.shape(x)
     with first_time("radius", shape):
         radius = convergence_radius(net, x, y)
@@ -134,9 +129,9 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
         found = replace(found, floor=noise_floor(net, x, y, settings))
     yield found
     with first_time("bias", shape, settings.signal):
-        exact = exact_gradient(net, x, y)
+        exact = osc.exact_gradient(net, x, y)
         if settings.signal == "two-phase":
-            estimate = Classic(settings.amplitude)(net, x, y).gradient
+            estimate = osc.Classic(settings.amplitude)(net, x, y).gradient
             difference = jax.tree.map(jnp.subtract, estimate, exact)
         else:
             difference = predict_bias(net, x, y, settings.period)
@@ -162,7 +157,7 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
     yield replace(found, note="; ".join(notes))
 
 
-def forecast(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
+def forecast(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
     """The whole answer of `forecasts`."""
     *_, last = forecasts(net, x, y, settings)
     return last
@@ -172,12 +167,12 @@ def _relative(difference: Gradient, exact: Gradient) -> dict[str, float]:
     def ratio(a, b):
         return norm(a) / norm(b)
 
-    found = {name: float(value) for name, value in per_layer(ratio, difference, exact).items()}
+    found = {name: float(value) for name, value in osc.per_layer(ratio, difference, exact).items()}
     return {**found, "all": float(ratio(difference, exact))}
 
 
 def _variance(
-    net: AbstractNetwork, x: Data, y: Data, settings: Settings, noise: Predictable, exact: Gradient, radius: float
+    net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, noise: Predictable, exact: Gradient, radius: float
 ) -> VarianceTerms:
     """The squared spread of one cycle as a function of the amplitude."""
     spectra = Spectra.of(net, noise, settings.period, TICKS)
@@ -185,7 +180,7 @@ def _variance(
     return VarianceTerms(*(term / (settings.period * float(norm(exact)) ** 2) for term in terms))
 
 
-def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> np.ndarray | None:
+def noise_floor(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> np.ndarray | None:
     r"""The size of the noise in a spectrum over `WINDOW` cycles of each watched activity, at all `frequencies()`.
 
     $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent
@@ -198,7 +193,7 @@ def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> n
     starts = np.cumsum([0, *sizes[:-1]])  # the neurons watched are those of the engine
     watched = np.concatenate([start + np.arange(min(WATCHED, n)) for start, n in zip(starts, sizes, strict=True)])
     span = WINDOW * settings.period
-    if isinstance(noise, ReadoutNoise):
+    if isinstance(noise, osc.ReadoutNoise):
         level = settings.intensity / math.sqrt(WINDOW * TICKS)
         return np.full((len(watched), len(frequencies())), level)
     if not isinstance(noise, Predictable) or sum(sizes) > LARGEST or settings.intensity == 0:
@@ -218,7 +213,7 @@ def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> n
 
 @eqx.filter_jit
 def _linearised(
-    net: AbstractNetwork, inputs: Inputs, u: Layers
+    net: osc.AbstractNetwork, inputs: osc.Inputs, u: osc.Layers
 ) -> tuple[Float[Array, "neurons neurons"], Float[Array, " neurons"]]:
     """The Jacobian of the force on the first sample's neurons, and the slopes of their activities."""
     clamped, y, layers = jax.tree.map(lambda a: a[0], (inputs.clamped, inputs.y, u))
@@ -252,7 +247,7 @@ class Map:
 MAP_POINTS, MAP_STEPS = 61, 40
 
 
-def maps(net: AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
+def maps(net: osc.AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
     """The stability map, row by row: a row is quick, so that nobody has to wait for a map of somebody else's."""
     reach = 1.75 * min(radius, 2.0)
     axis = np.linspace(-reach, reach, MAP_POINTS)
@@ -288,13 +283,12 @@ class Memory(Generic[T]):
 
     def __init__(self, size: int):
         self.size = size
-        self.kept: OrderedDict[Hashable, T] = OrderedDict()
+        self.kept: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is remembered under that key, or is made now."""
-        if key not in self.kept:
-            self.kept[key] = make()
-        self.kept.move_to_end(key)
-        while len(self.kept) > self.size:
-            self.kept.popitem(last=False)
-        return self.kept[key]
+        found = self.kept.pop(key) if key in self.kept else make()
+        self.kept[key] = found  # the newest is the last
+        if len(self.kept) > self.size:
+            del self.kept[next(iter(self.kept))]
+        return found

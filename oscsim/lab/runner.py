@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import oscsim as osc
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings, Value
-from oscsim.networks import AbstractNetwork
 from oscsim.networks.inputs import Data
-from oscsim.training import evaluate
 
 FASTEST = 0.06
 """Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""
@@ -180,9 +179,9 @@ class Forecaster:
         self.problem = ""
         self.test: dict[str, float] = {}
         self._memory, self._map_memory = Memory[Replay[Forecast]](64), Memory[Replay[Map]](8)
-        self._question: tuple[AbstractNetwork, Data, Data, Settings, int] | None = None
+        self._question: tuple[osc.AbstractNetwork, Data, Data, Settings, int] | None = None
         self._asked = 0.0
-        self._judged: tuple[AbstractNetwork, Data, Data] | None = None
+        self._judged: tuple[osc.AbstractNetwork, Data, Data] | None = None
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="oscsim-lab-forecast", daemon=True)
@@ -234,11 +233,11 @@ class Forecaster:
         except Exception as error:
             self.forecast, self.problem = None, _in_words(error)
 
-    def _judge(self, net: AbstractNetwork, x: Data, y: Data) -> None:
+    def _judge(self, net: osc.AbstractNetwork, x: Data, y: Data) -> None:
         with first_time("evaluate", layout(net), x.shape):
-            self.test = evaluate(net, x, y)
+            self.test = osc.evaluate(net, x, y)
 
-    def _answer(self, net: AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
+    def _answer(self, net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
         for answer in self._memory.get((which, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
             known = self.forecast is not None and self.forecast.settings.network == settings.network

@@ -6,7 +6,6 @@ import socket
 import threading
 import warnings
 import webbrowser
-from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -27,27 +26,10 @@ LEFT, CHECKED = 3000, 1000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def page(**options: Any) -> Callable[[], NoiseLab]:
-    """What makes the page of one visitor; the work stops when they leave.
-
-    Args:
-        **options: of `NoiseLab`.
-    """
-
-    def make() -> NoiseLab:
-        lab = NoiseLab(**options)
-        pn.state.on_session_destroyed(lambda _: lab.close())
-        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
-            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
-        return lab
-
-    return make
-
-
 def make_server(
     port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: IOLoop | None = None, **options: Any
 ) -> Server:
-    """The server, bound to its port, not yet serving.
+    """The server, bound to its port, not yet serving: a `NoiseLab` for each visitor, which stops when they leave.
 
     Args:
         port: where to listen; 0 takes a free one (`server.port` says which).
@@ -65,11 +47,19 @@ def make_server(
             "network that you trust, or tunnel the port through SSH instead",
             stacklevel=2,
         )
+
+    def page() -> NoiseLab:
+        lab = NoiseLab(**options)
+        pn.state.on_session_destroyed(lambda _: lab.close())
+        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
+            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
+        return lab
+
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
     origins = ["*"] if address not in LOOPBACK else None
     return pn.io.server.get_server(
-        {"/": page(**options)},
+        {"/": page},
         port=port,
         address=address,
         loop=loop,

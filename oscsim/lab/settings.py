@@ -2,34 +2,21 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import NamedTuple, TypeAlias
 
 import diffrax
 import jax
 import numpy as np
 
-from oscsim.core.errors import BadValue
+import oscsim as osc
 from oscsim.datasets import load as load_data
-from oscsim.dynamics import AbstractDemodulator, Boxcar, Exponential, Hann, Integration, System
 from oscsim.dynamics.integration import Plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
-from oscsim.networks import AbstractNetwork, LayeredNetwork, RaisedCosine
 from oscsim.networks.base import fastest_neuron
 from oscsim.networks.inputs import Data
-from oscsim.signals import (
-    AbstractNoise,
-    AbstractTeaching,
-    Adaptive,
-    Multiplicative,
-    OrnsteinUhlenbeck,
-    ReadoutNoise,
-    Rotating,
-    TeachingNoise,
-    WhiteNoise,
-)
 from oscsim.signals.noise import as_noises
 
 STEPS, TICKS = 640, 320
@@ -110,11 +97,22 @@ class Settings:
         values = vars(self)
         for name, choices in (("signal", SIGNALS), ("noise", NOISES), ("demodulator", DEMODULATORS)):
             if values[name] not in choices:
-                raise BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices))}")
-        for name, kind, holds, remedy in LIMITS:
-            value = values[name]
-            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not holds(value):
-                raise BadValue(f"{name}={value!r}: use {remedy}")
+                raise osc.BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices))}")
+        periods = f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any"
+        most = f"an integer from 1 to {MOST_REALISATIONS}"
+        shortest = f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise"
+        for names, kind, holds, remedy in (
+            (("amplitude", "correlation_time", "learning_rate"), Real, lambda v: v > 0, "a positive, finite number"),
+            (("intensity",), Real, lambda v: v >= 0, "a finite number that is not negative"),
+            (("period",), Real, lambda v: SHORTEST <= v <= LONGEST, periods),
+            (("correlation_time",), Real, lambda v: v >= LONGEST / STEPS, shortest),
+            (("sample", "discard", "seed"), Integral, lambda v: v >= 0, "an integer from 0 on"),
+            (("realisations",), Integral, lambda v: 1 <= v <= MOST_REALISATIONS, most),
+        ):
+            for name in names:
+                value = values[name]
+                if isinstance(value, bool) or not (isinstance(value, kind) and math.isfinite(value) and holds(value)):
+                    raise osc.BadValue(f"{name}={value!r}: use {remedy}")
 
     def changed(self, **changes: Value) -> "Settings":
         """The same with some values changed.
@@ -124,7 +122,7 @@ class Settings:
         """
         unknown = sorted(set(changes) - {field.name for field in fields(self)})
         if unknown:
-            raise BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
+            raise osc.BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
         return replace(self, **changes)
 
     @property
@@ -133,12 +131,12 @@ class Settings:
         return max(self.discard, self.reader.warm_up)
 
     @property
-    def teaching(self) -> AbstractTeaching:
+    def teaching(self) -> osc.AbstractTeaching:
         """The teaching signal."""
         if self.signal == "adaptive":
-            return Adaptive(self.period, self.amplitude, *self.bounds)
+            return osc.Adaptive(self.period, self.amplitude, *self.bounds)
         if self.signal == "turning":
-            return Rotating(self.amplitude, self.period)
+            return osc.Rotating(self.amplitude, self.period)
         return TwoPhase(self.amplitude, self.period)
 
     @property
@@ -147,72 +145,43 @@ class Settings:
         return min(1e-3, self.amplitude), max(1.0, self.amplitude)
 
     @property
-    def disturbance(self) -> AbstractNoise | None:
+    def disturbance(self) -> osc.AbstractNoise | None:
         """The noise."""
         q, time = self.intensity, self.correlation_time
-        kinds: Mapping[str, Callable[[], AbstractNoise | None]] = {
+        kinds: Mapping[str, Callable[[], osc.AbstractNoise | None]] = {
             "none": lambda: None,
-            "white": lambda: WhiteNoise(q),
-            "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, time),
-            "multiplicative": lambda: Multiplicative(q),
-            "teaching": lambda: TeachingNoise(amplitude=q, phase=q, correlation_time=time),
-            "readout": lambda: ReadoutNoise(q),
+            "white": lambda: osc.WhiteNoise(q),
+            "ornstein-uhlenbeck": lambda: osc.OrnsteinUhlenbeck(q, time),
+            "multiplicative": lambda: osc.Multiplicative(q),
+            "teaching": lambda: osc.TeachingNoise(amplitude=q, phase=q, correlation_time=time),
+            "readout": lambda: osc.ReadoutNoise(q),
         }
         return kinds[self.noise]()
 
     @property
-    def reader(self) -> AbstractDemodulator:
+    def reader(self) -> osc.AbstractDemodulator:
         """The demodulator."""
         if self.signal == "two-phase":
             return PhaseMeans()
-        return {"boxcar": Boxcar, "exponential": Exponential, "hann": Hann}[self.demodulator]()
+        return {"boxcar": osc.Boxcar, "exponential": osc.Exponential, "hann": osc.Hann}[self.demodulator]()
 
-    def system(self, net: AbstractNetwork) -> System:
+    def system(self, net: osc.AbstractNetwork) -> osc.System:
         """This network under signal and noise, in equal steps of Heun, so that noise can be switched on any time."""
-        plan = Plan.of(Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ())
-        return System(net, self.teaching, as_noises(self.disturbance), plan)
+        plan = Plan.of(
+            osc.Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ()
+        )
+        return osc.System(net, self.teaching, as_noises(self.disturbance), plan)
 
 
-def steps_for(net: AbstractNetwork) -> int:
+def steps_for(net: osc.AbstractNetwork) -> int:
     """Equal steps of every cycle: `STEPS`, and a multiple of that for neurons faster than one time constant."""
     return STEPS * max(1, math.ceil(1 / fastest_neuron(net.time_constants)))
-
-
-POSITIVE, COUNTED = "a positive, finite number", "an integer from 0 on"
-LIMITS: tuple[tuple[str, type, Callable[[float], bool], str], ...] = (
-    ("amplitude", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("correlation_time", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("learning_rate", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("intensity", numbers.Real, lambda v: v >= 0, "a finite number that is not negative"),
-    (
-        "period",
-        numbers.Real,
-        lambda v: SHORTEST <= v <= LONGEST,
-        f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any",
-    ),
-    (
-        "correlation_time",
-        numbers.Real,
-        lambda v: v >= LONGEST / STEPS,
-        f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise",
-    ),
-    ("sample", numbers.Integral, lambda v: v >= 0, COUNTED),
-    ("discard", numbers.Integral, lambda v: v >= 0, COUNTED),
-    (
-        "realisations",
-        numbers.Integral,
-        lambda v: 1 <= v <= MOST_REALISATIONS,
-        f"an integer from 1 to {MOST_REALISATIONS}",
-    ),
-    ("seed", numbers.Integral, lambda v: v >= 0, COUNTED),
-)
-"""What each number may be: its name, its kind, what holds of it, and what to use where it does not."""
 
 
 class Example(NamedTuple):
     """A network of the lab, with data to show it."""
 
-    network: AbstractNetwork
+    network: osc.AbstractNetwork
     x: Data
     y: Data
     x_test: Data
@@ -223,7 +192,7 @@ EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
 """What `example` knows."""
 
 
-def example(name: str) -> tuple[AbstractNetwork, Data, Data]:
+def example(name: str) -> tuple[osc.AbstractNetwork, Data, Data]:
     """A network of the lab and its training data, (network, x, y).
 
     `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
@@ -242,17 +211,17 @@ def examples(name: str) -> Example:
     """The example of that name, with held-out data."""
     if name == "digits":
         (x, y), (x_test, y_test) = (load_data("digits", split) for split in ("train", "test"))
-        return Example(LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
+        return Example(osc.LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
     if name in EXAMPLES:
         rng = np.random.default_rng(0)
         centres = rng.uniform(size=(4, 6))
         y = (np.arange(240) % 4).astype(np.int32)
         x = np.clip(centres[y] + 0.15 * rng.normal(size=(240, 6)), 0, 1).astype(np.float32)
-        net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
+        net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
         if name == "6-4-4-4 cosine":
-            net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
+            net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=osc.RaisedCosine())
         return Example(net, x[:160], y[:160], x[160:], y[160:])
-    raise BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
+    raise osc.BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
 
 
 class Preset(NamedTuple):

@@ -18,8 +18,8 @@ from bokeh.models import ColumnDataSource, CustomJS, Range1d
 from bokeh.plotting import figure
 from panel.io.notebook import push_notebook
 
+import oscsim as osc
 from oscsim.core import checkpoint
-from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
@@ -39,9 +39,7 @@ from oscsim.lab.settings import (
     Value,
     steps_for,
 )
-from oscsim.networks import AbstractNetwork
 from oscsim.networks.inputs import Data
-from oscsim.training import load
 
 DRAWN_EVERY = 10
 """Milliseconds between two looks at what is new."""
@@ -107,7 +105,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     def __init__(
         self,
-        network: str | Path | AbstractNetwork = "6-4-4-4",
+        network: str | Path | osc.AbstractNetwork = "6-4-4-4",
         data: tuple[Data, Data] | None = None,
         *,
         held_out: tuple[Data, Data] | None = None,
@@ -124,7 +122,6 @@ class NoiseLab(pn.viewable.Viewer):
         self._frame: Frame | None = None
         self._pictures = Pictures()
         self._drawing: pn.io.PeriodicCallback | None = None
-        self._named: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._syncing = False
         self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
@@ -153,7 +150,7 @@ class NoiseLab(pn.viewable.Viewer):
             ValueError: an unknown preset.
         """
         if name not in PRESETS:
-            raise BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
+            raise osc.BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
         found = PRESETS[name]
         self.change(**found.changes)
         self._saying, self._said_of = found.explanation, self.settings
@@ -197,7 +194,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._carrier = _carrier(self._status)
         status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
         figures = self._pictures.figures.values()
-        panes = self._panes = [pn.pane.Bokeh(figure, min_height=220, **FULL) for figure in figures]
+        panes = self._panes = [pn.pane.Bokeh(plot, min_height=220, **FULL) for plot in figures]
         grid = pn.Column(pn.Row(*panes[:4], **FULL), pn.Row(*panes[4:], **FULL), **FULL)
         below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
         main = [self._bar(), self._words, self._sheet, grid, below]
@@ -378,11 +375,10 @@ class NoiseLab(pn.viewable.Viewer):
                 self._say()
 
     def _take(self, frames: list[Frame]) -> None:
-        frame = self._frame = frames[-1]
-        named = frame.names, tuple(frame.cosines)
-        if named != self._named:
-            self._named = named
-            self._name(*named)
+        frame, before = frames[-1], self._frame
+        self._frame = frame
+        if before is None or (frame.names, list(frame.cosines)) != (before.names, list(before.cosines)):
+            self._name(frame.names, tuple(frame.cosines))
         current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
         self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
 
@@ -406,8 +402,8 @@ class NoiseLab(pn.viewable.Viewer):
         if runner.problem:
             return _box("problem", f"<b>Refused:</b> {html.escape(runner.problem)}")
         if frame is not None and frame.diverged and frame.settings.amplitude == self.settings.amplitude:
-            radius = runner.forecaster.forecast.radius if runner.forecaster.forecast else float("nan")
-            turn = f"below {radius:.2g}, the convergence radius" if radius == radius else "or the intensity"
+            found = runner.forecaster.forecast
+            turn = f"below {found.radius:.2g}, the convergence radius" if found else "or the intensity"
             what = frame.diverged.split(", under")[0]
             what = html.escape(what[0].upper() + what[1:])
             said = f"<b>Diverged.</b> {what}. Turn the amplitude back {turn}: it starts again from rest."
@@ -415,15 +411,15 @@ class NoiseLab(pn.viewable.Viewer):
         if frame is None or runner.compiling:
             return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
         found = runner.forecaster.forecast
-        note = runner.forecaster.problem or (found.note if found and found.fits(self.settings) else "")
+        found = found if found and found.fits(self.settings) else None
+        note = runner.forecaster.problem or (found and found.note) or ""
         # what a preset says is of its settings, not of those that somebody turned to since
         same = self.settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
         said = self._saying if same == self._said_of else GREETING
-        radius = found.radius if found and found.fits(self.settings) else math.inf
-        own = "" if frame.settings != self.settings else bar_in_words(frame, radius)
-        parts = [html.escape(said), f"<b>It says of itself:</b> {html.escape(own)}." if own else ""]
-        parts.append(f"<i>Note: {html.escape(note)}.</i>" if note else "")
-        return _box("saying", " ".join(filter(None, parts)))
+        own = bar_in_words(frame, found.radius if found else math.inf) if frame.settings == self.settings else ""
+        own = own and f" <b>It says of itself:</b> {html.escape(own)}."
+        note = note and f" <i>Note: {html.escape(note)}.</i>"
+        return _box("saying", html.escape(said) + own + note)
 
     def _numbers_now(self, frame: Frame | None) -> str:
         if frame is None:
@@ -493,23 +489,23 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
 
 
 def _own(
-    network: str | Path | AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
+    network: str | Path | osc.AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
 ) -> tuple[dict[str, Example], str | None]:
     """A network of the user's own by its name, and the code that makes it."""
     if isinstance(network, str) and network in EXAMPLES:
         if data is not None:
-            raise BadValue(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
+            raise osc.BadValue(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
         return {}, None
     origin = None
     if isinstance(network, (str, Path)):
         origin = f"net = osc.load({str(network)!r})\nx, y = ...  # the data that you gave to the lab"
-        name, network = Path(network).name or "checkpoint", load(network)
+        name, network = Path(network).name or "checkpoint", osc.load(network)
     else:
         name = "your network"
-    if not isinstance(network, AbstractNetwork):
-        raise BadType(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
+    if not isinstance(network, osc.AbstractNetwork):
+        raise osc.BadType(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
     if data is None:
-        raise BadValue("data is None: give data=(x, y) for a network of your own")
+        raise osc.BadValue("data is None: give data=(x, y) for a network of your own")
     x, y = data
     x_test, y_test = data if held_out is None else held_out
     return {name: Example(network, np.asarray(x), np.asarray(y), np.asarray(x_test), np.asarray(y_test))}, origin
@@ -567,5 +563,5 @@ def _status(settings: Settings, number: int, updates: int, drawing: int) -> dict
     return {name: [value] for name, value in row.items()}
 
 
-def _box(kind: str, html: str) -> str:
-    return f"<div class='box {kind}'>{html}</div>"
+def _box(kind: str, text: str) -> str:
+    return f"<div class='box {kind}'>{text}</div>"
