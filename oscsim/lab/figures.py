@@ -1,4 +1,4 @@
-"""The pictures of the lab: Bokeh figures, and the columns that stream into them."""
+"""The figures of the lab, in Bokeh, and the data that stream into them."""
 
 # Bokeh's models have properties that take more than their annotations say: a range a number, a font size a string.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportPrivateImportUsage=false
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas
 from bokeh import models
 from bokeh.core.properties import value
 from bokeh.plotting import figure
@@ -20,10 +21,10 @@ from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
 from oscsim.plot.style import COLOURS, DRIVE
 
 PAST = 240
-"""Cycles that the curves over cycles go back."""
+"""Cycles in the curves over cycles."""
 
 DRAWN = 160
-"""Points that are drawn of one cycle."""
+"""Points drawn of one cycle."""
 
 INK, PALE_INK, GRID, LOST, SETTLED = "#1f2933", "#9aa5b1", "#e6e9ee", "#e3d5cf", "#dcebf7"
 """Colours of text, of axes, of grids, and of the two parts of the stability map."""
@@ -32,7 +33,7 @@ BAR = "#E69F00"
 """Colour of what the gradient says of its own error."""
 
 SMALLEST = 1e-7
-"""Where logarithmic axes end: below it is the rounding of float32."""
+"""Lower end of logarithmic axes: what is below is rounding of float32."""
 
 DASHES = ("solid", [6, 3], [2, 2])
 
@@ -45,15 +46,18 @@ GLYPHS = {"glyph_width": 16, "glyph_height": 12, "label_height": 14, "label_stan
 PALE = {"background_fill_color": "white", "background_fill_alpha": 0.75}
 """How legends and notes look."""
 
+SHOWN = 6
+"""Neurons drawn at first."""
+
 SLOTS = 6
-"""Curves for parameter arrays at most, besides that for all of them together."""
+"""Most curves for single parameter arrays; one more is for all of them together."""
 
 Column: TypeAlias = Sequence[Any] | np.ndarray
-"""Of what a curve consists of."""
+"""One column of a curve's data."""
 
 
 class Pictures:
-    """Eight figures, for any network: another one brings other names, not other figures.
+    """Eight figures; another network changes the names in them, not the figures.
 
     Attributes:
         names: of the watched neurons.
@@ -119,7 +123,7 @@ class Pictures:
         return plot.varea(x="x", y1="low", y2="high", source=self._source(name, "x", "low", "high"), **style)
 
     def _show(self, name: str, **columns: Column) -> None:
-        """What a curve consists of now."""
+        """Set the data of a curve."""
         self.sources[name].data = columns
 
     def _path(self, name: str, z: Complex[np.ndarray, " points"]) -> None:
@@ -238,6 +242,8 @@ class Pictures:
         """Show another network: of these neurons, with these parameter arrays."""
         self.forget()
         self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
+        most = max(1, SHOWN // len({name.split(".")[0] for name in names}))
+        self.chosen = tuple(name for name in names if int(name.split(".")[1]) <= most)[: 2 * SHOWN]
         for item, array in zip(self._labels, self.arrays, strict=False):
             item.label = value(array)
         for kind in ("cosine", "error"):
@@ -269,10 +275,10 @@ class Pictures:
             self.past[place] = frame, forecast
 
     def draw(self, forecast: Forecast | None, found: Map | None, all_of_them: bool = True) -> None:
-        """Bring the figures up to the last frame.
+        """Draw the last frame.
 
-        Without `all_of_them` those of the cycle itself, and one of the others in turn: a browser has much to do to
-        draw eight, and what shows many cycles changes little from one to the next.
+        Without `all_of_them`: the figures of the cycle itself, and one of the others in turn. A browser is slow to draw
+        eight, and those of many cycles change little from one cycle to the next.
         """
         if not self.past:
             return
@@ -442,28 +448,25 @@ class Pictures:
         if len(finite):
             plot.y_range.update(start=0.0, end=1.1 * float(np.ceil(10 * finite.max()) / 10))
 
-    def tables(self) -> dict[str, dict[str, np.ndarray]]:
-        """The data of every figure as columns, by the name of the figure's part."""
+    def tables(self) -> dict[str, pandas.DataFrame]:
+        """The data of every curve, by its name."""
         found = {}
         for name, source in self.sources.items():
-            columns = dict(source.data)
-            if "xs" in columns:
-                rows = {"x": np.concatenate([*columns["xs"], []]), "y": np.concatenate([*columns["ys"], []])}
-                if "name" in columns and len(columns["xs"]):
-                    rows["neuron"] = np.repeat(columns["name"], [len(x) for x in columns["xs"]])
-            elif name == "map":
-                image = np.asarray(columns["image"][0])
-                edge = columns["size"][0] / 2 * (1 - 1 / len(image))
+            if name == "map":
+                image, edge = source.data["image"][0], source.data["size"][0] / 2
+                edge *= 1 - 1 / len(image)
                 re, im = np.meshgrid(*[np.linspace(-edge, edge, len(image))] * 2)
-                rows = {"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()}
+                table = pandas.DataFrame({"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()})
             else:
-                rows = {key: np.asarray(a) for key, a in columns.items() if key != "colour"}
+                table = pandas.DataFrame(dict(source.data)).drop(columns=["colour", "dash"], errors="ignore")
+            if "xs" in table:
+                table = table.explode(["xs", "ys"]).rename(columns={"xs": "x", "ys": "y", "name": "neuron"})
             kind, _, slot = name.partition("/")
             if slot.isdigit():
                 if int(slot) >= len(self.arrays):
                     continue
                 name = f"{kind} {self.arrays[int(slot)]}"
-            found[name.replace("/", " ")] = rows
+            found[name.replace("/", " ")] = table
         return found
 
 

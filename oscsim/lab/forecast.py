@@ -1,7 +1,7 @@
-"""What the theory expects of the present settings, computed beside the live loop and remembered.
+"""Predictions for the present settings, computed beside the live loop and remembered.
 
-Everything comes from `oscsim.response`: bias, spread, radius, optimal amplitude, stability map; and the noise floor of
-the spectrum from the resolvent of the free equilibrium.
+Bias, spread, radius, optimal amplitude and stability map come from `oscsim.response`; the noise floor of the spectrum
+comes from the resolvent of the free equilibrium.
 """
 
 import math
@@ -37,31 +37,31 @@ from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.spectra import Spectra
 
 HARMONICS = 8
-"""How far the spectrum reaches to either side."""
+"""Harmonics in the spectrum, to either side."""
 
 LARGEST = 256
-"""Neurons up to which a noise floor is predicted: it takes an inverse of their matrix at every frequency."""
+"""No noise floor is predicted for more neurons: it takes an inverse of their matrix at every frequency."""
 
 AVERAGED = 10
-"""Cycles that the optimal amplitude is for."""
+"""Cycles in the average that the optimal amplitude is for."""
 
 Predictable: TypeAlias = osc.WhiteNoise | osc.OrnsteinUhlenbeck
-"""Noise whose scatter the theory knows."""
+"""Noise whose scatter is predicted."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What to expect. Errors are relative to the norm of the exact gradient (of the array, or of `all`).
+    """A prediction. Errors are relative to the norm of the exact gradient (of the array, or of `all`).
 
     Attributes:
         settings: what it is for.
         radius: estimate of the convergence radius; inf where none was found.
-        bias: of the gradient, by parameter array and for `all`, whatever the averaging.
+        bias: of the gradient, by parameter array and for `all`; averaging does not change it.
         spread: standard deviation of the gradient of one cycle; empty where it is not predicted.
         variance: the squared spread of `all` as a function of the amplitude; or None.
         optimum: the amplitude of least error for an average of ten cycles; or None.
         floor: (watched, frequencies) predicted size of the noise in a spectrum over `WINDOW` cycles; or None.
-        note: in words, what is not predicted, and why; None while the answer is not complete.
+        note: what is not predicted, and why; None while the answer is not complete.
     """
 
     settings: Settings
@@ -81,17 +81,17 @@ class Forecast:
         return np.asarray(np.sqrt(self.bias["all"] ** 2 + self.variance.at(size) / max(averaged, 1)))
 
     def fits(self, settings: Settings) -> bool:
-        """Whether it is for these settings, up to those that it does not depend on."""
+        """Whether it is for these settings; those it does not depend on may differ."""
         return relevant(self.settings) == relevant(settings) and not settings.learning
 
     def holds(self, amplitude: float) -> bool:
-        """Whether the amplitude is below the radius, where the theory is at home."""
+        """Whether the amplitude is below the radius, where the theory holds."""
         return self.settings.signal == "two-phase" or amplitude < self.radius
 
     def band(self, name: str, averaged: int, amplitude: float | None = None) -> tuple[float, float, float]:
-        """Of one array: the bias, the root mean square error, and the error with two deviations of the noise.
+        """Bias, root mean square error, and error with two deviations of the noise, of one array or `all`.
 
-        With an amplitude that tuned itself, of all arrays together, the noise at that amplitude.
+        For `all`, `amplitude` gives the noise at another amplitude: one that tuned itself.
         """
         bias, spread = self.bias.get(name, math.nan), self.spread.get(name, math.nan)
         if amplitude is not None and name == "all" and self.variance is not None:
@@ -101,7 +101,7 @@ class Forecast:
 
 
 def relevant(settings: Settings) -> Settings:
-    """The settings with those at their defaults that no forecast depends on."""
+    """The settings, with fixed values for those that no forecast depends on."""
     return settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
 
 
@@ -111,7 +111,7 @@ def frequencies() -> np.ndarray:
 
 
 def forecasts(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
-    """What the theory expects of these settings, for the sample given: a first answer soon, the whole one last.
+    """Predictions for these settings and this sample: a partial answer soon, the complete one last.
 
     Raises:
         NotSettledError: the free network has no stable state.
@@ -158,7 +158,7 @@ def forecasts(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) ->
 
 
 def forecast(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
-    """The whole answer of `forecasts`."""
+    """The complete answer of `forecasts`."""
     *_, last = forecasts(net, x, y, settings)
     return last
 
@@ -228,7 +228,7 @@ def _linearised(
 
 @dataclass(frozen=True)
 class Map:
-    """The plane of the teaching signal: which points the free equilibrium continues to.
+    """Where in the plane of the teaching signal the free equilibrium continues to.
 
     Attributes:
         reach: the picture spans -reach to reach in both directions.
@@ -248,7 +248,7 @@ MAP_POINTS, MAP_STEPS = 61, 40
 
 
 def maps(net: osc.AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
-    """The stability map, row by row: a row is quick, so that nobody has to wait for a map of somebody else's."""
+    """The stability map row by row: a row is quick, so other visitors need not wait for the whole map."""
     reach = 1.75 * min(radius, 2.0)
     axis = np.linspace(-reach, reach, MAP_POINTS)
     settled = np.full((MAP_POINTS, MAP_POINTS), np.nan)
@@ -264,7 +264,7 @@ T = TypeVar("T")
 
 
 class Replay(Generic[T]):
-    """An iterator that remembers its last value: who asks again gets that first, and then what is left."""
+    """An iterable that can be left and taken up again: it gives its last value once more, then the rest."""
 
     def __init__(self, source: Iterator[T]):
         self.source = source
@@ -279,14 +279,14 @@ class Replay(Generic[T]):
 
 
 class Memory(Generic[T]):
-    """The newest results by what they are of; the oldest go first."""
+    """Keeps the results that were used last, by key."""
 
     def __init__(self, size: int):
         self.size = size
         self.kept: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is remembered under that key, or is made now."""
+        """The result of that key, made now if there is none."""
         found = self.kept.pop(key) if key in self.kept else make()
         self.kept[key] = found  # the newest is the last
         if len(self.kept) > self.size:

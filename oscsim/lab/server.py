@@ -1,4 +1,4 @@
-"""Serves the lab to visitors: each one has a network of their own, and takes it along when they leave."""
+"""Serves the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
 import logging
@@ -26,15 +26,12 @@ LEFT, CHECKED = 3000, 1000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def make_server(
-    port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: IOLoop | None = None, **options: Any
-) -> Server:
+def make_server(port: int = 0, address: str = "127.0.0.1", *, loop: IOLoop | None = None, **options: Any) -> Server:
     """The server, bound to its port, not yet serving: a `NoiseLab` for each visitor, which stops when they leave.
 
     Args:
         port: where to listen; 0 takes a free one (`server.port` says which).
         address: loopback by default; any other opens the lab to others.
-        start: whether to serve at once.
         loop: the event loop, by default the present thread's.
         **options: of `NoiseLab`.
 
@@ -63,7 +60,7 @@ def make_server(
         port=port,
         address=address,
         loop=loop,
-        start=start,
+        start=False,
         show=False,
         title="oscsim lab",
         websocket_origin=origins,
@@ -114,7 +111,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
 
 
 def _ignore_departures() -> None:
-    """A visitor who leaves while something is being sent to them is no error."""
+    """Report no error when a visitor leaves while something is being sent to them."""
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
 
@@ -130,7 +127,7 @@ def _ignore_departures() -> None:
 
 
 def _warm_up() -> None:
-    """Compile what the presets need before anybody asks for it; what is asked for meanwhile goes first."""
+    """Compile what the presets need, before a visitor does."""
     engine = Engine(Settings())
     for preset in PRESETS.values():
         engine.change(**preset.changes)

@@ -1,4 +1,4 @@
-"""What can be set in the lab: knobs, examples to run, and presets that each show one point of the paper."""
+"""Settings of the lab, its example networks, and presets that each show one point of the paper."""
 
 import functools
 import math
@@ -20,13 +20,13 @@ from oscsim.networks.inputs import Data
 from oscsim.signals.noise import as_noises
 
 STEPS, TICKS = 640, 320
-"""Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""
+"""Steps and ticks of every cycle. They do not follow the period, so that a change of it compiles nothing."""
 
 SHORTEST, LONGEST = 10.0, 320.0
-"""Periods that so many steps serve: at the longest a step is half a time constant."""
+"""Limits of the period: at the longest a step is half a time constant."""
 
 MOST_REALISATIONS = 16
-"""All of them are computed, which costs little, unless the weights learn, from one; the knob says how many to show."""
+"""So many are always computed, which costs little; the setting says how many are shown. Learning takes one."""
 
 SIGNALS = {
     "turning": "turning (holomorphic EP)",
@@ -54,11 +54,11 @@ Value: TypeAlias = str | bool | int | float
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the lab can be told, as plain values. Times are in units of the neurons' time constant.
+    """All settings of the lab, as plain values. Times are in units of the neurons' time constant.
 
     Attributes:
         network: which of the lab's networks: an example's name, or that of the user's own.
-        sample: which of its inputs is shown.
+        sample: index of the input that is shown.
         signal: `"turning"` (holomorphic equilibrium propagation), `"adaptive"` (the same, with an amplitude for each
             sample that tunes itself) or `"two-phase"` (the classic one).
         amplitude: of the teaching signal, dimensionless; what it starts with where it tunes itself.
@@ -69,10 +69,10 @@ class Settings:
         correlation_time: of Ornstein-Uhlenbeck and teaching noise, in time constants.
         demodulator: how the turning signal is read; two phases are always read as means over their second halves.
         discard: cycles left out after each change, until the network has locked again.
-        realisations: how many independent runs of the noise are shown, 1 to 16.
+        realisations: how many independent realisations of the noise are shown, 1 to 16.
         seed: of the noise, and of the order of samples in learning.
-        learning: whether the weights move.
-        learning_rate: by how much, per gradient of a batch of 20.
+        learning: whether the weights learn.
+        learning_rate: of gradient descent, in batches of 20.
 
     Raises:
         ValueError: a value out of its range; names it and says what to use.
@@ -115,7 +115,7 @@ class Settings:
                     raise osc.BadValue(f"{name}={value!r}: use {remedy}")
 
     def changed(self, **changes: Value) -> "Settings":
-        """The same with some values changed.
+        """These settings with some values changed.
 
         Raises:
             ValueError: a value out of its range, or a name that is none of the settings.
@@ -127,22 +127,17 @@ class Settings:
 
     @property
     def discarded(self) -> int:
-        """The cycles that are left out in fact: some demodulators need more of them than were asked for."""
+        """Cycles that are left out: `discard`, or more where the demodulator needs them."""
         return max(self.discard, self.reader.warm_up)
 
     @property
     def teaching(self) -> osc.AbstractTeaching:
         """The teaching signal."""
         if self.signal == "adaptive":
-            return osc.Adaptive(self.period, self.amplitude, *self.bounds)
+            return osc.Adaptive(self.period, self.amplitude, min(1e-3, self.amplitude), max(1.0, self.amplitude))
         if self.signal == "turning":
             return osc.Rotating(self.amplitude, self.period)
         return TwoPhase(self.amplitude, self.period)
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Between which the amplitude tunes itself: what it starts with is within them."""
-        return min(1e-3, self.amplitude), max(1.0, self.amplitude)
 
     @property
     def disturbance(self) -> osc.AbstractNoise | None:
@@ -174,7 +169,7 @@ class Settings:
 
 
 def steps_for(net: osc.AbstractNetwork) -> int:
-    """Equal steps of every cycle: `STEPS`, and a multiple of that for neurons faster than one time constant."""
+    """Steps of every cycle: `STEPS`, or a multiple for neurons faster than one time constant."""
     return STEPS * max(1, math.ceil(1 / fastest_neuron(net.time_constants)))
 
 
@@ -202,8 +197,7 @@ def example(name: str) -> tuple[osc.AbstractNetwork, Data, Data]:
     Raises:
         ValueError: an unknown name.
     """
-    found = examples(name)
-    return found.network, found.x, found.y
+    return examples(name)[:3]
 
 
 @functools.cache
@@ -273,4 +267,4 @@ PRESETS: dict[str, Preset] = {
         {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
     ),
 }
-"""Points to show, each at one click."""
+"""What the buttons of the page show."""

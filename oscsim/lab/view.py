@@ -1,4 +1,4 @@
-"""The page: knobs, pictures, words. It shows what the runner has, and never computes a cycle itself."""
+"""The page: knobs, figures, words. It shows the runner's frames and computes no cycle itself."""
 
 import html
 import io
@@ -42,10 +42,10 @@ from oscsim.lab.settings import (
 from oscsim.networks.inputs import Data
 
 DRAWN_EVERY = 10
-"""Milliseconds between two looks at what is new."""
+"""Milliseconds between two queries for new frames."""
 
 PATIENCE, SAID_EVERY = 1.0, 0.25
-"""Seconds after which a browser that does not answer is sent the next frame, and between two changes of the words."""
+"""Seconds until a browser that does not answer is sent the next frame; seconds between two changes of the words."""
 
 GATHERED = 5
 """Milliseconds that a turned knob waits for further turns; Panel's own 50 are a third of what the eye allows."""
@@ -69,11 +69,8 @@ GRIDS = {
 }
 """What logarithmic knobs can be turned to."""
 
-SHOWN = 6
-"""Neurons that are drawn at first."""
-
 GREETING = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
-"""What is said where no preset has been chosen, or its settings have been left."""
+"""What is said without a preset, or once its settings were changed."""
 
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
 
@@ -84,7 +81,7 @@ LINE: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "c
 
 
 class NoiseLab(pn.viewable.Viewer):
-    """An oscilloscope for learning: a network oscillates live, and shows what its gradient is worth.
+    """An oscilloscope for learning: a network runs live, and the page shows how good its gradient is.
 
     In a Jupyter cell `osc.lab.NoiseLab()` as the last line shows it; `oscsim lab` serves it in the browser.
 
@@ -92,10 +89,10 @@ class NoiseLab(pn.viewable.Viewer):
         network: an example's name (`"6-4-4-4"`, `"digits"`), a network of your own, or the folder or file that
             `oscsim train` wrote one to.
         data: `(x, y)` for a network of your own; not with an example.
-        held_out: `(x, y)` that it is judged on while it learns; by default the data themselves.
+        held_out: `(x, y)` for the held-out accuracy while it learns; by default the data themselves.
         running: whether it runs at once.
-        predict: whether to compute, beside the cycles, what theory expects of them.
-        **settings: see `Settings`, such as `amplitude=0.4, noise="white", intensity=0.1`.
+        predict: whether to compute predictions beside the cycles.
+        **settings: of `Settings`, such as `amplitude=0.4, noise="white", intensity=0.1`.
 
     Raises:
         ValueError: a value out of its range, data that do not fit; names it and says what to use.
@@ -134,7 +131,7 @@ class NoiseLab(pn.viewable.Viewer):
     # What a program may do with it.
 
     def change(self, **changes: Value) -> None:
-        """Turn knobs, as a hand would.
+        """Change settings, as the knobs do.
 
         Raises:
             ValueError: a value out of its range.
@@ -144,7 +141,7 @@ class NoiseLab(pn.viewable.Viewer):
         self.runner.change(**changes)
 
     def preset(self, name: str) -> None:
-        """Set what shows one of the paper's points.
+        """Choose a preset, start from rest, and run.
 
         Raises:
             ValueError: an unknown preset.
@@ -286,11 +283,8 @@ class NoiseLab(pn.viewable.Viewer):
     def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
         """Show another network."""
         self._pictures.name(names, arrays)
-        count = max(1, SHOWN // len({name.split(".")[0] for name in names}))
-        shown = [name for name in names if int(name.split(".")[-1]) <= count][: 2 * SHOWN]
-        self._pictures.chosen = tuple(shown)
         self._syncing = True
-        self._neurons.param.update(options=list(names), value=shown)
+        self._neurons.param.update(options=list(names), value=list(self._pictures.chosen))
         self._knobs["sample"].param.update(end=self.engine.samples - 1, value=self.settings.sample)
         self._syncing = False
 
@@ -333,7 +327,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._sheet.visible = True
 
     def _sync(self) -> None:
-        """Bring the knobs to the settings."""
+        """Set the knobs to the settings."""
         self._syncing = True
         try:
             for name, knob in self._knobs.items():
@@ -354,7 +348,7 @@ class NoiseLab(pn.viewable.Viewer):
     # What it shows.
 
     def _tick(self) -> None:
-        """Take up what is new, and draw it, unless the browser is still busy with what was drawn before."""
+        """Draw the new frames, unless the browser still draws the one before."""
         now = time.monotonic()
         self._waiting += self.runner.frames()
         if self.runner.running and now - self._turned < PATIENCE:
@@ -452,14 +446,12 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _archive(self) -> io.BytesIO:
         """All data that are drawn, one CSV file for each curve, with the settings and the call."""
-        import pandas
-
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("settings.json", json.dumps(vars(self.settings), indent=2) + "\n")
             archive.writestr("call.py", self.call)
-            for name, columns in self._pictures.tables().items():
-                archive.writestr(f"{name}.csv", pandas.DataFrame(columns).to_csv(index=False, na_rep="nan"))
+            for name, table in self._pictures.tables().items():
+                archive.writestr(f"{name}.csv", table.to_csv(index=False, na_rep="nan"))
         buffer.seek(0)
         return buffer
 
