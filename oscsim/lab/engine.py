@@ -106,6 +106,11 @@ class Engine:
         settings: what to start with.
         own: networks of the user's own, by name.
 
+    Attributes:
+        settings: the present ones.
+        net: the network, as far as it has learned.
+        example: the network at the start, with its data.
+
     Raises:
         ValueError: a network that is not known, a sample that it does not have.
     """
@@ -113,8 +118,8 @@ class Engine:
     def __init__(self, settings: Settings | None = None, own: dict[str, Example] | None = None):
         self.own = own or {}
         self.settings = settings or Settings()
-        self._example = self._find(self.settings)
-        self.net = self._example.network
+        self.example = self._find(self.settings)
+        self.net = self.example.network
         self.updates = self._version = self.number = 0
         self.diverged = ""
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
@@ -129,7 +134,7 @@ class Engine:
         found = self._find(after)
         self.settings = after
         if after.network != before.network:
-            self._example, self.net, self.updates = found, found.network, 0
+            self.example, self.net, self.updates = found, found.network, 0
         if not self._loaded:
             return
         if after.network != before.network or after.learning != before.learning or self.diverged:
@@ -147,7 +152,7 @@ class Engine:
 
     def reset(self) -> None:
         """Neurons at rest, weights as they were at the start."""
-        self.net, self.updates = self._example.network, 0
+        self.net, self.updates = self.example.network, 0
         self._load()
 
     def _program(self) -> Hashable:
@@ -160,20 +165,11 @@ class Engine:
         """Counts changes of the weights: one network has the same weights at the same number; 0 at the start."""
         return self._version if self.updates else 0
 
-    @property
-    def samples(self) -> int:
-        """How many inputs there are to choose from."""
-        return len(self._example.x)
-
     def predicted_from(self) -> tuple[osc.AbstractNetwork, Data, Data]:
         """Network, input and target that predictions are for: the first sample shown."""
         if not self._loaded:
             self._load()
         return self.net, self._x[:1], self._y[:1]
-
-    def held_out(self) -> tuple[Data, Data]:
-        """Data that the network does not learn from."""
-        return self._example.x_test, self._example.y_test
 
     def advance(self) -> Frame:
         """Run one cycle, and read it."""
@@ -184,15 +180,9 @@ class Engine:
         if self.diverged:
             return self._frame(began)
         with first_time("cycle", self._program(), self._lag is None):
+            fixed = settings.system(self.net), self._inputs, self._exact, self._lag, self._watch
             self._found, watched, self._gradient, result = _cycle(
-                settings.system(self.net),
-                self._inputs,
-                self._exact,
-                self._lag,
-                self._watch,
-                self._found,
-                np.int32(settings.discarded),
-                keys=self._keys,
+                *fixed, self._found, np.int32(settings.discarded), keys=self._keys
             )
         self.number += 1
         self._result = Result(*jax.tree.map(lambda a: np.asarray(a)[:shown], result))
@@ -241,14 +231,9 @@ class Engine:
 
     def _restart(self, before: osc.State | None) -> None:
         """New states of noise and demodulator; the potentials stay as in `before`, or are at rest."""
-        settings = self.settings
+        start = None if before is None else (before.potentials, before.cycle)
         with first_time("begin", self._program(), before is None):
-            self._found = _begin(
-                settings.system(self.net),
-                self._inputs,
-                None if before is None else (before.potentials, before.cycle),
-                keys=self._keys,
-            )
+            self._found = _begin(self.settings.system(self.net), self._inputs, start, keys=self._keys)
             _real_parts(self._found.state.potentials)  # compiled now, not when the sample changes
 
     def _average_anew(self, carried: bool = False) -> None:
@@ -258,7 +243,7 @@ class Engine:
 
     def _show(self, where: slice | np.ndarray, start: osc.Layers | None) -> None:
         """Show other inputs. The exact gradient is that of the state which neurons reach from `start`, or from rest."""
-        self._x, self._y = self._example.x[where], self._example.y[where]
+        self._x, self._y = self.example.x[where], self.example.y[where]
         start = self.net.rest(len(self._x)) if start is None else start
         with first_time("exact", layout(self.net), np.shape(self._x)):
             self._inputs = osc.Inputs.of(self.net, self._x, self._y)
@@ -286,10 +271,9 @@ class Engine:
             return None
 
     def _next_batch(self, start: osc.Layers | None) -> None:
-        count = len(self._example.x)
+        count = len(self.example.x)
         size = min(BATCH, count)
-        per_epoch = count // size
-        epoch, place = divmod(self._batch, per_epoch)
+        epoch, place = divmod(self._batch, count // size)
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(count)
         self._batch += 1
         self._show(order[place * size : (place + 1) * size], start)

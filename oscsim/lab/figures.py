@@ -18,7 +18,7 @@ from jaxtyping import Complex, Float
 
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
-from oscsim.plot.style import COLOURS, DRIVE
+from oscsim.plot.style import BAR, COLOURS, DRIVE
 
 PAST = 240
 """Cycles in the curves over cycles."""
@@ -28,9 +28,6 @@ DRAWN = 160
 
 INK, PALE_INK, GRID, LOST, SETTLED = "#1f2933", "#9aa5b1", "#e6e9ee", "#e3d5cf", "#dcebf7"
 """Colours of text, of axes, of grids, and of the two parts of the stability map."""
-
-BAR = "#E69F00"
-"""Colour of what the gradient says of its own error."""
 
 SMALLEST = 1e-7
 """Lower end of logarithmic axes: what is below is rounding of float32."""
@@ -78,9 +75,8 @@ class Pictures:
         self._map: Map | None = None
         self._turn = 0
         self.figures: dict[str, figure] = {}
-        for make in (self._plane, self._orbits, self._traces, self._spectrum):
-            make()
-        for make in (self._cosine, self._error, self._snr, self._learning):
+        above = self._plane, self._orbits, self._traces, self._spectrum
+        for make in (*above, self._cosine, self._error, self._snr, self._learning):
             make()
 
     # The figures.
@@ -122,7 +118,7 @@ class Pictures:
         """A band from `low` to `high`."""
         return plot.varea(x="x", y1="low", y2="high", source=self._source(name, "x", "low", "high"), **style)
 
-    def _show(self, name: str, **columns: Column) -> None:
+    def _show(self, name: str, /, **columns: Column) -> None:
         """Set the data of a curve."""
         self.sources[name].data = columns
 

@@ -190,25 +190,22 @@ def noise_floor(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) 
     """
     noise = settings.disturbance
     sizes = [math.prod(shape) for shape in net.shapes]
-    starts = np.cumsum([0, *sizes[:-1]])  # the neurons watched are those of the engine
-    watched = np.concatenate([start + np.arange(min(WATCHED, n)) for start, n in zip(starts, sizes, strict=True)])
-    span = WINDOW * settings.period
+    watched = np.concatenate([np.arange(n) < WATCHED for n in sizes])  # as in the engine
     if isinstance(noise, osc.ReadoutNoise):
-        level = settings.intensity / math.sqrt(WINDOW * TICKS)
-        return np.full((len(watched), len(frequencies())), level)
+        return np.full((watched.sum(), len(frequencies())), settings.intensity / math.sqrt(WINDOW * TICKS))
     if not isinstance(noise, Predictable) or sum(sizes) > LARGEST or settings.intensity == 0:
         return None
     inputs, free = free_state(net, x, y)
     jacobian, slope = map(np.asarray, _linearised(net, inputs, free.potentials))
     tau = np.asarray(flat_time_constants(net))
     omega = 2 * np.pi / settings.period
-    power = np.zeros((len(watched), len(frequencies())))
+    power = np.zeros((watched.sum(), len(frequencies())))
     for fold in (-1, 0, 1):  # noise around the rate of the ticks is read as if it were slow
         nu = omega * (frequencies() + fold * TICKS)
         for place, one in enumerate(nu):  # one at a time: the other threads want the processor too
             resolvent = np.linalg.inv(np.diag(1 + 1j * one * tau) - jacobian)[watched]
             power[:, place] += np.sum(np.abs(resolvent) ** 2, axis=1) * float(noise.spectrum(one))
-    return np.abs(slope[watched])[:, None] * np.sqrt(power / span)
+    return np.abs(slope[watched])[:, None] * np.sqrt(power / (WINDOW * settings.period))
 
 
 @eqx.filter_jit

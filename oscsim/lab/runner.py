@@ -1,6 +1,5 @@
 """Two threads beside the page: one runs the cycles, one computes predictions. The page waits for neither."""
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -25,8 +24,6 @@ HISTORY = 512
 
 RESTS = 0.3
 """Seconds without a change of settings before predictions are computed: they would delay the picture."""
-
-_numbers = itertools.count(1)
 
 
 class Runner:
@@ -53,7 +50,7 @@ class Runner:
         self._wake = threading.Condition()
         self._rate: deque[float] = deque(maxlen=20)
         self.forecaster = Forecaster()
-        self._thread = threading.Thread(target=self._work, name=f"oscsim-lab-{next(_numbers)}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="oscsim-lab", daemon=True)
         self._thread.start()
 
     def change(self, **changes: Value) -> None:
@@ -85,8 +82,7 @@ class Runner:
         """The frames since the last call."""
         with self._wake:
             self._looked = time.monotonic()
-            new = list(self._frames)
-            self._frames.clear()
+            new, self._frames = list(self._frames), deque(maxlen=HISTORY)
         return new
 
     @property
@@ -195,7 +191,7 @@ class Forecaster:
     def judge(self, engine: Engine) -> None:
         """Loss and error on held-out data; the answer appears in `test`."""
         with self._wake:
-            self._judged = (engine.net, *engine.held_out())
+            self._judged = (engine.net, engine.example.x_test, engine.example.y_test)
             self._wake.notify_all()
 
     def close(self, wait: bool = False) -> None:

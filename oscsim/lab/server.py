@@ -34,9 +34,6 @@ def make_server(port: int = 0, address: str = "127.0.0.1", *, loop: IOLoop | Non
         address: loopback by default; any other opens the lab to others.
         loop: the event loop, by default the present thread's.
         **options: of `NoiseLab`.
-
-    Raises:
-        OSError: the port is taken.
     """
     if address not in LOOPBACK:
         warnings.warn(
@@ -60,15 +57,12 @@ def make_server(port: int = 0, address: str = "127.0.0.1", *, loop: IOLoop | Non
         port=port,
         address=address,
         loop=loop,
-        start=False,
-        show=False,
         title="oscsim lab",
         websocket_origin=origins,
         check_unused_sessions_milliseconds=CHECKED,
         unused_session_lifetime_milliseconds=LEFT,
         keep_alive_milliseconds=10_000,
         threaded=False,
-        verbose=False,
     )
 
 

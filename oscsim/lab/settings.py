@@ -29,24 +29,24 @@ MOST_REALISATIONS = 16
 """So many are always computed, which costs little; the setting says how many are shown. Learning takes one."""
 
 SIGNALS = {
-    "turning": "turning (holomorphic EP)",
-    "adaptive": "turning, tunes itself",
-    "two-phase": "two phases (classic EP)",
+    "turning (holomorphic EP)": "turning",
+    "turning, tunes itself": "adaptive",
+    "two phases (classic EP)": "two-phase",
 }
 NOISES = {
     "none": "none",
-    "white": "white, on the potentials",
-    "ornstein-uhlenbeck": "Ornstein–Uhlenbeck",
+    "white, on the potentials": "white",
+    "Ornstein–Uhlenbeck": "ornstein-uhlenbeck",
     "multiplicative": "multiplicative",
-    "teaching": "on the teaching signal",
-    "readout": "in the readout",
+    "on the teaching signal": "teaching",
+    "in the readout": "readout",
 }
 DEMODULATORS = {
-    "boxcar": "boxcar, one cycle",
-    "exponential": "exponential, 5 cycles",
-    "hann": "Hann window, 4 cycles",
+    "boxcar, one cycle": "boxcar",
+    "exponential, 5 cycles": "exponential",
+    "Hann window, 4 cycles": "hann",
 }
-"""What can be chosen, and what the page calls it."""
+"""Choices, by what the page calls them."""
 
 Value: TypeAlias = str | bool | int | float
 """Of a setting."""
@@ -96,8 +96,8 @@ class Settings:
     def __post_init__(self):
         values = vars(self)
         for name, choices in (("signal", SIGNALS), ("noise", NOISES), ("demodulator", DEMODULATORS)):
-            if values[name] not in choices:
-                raise osc.BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices))}")
+            if values[name] not in choices.values():
+                raise osc.BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices.values()))}")
         periods = f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any"
         most = f"an integer from 1 to {MOST_REALISATIONS}"
         shortest = f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise"

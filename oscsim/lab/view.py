@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -178,14 +178,8 @@ class NoiseLab(pn.viewable.Viewer):
         self._knobs = self._make_knobs()
         self._words = pn.pane.HTML("", css_classes=["words"], **WIDE)
         self._numbers = pn.pane.HTML("", css_classes=["numbers"], **WIDE)
-        self._code = pn.widgets.TextAreaInput(
-            label="Python call that repeats these settings from rest (copied)",
-            value="",
-            height=330,
-            css_classes=["code"],
-            max_length=20_000,
-            **WIDE,
-        )
+        label = "Python call that repeats these settings from rest (copied)"
+        self._code = pn.widgets.TextAreaInput(label=label, height=330, max_length=20_000, css_classes=["code"], **WIDE)
         hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
         self._sheet = pn.Column(self._code, hide, visible=False, css_classes=["sheet"], **WIDE)
         self._carrier = _carrier(self._status)
@@ -194,15 +188,8 @@ class NoiseLab(pn.viewable.Viewer):
         panes = self._panes = [pn.pane.Bokeh(plot, min_height=220, **FULL) for plot in figures]
         grid = pn.Column(pn.Row(*panes[:4], **FULL), pn.Row(*panes[4:], **FULL), **FULL)
         below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
-        main = [self._bar(), self._words, self._sheet, grid, below]
-        self._page = pn.Row(
-            self._sidebar(),
-            pn.Column(*main, css_classes=["main"], **FULL, **STYLED),
-            min_height=640,
-            css_classes=["lab"],
-            **FULL,
-            **STYLED,
-        )
+        right = pn.Column(self._bar(), self._words, self._sheet, grid, below, css_classes=["main"], **FULL, **STYLED)
+        self._page = pn.Row(self._sidebar(), right, min_height=640, css_classes=["lab"], **FULL, **STYLED)
         self._say()
 
     def _bar(self) -> pn.Column:
@@ -228,29 +215,25 @@ class NoiseLab(pn.viewable.Viewer):
         network = _download("Save network", self._saved_network, "network.osc", 108)
         gap = pn.Spacer(sizing_mode="stretch_width")
         lead = pn.pane.HTML("Show me:", css_classes=["lead"], margin=(0, 4), **STYLED)
-        return pn.Column(
-            pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE),
-            pn.Row(lead, *presets, **LINE),
-            sizing_mode="stretch_width",
-            margin=(8, 8, 2, 8),
-            styles={"gap": "6px"},
-        )
+        top = pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE)
+        around = {"sizing_mode": "stretch_width", "margin": (8, 8, 2, 8), "styles": {"gap": "6px"}}
+        return pn.Column(top, pn.Row(lead, *presets, **LINE), **around)
 
     def _make_knobs(self) -> dict[str, pn.widgets.Widget]:
         choice, grid, count = pn.widgets.Select, _logarithmic, pn.widgets.IntSlider
         networks = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
         kinds = {
-            "signal": partial(choice, label="Signal", options=_by_words(SIGNALS)),
+            "signal": partial(choice, label="Signal", options=SIGNALS),
             "amplitude": partial(grid, label="Amplitude A", grid=GRIDS["amplitude"]),
             "period": partial(pn.widgets.FloatSlider, label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0),
-            "noise": partial(choice, label="Noise", options=_by_words(NOISES)),
+            "noise": partial(choice, label="Noise", options=NOISES),
             "intensity": partial(grid, label="Intensity q", grid=GRIDS["intensity"]),
             "correlation_time": partial(grid, label="Correlation time (τ)", grid=GRIDS["correlation_time"]),
-            "demodulator": partial(choice, label="Demodulator", options=_by_words(DEMODULATORS)),
+            "demodulator": partial(choice, label="Demodulator", options=DEMODULATORS),
             "discard": partial(count, label="Discarded cycles", start=0, end=20),
             "realisations": partial(count, label="Realisations", start=1, end=MOST_REALISATIONS),
             "network": partial(choice, label="Network", options=networks),
-            "sample": partial(count, label="Input sample", start=0, end=self.engine.samples - 1),
+            "sample": partial(count, label="Input sample", start=0, end=len(self.engine.example.x) - 1),
             "learning": partial(pn.widgets.Checkbox, label="Weights learn"),
             "learning_rate": partial(grid, label="Learning rate", grid=GRIDS["learning_rate"]),
         }
@@ -285,7 +268,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._pictures.name(names, arrays)
         self._syncing = True
         self._neurons.param.update(options=list(names), value=list(self._pictures.chosen))
-        self._knobs["sample"].param.update(end=self.engine.samples - 1, value=self.settings.sample)
+        self._knobs["sample"].param.update(end=len(self.engine.example.x) - 1, value=self.settings.sample)
         self._syncing = False
 
     # What the visitor does.
@@ -509,10 +492,6 @@ def _logarithmic(value: float, grid: list[float], **kwargs: Any) -> pn.widgets.D
 
 def _named(values: Iterable[float]) -> dict[str, float]:
     return {f"{v:.4g}": v for v in sorted(set(values))}
-
-
-def _by_words(choices: Mapping[str, str]) -> dict[str, str]:
-    return {words: value for value, words in choices.items()}
 
 
 def _button(
