@@ -1,7 +1,7 @@
 """The lab: an oscilloscope for learning, live in the browser or in a notebook.
 
-`NoiseLab` is the page, `serve` shows it to visitors; both need the extra `lab` (Panel and Bokeh). All else here is the
-computation behind it, and runs without them: `Settings`, `Engine`, the examples, classic equilibrium propagation.
+`NoiseLab` is the page, `serve` serves it; both need the extra `lab` (Panel and Bokeh). The computation behind them does
+not: `Settings`, `Engine`, the examples, classic equilibrium propagation.
 """
 
 from typing import TYPE_CHECKING
@@ -28,20 +28,17 @@ __all__ = [
     "serve",
 ]
 
-_WITH_PANEL = {"NoiseLab": "oscsim.lab.view", "serve": "oscsim.lab.server"}
-
 
 def __getattr__(name: str) -> object:
-    """The page and its server, imported when first asked for: a run on a cluster needs no Panel."""
-    if name not in _WITH_PANEL:
+    """Import the page and its server when they are first used: a run on a cluster needs no Panel."""
+    if name not in ("NoiseLab", "serve"):
         raise AttributeError(f"module 'oscsim.lab' has no attribute {name!r}")
-    import importlib
-
     try:
-        return vars(importlib.import_module(_WITH_PANEL[name]))[name]
+        from oscsim.lab import server, view
     except ModuleNotFoundError as error:
         if error.name not in ("panel", "bokeh", "param"):
             raise
         raise ModuleNotFoundError(
             f"the lab needs {error.name}, which is not installed: pip install 'oscsim[lab]'", name=error.name
         ) from error
+    return view.NoiseLab if name == "NoiseLab" else server.serve

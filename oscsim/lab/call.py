@@ -79,28 +79,27 @@ def _lock_in(settings: Settings, cycles: int | str, steps: int) -> str:
 
 
 def _teaching(settings: Settings) -> str:
-    amplitude, period = f"amplitude={settings.amplitude!r}", f"period={settings.period!r}"
-    if settings.signal == "adaptive":
-        lowest, highest = settings.bounds
-        return f"osc.Adaptive({period}, {amplitude}, lowest={lowest!r}, highest={highest!r})"
-    kind = "osc.Rotating" if settings.signal == "turning" else "osc.lab.TwoPhase"
-    return f"{kind}({amplitude}, {period})"
+    return f"{_room(settings)}.{_code(settings.teaching)}"
 
 
 def _reading(settings: Settings, steps: int) -> str:
-    room = "osc.lab" if settings.signal == "two-phase" else "osc"
     integration = f"osc.Integration(diffrax.Heun(), steps_per_cycle={steps}, ticks={TICKS})"
-    return f"demodulator={room}.{type(settings.reader).__name__}(), integration={integration}"
+    return f"demodulator={_room(settings)}.{type(settings.reader).__name__}(), integration={integration}"
+
+
+def _room(settings: Settings) -> str:
+    return "osc.lab" if settings.signal == "two-phase" else "osc"
 
 
 def _noise(settings: Settings) -> str:
-    """The noise as an argument, empty for none; what is no number is the default of its class."""
+    """The noise as an argument on a line of its own; empty for none."""
     noise = settings.disturbance
-    if noise is None:
-        return ""
+    return "" if noise is None else f"\n    noise=osc.{_code(noise)},"
+
+
+def _code(module: eqx.Module) -> str:
+    """The call that makes it from its numbers; all else is the default of its class."""
+    numbers = jax.tree.leaves_with_path(eqx.filter(module, eqx.is_array))
     # float32 as short as it can be said without becoming another number
-    numbers = (
-        f"{jax.tree_util.keystr(path, simple=True)}={np.float32(value)!s}"
-        for path, value in jax.tree.leaves_with_path(eqx.filter(noise, eqx.is_array))
-    )
-    return f"\n    noise=osc.{type(noise).__name__}({', '.join(numbers)}),"
+    arguments = (f"{jax.tree_util.keystr(path, simple=True)}={np.float32(value)!s}" for path, value in numbers)
+    return f"{type(module).__name__}({', '.join(arguments)})"

@@ -6,19 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Real
 
+import oscsim as osc
 from oscsim.core.arrays import Scalar, norm
 from oscsim.core.checks import positive
-from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics import AbstractDemodulator, GradientError, Points, Run, System
 from oscsim.dynamics.average import Average
 from oscsim.estimators.classic import one_sided
-from oscsim.networks import Inputs, Layers
 from oscsim.networks.base import Gradient
-from oscsim.signals import AbstractTeaching
 from oscsim.signals.teaching import Number
 
 
-class TwoPhase(AbstractTeaching):
+class TwoPhase(osc.AbstractTeaching):
     r"""The signal of classic equilibrium propagation: $\beta = 0$ for half a period, then $\beta = A$.
 
     Attributes:
@@ -39,7 +36,7 @@ class TwoPhase(AbstractTeaching):
         return jnp.where(2 * t < self.period * (1 + 1e-6), 0.0, self.amplitude)
 
 
-class PhaseMeans(AbstractDemodulator):
+class PhaseMeans(osc.AbstractDemodulator):
     """The mean activities over the second half of either phase of a `TwoPhase`, once the neurons have settled.
 
     Read as two `Points`, the free one first; `classic_gradient` makes a gradient of them. A mean over a quarter of the
@@ -48,29 +45,31 @@ class PhaseMeans(AbstractDemodulator):
 
     fewest_ticks = 8
 
-    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Points:
-        return Points(
+    def init(self, s: osc.Layers, beta: Inexact[Array, "..."], ticks: int) -> osc.Points:
+        return osc.Points(
             activities=tuple(jnp.zeros((2, *layer.shape), layer.dtype) for layer in s),
             teaching=jnp.zeros((2, *beta.shape), beta.dtype),
         )
 
-    def begin(self, state: Points, cycle: Int[Array, ""]) -> Points:
+    def begin(self, state: osc.Points, cycle: Int[Array, ""]) -> osc.Points:
         return jax.tree.map(jnp.zeros_like, state)
 
-    def update(self, state: Points, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Points:
+    def update(
+        self, state: osc.Points, s: osc.Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int
+    ) -> osc.Points:
         half = ticks // 2
         phase, within = tick // half, tick % half
         count = half - half // 2
         share = jnp.where((within >= half // 2) & (phase < 2), 1 / count, 0.0)
         return jax.tree.map(
-            lambda old, a: old.at[jnp.minimum(phase, 1)].add(share.astype(a.real.dtype) * a), state, Points(s, beta)
+            lambda old, a: old.at[jnp.minimum(phase, 1)].add(share.astype(a.real.dtype) * a), state, osc.Points(s, beta)
         )
 
-    def read(self, state: Points) -> Points:
+    def read(self, state: osc.Points) -> osc.Points:
         return state
 
 
-def classic_gradient(run: Run, discard: int = 0) -> Gradient:
+def classic_gradient(run: osc.Run, discard: int = 0) -> Gradient:
     """The classic one-sided gradient in a run under `TwoPhase`, read by `PhaseMeans`.
 
     Args:
@@ -84,10 +83,10 @@ def classic_gradient(run: Run, discard: int = 0) -> Gradient:
         TypeError: a run that was read in another way.
         ValueError: `discard` is negative or leaves no cycle.
     """
-    if not isinstance(run.phasors, Points) or np.shape(run.phasors.teaching)[1:] != (2,):
-        raise BadType("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")
+    if not isinstance(run.phasors, osc.Points) or np.shape(run.phasors.teaching)[1:] != (2,):
+        raise osc.BadType("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")
     if not 0 <= discard < run.cycles:
-        raise BadValue(f"discard={discard}: {run.cycles} cycle(s) were run, use 0 to {run.cycles - 1}")
+        raise osc.BadValue(f"discard={discard}: {run.cycles} cycle(s) were run, use 0 to {run.cycles - 1}")
     mean = jax.tree.map(lambda a: jnp.mean(jnp.asarray(a[discard:]), axis=0), run.phasors)
     return _one_sided(mean, run.network, run.inputs)
 
@@ -96,8 +95,8 @@ _one_sided = eqx.filter_jit(one_sided)
 
 
 def two_phase_error(
-    system: System, inputs: Inputs, average: Average, change: Float[Array, " batch"]
-) -> tuple[Gradient, GradientError]:
+    system: osc.System, inputs: osc.Inputs, average: Average, change: Float[Array, " batch"]
+) -> tuple[Gradient, osc.GradientError]:
     """The classic gradient in an average of two phases, and how it scatters from cycle to cycle.
 
     Its bias is in no reading: lag, steps and asymmetry are nan. All samples are nudged alike.
@@ -105,7 +104,7 @@ def two_phase_error(
     net, dtype = system.network, system.network.dtype
 
     def gradient_in(reading):
-        return one_sided(Points(reading.activities, reading.teaching[:, 0]), net, inputs)
+        return one_sided(osc.Points(reading.activities, reading.teaching[:, 0]), net, inputs)
 
     gradient, moved = jax.jvp(gradient_in, (average.mean,), (average.contrast,))
     known, unknown, tiny = jnp.all(average.count > 1), jnp.full((), jnp.nan, dtype), jnp.finfo(dtype).tiny
@@ -114,7 +113,7 @@ def two_phase_error(
         return jnp.where(known, norm(moved), unknown) / jnp.maximum(norm(gradient), tiny)
 
     blank = jnp.full(len(inputs.x), jnp.nan, dtype)
-    return gradient, GradientError(
+    return gradient, osc.GradientError(
         contamination=scatter(moved, gradient),
         lag=unknown,
         steps=unknown,

@@ -1,7 +1,7 @@
-"""The live computation without any picture: a network that oscillates, cycle after cycle, while knobs are turned.
+"""The live computation behind the page: a network runs cycle after cycle while settings change.
 
-All numbers are arguments of compiled functions, so that none of them compiles anew when it changes. What is part of a
-program (network, kinds of noise, signal and demodulator, learning or not) compiles once in a process.
+Numbers are arguments of compiled functions: a changed number compiles nothing. A new kind of network, noise, signal or
+demodulator compiles once in a process.
 """
 
 import time
@@ -17,20 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+import oscsim as osc
 from oscsim.core.arrays import Count, norm
-from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
-from oscsim.dynamics import GradientError, Points, State, System, begin
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.state import divergence, read_anew
-from oscsim.equilibrium import exact_gradient, settle
-from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
-from oscsim.networks import AbstractNetwork, Inputs, Layers, parameters
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 from oscsim.signals.teaching import AbstractAdaptive
@@ -42,13 +38,13 @@ BATCH = 20
 """Samples per update of the weights."""
 
 WINDOW = 8
-"""Cycles that the spectrum is taken over."""
+"""Cycles in a spectrum."""
 
 WATCHED = 32
-"""Neurons that are watched, of each layer at most."""
+"""Watched neurons of each layer, at most."""
 
 PATIENCE = 4
-"""A batch whose amplitudes are still being lowered is shown up to so many times longer."""
+"""A batch whose amplitudes are still being lowered is shown so many times longer, at most."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +52,25 @@ class Frame:
     """What the lab shows of one cycle. Arrays are numpy's; the leading axis of errors counts realisations.
 
     Attributes:
-        settings: what was set during the cycle.
-        number: of the cycle, counted from 1 since the last reset.
-        counted: cycles since the average began, those that are discarded included.
-        averaged: how many cycles the running gradient averages; 0 while cycles are discarded. Where amplitudes tune
-            themselves, those of the sample with the fewest, and of the median realisation.
-        names: of the watched neurons, such as `1.2` for the second of the first layer.
+        settings: of this cycle.
+        number: of the cycle, from 1 after a reset.
+        counted: cycles since the average began, discarded ones included.
+        averaged: how many cycles the running gradient averages; 0 while cycles are discarded. With amplitudes that tune
+            themselves: of the sample with the fewest, in the median realisation.
+        names: of the watched neurons; `1.2` is the second of the first layer.
         samples: complex (watched, ticks), the activities over the last two cycles.
         teaching: complex (ticks,), the signal at the same ticks.
         window: complex (cycles, watched, ticks), up to `WINDOW` cycles for the spectrum.
-        cosines, errors: by parameter array and for `all`: of the running gradient to the exact one.
-        bars: what each realisation's running gradient says of its own error, `GradientError.total`.
-        error: all that the realisation with the median bar says of its error; None while cycles are discarded.
+        cosines, errors: of the running gradient against the exact one, by parameter array and for `all`.
+        bars: `GradientError.total` of each realisation.
+        error: the error that the realisation with the median bar measures on itself; None while cycles are discarded.
         amplitudes: of the teaching signal in this cycle, (realisations, samples).
         norm: of the exact gradient.
         loss: at the mean activities of the cycle.
-        accuracy: of the batch, in percent, while the network learns; else nan.
-        updates: how often the weights were changed.
-        diverged: in words, what ran away and what to turn back; empty while all is well.
-        seconds: the computation took.
+        accuracy: of the batch, in percent; nan while the network does not learn.
+        updates: how often the weights changed.
+        diverged: what ran away, and what to change; empty if nothing did.
+        seconds: wall time of the computation.
     """
 
     settings: Settings
@@ -88,7 +84,7 @@ class Frame:
     cosines: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     bars: np.ndarray
-    error: GradientError | None
+    error: osc.GradientError | None
     amplitudes: np.ndarray
     norm: float
     loss: float
@@ -104,11 +100,16 @@ class Frame:
 
 
 class Engine:
-    """A network that runs, cycle after cycle; not safe to use from several threads.
+    """A network that runs cycle after cycle. Use it from one thread only.
 
     Args:
         settings: what to start with.
         own: networks of the user's own, by name.
+
+    Attributes:
+        settings: the present ones.
+        net: the network, as far as it has learned.
+        example: the network at the start, with its data.
 
     Raises:
         ValueError: a network that is not known, a sample that it does not have.
@@ -117,14 +118,14 @@ class Engine:
     def __init__(self, settings: Settings | None = None, own: dict[str, Example] | None = None):
         self.own = own or {}
         self.settings = settings or Settings()
-        self._example = self._find(self.settings)
-        self.net = self._example.network
+        self.example = self._find(self.settings)
+        self.net = self.example.network
         self.updates = self._version = self.number = 0
         self.diverged = ""
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
     def change(self, **changes: Value) -> None:
-        """Turn knobs. The neurons run on; the average starts anew.
+        """Change settings. The neurons run on; the average starts anew.
 
         Raises:
             ValueError: a value out of its range, a network that is not known, a sample that it does not have.
@@ -133,7 +134,7 @@ class Engine:
         found = self._find(after)
         self.settings = after
         if after.network != before.network:
-            self._example, self.net, self.updates = found, found.network, 0
+            self.example, self.net, self.updates = found, found.network, 0
         if not self._loaded:
             return
         if after.network != before.network or after.learning != before.learning or self.diverged:
@@ -151,59 +152,47 @@ class Engine:
 
     def reset(self) -> None:
         """Neurons at rest, weights as they were at the start."""
-        self.net, self.updates = self._example.network, 0
+        self.net, self.updates = self.example.network, 0
         self._load()
 
     def _program(self) -> Hashable:
-        """What tells apart the programs that it needs."""
+        """What the compiled programs depend on."""
         settings = self.settings
         return settings.signal, settings.noise, settings.demodulator, layout(self.net, self._inputs)
 
     @property
     def version(self) -> int:
-        """A number that is the same for the same weights of the same network: 0 for those at the start."""
+        """Counts changes of the weights: one network has the same weights at the same number; 0 at the start."""
         return self._version if self.updates else 0
 
-    @property
-    def samples(self) -> int:
-        """How many inputs there are to choose from."""
-        return len(self._example.x)
-
-    def predicted_from(self) -> tuple[AbstractNetwork, Data, Data]:
-        """Network, input and target of the first sample that is shown."""
+    def predicted_from(self) -> tuple[osc.AbstractNetwork, Data, Data]:
+        """Network, input and target that predictions are for: the first sample shown."""
         if not self._loaded:
             self._load()
         return self.net, self._x[:1], self._y[:1]
-
-    def held_out(self) -> tuple[Data, Data]:
-        """Data that the network does not learn from."""
-        return self._example.x_test, self._example.y_test
 
     def advance(self) -> Frame:
         """Run one cycle, and read it."""
         began = time.perf_counter()
         if not self._loaded:
             self._load()
-        settings, shown = self.settings, self.settings.realisations if not self.settings.learning else 1
+        settings, shown = self.settings, 1 if self.settings.learning else self.settings.realisations
         if self.diverged:
-            return self._frame(shown, began)
+            return self._frame(began)
         with first_time("cycle", self._program(), self._lag is None):
+            fixed = settings.system(self.net), self._inputs, self._exact, self._lag, self._watch
             self._found, watched, self._gradient, result = _cycle(
-                settings.system(self.net),
-                Shown(self._inputs, self._exact, self._lag, self._watch),
-                self._found,
-                np.int32(settings.discarded),
-                keys=self._keys,
+                *fixed, self._found, np.int32(settings.discarded), keys=self._keys
             )
         self.number += 1
-        self._result = Result(*jax.tree.map(np.asarray, result))
+        self._result = Result(*jax.tree.map(lambda a: np.asarray(a)[:shown], result))
         self._window.append(np.concatenate([np.asarray(a[0]).T for a in watched.activities]))
         self._signals.append(np.asarray(watched.teaching[0]))
         lost = np.asarray(self._found.state.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._found.state)
             self.diverged = divergence(settings.teaching, state)
-        frame = self._frame(shown, began)
+        frame = self._frame(began)
         if settings.learning and frame.averaged > 0 and not self.diverged and not self._waiting():
             self._update()
         return frame
@@ -218,13 +207,13 @@ class Engine:
     def _find(self, settings: Settings) -> Example:
         found = self.own[settings.network] if settings.network in self.own else examples(settings.network)
         if settings.sample >= len(found.x):
-            raise BadValue(
+            raise osc.BadValue(
                 f"sample={settings.sample}: {settings.network} has {len(found.x)}; use 0 to {len(found.x) - 1}"
             )
         return found
 
     def _load(self) -> None:
-        """Data for the network as it is now, and neurons at rest."""
+        """Start with neurons at rest, with data for the present network."""
         self._batch, self._loaded = 0, True
         self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
         self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
@@ -240,61 +229,57 @@ class Engine:
         self._restart(None)
         self._average_anew()
 
-    def _restart(self, before: State | None) -> None:
-        """States for the noise and the demodulator of now; the potentials are those of before, if any."""
-        settings = self.settings
+    def _restart(self, before: osc.State | None) -> None:
+        """New states of noise and demodulator; the potentials stay as in `before`, or are at rest."""
+        start = None if before is None else (before.potentials, before.cycle)
         with first_time("begin", self._program(), before is None):
-            self._found = _begin(
-                settings.system(self.net),
-                self._inputs,
-                None if before is None else (before.potentials, before.cycle),
-                keys=self._keys,
-            )
+            self._found = _begin(self.settings.system(self.net), self._inputs, start, keys=self._keys)
             _real_parts(self._found.state.potentials)  # compiled now, not when the sample changes
 
     def _average_anew(self, carried: bool = False) -> None:
-        """What was read is forgotten, and so are the amplitudes that tuned themselves, unless they are carried on."""
+        """Start the average anew. Amplitudes that tuned themselves start anew too, unless `carried`."""
         with first_time("anew", self._program(), carried):
             self._found = _anew(self.settings.system(self.net), self._found.state, carried)
 
-    def _show(self, where: slice | np.ndarray, start: Layers | None) -> None:
-        """Other inputs, and what is exact at the state that the neurons go to from `start`, by default from rest."""
-        self._x, self._y = self._example.x[where], self._example.y[where]
+    def _show(self, where: slice | np.ndarray, start: osc.Layers | None) -> None:
+        """Show other inputs. The exact gradient is that of the state which neurons reach from `start`, or from rest."""
+        self._x, self._y = self.example.x[where], self.example.y[where]
         start = self.net.rest(len(self._x)) if start is None else start
         with first_time("exact", layout(self.net), np.shape(self._x)):
-            self._inputs = Inputs.of(self.net, self._x, self._y)
+            self._inputs = osc.Inputs.of(self.net, self._x, self._y)
             try:
-                self._rest = settle(self.net, self._x, self._y, start=start)
-                self._exact = exact_gradient(self.net, self._x, self._y, at=self._rest)
-            except NotSettledError:  # nothing to compare with: the curves have a gap
-                self._rest, self._exact = None, jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), parameters(self.net))
+                self._rest = osc.settle(self.net, self._x, self._y, start=start)
+                self._exact = osc.exact_gradient(self.net, self._x, self._y, at=self._rest)
+            except osc.NotSettledError:  # nothing to compare with: the curves have a gap
+                self._rest = None
+                self._exact = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), osc.parameters(self.net))
+            self._norm = float(norm(self._exact))
             self._lag = self._lag_now()
 
-    def _potentials(self) -> Layers:
+    def _potentials(self) -> osc.Layers:
         """Of the first realisation."""
         return _real_parts(self._found.state.potentials)
 
     def _lag_now(self) -> Gradient | None:
-        """What the finite period does to the gradient; None where it is left to the quadrature, as in a `Run`."""
+        """What the finite period does to the gradient; None where the quadrature is to tell, as in a `Run`."""
         if self._rest is None or not is_dense(self.net):
             return None
         omega = jnp.asarray(2 * np.pi / self.settings.period, self.net.dtype)
         try:
             return response_lag(self.net, self._inputs, self._rest.potentials, omega)
-        except NotHolomorphicError:
+        except osc.NotHolomorphicError:
             return None
 
-    def _next_batch(self, start: Layers | None) -> None:
-        count = len(self._example.x)
+    def _next_batch(self, start: osc.Layers | None) -> None:
+        count = len(self.example.x)
         size = min(BATCH, count)
-        per_epoch = count // size
-        epoch, place = divmod(self._batch, per_epoch)
+        epoch, place = divmod(self._batch, count // size)
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(count)
         self._batch += 1
         self._show(order[place * size : (place + 1) * size], start)
 
     def _update(self) -> None:
-        """Weights move, the next batch arrives; the neurons run on."""
+        """Change the weights and show the next batch; the neurons run on."""
         rate = np.asarray(self.settings.learning_rate, self.net.dtype)
         with first_time("learn", self._program()):
             self.net = _learned(self.net, self._gradient, rate)
@@ -303,14 +288,12 @@ class Engine:
         self._next_batch(self._potentials())
         self._average_anew(carried=True)
 
-    def _frame(self, shown: int, began: float) -> Frame:
+    def _frame(self, began: float) -> Frame:
         settings, result, window = self.settings, self._result, np.stack(self._window)
-        kept = result.error.kept[:shown]
-        averaged = int(np.min(kept) if settings.learning else np.median(np.min(kept, axis=1)))
-        missing, read = np.full(shown, np.nan), averaged > 0 and not self.diverged
-        bars = result.bars[:shown] if read else missing
-        cosines, errors = result.cosines, result.errors
-        names = [name for name in cosines if name == "all" or "weight" in name] or list(cosines)
+        averaged = int(np.median(np.min(result.error.kept, axis=1)))
+        missing, read = np.full(len(result.bars), np.nan), averaged > 0 and not self.diverged
+        middle = np.argsort(result.bars)[(len(result.bars) - 1) // 2]  # nan comes last
+        names = [name for name in result.cosines if name == "all" or "weight" in name] or list(result.cosines)
         return Frame(
             settings=settings,
             number=self.number,
@@ -320,14 +303,14 @@ class Engine:
             samples=np.concatenate(window[-2:], axis=1),
             teaching=np.concatenate(self._signals),
             window=window,
-            cosines={name: cosines[name][:shown] if read else missing for name in names},
-            errors={name: errors[name][:shown] if read else missing for name in names},
-            bars=bars,
-            error=jax.tree.map(lambda a: a[_median(bars)], result.error) if read else None,
-            amplitudes=result.amplitudes[:shown],
-            norm=float(result.norm),
-            loss=float(np.mean(result.loss[:shown])),
-            accuracy=100 * float(np.mean(result.accuracy[:shown])) if settings.learning else np.nan,
+            cosines={name: result.cosines[name] if read else missing for name in names},
+            errors={name: result.errors[name] if read else missing for name in names},
+            bars=result.bars if read else missing,
+            error=jax.tree.map(lambda a: a[middle], result.error) if read else None,
+            amplitudes=result.amplitudes,
+            norm=self._norm,
+            loss=float(np.mean(result.loss)),
+            accuracy=100 * float(np.mean(result.accuracy)) if settings.learning else np.nan,
             updates=self.updates,
             diverged=self.diverged,
             seconds=time.perf_counter() - began,
@@ -335,25 +318,19 @@ class Engine:
 
 
 class Result(NamedTuple):
-    """What a cycle gave, all but `norm` with a leading axis over realisations: see `Frame`."""
+    """What a cycle gave, with a leading axis over realisations: see `Frame`."""
 
     cosines: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     bars: np.ndarray
-    error: GradientError
+    error: osc.GradientError
     amplitudes: np.ndarray
     loss: np.ndarray
     accuracy: np.ndarray
-    norm: np.ndarray
-
-
-def _median(bars: np.ndarray) -> int:
-    """The place of the median; nan comes last."""
-    return int(np.argsort(bars)[(len(bars) - 1) // 2])
 
 
 @jax.jit
-def _real_parts(potentials: Layers) -> Layers:
+def _real_parts(potentials: osc.Layers) -> osc.Layers:
     """Of the potentials of the first realisation."""
     return tuple(a[0].real for a in potentials)
 
@@ -369,14 +346,18 @@ _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 @eqx.filter_jit
 def _begin(
-    system: System, inputs: Inputs, before: tuple[Layers, Array] | None, *, keys: Key[Array, " realisations"]
+    system: osc.System,
+    inputs: osc.Inputs,
+    before: tuple[osc.Layers, Array] | None,
+    *,
+    keys: Key[Array, " realisations"],
 ) -> Averaged:
     """A state and an empty average for each realisation: from rest, or from the potentials and the cycle of another."""
     COMPILED["begin"] += 1  # runs while tracing, not while computing
 
     def one(key, before):
         potentials, number = (None, None) if before is None else before
-        state = begin(system, inputs, key=key, start=potentials)
+        state = osc.begin(system, inputs, key=key, start=potentials)
         state = state if number is None else eqx.tree_at(lambda s: s.cycle, state, number)
         return Averaged.begin(system, state)
 
@@ -384,10 +365,10 @@ def _begin(
 
 
 @eqx.filter_jit
-def _anew(system: System, states: State, carried: bool) -> Averaged:
-    """The same neurons, read anew, and empty averages.
+def _anew(system: osc.System, states: osc.State, carried: bool) -> Averaged:
+    """The same neurons with fresh demodulators and empty averages.
 
-    Amplitudes that tune themselves begin anew, or where most of those before ended.
+    Amplitudes that tune themselves start anew; with `carried`, where most of the present ones ended.
     """
     COMPILED["anew"] += 1
     teaching, dtype = system.teaching, system.network.dtype
@@ -401,48 +382,40 @@ def _anew(system: System, states: State, carried: bool) -> Averaged:
     return jax.vmap(one)(states)
 
 
-class Shown(NamedTuple):
-    """What is shown, and what is known of it.
-
-    Attributes:
-        inputs: one sample, or a batch.
-        exact: the exact gradient.
-        lag: what the period does to it, where that is known.
-        watch: the neurons to sample.
-    """
-
-    inputs: Inputs
-    exact: Gradient
-    lag: Gradient | None
-    watch: Watch
-
-
 @eqx.filter_jit
 def _cycle(
-    system: System, shown: Shown, found: Averaged, discard: Count, *, keys: Key[Array, " realisations"]
+    system: osc.System,
+    inputs: osc.Inputs,
+    exact: Gradient,
+    lag: Gradient | None,
+    watch: Watch,
+    found: Averaged,
+    discard: Count,
+    *,
+    keys: Key[Array, " realisations"],
 ) -> tuple[Averaged, Watched, Gradient, PyTree]:
     """One cycle of all realisations: where they stand, samples and gradient of the first, and a `Result` as a tuple."""
     COMPILED["cycle"] += 1
-    net, inputs, exact = system.network, shown.inputs, shown.exact
 
     def one(found, key):
         amplitude = jnp.broadcast_to(found.state.drive(system.teaching).amplitude, len(inputs.x))
-        found, cycle = found.advance(system, inputs, key, discard, watch=shown.watch)
-        two_phases = isinstance(found.averages.mean, Points)
-        estimated = two_phase_error if two_phases else partial(gradient_and_error, lag=shown.lag)
+        found, cycle = found.advance(system, inputs, key, discard, watch=watch)
+        two_phases = isinstance(found.averages.mean, osc.Points)
+        estimated = two_phase_error if two_phases else partial(gradient_and_error, lag=lag)
         gradient, error = estimated(system, inputs, found.averages, found.change)
-        cosines, errors = (per_layer(metric, gradient, exact) for metric in (cosine, relative_error))
-        cosines["all"], errors["all"] = cosine(gradient, exact), relative_error(gradient, exact)
+        cosines, errors = (osc.per_layer(metric, gradient, exact) for metric in (osc.cosine, osc.relative_error))
+        cosines["all"], errors["all"] = osc.cosine(gradient, exact), osc.relative_error(gradient, exact)
         s = tuple(layer.real for layer in cycle.reading.mean)
-        loss, accuracy = jnp.mean(net.loss(inputs.clamped, s, inputs.y)), _accuracy(net, inputs, s)
+        loss = jnp.mean(system.network.loss(inputs.clamped, s, inputs.y))
+        accuracy = _accuracy(system.network, inputs, s)
         return found, cycle.watched, gradient, (cosines, errors, error.total, error, amplitude, loss, accuracy)
 
     found, *first, result = jax.vmap(one)(found, keys)
     watched, gradient = jax.tree.map(lambda a: a[:1], first)
-    return found, watched, gradient, (*result, norm(exact))
+    return found, watched, gradient, result
 
 
-def _accuracy(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, ""]:
+def _accuracy(net: osc.AbstractNetwork, inputs: osc.Inputs, s: osc.Layers) -> Float[Array, ""]:
     """The fraction of samples whose class scores highest; nan for a network without classes."""
     if net.outputs is None:
         return jnp.asarray(jnp.nan)
@@ -451,7 +424,7 @@ def _accuracy(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, "
 
 
 @eqx.filter_jit
-def _learned(net: AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> AbstractNetwork:
+def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> osc.AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
     return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g[0], gradient))

@@ -1,4 +1,4 @@
-"""The pictures of the lab: Bokeh figures, and the columns that stream into them."""
+"""The figures of the lab, in Bokeh, and the data that stream into them."""
 
 # Bokeh's models have properties that take more than their annotations say: a range a number, a font size a string.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportPrivateImportUsage=false
@@ -10,58 +10,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas
+from bokeh import models
 from bokeh.core.properties import value
-from bokeh.models import (
-    Axis,
-    BoxAnnotation,
-    ColumnDataSource,
-    CustomJS,
-    FixedTicker,
-    GlyphRenderer,
-    HoverTool,
-    Label,
-    Legend,
-    LegendItem,
-    LinearAxis,
-    LinearColorMapper,
-    Range1d,
-    Span,
-)
 from bokeh.plotting import figure
 from jaxtyping import Complex, Float
 
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
-from oscsim.plot.style import COLOURS, DRIVE
+from oscsim.plot.style import BAR, COLOURS, DRIVE
 
 PAST = 240
-"""Cycles that the curves over cycles go back."""
+"""Cycles in the curves over cycles."""
 
 DRAWN = 160
-"""Points that are drawn of one cycle."""
+"""Points drawn of one cycle."""
 
-INK, GRID, LOST, SETTLED = "#1f2933", "#e6e9ee", "#e3d5cf", "#dcebf7"
-"""Colours of text, of grids, and of the two parts of the stability map."""
-
-BAR = "#E69F00"
-"""Colour of what the gradient says of its own error."""
+INK, PALE_INK, GRID, LOST, SETTLED = "#1f2933", "#9aa5b1", "#e6e9ee", "#e3d5cf", "#dcebf7"
+"""Colours of text, of axes, of grids, and of the two parts of the stability map."""
 
 SMALLEST = 1e-7
-"""Where logarithmic axes end: below it is the rounding of float32."""
+"""Lower end of logarithmic axes: what is below is rounding of float32."""
 
 DASHES = ("solid", [6, 3], [2, 2])
 
 NO_MAP = {"image": [np.full((2, 2), np.nan)], "x": [-1.0], "y": [-1.0], "size": [2.0]}
 
+ABOVE = {"location": "top_left", "orientation": "horizontal", "spacing": 8, "padding": 0, "margin": 2}
+INSIDE = {"spacing": 0, "padding": 4, "margin": 4}
+LEGEND = {"label_text_font_size": "11px", "label_text_color": INK, "border_line_color": None}
+GLYPHS = {"glyph_width": 16, "glyph_height": 12, "label_height": 14, "label_standoff": 4}
+PALE = {"background_fill_color": "white", "background_fill_alpha": 0.75}
+"""How legends and notes look."""
+
+SHOWN = 6
+"""Neurons drawn at first."""
+
 SLOTS = 6
-"""Curves for parameter arrays at most, besides that for all of them together."""
+"""Most curves for single parameter arrays; one more is for all of them together."""
 
 Column: TypeAlias = Sequence[Any] | np.ndarray
-"""Of what a curve consists of."""
+"""One column of a curve's data."""
 
 
 class Pictures:
-    """Eight figures, for any network: another one brings other names, not other figures.
+    """Eight figures; another network changes the names in them, not the figures.
 
     Attributes:
         names: of the watched neurons.
@@ -73,146 +66,130 @@ class Pictures:
         self.names: tuple[str, ...] = ()
         self.arrays: tuple[str, ...] = ()
         self.chosen: tuple[str, ...] = ()
-        self._labels: list[LegendItem] = []
-        self._entries: list[LegendItem] = []
+        self._labels: list[models.LegendItem] = []
+        self._entries: list[models.LegendItem] = []
         self.past: deque[tuple[Frame, Forecast | None]] = deque(maxlen=PAST)
         self.learned: deque[tuple[int, float, float]] = deque(maxlen=2000)
         self.tested: deque[tuple[int, float]] = deque(maxlen=500)
-        self.sources: dict[str, ColumnDataSource] = {}
+        self.sources: dict[str, models.ColumnDataSource] = {}
         self._map: Map | None = None
         self._turn = 0
-        self.figures = {
-            "plane": self._plane(),
-            "orbits": self._orbits(),
-            "traces": self._traces(),
-            "spectrum": self._spectrum(),
-            "cosine": self._cosine(),
-            "error": self._error(),
-            "snr": self._snr(),
-            "learning": self._learning(),
-        }
+        self.figures: dict[str, figure] = {}
+        above = self._plane, self._orbits, self._traces, self._spectrum
+        for make in (*above, self._cosine, self._error, self._snr, self._learning):
+            make()
 
     # The figures.
 
-    def _source(self, name: str, *columns: str) -> ColumnDataSource:
-        self.sources[name] = ColumnDataSource({column: [] for column in columns}, name=name)
+    def _figure(self, name: str, title: str, x: str, y: str, **kwargs: str) -> figure:
+        size = {"sizing_mode": "stretch_both", "min_width": 200, "min_height": 200, "min_border_right": 12}
+        tools = {"tools": "pan,wheel_zoom,reset,save", "toolbar_location": "above"}
+        plot = figure(name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, **size, **tools, **kwargs)
+        plot.toolbar.update(logo=None, autohide=True)
+        plot.title.text_color, plot.outline_line_color, plot.grid.grid_line_color = INK, None, GRID
+        for grid, axis, kind in zip(plot.grid, (*plot.xaxis, *plot.yaxis), ("x_axis_type", "y_axis_type"), strict=True):
+            _style_axis(axis)
+            if kwargs.get(kind) == "log":
+                axis.ticker = models.FixedTicker(ticks=[10.0**k for k in range(-9, 6)])
+            grid.ticker = axis.ticker
+        self.figures[name] = plot
+        return plot
+
+    def _source(self, name: str, *columns: str) -> models.ColumnDataSource:
+        self.sources[name] = models.ColumnDataSource({column: [] for column in columns}, name=name)
         return self.sources[name]
 
-    def _line(self, plot: figure, name: str, **style: Any) -> GlyphRenderer:
+    def _line(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
         """One curve."""
         return plot.line("x", "y", source=self._source(name, "x", "y"), **style)
 
-    def _neurons(self, plot: figure, name: str, **style: Any) -> GlyphRenderer:
+    def _dots(self, plot: figure, name: str, *more: str, **style: Any) -> models.GlyphRenderer:
+        """Dots, with more columns than their places."""
+        return plot.scatter("x", "y", source=self._source(name, "x", "y", *more), **style)
+
+    def _neurons(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
         """A curve for each neuron, which says its name where one points at it."""
         source = self._source(name, "xs", "ys", "colour", "name", "dash")
         lines = plot.multi_line("xs", "ys", source=source, color="colour", line_dash="dash", **style)
-        plot.add_tools(HoverTool(renderers=[lines], tooltips="neuron @name"))
+        plot.add_tools(models.HoverTool(renderers=[lines], tooltips="neuron @name"))
         return lines
 
-    def _area(self, plot: figure, name: str, **style: Any) -> GlyphRenderer:
+    def _area(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
         """A band from `low` to `high`."""
         return plot.varea(x="x", y1="low", y2="high", source=self._source(name, "x", "low", "high"), **style)
 
-    def _show(self, name: str, **columns: Column) -> None:
-        """What a curve consists of now."""
+    def _show(self, name: str, /, **columns: Column) -> None:
+        """Set the data of a curve."""
         self.sources[name].data = columns
 
     def _path(self, name: str, z: Complex[np.ndarray, " points"]) -> None:
         """Show a curve in the complex plane."""
         self._show(name, x=z.real, y=z.imag)
 
-    def _legend(self, plot: figure, items: Mapping[str, list[GlyphRenderer]], place: str) -> list[LegendItem]:
+    def _legend(
+        self, plot: figure, items: Mapping[str, list[models.GlyphRenderer]], place: str
+    ) -> list[models.LegendItem]:
         """A legend that shows what has data, in a corner of the plot or above it."""
-        entries = [LegendItem(label=label, renderers=lines, visible=False) for label, lines in items.items()]
-        outside = place == "above"
-        legend = Legend(
-            items=entries,
-            location="top_left" if outside else place,
-            orientation="horizontal" if outside else "vertical",
-            label_text_font_size="11px",
-            label_text_color=INK,
-            glyph_width=16,
-            glyph_height=12,
-            spacing=8 if outside else 0,
-            padding=0 if outside else 4,
-            margin=2 if outside else 4,
-            border_line_color=None,
-            background_fill_alpha=0.75,
-            label_height=14,
-            label_standoff=4,
-        )
-        plot.add_layout(legend, "above" if outside else "center")
+        entries = [models.LegendItem(label=label, renderers=lines, visible=False) for label, lines in items.items()]
+        look = ABOVE if place == "above" else INSIDE | {"location": place}
+        legend = models.Legend(items=entries, **look, **LEGEND, **GLYPHS, **PALE)
+        plot.add_layout(legend, "above" if place == "above" else "center")
         self._entries += entries
         return entries
 
-    def _plane(self) -> figure:
-        plot = _figure("plane", "β on the stability map", "Re β", "Im β")
+    def _plane(self) -> None:
+        plot = self._figure("plane", "β on the stability map", "Re β", "Im β")
         image = self._source("map")
         image.data = NO_MAP
-        mapper = LinearColorMapper(palette=[LOST, SETTLED], low=0, high=1, nan_color="white")
+        mapper = models.LinearColorMapper(palette=[LOST, SETTLED], low=0, high=1, nan_color="white")
         plot.image("image", x="x", y="y", dw="size", dh="size", source=image, color_mapper=mapper, level="image")
         self._line(plot, "radius", color=COLOURS[1], line_dash=[4, 3], line_width=1.5)
         self._line(plot, "teaching", color=DRIVE, line_width=2)
-        plot.scatter("x", "y", source=self._source("teaching_now", "x", "y"), color=DRIVE, size=9)
-        self.plane_note = Label(
-            x=6,
-            y=6,
-            x_units="screen",
-            y_units="screen",
-            text="",
-            text_font_size="11px",
-            text_color=INK,
-            background_fill_color="white",
-            background_fill_alpha=0.75,
-        )
+        self._dots(plot, "teaching_now", color=DRIVE, size=9)
+        where = {"x": 6, "y": 6, "x_units": "screen", "y_units": "screen"}
+        self.plane_note = models.Label(text_font_size="11px", text_color=INK, **where, **PALE)
         plot.add_layout(self.plane_note)
         _square(plot)
-        return plot
 
-    def _orbits(self) -> figure:
-        plot = _figure("orbits", "Neurons in the complex plane", "Re (s − c₀)", "Im (s − c₀)")
+    def _orbits(self) -> None:
+        plot = self._figure("orbits", "Neurons in the complex plane", "Re (s − c₀)", "Im (s − c₀)")
         self._neurons(plot, "orbits", line_width=1.6, line_alpha=0.9)
-        plot.scatter("x", "y", source=self._source("orbits_now", "x", "y", "colour"), color="colour", size=7)
+        self._dots(plot, "orbits_now", "colour", color="colour", size=7)
         _square(plot)
-        return plot
 
-    def _traces(self) -> figure:
-        plot = _figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
+    def _traces(self) -> None:
+        plot = self._figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         self._neurons(plot, "traces", line_width=1.5, line_alpha=0.9)
-        _second_axis(plot, "drive", "Re β (dotted)", Range1d(-1, 1))
+        _second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
         style = {"color": DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
         self._line(plot, "traces_teaching", y_range_name="drive", **style)
-        plot.x_range, plot.y_range = Range1d(0, 200), Range1d(-1, 1)
-        return plot
+        plot.x_range, plot.y_range = models.Range1d(0, 200), models.Range1d(-1, 1)
 
-    def _spectrum(self) -> figure:
-        plot = _figure("spectrum", "Spectrum", "frequency × period", "|coefficient|", y_axis_type="log")
+    def _spectrum(self) -> None:
+        plot = self._figure("spectrum", "Spectrum", "frequency × period", "|coefficient|", y_axis_type="log")
         lines = self._source("spectrum", "xs", "ys", "colour", "name")
         floor = self._source("floor", "xs", "ys", "colour")
-        peaks = self._source("harmonics", "x", "y", "colour")
         items = {
             "measured": [plot.multi_line("xs", "ys", source=lines, color="colour", line_width=1.1, line_alpha=0.75)],
-            "harmonic": [plot.scatter("x", "y", source=peaks, color="colour", size=6)],
+            "harmonic": [self._dots(plot, "harmonics", "colour", color="colour", size=6)],
             "predicted floor": [
                 plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)
             ],
         }
-        plot.x_range, plot.y_range = Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), Range1d(1e-6, 1)
-        plot.xaxis.ticker = plot.xgrid.ticker = FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
+        plot.x_range, plot.y_range = models.Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), models.Range1d(1e-6, 1)
+        plot.xaxis.ticker = plot.xgrid.ticker = models.FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
         self._legend(plot, items, "top_left")
-        return plot
 
-    def _cosine(self) -> figure:
-        plot = _figure("cosine", "Direction of the gradient", "cycle", "cosine to the exact gradient")
+    def _cosine(self) -> None:
+        plot = self._figure("cosine", "Direction of the gradient", "cycle", "cosine to the exact gradient")
         lines = self._past_lines(plot, "cosine")
         items = {f"array {slot}": [line] for slot, line in enumerate(lines[:SLOTS])}
         items |= {"all": [lines[SLOTS]], "predicted": [lines[-1]]}
         self._labels = self._legend(plot, items, "bottom_right")[:SLOTS]
-        plot.y_range = Range1d(-1.05, 1.05)
-        return plot
+        plot.y_range = models.Range1d(-1.05, 1.05)
 
-    def _error(self) -> figure:
-        plot = _figure("error", "Error of the gradient", "cycle", "relative error", y_axis_type="log")
+    def _error(self) -> None:
+        plot = self._figure("error", "Error of the gradient", "cycle", "relative error", y_axis_type="log")
         band = self._area(plot, "error_band", fill_color="#7b8794", fill_alpha=0.22)
         bias = self._line(plot, "error_bias", color=DRIVE, line_dash="dotted", line_width=1.6)
         shade = self._area(plot, "error_bar_area", fill_color=BAR, fill_alpha=0.2)
@@ -220,44 +197,40 @@ class Pictures:
         items = {"predicted": self._past_lines(plot, "error")[-1:]}  # the colours are those of the cosine
         items |= {"predicted band": [band], "predicted bias": [bias], "its own bar": [shade, edge]}
         self._legend(plot, items, "top_right")
-        plot.y_range = Range1d(1e-4, 10)
-        return plot
+        plot.y_range = models.Range1d(1e-4, 10)
 
-    def _past_lines(self, plot: figure, kind: str) -> list[GlyphRenderer]:
+    def _past_lines(self, plot: figure, kind: str) -> list[models.GlyphRenderer]:
         """One curve over cycles for each parameter array, one for all together, and what is predicted of that."""
-        plot.x_range = Range1d(0, 20)
+        plot.x_range = models.Range1d(0, 20)
         return [
             *(self._line(plot, f"{kind}/{i}", color=COLOURS[i % len(COLOURS)], line_width=1.4) for i in range(SLOTS)),
             self._line(plot, f"{kind}/all", color=DRIVE, line_width=2.2),
             self._line(plot, f"{kind}_predicted", color=DRIVE, line_dash=[6, 4], line_width=1.6),
         ]
 
-    def _snr(self) -> figure:
-        plot = _figure("snr", "Signal to noise", "amplitude of β", "|∇L| / error", x_axis_type="log", y_axis_type="log")
+    def _snr(self) -> None:
+        log = {"x_axis_type": "log", "y_axis_type": "log"}
+        plot = self._figure("snr", "Signal to noise", "amplitude of β", "|∇L| / error", **log)
         line = self._line(plot, "snr_curve", color=COLOURS[0], line_width=2)
         now = self._source("snr_now", "x", "y", "low", "high")
         plot.segment("x", "low", "x", "high", source=now, color=COLOURS[1], line_width=2)
         dot = plot.scatter("x", "y", source=now, color=COLOURS[1], size=9)
-        best = self._source("snr_best", "x", "y")
-        star = plot.scatter("x", "y", source=best, color=COLOURS[2], size=14, marker="star")
-        self.optimum = Span(dimension="height", line_color=COLOURS[2], line_dash=[4, 3], visible=False)
-        self.beyond = BoxAnnotation(left=1e9, fill_color=LOST, fill_alpha=0.6, level="underlay")
+        star = self._dots(plot, "snr_best", color=COLOURS[2], size=14, marker="star")
+        self.optimum = models.Span(dimension="height", line_color=COLOURS[2], line_dash=[4, 3], visible=False)
+        self.beyond = models.BoxAnnotation(left=1e9, fill_color=LOST, fill_alpha=0.6, level="underlay")
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
-        plot.x_range, plot.y_range = Range1d(0.001, 5.1), Range1d(0.1, 1e3)
+        plot.x_range, plot.y_range = models.Range1d(0.001, 5.1), models.Range1d(0.1, 1e3)
         self._legend(plot, {"predicted": [line], "optimal": [star], "now": [dot]}, "top_left")
-        return plot
 
-    def _learning(self) -> figure:
-        plot = _figure("learning", "Loss and accuracy", "cycle", "loss")
+    def _learning(self) -> None:
+        plot = self._figure("learning", "Loss and accuracy", "cycle", "loss")
         loss = self._line(plot, "loss", color=COLOURS[0], line_width=2)
-        _second_axis(plot, "percent", "accuracy (%)", Range1d(0, 104))
+        _second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
         batch = self._line(plot, "accuracy", color=COLOURS[2], line_width=1.4, y_range_name="percent")
-        test = self._source("test_accuracy", "x", "y")
-        held_out = plot.scatter("x", "y", source=test, color=COLOURS[1], size=6, y_range_name="percent")
-        plot.x_range, plot.y_range = Range1d(0, 20), Range1d(0, 2.5)
+        held_out = self._dots(plot, "test_accuracy", color=COLOURS[1], size=6, y_range_name="percent")
+        plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
         self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, "above")
-        return plot
 
     # What streams into them.
 
@@ -265,6 +238,8 @@ class Pictures:
         """Show another network: of these neurons, with these parameter arrays."""
         self.forget()
         self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
+        most = max(1, SHOWN // len({name.split(".")[0] for name in names}))
+        self.chosen = tuple(name for name in names if int(name.split(".")[1]) <= most)[: 2 * SHOWN]
         for item, array in zip(self._labels, self.arrays, strict=False):
             item.label = value(array)
         for kind in ("cosine", "error"):
@@ -296,10 +271,10 @@ class Pictures:
             self.past[place] = frame, forecast
 
     def draw(self, forecast: Forecast | None, found: Map | None, all_of_them: bool = True) -> None:
-        """Bring the figures up to the last frame.
+        """Draw the last frame.
 
-        Without `all_of_them` those of the cycle itself, and one of the others in turn: a browser has much to do to
-        draw eight, and what shows many cycles changes little from one to the next.
+        Without `all_of_them`: the figures of the cycle itself, and one of the others in turn. A browser is slow to draw
+        eight, and those of many cycles change little from one cycle to the next.
         """
         if not self.past:
             return
@@ -469,83 +444,40 @@ class Pictures:
         if len(finite):
             plot.y_range.update(start=0.0, end=1.1 * float(np.ceil(10 * finite.max()) / 10))
 
-    def tables(self) -> dict[str, dict[str, np.ndarray]]:
-        """The data of every figure as columns, by the name of the figure's part."""
+    def tables(self) -> dict[str, pandas.DataFrame]:
+        """The data of every curve, by its name."""
         found = {}
         for name, source in self.sources.items():
-            columns = dict(source.data)
-            if "xs" in columns:
-                lengths = [len(a) for a in columns["xs"]]
-                rows = {
-                    "x": np.concatenate([*columns["xs"], []]),
-                    "y": np.concatenate([*columns["ys"], []]),
-                    **({"neuron": np.repeat(columns["name"], lengths)} if "name" in columns and lengths else {}),
-                }
-            elif name == "map":
-                image = np.asarray(columns["image"][0])
-                edge = -columns["x"][0] * (1 - 1 / len(image)) if len(image) > 1 else 0.0
-                axis = np.linspace(-edge, edge, len(image))
-                re, im = np.meshgrid(axis, axis)
-                rows = {"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()}
+            if name == "map":
+                image, edge = source.data["image"][0], source.data["size"][0] / 2
+                edge *= 1 - 1 / len(image)
+                re, im = np.meshgrid(*[np.linspace(-edge, edge, len(image))] * 2)
+                table = pandas.DataFrame({"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()})
             else:
-                rows = {key: np.asarray(a) for key, a in columns.items() if key != "colour"}
+                table = pandas.DataFrame(dict(source.data)).drop(columns=["colour", "dash"], errors="ignore")
+            if "xs" in table:
+                table = table.explode(["xs", "ys"]).rename(columns={"xs": "x", "ys": "y", "name": "neuron"})
             kind, _, slot = name.partition("/")
             if slot.isdigit():
                 if int(slot) >= len(self.arrays):
                     continue
                 name = f"{kind} {self.arrays[int(slot)]}"
-            found[name.replace("/", " ")] = rows
+            found[name.replace("/", " ")] = table
         return found
 
 
-def _figure(name: str, title: str, x: str, y: str, **kwargs: Any) -> figure:
-    plot = figure(
-        name=f"{name} figure",
-        title=title,
-        x_axis_label=x,
-        y_axis_label=y,
-        tools="pan,wheel_zoom,reset,save",
-        sizing_mode="stretch_both",
-        min_width=200,
-        min_height=200,
-        min_border_right=12,
-        output_backend="canvas",
-        toolbar_location="above",
-        **kwargs,
-    )
-    plot.toolbar.logo = None
-    plot.toolbar.autohide = True
-    plot.title.text_font_size = "13px"
-    plot.title.text_color = INK
-    plot.title.text_font_style = "bold"
-    plot.outline_line_color = None
-    plot.grid.grid_line_color = GRID
-    for axis in plot.axis:
-        _style_axis(axis)
-    for axis, kind in ((plot.xaxis[0], "x_axis_type"), (plot.yaxis[0], "y_axis_type")):
-        if kwargs.get(kind) == "log":
-            axis.ticker = FixedTicker(ticks=[10.0**k for k in range(-9, 6)])
-    for grid, axis in zip(plot.grid, (plot.xaxis[0], plot.yaxis[0]), strict=True):
-        grid.ticker = axis.ticker
-    return plot
-
-
-def _second_axis(plot: figure, name: str, label: str, span: Range1d) -> None:
+def _second_axis(plot: figure, name: str, label: str, span: models.Range1d) -> None:
     """An axis on the right, with a range of its own."""
     plot.extra_y_ranges = {name: span}
-    axis = LinearAxis(y_range_name=name, axis_label=label)
+    axis = models.LinearAxis(y_range_name=name, axis_label=label)
     _style_axis(axis)
     plot.add_layout(axis, "right")
 
 
-def _style_axis(axis: Axis) -> None:
-    axis.axis_label_text_font_size = "12px"
-    axis.axis_label_text_font_style = "normal"
-    axis.axis_label_text_color = axis.major_label_text_color = INK
-    axis.major_label_text_font_size = "11px"
-    axis.axis_label_standoff = 4
-    axis.minor_tick_line_color = None
-    axis.axis_line_color = axis.major_tick_line_color = "#9aa5b1"
+def _style_axis(axis: models.Axis) -> None:
+    axis.update(axis_label_text_font_size="12px", axis_label_text_font_style="normal", axis_label_standoff=4)
+    axis.update(axis_label_text_color=INK, major_label_text_color=INK, minor_tick_line_color=None)
+    axis.update(axis_line_color=PALE_INK, major_tick_line_color=PALE_INK)
 
 
 def _shows(columns: Mapping[str, Column]) -> bool:
@@ -555,7 +487,7 @@ def _shows(columns: Mapping[str, Column]) -> bool:
 
 def _square(plot: figure) -> None:
     """The same scale on both axes, whatever the shape of the frame: the shorter side spans the reach."""
-    plot.x_range, plot.y_range = Range1d(-1, 1), Range1d(-1, 1)
+    plot.x_range, plot.y_range = models.Range1d(-1, 1), models.Range1d(-1, 1)
     plot.tags = [1.0]
     code = """
         const reach = plot.tags[0], w = plot.inner_width, h = plot.inner_height;
@@ -563,7 +495,7 @@ def _square(plot: figure) -> None:
         const x = reach * Math.max(1, w / h), y = reach * Math.max(1, h / w);
         plot.x_range.setv({start: -x, end: x}); plot.y_range.setv({start: -y, end: y});
     """
-    callback = CustomJS(args={"plot": plot}, code=code)
+    callback = models.CustomJS(args={"plot": plot}, code=code)
     for change in ("tags", "inner_width", "inner_height"):
         plot.js_on_change(change, callback)
 

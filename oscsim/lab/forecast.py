@@ -1,11 +1,10 @@
-"""What the theory expects of the present settings, computed beside the live loop and remembered.
+"""Predictions for the present settings, computed beside the live loop and remembered.
 
-Everything comes from `oscsim.response`: bias, spread, radius, optimal amplitude, stability map; and the noise floor of
-the spectrum from the resolvent of the free equilibrium.
+Bias, spread, radius, optimal amplitude and stability map come from `oscsim.response`; the noise floor of the spectrum
+comes from the resolvent of the free equilibrium.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
@@ -17,16 +16,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+import oscsim as osc
 from oscsim.core.arrays import norm
-from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.linear import free_state
-from oscsim.equilibrium.metrics import per_layer
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
-from oscsim.estimators import Classic
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks import AbstractNetwork, Inputs, Layers
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 from oscsim.response import (
@@ -39,34 +35,33 @@ from oscsim.response import (
 )
 from oscsim.response.amplitude import VarianceTerms
 from oscsim.response.spectra import Spectra
-from oscsim.signals import OrnsteinUhlenbeck, ReadoutNoise, Rotating, WhiteNoise
 
 HARMONICS = 8
-"""How far the spectrum reaches to either side."""
+"""Harmonics in the spectrum, to either side."""
 
 LARGEST = 256
-"""Neurons up to which a noise floor is predicted: it takes an inverse of their matrix at every frequency."""
+"""No noise floor is predicted for more neurons: it takes an inverse of their matrix at every frequency."""
 
 AVERAGED = 10
-"""Cycles that the optimal amplitude is for."""
+"""Cycles in the average that the optimal amplitude is for."""
 
-Predictable: TypeAlias = WhiteNoise | OrnsteinUhlenbeck
-"""Noise whose scatter the theory knows."""
+Predictable: TypeAlias = osc.WhiteNoise | osc.OrnsteinUhlenbeck
+"""Noise whose scatter is predicted."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What to expect. Errors are relative to the norm of the exact gradient (of the array, or of `all`).
+    """A prediction. Errors are relative to the norm of the exact gradient (of the array, or of `all`).
 
     Attributes:
         settings: what it is for.
         radius: estimate of the convergence radius; inf where none was found.
-        bias: of the gradient, by parameter array and for `all`, whatever the averaging.
+        bias: of the gradient, by parameter array and for `all`; averaging does not change it.
         spread: standard deviation of the gradient of one cycle; empty where it is not predicted.
         variance: the squared spread of `all` as a function of the amplitude; or None.
         optimum: the amplitude of least error for an average of ten cycles; or None.
         floor: (watched, frequencies) predicted size of the noise in a spectrum over `WINDOW` cycles; or None.
-        note: in words, what is not predicted, and why; None while the answer is not complete.
+        note: what is not predicted, and why; None while the answer is not complete.
     """
 
     settings: Settings
@@ -86,17 +81,17 @@ class Forecast:
         return np.asarray(np.sqrt(self.bias["all"] ** 2 + self.variance.at(size) / max(averaged, 1)))
 
     def fits(self, settings: Settings) -> bool:
-        """Whether it is for these settings, up to those that it does not depend on."""
+        """Whether it is for these settings; those it does not depend on may differ."""
         return relevant(self.settings) == relevant(settings) and not settings.learning
 
     def holds(self, amplitude: float) -> bool:
-        """Whether the amplitude is below the radius, where the theory is at home."""
+        """Whether the amplitude is below the radius, where the theory holds."""
         return self.settings.signal == "two-phase" or amplitude < self.radius
 
     def band(self, name: str, averaged: int, amplitude: float | None = None) -> tuple[float, float, float]:
-        """Of one array: the bias, the root mean square error, and the error with two deviations of the noise.
+        """Bias, root mean square error, and error with two deviations of the noise, of one array or `all`.
 
-        With an amplitude that tuned itself, of all arrays together, the noise at that amplitude.
+        For `all`, `amplitude` gives the noise at another amplitude: one that tuned itself.
         """
         bias, spread = self.bias.get(name, math.nan), self.spread.get(name, math.nan)
         if amplitude is not None and name == "all" and self.variance is not None:
@@ -106,7 +101,7 @@ class Forecast:
 
 
 def relevant(settings: Settings) -> Settings:
-    """The settings with those at their defaults that no forecast depends on."""
+    """The settings, with fixed values for those that no forecast depends on."""
     return settings.changed(discard=0, realisations=1, seed=0, learning_rate=1.0)
 
 
@@ -115,15 +110,15 @@ def frequencies() -> np.ndarray:
     return np.arange(-HARMONICS * WINDOW, HARMONICS * WINDOW + 1) / WINDOW
 
 
-def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
-    """What the theory expects of these settings, for the sample given: a first answer soon, the whole one last.
+def forecasts(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Iterator[Forecast]:
+    """Predictions for these settings and this sample: a partial answer soon, the complete one last.
 
     Raises:
         NotSettledError: the free network has no stable state.
         NotHolomorphicError: the network declares itself non-holomorphic.
     """
     noise, notes = settings.disturbance, []
-    turning = Rotating(settings.amplitude, settings.period)
+    turning = osc.Rotating(settings.amplitude, settings.period)
     shape = layout(net), np.shape(x)
     with first_time("radius", shape):
         radius = convergence_radius(net, x, y)
@@ -134,9 +129,9 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
         found = replace(found, floor=noise_floor(net, x, y, settings))
     yield found
     with first_time("bias", shape, settings.signal):
-        exact = exact_gradient(net, x, y)
+        exact = osc.exact_gradient(net, x, y)
         if settings.signal == "two-phase":
-            estimate = Classic(settings.amplitude)(net, x, y).gradient
+            estimate = osc.Classic(settings.amplitude)(net, x, y).gradient
             difference = jax.tree.map(jnp.subtract, estimate, exact)
         else:
             difference = predict_bias(net, x, y, settings.period)
@@ -162,8 +157,8 @@ def forecasts(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Ite
     yield replace(found, note="; ".join(notes))
 
 
-def forecast(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
-    """The whole answer of `forecasts`."""
+def forecast(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> Forecast:
+    """The complete answer of `forecasts`."""
     *_, last = forecasts(net, x, y, settings)
     return last
 
@@ -172,12 +167,12 @@ def _relative(difference: Gradient, exact: Gradient) -> dict[str, float]:
     def ratio(a, b):
         return norm(a) / norm(b)
 
-    found = {name: float(value) for name, value in per_layer(ratio, difference, exact).items()}
+    found = {name: float(value) for name, value in osc.per_layer(ratio, difference, exact).items()}
     return {**found, "all": float(ratio(difference, exact))}
 
 
 def _variance(
-    net: AbstractNetwork, x: Data, y: Data, settings: Settings, noise: Predictable, exact: Gradient, radius: float
+    net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, noise: Predictable, exact: Gradient, radius: float
 ) -> VarianceTerms:
     """The squared spread of one cycle as a function of the amplitude."""
     spectra = Spectra.of(net, noise, settings.period, TICKS)
@@ -185,7 +180,7 @@ def _variance(
     return VarianceTerms(*(term / (settings.period * float(norm(exact)) ** 2) for term in terms))
 
 
-def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> np.ndarray | None:
+def noise_floor(net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings) -> np.ndarray | None:
     r"""The size of the noise in a spectrum over `WINDOW` cycles of each watched activity, at all `frequencies()`.
 
     $\sqrt{S_j(\nu) / (W T)}$ with $S_j = \sigma_j'^2 \sum_k |R_{jk}(\nu)|^2 S(\nu)$ and the resolvent
@@ -195,30 +190,27 @@ def noise_floor(net: AbstractNetwork, x: Data, y: Data, settings: Settings) -> n
     """
     noise = settings.disturbance
     sizes = [math.prod(shape) for shape in net.shapes]
-    starts = np.cumsum([0, *sizes[:-1]])  # the neurons watched are those of the engine
-    watched = np.concatenate([start + np.arange(min(WATCHED, n)) for start, n in zip(starts, sizes, strict=True)])
-    span = WINDOW * settings.period
-    if isinstance(noise, ReadoutNoise):
-        level = settings.intensity / math.sqrt(WINDOW * TICKS)
-        return np.full((len(watched), len(frequencies())), level)
+    watched = np.concatenate([np.arange(n) < WATCHED for n in sizes])  # as in the engine
+    if isinstance(noise, osc.ReadoutNoise):
+        return np.full((watched.sum(), len(frequencies())), settings.intensity / math.sqrt(WINDOW * TICKS))
     if not isinstance(noise, Predictable) or sum(sizes) > LARGEST or settings.intensity == 0:
         return None
     inputs, free = free_state(net, x, y)
     jacobian, slope = map(np.asarray, _linearised(net, inputs, free.potentials))
     tau = np.asarray(flat_time_constants(net))
     omega = 2 * np.pi / settings.period
-    power = np.zeros((len(watched), len(frequencies())))
+    power = np.zeros((watched.sum(), len(frequencies())))
     for fold in (-1, 0, 1):  # noise around the rate of the ticks is read as if it were slow
         nu = omega * (frequencies() + fold * TICKS)
         for place, one in enumerate(nu):  # one at a time: the other threads want the processor too
             resolvent = np.linalg.inv(np.diag(1 + 1j * one * tau) - jacobian)[watched]
             power[:, place] += np.sum(np.abs(resolvent) ** 2, axis=1) * float(noise.spectrum(one))
-    return np.abs(slope[watched])[:, None] * np.sqrt(power / span)
+    return np.abs(slope[watched])[:, None] * np.sqrt(power / (WINDOW * settings.period))
 
 
 @eqx.filter_jit
 def _linearised(
-    net: AbstractNetwork, inputs: Inputs, u: Layers
+    net: osc.AbstractNetwork, inputs: osc.Inputs, u: osc.Layers
 ) -> tuple[Float[Array, "neurons neurons"], Float[Array, " neurons"]]:
     """The Jacobian of the force on the first sample's neurons, and the slopes of their activities."""
     clamped, y, layers = jax.tree.map(lambda a: a[0], (inputs.clamped, inputs.y, u))
@@ -233,7 +225,7 @@ def _linearised(
 
 @dataclass(frozen=True)
 class Map:
-    """The plane of the teaching signal: which points the free equilibrium continues to.
+    """Where in the plane of the teaching signal the free equilibrium continues to.
 
     Attributes:
         reach: the picture spans -reach to reach in both directions.
@@ -252,8 +244,8 @@ class Map:
 MAP_POINTS, MAP_STEPS = 61, 40
 
 
-def maps(net: AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
-    """The stability map, row by row: a row is quick, so that nobody has to wait for a map of somebody else's."""
+def maps(net: osc.AbstractNetwork, x: Data, y: Data, radius: float) -> Iterator[Map]:
+    """The stability map row by row: a row is quick, so other visitors need not wait for the whole map."""
     reach = 1.75 * min(radius, 2.0)
     axis = np.linspace(-reach, reach, MAP_POINTS)
     settled = np.full((MAP_POINTS, MAP_POINTS), np.nan)
@@ -269,7 +261,7 @@ T = TypeVar("T")
 
 
 class Replay(Generic[T]):
-    """An iterator that remembers its last value: who asks again gets that first, and then what is left."""
+    """An iterable that can be left and taken up again: it gives its last value once more, then the rest."""
 
     def __init__(self, source: Iterator[T]):
         self.source = source
@@ -284,17 +276,16 @@ class Replay(Generic[T]):
 
 
 class Memory(Generic[T]):
-    """The newest results by what they are of; the oldest go first."""
+    """Keeps the results that were used last, by key."""
 
     def __init__(self, size: int):
         self.size = size
-        self.kept: OrderedDict[Hashable, T] = OrderedDict()
+        self.kept: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is remembered under that key, or is made now."""
-        if key not in self.kept:
-            self.kept[key] = make()
-        self.kept.move_to_end(key)
-        while len(self.kept) > self.size:
-            self.kept.popitem(last=False)
-        return self.kept[key]
+        """The result of that key, made now if there is none."""
+        found = self.kept.pop(key) if key in self.kept else make()
+        self.kept[key] = found  # the newest is the last
+        if len(self.kept) > self.size:
+            del self.kept[next(iter(self.kept))]
+        return found

@@ -1,7 +1,7 @@
 """One compilation at a time.
 
-Two visitors who need the same program wait for one compilation instead of compiling it twice, and those who need others
-do not fight over the processor with the cycles of everybody else. Once compiled, a program runs without any lock.
+Two visitors who need the same program wait for one compilation instead of compiling it twice. Compilations of different
+programs do not compete for the processor. A compiled program runs without a lock.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _compiling = threading.RLock()
 
 @contextlib.contextmanager
 def first_time(*program: Hashable) -> Iterator[None]:
-    """Around what compiles a program the first time that it is named, and only runs it afterwards."""
+    """Hold the lock while the block compiles this program; once it is compiled, there is no lock."""
     if program in _compiled:
         yield
         return
@@ -28,6 +28,6 @@ def first_time(*program: Hashable) -> Iterator[None]:
 
 
 def layout(*trees: PyTree) -> Hashable:
-    """Structure, shapes and types of what a program is compiled for."""
+    """Structure, shapes and types of arguments: a program is compiled once for each."""
     leaves, structure = jax.tree.flatten(eqx.filter(trees, eqx.is_array))
     return structure, tuple((a.shape, a.dtype) for a in leaves)

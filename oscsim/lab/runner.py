@@ -1,47 +1,42 @@
-"""Two threads beside the page: one runs the cycles, one computes what to expect. The page never waits for either."""
+"""Two threads beside the page: one runs the cycles, one computes predictions. The page waits for neither."""
 
-import contextlib
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
+import oscsim as osc
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings, Value
-from oscsim.networks import AbstractNetwork
 from oscsim.networks.inputs import Data
-from oscsim.training import evaluate
 
 FASTEST = 0.06
-"""Seconds from one cycle to the next, at least: more than the eye follows is work for nothing."""
+"""Least seconds from one cycle to the next: the eye follows no faster."""
 
 ABANDONED = 30.0
-"""Seconds without anybody looking after which a runner pauses: no work goes on for visitors who are gone."""
+"""A runner pauses after so many seconds in which nobody asked for frames."""
 
 HISTORY = 512
-"""Frames that are kept for a page that was not looking."""
+"""Frames that are kept until the page asks for them."""
 
 RESTS = 0.3
-"""Seconds that a knob has to rest before predictions are made: until then they would only delay the picture."""
-
-_numbers = itertools.count(1)
+"""Seconds without a change of settings before predictions are computed: they would delay the picture."""
 
 
 class Runner:
     """Runs an engine in a thread of its own; every method returns at once.
 
     Args:
-        engine: what to run; it belongs to the thread from then on.
-        pace: seconds from one cycle to the next, at least.
-        predict: whether to compute what theory expects.
+        engine: what to run; only the thread may use it afterwards.
+        pace: least seconds from one cycle to the next.
+        predict: whether to compute predictions.
 
     Attributes:
-        running: whether cycle follows cycle.
-        problem: why the last request was refused, or what went wrong; empty while all is well.
+        running: whether cycles follow one another.
+        problem: why the last request was refused, or what failed; empty if nothing did.
     """
 
     def __init__(self, engine: Engine, pace: float = FASTEST, predict: bool = True):
@@ -55,11 +50,11 @@ class Runner:
         self._wake = threading.Condition()
         self._rate: deque[float] = deque(maxlen=20)
         self.forecaster = Forecaster()
-        self._thread = threading.Thread(target=self._work, name=f"oscsim-lab-{next(_numbers)}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="oscsim-lab", daemon=True)
         self._thread.start()
 
     def change(self, **changes: Value) -> None:
-        """Turn knobs before the next cycle."""
+        """Change settings before the next cycle."""
         with self._wake:
             self._changes.update(changes)
             self._wake.notify_all()
@@ -87,19 +82,18 @@ class Runner:
         """The frames since the last call."""
         with self._wake:
             self._looked = time.monotonic()
-            new = list(self._frames)
-            self._frames.clear()
+            new, self._frames = list(self._frames), deque(maxlen=HISTORY)
         return new
 
     @property
     def rate(self) -> float:
-        """Cycles per second, of late."""
+        """Cycles per second, over the last 20."""
         times = list(self._rate)
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     @property
     def compiling(self) -> bool:
-        """Whether the present cycle takes so long that it is being compiled."""
+        """Whether the present cycle takes so long that it must be compiling."""
         began = self._began
         return began is not None and time.monotonic() - began > 0.4
 
@@ -135,35 +129,32 @@ class Runner:
                 reset, self._reset = self._reset, False
                 advance = self.running or self._once > 0
                 self._once = max(0, self._once - 1) if not self.running else 0
-            with self._reporting():
+            try:
                 if changes:
                     self.engine.change(**changes)
                 if reset:
                     self.engine.reset()
                 if advance:
                     due = time.monotonic() + self.pace
-                    self._began = time.monotonic()
-                    frame = self.engine.advance()
-                    self._began = None
-                    if frame.settings.learning and frame.updates % 20 == 0 and frame.averaged:
-                        self.forecaster.judge(self.engine)
-                    with self._wake:
-                        self._frames.append(frame)
-                        self._rate.append(time.monotonic())
-                    if frame.diverged:
-                        self.running = False
+                    self._cycle()
                 if self.predict and (changes or reset or not asked):  # after the cycle: no knob waits for a prediction
                     asked = True
                     self.forecaster.ask(self.engine, self.engine.settings)
+                self.problem = ""
+            except Exception as error:  # the visitor reads it, and the thread goes on
+                self.problem, self.running, self._began = _in_words(error), False, None
 
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """A failure is shown to the visitor in words; the thread lives on."""
-        try:
-            yield
-            self.problem = ""
-        except Exception as error:
-            self.problem, self.running, self._began = _in_words(error), False, None
+    def _cycle(self) -> None:
+        self._began = time.monotonic()
+        frame = self.engine.advance()
+        self._began = None
+        if frame.settings.learning and frame.updates % 20 == 0 and frame.averaged:
+            self.forecaster.judge(self.engine)
+        with self._wake:
+            self._frames.append(frame)
+            self._rate.append(time.monotonic())
+        if frame.diverged:
+            self.running = False
 
 
 def _in_words(error: Exception) -> str:
@@ -172,7 +163,7 @@ def _in_words(error: Exception) -> str:
 
 
 class Forecaster:
-    """Computes what to expect in a thread of its own; of several questions the newest counts."""
+    """Computes predictions in a thread of its own; a newer question replaces an older one."""
 
     def __init__(self):
         self.forecast: Forecast | None = None
@@ -180,16 +171,16 @@ class Forecaster:
         self.problem = ""
         self.test: dict[str, float] = {}
         self._memory, self._map_memory = Memory[Replay[Forecast]](64), Memory[Replay[Map]](8)
-        self._question: tuple[AbstractNetwork, Data, Data, Settings, int] | None = None
+        self._question: tuple[osc.AbstractNetwork, Data, Data, Settings, int] | None = None
         self._asked = 0.0
-        self._judged: tuple[AbstractNetwork, Data, Data] | None = None
+        self._judged: tuple[osc.AbstractNetwork, Data, Data] | None = None
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="oscsim-lab-forecast", daemon=True)
         self._thread.start()
 
     def ask(self, engine: Engine, settings: Settings) -> None:
-        """What to expect of these settings; the answer appears in `forecast` and `map`."""
+        """Predict for these settings; the answer appears in `forecast` and `map`."""
         if settings.learning:  # the weights move faster than predictions can follow
             return
         with self._wake:
@@ -200,7 +191,7 @@ class Forecaster:
     def judge(self, engine: Engine) -> None:
         """Loss and error on held-out data; the answer appears in `test`."""
         with self._wake:
-            self._judged = (engine.net, *engine.held_out())
+            self._judged = (engine.net, engine.example.x_test, engine.example.y_test)
             self._wake.notify_all()
 
     def close(self, wait: bool = False) -> None:
@@ -234,11 +225,11 @@ class Forecaster:
         except Exception as error:
             self.forecast, self.problem = None, _in_words(error)
 
-    def _judge(self, net: AbstractNetwork, x: Data, y: Data) -> None:
+    def _judge(self, net: osc.AbstractNetwork, x: Data, y: Data) -> None:
         with first_time("evaluate", layout(net), x.shape):
-            self.test = evaluate(net, x, y)
+            self.test = osc.evaluate(net, x, y)
 
-    def _answer(self, net: AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
+    def _answer(self, net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
         which = (settings.network, settings.sample, version)
         for answer in self._memory.get((which, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
             known = self.forecast is not None and self.forecast.settings.network == settings.network

@@ -1,4 +1,4 @@
-"""Serves the lab to visitors: each one has a network of their own, and takes it along when they leave."""
+"""Serves the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
 import logging
@@ -6,7 +6,6 @@ import socket
 import threading
 import warnings
 import webbrowser
-from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -27,37 +26,14 @@ LEFT, CHECKED = 3000, 1000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def page(**options: Any) -> Callable[[], NoiseLab]:
-    """What makes the page of one visitor; the work stops when they leave.
-
-    Args:
-        **options: of `NoiseLab`.
-    """
-
-    def make() -> NoiseLab:
-        lab = NoiseLab(**options)
-        pn.state.on_session_destroyed(lambda _: lab.close())
-        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
-            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
-        return lab
-
-    return make
-
-
-def make_server(
-    port: int = 0, address: str = "127.0.0.1", *, start: bool = False, loop: IOLoop | None = None, **options: Any
-) -> Server:
-    """The server, bound to its port, not yet serving.
+def make_server(port: int = 0, address: str = "127.0.0.1", *, loop: IOLoop | None = None, **options: Any) -> Server:
+    """The server, bound to its port, not yet serving: a `NoiseLab` for each visitor, which stops when they leave.
 
     Args:
         port: where to listen; 0 takes a free one (`server.port` says which).
         address: loopback by default; any other opens the lab to others.
-        start: whether to serve at once.
         loop: the event loop, by default the present thread's.
         **options: of `NoiseLab`.
-
-    Raises:
-        OSError: the port is taken.
     """
     if address not in LOOPBACK:
         warnings.warn(
@@ -65,23 +41,28 @@ def make_server(
             "network that you trust, or tunnel the port through SSH instead",
             stacklevel=2,
         )
+
+    def page() -> NoiseLab:
+        lab = NoiseLab(**options)
+        pn.state.on_session_destroyed(lambda _: lab.close())
+        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
+            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
+        return lab
+
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
     origins = ["*"] if address not in LOOPBACK else None
     return pn.io.server.get_server(
-        {"/": page(**options)},
+        {"/": page},
         port=port,
         address=address,
         loop=loop,
-        start=start,
-        show=False,
         title="oscsim lab",
         websocket_origin=origins,
         check_unused_sessions_milliseconds=CHECKED,
         unused_session_lifetime_milliseconds=LEFT,
         keep_alive_milliseconds=10_000,
         threaded=False,
-        verbose=False,
     )
 
 
@@ -124,7 +105,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
 
 
 def _ignore_departures() -> None:
-    """A visitor who leaves while something is being sent to them is no error."""
+    """Report no error when a visitor leaves while something is being sent to them."""
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
 
@@ -140,7 +121,7 @@ def _ignore_departures() -> None:
 
 
 def _warm_up() -> None:
-    """Compile what the presets need before anybody asks for it; what is asked for meanwhile goes first."""
+    """Compile what the presets need, before a visitor does."""
     engine = Engine(Settings())
     for preset in PRESETS.values():
         engine.change(**preset.changes)

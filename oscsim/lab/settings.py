@@ -1,65 +1,52 @@
-"""What can be set in the lab: knobs, examples to run, and presets that each show one point of the paper."""
+"""Settings of the lab, its example networks, and presets that each show one point of the paper."""
 
 import functools
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import NamedTuple, TypeAlias
 
 import diffrax
 import jax
 import numpy as np
 
-from oscsim.core.errors import BadValue
+import oscsim as osc
 from oscsim.datasets import load as load_data
-from oscsim.dynamics import AbstractDemodulator, Boxcar, Exponential, Hann, Integration, System
 from oscsim.dynamics.integration import Plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
-from oscsim.networks import AbstractNetwork, LayeredNetwork, RaisedCosine
 from oscsim.networks.base import fastest_neuron
 from oscsim.networks.inputs import Data
-from oscsim.signals import (
-    AbstractNoise,
-    AbstractTeaching,
-    Adaptive,
-    Multiplicative,
-    OrnsteinUhlenbeck,
-    ReadoutNoise,
-    Rotating,
-    TeachingNoise,
-    WhiteNoise,
-)
 from oscsim.signals.noise import as_noises
 
 STEPS, TICKS = 640, 320
-"""Of every cycle, whatever its period: were they to follow it, each change of the period would compile anew."""
+"""Steps and ticks of every cycle. They do not follow the period, so that a change of it compiles nothing."""
 
 SHORTEST, LONGEST = 10.0, 320.0
-"""Periods that so many steps serve: at the longest a step is half a time constant."""
+"""Limits of the period: at the longest a step is half a time constant."""
 
 MOST_REALISATIONS = 16
-"""All of them are computed, which costs little, unless the weights learn, from one; the knob says how many to show."""
+"""So many are always computed, which costs little; the setting says how many are shown. Learning takes one."""
 
 SIGNALS = {
-    "turning": "turning (holomorphic EP)",
-    "adaptive": "turning, tunes itself",
-    "two-phase": "two phases (classic EP)",
+    "turning (holomorphic EP)": "turning",
+    "turning, tunes itself": "adaptive",
+    "two phases (classic EP)": "two-phase",
 }
 NOISES = {
     "none": "none",
-    "white": "white, on the potentials",
-    "ornstein-uhlenbeck": "Ornstein–Uhlenbeck",
+    "white, on the potentials": "white",
+    "Ornstein–Uhlenbeck": "ornstein-uhlenbeck",
     "multiplicative": "multiplicative",
-    "teaching": "on the teaching signal",
-    "readout": "in the readout",
+    "on the teaching signal": "teaching",
+    "in the readout": "readout",
 }
 DEMODULATORS = {
-    "boxcar": "boxcar, one cycle",
-    "exponential": "exponential, 5 cycles",
-    "hann": "Hann window, 4 cycles",
+    "boxcar, one cycle": "boxcar",
+    "exponential, 5 cycles": "exponential",
+    "Hann window, 4 cycles": "hann",
 }
-"""What can be chosen, and what the page calls it."""
+"""Choices, by what the page calls them."""
 
 Value: TypeAlias = str | bool | int | float
 """Of a setting."""
@@ -67,11 +54,11 @@ Value: TypeAlias = str | bool | int | float
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the lab can be told, as plain values. Times are in units of the neurons' time constant.
+    """All settings of the lab, as plain values. Times are in units of the neurons' time constant.
 
     Attributes:
         network: which of the lab's networks: an example's name, or that of the user's own.
-        sample: which of its inputs is shown.
+        sample: index of the input that is shown.
         signal: `"turning"` (holomorphic equilibrium propagation), `"adaptive"` (the same, with an amplitude for each
             sample that tunes itself) or `"two-phase"` (the classic one).
         amplitude: of the teaching signal, dimensionless; what it starts with where it tunes itself.
@@ -82,10 +69,10 @@ class Settings:
         correlation_time: of Ornstein-Uhlenbeck and teaching noise, in time constants.
         demodulator: how the turning signal is read; two phases are always read as means over their second halves.
         discard: cycles left out after each change, until the network has locked again.
-        realisations: how many independent runs of the noise are shown, 1 to 16.
+        realisations: how many independent realisations of the noise are shown, 1 to 16.
         seed: of the noise, and of the order of samples in learning.
-        learning: whether the weights move.
-        learning_rate: by how much, per gradient of a batch of 20.
+        learning: whether the weights learn.
+        learning_rate: of gradient descent, in batches of 20.
 
     Raises:
         ValueError: a value out of its range; names it and says what to use.
@@ -109,110 +96,87 @@ class Settings:
     def __post_init__(self):
         values = vars(self)
         for name, choices in (("signal", SIGNALS), ("noise", NOISES), ("demodulator", DEMODULATORS)):
-            if values[name] not in choices:
-                raise BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices))}")
-        for name, kind, holds, remedy in LIMITS:
-            value = values[name]
-            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not holds(value):
-                raise BadValue(f"{name}={value!r}: use {remedy}")
+            if values[name] not in choices.values():
+                raise osc.BadValue(f"{name}={values[name]!r}: use one of {', '.join(map(repr, choices.values()))}")
+        periods = f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any"
+        most = f"an integer from 1 to {MOST_REALISATIONS}"
+        shortest = f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise"
+        for names, kind, holds, remedy in (
+            (("amplitude", "correlation_time", "learning_rate"), Real, lambda v: v > 0, "a positive, finite number"),
+            (("intensity",), Real, lambda v: v >= 0, "a finite number that is not negative"),
+            (("period",), Real, lambda v: SHORTEST <= v <= LONGEST, periods),
+            (("correlation_time",), Real, lambda v: v >= LONGEST / STEPS, shortest),
+            (("sample", "discard", "seed"), Integral, lambda v: v >= 0, "an integer from 0 on"),
+            (("realisations",), Integral, lambda v: 1 <= v <= MOST_REALISATIONS, most),
+        ):
+            for name in names:
+                value = values[name]
+                if isinstance(value, bool) or not (isinstance(value, kind) and math.isfinite(value) and holds(value)):
+                    raise osc.BadValue(f"{name}={value!r}: use {remedy}")
 
     def changed(self, **changes: Value) -> "Settings":
-        """The same with some values changed.
+        """These settings with some values changed.
 
         Raises:
             ValueError: a value out of its range, or a name that is none of the settings.
         """
         unknown = sorted(set(changes) - {field.name for field in fields(self)})
         if unknown:
-            raise BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
+            raise osc.BadValue(f"{unknown[0]}={changes[unknown[0]]!r}: there is no such setting in the lab")
         return replace(self, **changes)
 
     @property
     def discarded(self) -> int:
-        """The cycles that are left out in fact: some demodulators need more of them than were asked for."""
+        """Cycles that are left out: `discard`, or more where the demodulator needs them."""
         return max(self.discard, self.reader.warm_up)
 
     @property
-    def teaching(self) -> AbstractTeaching:
+    def teaching(self) -> osc.AbstractTeaching:
         """The teaching signal."""
         if self.signal == "adaptive":
-            return Adaptive(self.period, self.amplitude, *self.bounds)
+            return osc.Adaptive(self.period, self.amplitude, min(1e-3, self.amplitude), max(1.0, self.amplitude))
         if self.signal == "turning":
-            return Rotating(self.amplitude, self.period)
+            return osc.Rotating(self.amplitude, self.period)
         return TwoPhase(self.amplitude, self.period)
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Between which the amplitude tunes itself: what it starts with is within them."""
-        return min(1e-3, self.amplitude), max(1.0, self.amplitude)
-
-    @property
-    def disturbance(self) -> AbstractNoise | None:
+    def disturbance(self) -> osc.AbstractNoise | None:
         """The noise."""
         q, time = self.intensity, self.correlation_time
-        kinds: Mapping[str, Callable[[], AbstractNoise | None]] = {
+        kinds: Mapping[str, Callable[[], osc.AbstractNoise | None]] = {
             "none": lambda: None,
-            "white": lambda: WhiteNoise(q),
-            "ornstein-uhlenbeck": lambda: OrnsteinUhlenbeck(q, time),
-            "multiplicative": lambda: Multiplicative(q),
-            "teaching": lambda: TeachingNoise(amplitude=q, phase=q, correlation_time=time),
-            "readout": lambda: ReadoutNoise(q),
+            "white": lambda: osc.WhiteNoise(q),
+            "ornstein-uhlenbeck": lambda: osc.OrnsteinUhlenbeck(q, time),
+            "multiplicative": lambda: osc.Multiplicative(q),
+            "teaching": lambda: osc.TeachingNoise(amplitude=q, phase=q, correlation_time=time),
+            "readout": lambda: osc.ReadoutNoise(q),
         }
         return kinds[self.noise]()
 
     @property
-    def reader(self) -> AbstractDemodulator:
+    def reader(self) -> osc.AbstractDemodulator:
         """The demodulator."""
         if self.signal == "two-phase":
             return PhaseMeans()
-        return {"boxcar": Boxcar, "exponential": Exponential, "hann": Hann}[self.demodulator]()
+        return {"boxcar": osc.Boxcar, "exponential": osc.Exponential, "hann": osc.Hann}[self.demodulator]()
 
-    def system(self, net: AbstractNetwork) -> System:
+    def system(self, net: osc.AbstractNetwork) -> osc.System:
         """This network under signal and noise, in equal steps of Heun, so that noise can be switched on any time."""
-        plan = Plan.of(Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ())
-        return System(net, self.teaching, as_noises(self.disturbance), plan)
+        plan = Plan.of(
+            osc.Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ()
+        )
+        return osc.System(net, self.teaching, as_noises(self.disturbance), plan)
 
 
-def steps_for(net: AbstractNetwork) -> int:
-    """Equal steps of every cycle: `STEPS`, and a multiple of that for neurons faster than one time constant."""
+def steps_for(net: osc.AbstractNetwork) -> int:
+    """Steps of every cycle: `STEPS`, or a multiple for neurons faster than one time constant."""
     return STEPS * max(1, math.ceil(1 / fastest_neuron(net.time_constants)))
-
-
-POSITIVE, COUNTED = "a positive, finite number", "an integer from 0 on"
-LIMITS: tuple[tuple[str, type, Callable[[float], bool], str], ...] = (
-    ("amplitude", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("correlation_time", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("learning_rate", numbers.Real, lambda v: v > 0, POSITIVE),
-    ("intensity", numbers.Real, lambda v: v >= 0, "a finite number that is not negative"),
-    (
-        "period",
-        numbers.Real,
-        lambda v: SHORTEST <= v <= LONGEST,
-        f"{SHORTEST:g} to {LONGEST:g} time constants; osc.simulate takes any",
-    ),
-    (
-        "correlation_time",
-        numbers.Real,
-        lambda v: v >= LONGEST / STEPS,
-        f"{LONGEST / STEPS:g} or more, the longest step; below that use white noise",
-    ),
-    ("sample", numbers.Integral, lambda v: v >= 0, COUNTED),
-    ("discard", numbers.Integral, lambda v: v >= 0, COUNTED),
-    (
-        "realisations",
-        numbers.Integral,
-        lambda v: 1 <= v <= MOST_REALISATIONS,
-        f"an integer from 1 to {MOST_REALISATIONS}",
-    ),
-    ("seed", numbers.Integral, lambda v: v >= 0, COUNTED),
-)
-"""What each number may be: its name, its kind, what holds of it, and what to use where it does not."""
 
 
 class Example(NamedTuple):
     """A network of the lab, with data to show it."""
 
-    network: AbstractNetwork
+    network: osc.AbstractNetwork
     x: Data
     y: Data
     x_test: Data
@@ -223,7 +187,7 @@ EXAMPLES = ("6-4-4-4", "6-4-4-4 cosine", "digits")
 """What `example` knows."""
 
 
-def example(name: str) -> tuple[AbstractNetwork, Data, Data]:
+def example(name: str) -> tuple[osc.AbstractNetwork, Data, Data]:
     """A network of the lab and its training data, (network, x, y).
 
     `"6-4-4-4"` has two layers of four neurons and data of four clusters in six dimensions; `"6-4-4-4 cosine"` has
@@ -233,8 +197,7 @@ def example(name: str) -> tuple[AbstractNetwork, Data, Data]:
     Raises:
         ValueError: an unknown name.
     """
-    found = examples(name)
-    return found.network, found.x, found.y
+    return examples(name)[:3]
 
 
 @functools.cache
@@ -242,17 +205,17 @@ def examples(name: str) -> Example:
     """The example of that name, with held-out data."""
     if name == "digits":
         (x, y), (x_test, y_test) = (load_data("digits", split) for split in ("train", "test"))
-        return Example(LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
+        return Example(osc.LayeredNetwork((64, 32, 10), key=jax.random.key(0)), x, y, x_test, y_test)
     if name in EXAMPLES:
         rng = np.random.default_rng(0)
         centres = rng.uniform(size=(4, 6))
         y = (np.arange(240) % 4).astype(np.int32)
         x = np.clip(centres[y] + 0.15 * rng.normal(size=(240, 6)), 0, 1).astype(np.float32)
-        net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
+        net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(1))
         if name == "6-4-4-4 cosine":
-            net = LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=RaisedCosine())
+            net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(4), scale=0.3, activation=osc.RaisedCosine())
         return Example(net, x[:160], y[:160], x[160:], y[160:])
-    raise BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
+    raise osc.BadValue(f"network={name!r}: use one of {', '.join(map(repr, EXAMPLES))}, or give a network and its data")
 
 
 class Preset(NamedTuple):
@@ -304,4 +267,4 @@ PRESETS: dict[str, Preset] = {
         {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
     ),
 }
-"""Points to show, each at one click."""
+"""What the buttons of the page show."""

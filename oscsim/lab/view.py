@@ -1,4 +1,4 @@
-"""The page: knobs, pictures, words. It shows what the runner has, and never computes a cycle itself."""
+"""The page: knobs, figures, words. It shows the runner's frames and computes no cycle itself."""
 
 import html
 import io
@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from bokeh.models import ColumnDataSource, CustomJS, Range1d
 from bokeh.plotting import figure
 from panel.io.notebook import push_notebook
 
+import oscsim as osc
 from oscsim.core import checkpoint
-from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
@@ -39,15 +39,13 @@ from oscsim.lab.settings import (
     Value,
     steps_for,
 )
-from oscsim.networks import AbstractNetwork
 from oscsim.networks.inputs import Data
-from oscsim.training import load
 
 DRAWN_EVERY = 10
-"""Milliseconds between two looks at what is new."""
+"""Milliseconds between two queries for new frames."""
 
 PATIENCE, SAID_EVERY = 1.0, 0.25
-"""Seconds after which a browser that does not answer is sent the next frame, and between two changes of the words."""
+"""Seconds until a browser that does not answer is sent the next frame; seconds between two changes of the words."""
 
 GATHERED = 5
 """Milliseconds that a turned knob waits for further turns; Panel's own 50 are a third of what the eye allows."""
@@ -71,11 +69,8 @@ GRIDS = {
 }
 """What logarithmic knobs can be turned to."""
 
-SHOWN = 6
-"""Neurons that are drawn at first."""
-
 GREETING = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
-"""What is said where no preset has been chosen, or its settings have been left."""
+"""What is said without a preset, or once its settings were changed."""
 
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
 
@@ -86,7 +81,7 @@ LINE: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "c
 
 
 class NoiseLab(pn.viewable.Viewer):
-    """An oscilloscope for learning: a network oscillates live, and shows what its gradient is worth.
+    """An oscilloscope for learning: a network runs live, and the page shows how good its gradient is.
 
     In a Jupyter cell `osc.lab.NoiseLab()` as the last line shows it; `oscsim lab` serves it in the browser.
 
@@ -94,10 +89,10 @@ class NoiseLab(pn.viewable.Viewer):
         network: an example's name (`"6-4-4-4"`, `"digits"`), a network of your own, or the folder or file that
             `oscsim train` wrote one to.
         data: `(x, y)` for a network of your own; not with an example.
-        held_out: `(x, y)` that it is judged on while it learns; by default the data themselves.
+        held_out: `(x, y)` for the held-out accuracy while it learns; by default the data themselves.
         running: whether it runs at once.
-        predict: whether to compute, beside the cycles, what theory expects of them.
-        **settings: see `Settings`, such as `amplitude=0.4, noise="white", intensity=0.1`.
+        predict: whether to compute predictions beside the cycles.
+        **settings: of `Settings`, such as `amplitude=0.4, noise="white", intensity=0.1`.
 
     Raises:
         ValueError: a value out of its range, data that do not fit; names it and says what to use.
@@ -107,7 +102,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     def __init__(
         self,
-        network: str | Path | AbstractNetwork = "6-4-4-4",
+        network: str | Path | osc.AbstractNetwork = "6-4-4-4",
         data: tuple[Data, Data] | None = None,
         *,
         held_out: tuple[Data, Data] | None = None,
@@ -124,7 +119,6 @@ class NoiseLab(pn.viewable.Viewer):
         self._frame: Frame | None = None
         self._pictures = Pictures()
         self._drawing: pn.io.PeriodicCallback | None = None
-        self._named: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._syncing = False
         self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
@@ -137,7 +131,7 @@ class NoiseLab(pn.viewable.Viewer):
     # What a program may do with it.
 
     def change(self, **changes: Value) -> None:
-        """Turn knobs, as a hand would.
+        """Change settings, as the knobs do.
 
         Raises:
             ValueError: a value out of its range.
@@ -147,13 +141,13 @@ class NoiseLab(pn.viewable.Viewer):
         self.runner.change(**changes)
 
     def preset(self, name: str) -> None:
-        """Set what shows one of the paper's points.
+        """Choose a preset, start from rest, and run.
 
         Raises:
             ValueError: an unknown preset.
         """
         if name not in PRESETS:
-            raise BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
+            raise osc.BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
         found = PRESETS[name]
         self.change(**found.changes)
         self._saying, self._said_of = found.explanation, self.settings
@@ -184,31 +178,18 @@ class NoiseLab(pn.viewable.Viewer):
         self._knobs = self._make_knobs()
         self._words = pn.pane.HTML("", css_classes=["words"], **WIDE)
         self._numbers = pn.pane.HTML("", css_classes=["numbers"], **WIDE)
-        self._code = pn.widgets.TextAreaInput(
-            label="Python call that repeats these settings from rest (copied)",
-            value="",
-            height=330,
-            css_classes=["code"],
-            max_length=20_000,
-            **WIDE,
-        )
+        label = "Python call that repeats these settings from rest (copied)"
+        self._code = pn.widgets.TextAreaInput(label=label, height=330, max_length=20_000, css_classes=["code"], **WIDE)
         hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
         self._sheet = pn.Column(self._code, hide, visible=False, css_classes=["sheet"], **WIDE)
         self._carrier = _carrier(self._status)
         status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
         figures = self._pictures.figures.values()
-        panes = self._panes = [pn.pane.Bokeh(figure, min_height=220, **FULL) for figure in figures]
+        panes = self._panes = [pn.pane.Bokeh(plot, min_height=220, **FULL) for plot in figures]
         grid = pn.Column(pn.Row(*panes[:4], **FULL), pn.Row(*panes[4:], **FULL), **FULL)
         below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
-        main = [self._bar(), self._words, self._sheet, grid, below]
-        self._page = pn.Row(
-            self._sidebar(),
-            pn.Column(*main, css_classes=["main"], **FULL, **STYLED),
-            min_height=640,
-            css_classes=["lab"],
-            **FULL,
-            **STYLED,
-        )
+        right = pn.Column(self._bar(), self._words, self._sheet, grid, below, css_classes=["main"], **FULL, **STYLED)
+        self._page = pn.Row(self._sidebar(), right, min_height=640, css_classes=["lab"], **FULL, **STYLED)
         self._say()
 
     def _bar(self) -> pn.Column:
@@ -234,29 +215,25 @@ class NoiseLab(pn.viewable.Viewer):
         network = _download("Save network", self._saved_network, "network.osc", 108)
         gap = pn.Spacer(sizing_mode="stretch_width")
         lead = pn.pane.HTML("Show me:", css_classes=["lead"], margin=(0, 4), **STYLED)
-        return pn.Column(
-            pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE),
-            pn.Row(lead, *presets, **LINE),
-            sizing_mode="stretch_width",
-            margin=(8, 8, 2, 8),
-            styles={"gap": "6px"},
-        )
+        top = pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE)
+        around = {"sizing_mode": "stretch_width", "margin": (8, 8, 2, 8), "styles": {"gap": "6px"}}
+        return pn.Column(top, pn.Row(lead, *presets, **LINE), **around)
 
     def _make_knobs(self) -> dict[str, pn.widgets.Widget]:
         choice, grid, count = pn.widgets.Select, _logarithmic, pn.widgets.IntSlider
         networks = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
         kinds = {
-            "signal": partial(choice, label="Signal", options=_by_words(SIGNALS)),
+            "signal": partial(choice, label="Signal", options=SIGNALS),
             "amplitude": partial(grid, label="Amplitude A", grid=GRIDS["amplitude"]),
             "period": partial(pn.widgets.FloatSlider, label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0),
-            "noise": partial(choice, label="Noise", options=_by_words(NOISES)),
+            "noise": partial(choice, label="Noise", options=NOISES),
             "intensity": partial(grid, label="Intensity q", grid=GRIDS["intensity"]),
             "correlation_time": partial(grid, label="Correlation time (τ)", grid=GRIDS["correlation_time"]),
-            "demodulator": partial(choice, label="Demodulator", options=_by_words(DEMODULATORS)),
+            "demodulator": partial(choice, label="Demodulator", options=DEMODULATORS),
             "discard": partial(count, label="Discarded cycles", start=0, end=20),
             "realisations": partial(count, label="Realisations", start=1, end=MOST_REALISATIONS),
             "network": partial(choice, label="Network", options=networks),
-            "sample": partial(count, label="Input sample", start=0, end=self.engine.samples - 1),
+            "sample": partial(count, label="Input sample", start=0, end=len(self.engine.example.x) - 1),
             "learning": partial(pn.widgets.Checkbox, label="Weights learn"),
             "learning_rate": partial(grid, label="Learning rate", grid=GRIDS["learning_rate"]),
         }
@@ -289,12 +266,9 @@ class NoiseLab(pn.viewable.Viewer):
     def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
         """Show another network."""
         self._pictures.name(names, arrays)
-        count = max(1, SHOWN // len({name.split(".")[0] for name in names}))
-        shown = [name for name in names if int(name.split(".")[-1]) <= count][: 2 * SHOWN]
-        self._pictures.chosen = tuple(shown)
         self._syncing = True
-        self._neurons.param.update(options=list(names), value=shown)
-        self._knobs["sample"].param.update(end=self.engine.samples - 1, value=self.settings.sample)
+        self._neurons.param.update(options=list(names), value=list(self._pictures.chosen))
+        self._knobs["sample"].param.update(end=len(self.engine.example.x) - 1, value=self.settings.sample)
         self._syncing = False
 
     # What the visitor does.
@@ -336,7 +310,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._sheet.visible = True
 
     def _sync(self) -> None:
-        """Bring the knobs to the settings."""
+        """Set the knobs to the settings."""
         self._syncing = True
         try:
             for name, knob in self._knobs.items():
@@ -357,7 +331,7 @@ class NoiseLab(pn.viewable.Viewer):
     # What it shows.
 
     def _tick(self) -> None:
-        """Take up what is new, and draw it, unless the browser is still busy with what was drawn before."""
+        """Draw the new frames, unless the browser still draws the one before."""
         now = time.monotonic()
         self._waiting += self.runner.frames()
         if self.runner.running and now - self._turned < PATIENCE:
@@ -378,11 +352,10 @@ class NoiseLab(pn.viewable.Viewer):
                 self._say()
 
     def _take(self, frames: list[Frame]) -> None:
-        frame = self._frame = frames[-1]
-        named = frame.names, tuple(frame.cosines)
-        if named != self._named:
-            self._named = named
-            self._name(*named)
+        frame, before = frames[-1], self._frame
+        self._frame = frame
+        if before is None or (frame.names, list(frame.cosines)) != (before.names, list(before.cosines)):
+            self._name(frame.names, tuple(frame.cosines))
         current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
         self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
 
@@ -406,8 +379,8 @@ class NoiseLab(pn.viewable.Viewer):
         if runner.problem:
             return _box("problem", f"<b>Refused:</b> {html.escape(runner.problem)}")
         if frame is not None and frame.diverged and frame.settings.amplitude == self.settings.amplitude:
-            radius = runner.forecaster.forecast.radius if runner.forecaster.forecast else float("nan")
-            turn = f"below {radius:.2g}, the convergence radius" if radius == radius else "or the intensity"
+            found = runner.forecaster.forecast
+            turn = f"below {found.radius:.2g}, the convergence radius" if found else "or the intensity"
             what = frame.diverged.split(", under")[0]
             what = html.escape(what[0].upper() + what[1:])
             said = f"<b>Diverged.</b> {what}. Turn the amplitude back {turn}: it starts again from rest."
@@ -415,15 +388,15 @@ class NoiseLab(pn.viewable.Viewer):
         if frame is None or runner.compiling:
             return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
         found = runner.forecaster.forecast
-        note = runner.forecaster.problem or (found.note if found and found.fits(self.settings) else "")
+        found = found if found and found.fits(self.settings) else None
+        note = runner.forecaster.problem or (found and found.note) or ""
         # what a preset says is of its settings, not of those that somebody turned to since
         same = self.settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
         said = self._saying if same == self._said_of else GREETING
-        radius = found.radius if found and found.fits(self.settings) else math.inf
-        own = "" if frame.settings != self.settings else bar_in_words(frame, radius)
-        parts = [html.escape(said), f"<b>It says of itself:</b> {html.escape(own)}." if own else ""]
-        parts.append(f"<i>Note: {html.escape(note)}.</i>" if note else "")
-        return _box("saying", " ".join(filter(None, parts)))
+        own = bar_in_words(frame, found.radius if found else math.inf) if frame.settings == self.settings else ""
+        own = own and f" <b>It says of itself:</b> {html.escape(own)}."
+        note = note and f" <i>Note: {html.escape(note)}.</i>"
+        return _box("saying", html.escape(said) + own + note)
 
     def _numbers_now(self, frame: Frame | None) -> str:
         if frame is None:
@@ -456,14 +429,12 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _archive(self) -> io.BytesIO:
         """All data that are drawn, one CSV file for each curve, with the settings and the call."""
-        import pandas
-
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("settings.json", json.dumps(vars(self.settings), indent=2) + "\n")
             archive.writestr("call.py", self.call)
-            for name, columns in self._pictures.tables().items():
-                archive.writestr(f"{name}.csv", pandas.DataFrame(columns).to_csv(index=False, na_rep="nan"))
+            for name, table in self._pictures.tables().items():
+                archive.writestr(f"{name}.csv", table.to_csv(index=False, na_rep="nan"))
         buffer.seek(0)
         return buffer
 
@@ -493,23 +464,23 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
 
 
 def _own(
-    network: str | Path | AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
+    network: str | Path | osc.AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
 ) -> tuple[dict[str, Example], str | None]:
     """A network of the user's own by its name, and the code that makes it."""
     if isinstance(network, str) and network in EXAMPLES:
         if data is not None:
-            raise BadValue(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
+            raise osc.BadValue(f"data belongs to a network of your own; network={network!r} has its own: leave it out")
         return {}, None
     origin = None
     if isinstance(network, (str, Path)):
         origin = f"net = osc.load({str(network)!r})\nx, y = ...  # the data that you gave to the lab"
-        name, network = Path(network).name or "checkpoint", load(network)
+        name, network = Path(network).name or "checkpoint", osc.load(network)
     else:
         name = "your network"
-    if not isinstance(network, AbstractNetwork):
-        raise BadType(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
+    if not isinstance(network, osc.AbstractNetwork):
+        raise osc.BadType(f"network={network!r}: use a network with dynamics, such as LayeredNetwork(...)")
     if data is None:
-        raise BadValue("data is None: give data=(x, y) for a network of your own")
+        raise osc.BadValue("data is None: give data=(x, y) for a network of your own")
     x, y = data
     x_test, y_test = data if held_out is None else held_out
     return {name: Example(network, np.asarray(x), np.asarray(y), np.asarray(x_test), np.asarray(y_test))}, origin
@@ -521,10 +492,6 @@ def _logarithmic(value: float, grid: list[float], **kwargs: Any) -> pn.widgets.D
 
 def _named(values: Iterable[float]) -> dict[str, float]:
     return {f"{v:.4g}": v for v in sorted(set(values))}
-
-
-def _by_words(choices: Mapping[str, str]) -> dict[str, str]:
-    return {words: value for value, words in choices.items()}
 
 
 def _button(
@@ -567,5 +534,5 @@ def _status(settings: Settings, number: int, updates: int, drawing: int) -> dict
     return {name: [value] for name, value in row.items()}
 
 
-def _box(kind: str, html: str) -> str:
-    return f"<div class='box {kind}'>{html}</div>"
+def _box(kind: str, text: str) -> str:
+    return f"<div class='box {kind}'>{text}</div>"

@@ -23,7 +23,7 @@ from oscsim.plot.style import (
 )
 from oscsim.training import Trained
 
-History: TypeAlias = Sequence[Mapping[str, float]]
+History: TypeAlias = Sequence[Mapping[str, int | float]]
 """One row of metrics per epoch."""
 
 Seeds: TypeAlias = Trained | History | Sequence[Trained | History]
