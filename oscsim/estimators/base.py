@@ -1,7 +1,7 @@
 """What every estimator is: from a network, inputs and targets to the gradient of the mean loss."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 
 
 class Estimate(eqx.Module):
@@ -28,7 +28,7 @@ class Estimate(eqx.Module):
         error: how right the gradient is, by its own measure; None where the estimator has none.
     """
 
-    gradient: Any
+    gradient: Gradient
     loss: Float[Array, ""]
     activities: Layers
     residual: Float[Array, ""]
@@ -56,21 +56,21 @@ class AbstractEstimator(eqx.Module):
     def warn(self, net: PyTree, inputs: Inputs) -> None:
         """Warn of settings with which this network would learn badly, in `train`."""
 
-    def init(self, net: Any, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+    def init(self, net: PyTree, inputs: Inputs, key: Key[Array, ""] | None = None) -> PyTree:
         """What is carried from batch to batch, before the first one: None for most."""
         return None
 
     @abc.abstractmethod
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
-    ) -> tuple[Any, Estimate]:
+        self, state: PyTree, net: PyTree, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[PyTree, Estimate]:
         """The state after a batch, and the estimate for it; works under jit, where nothing is raised."""
 
     def __call__(
         self,
         net: AbstractNetwork | AbstractFeedForwardNetwork,
-        x: Any,
-        y: Any,
+        x: Data,
+        y: Data,
         key: Key[Array, ""] | None = None,
         *,
         tolerance: float = TOLERANCE,
@@ -94,8 +94,7 @@ class AbstractEstimator(eqx.Module):
         if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)
-        anything: Any = net  # which networks an estimator takes, it says itself
-        estimate = self.estimate(self.init(anything, inputs, key), anything, inputs, key)[1]
+        estimate = self.estimate(self.init(net, inputs, key), net, inputs, key)[1]
         if not is_traced(estimate):
             report(estimate.error, tolerance, throw)
         return estimate
@@ -105,7 +104,7 @@ class AbstractEstimator(eqx.Module):
 def estimate_at(
     net: AbstractNetwork,
     inputs: Inputs,
-    gradient: Any,
+    gradient: Gradient,
     activities: Layers,
     residual: Array,
     valid: Array,

@@ -1,7 +1,5 @@
 """Classic one-sided equilibrium propagation."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import all_finite, is_traced
+from oscsim.core.arrays import Count, all_finite, is_traced
 from oscsim.core.checks import as_count, as_scalar
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.readings import Points
@@ -25,7 +23,7 @@ from oscsim.equilibrium import (
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, Gradient
 from oscsim.networks.inputs import Inputs
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import as_noises, require_noise_key
@@ -78,8 +76,8 @@ class Classic(AbstractEstimator):
             raise BadValue(f"readings={readings} without noise would all be equal: leave it out")
 
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
-    ) -> tuple[Any, Estimate]:
+        self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[None, Estimate]:
         if self.steps is not None:
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])
@@ -94,7 +92,7 @@ class Classic(AbstractEstimator):
         return state, _settled(net, inputs, self.amplitude, free, nudged)
 
 
-def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Any:
+def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Gradient:
     r"""$-(\frac{\partial\Psi}{\partial\theta}(s_A, s_0, A) - \frac{\partial\Psi}{\partial\theta}(s_0, s_0, 0)) / A$.
 
     Of two points, the free one first: what neurons hear stays there.
@@ -135,7 +133,7 @@ def _stepped(
     net: AbstractNetwork,
     inputs: Inputs,
     amplitude: Array,
-    steps: tuple[Any, Any],
+    steps: tuple[Count, Count],
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
     readings: int,

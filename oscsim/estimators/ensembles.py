@@ -1,7 +1,6 @@
 """Many realisations of the noise at once: how an estimate scatters."""
 
 import time
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,7 +16,7 @@ from oscsim.dynamics.state import begin
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import LockIn
-from oscsim.networks.base import AbstractNetwork, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.signals.noise import noise_key, require_noise_key
 
@@ -37,19 +36,19 @@ class Ensemble(eqx.Module):
         seconds: wall time, compilation included.
     """
 
-    gradients: Any
+    gradients: Gradient
     readings: Reading
     diverged: Bool[np.ndarray, " realisations"]
     system: System
     seconds: float
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Gradient:
         """The mean gradient over the realisations that did not diverge."""
         return jax.tree.map(lambda a: np.mean(a[~self.diverged], axis=0), self.gradients)
 
     @property
-    def spread(self) -> Any:
+    def spread(self) -> Gradient:
         """The standard deviation of each parameter's gradient over the realisations that did not diverge."""
         return jax.tree.map(lambda a: np.std(a[~self.diverged], axis=0, ddof=1), self.gradients)
 
@@ -122,8 +121,8 @@ def ensemble(
 
 @eqx.filter_jit
 def _realised(
-    system: System, inputs: Inputs, start: Layers, counts: Counts, numbers: Any, *, key: Key[Array, ""] | None
-) -> tuple[Any, Reading, Array]:
+    system: System, inputs: Inputs, start: Layers, counts: Counts, numbers: np.ndarray, *, key: Key[Array, ""] | None
+) -> tuple[Gradient, Reading, Array]:
     """Gradient, mean reading and divergence of the realisations of these numbers."""
 
     def one(number):

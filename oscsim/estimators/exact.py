@@ -1,11 +1,11 @@
 """The exact gradients that others are measured against."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import all_finite
 from oscsim.core.errors import BadType, BadValue
@@ -34,12 +34,8 @@ class Exact(AbstractEstimator):
             raise BadValue(f"method={self.method!r}: use 'implicit' or 'bptt'")
 
     def estimate(
-        self,
-        state: Any,
-        net: AbstractNetwork,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
-    ) -> tuple[Any, Estimate]:
+        self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[None, Estimate]:
         gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
         return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
 
@@ -50,12 +46,8 @@ class Backpropagation(AbstractEstimator):
     feedforward = True
 
     def estimate(
-        self,
-        state: Any,
-        net: AbstractNetwork | AbstractFeedForwardNetwork,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
-    ) -> tuple[Any, Estimate]:
+        self, state: None, net: PyTree, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[None, Estimate]:
         """The gradient for one batch.
 
         Raises:

@@ -1,7 +1,6 @@
 """The oscillation itself: one run from rest, or a stream of inputs under a signal that never stops."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -109,11 +108,16 @@ class LockIn(AbstractEstimator):
         self.accuracy = None if accuracy is None else float(accuracy)
         self.noises, self.integration, self.demodulator = as_noises(noise), integration, demodulator
 
+    @property
+    def adaptive(self) -> AbstractAdaptive | None:
+        """The signal, where it tunes its amplitudes."""
+        return self.teaching if isinstance(self.teaching, AbstractAdaptive) else None
+
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> "Carried | None":
         """What is carried from batch to batch: the starting amplitude of an `Adaptive` signal; None for any other."""
         check_drive(net, self.teaching)
         check_unseen(net, lambda: inputs)
-        return Carried.of(self.teaching, net.dtype) if isinstance(self.teaching, AbstractAdaptive) else None
+        return None if self.adaptive is None else Carried.of(self.adaptive, net.dtype)
 
     def estimate(
         self, state: "Carried | None", net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
@@ -125,8 +129,8 @@ class LockIn(AbstractEstimator):
             other = None if key is None else jax.random.fold_in(key, 1)  # noise of its own
             after, estimate = long.estimate(state, net, inputs, key)
             return after, extrapolated(estimate, half.estimate(state, net, inputs, other)[1])
-        teaching, counts = self.teaching, self.counts(net.dtype)
-        if state is None or not isinstance(teaching, AbstractAdaptive):
+        teaching, counts = self.adaptive, self.counts(net.dtype)
+        if state is None or teaching is None:
             system = self.system(net)
             found = averaged(system, self.begin(system, inputs, key), inputs, counts, key=key)
             return None, estimate_in(system, inputs, found)
@@ -298,8 +302,8 @@ class AlwaysOn(AbstractEstimator):
         """Show the next input: the state after it, and the estimate, which is of this input alone."""
         lock_in, system = self.lock_in, self.lock_in.system(net)
         state = read_anew(system, state)
-        if state.tuning is not None and isinstance(lock_in.teaching, AbstractAdaptive):
-            state = eqx.tree_at(lambda s: s.tuning, state, lock_in.teaching.anew(state.tuning))
+        if state.tuning is not None and lock_in.adaptive is not None:
+            state = eqx.tree_at(lambda s: s.tuning, state, lock_in.adaptive.anew(state.tuning))
         found = averaged(system, state, inputs, lock_in.counts(net.dtype), key=key)
         return found.state, estimate_in(system, inputs, found)
 
@@ -317,7 +321,7 @@ def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     return Estimate(gradient, long.loss, long.activities, residual, valid, error)
 
 
-def _twice_as_fast(teaching: AbstractTeaching) -> Any:
+def _twice_as_fast(teaching: AbstractTeaching) -> AbstractTeaching:
     """The same signal, twice as fast."""
     try:
         return eqx.tree_at(lambda signal: signal.period, teaching, teaching.period / 2)

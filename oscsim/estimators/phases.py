@@ -1,16 +1,14 @@
 """Settled points of the teaching circle."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import all_finite, is_traced, sample_norm, to_complex
+from oscsim.core.arrays import Count, all_finite, is_traced, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.readings import Points
@@ -86,7 +84,7 @@ class Phases(AbstractEstimator):
         if steps is not None and tolerance is not None:
             raise BadValue(f"steps={steps} and tolerance={tolerance} exclude each other: give one of them")
         check_step_noise(noise, steps)
-        if not isinstance(adaptive, bool):
+        if adaptive is not True and adaptive is not False:
             raise BadType(f"adaptive={adaptive!r}: use True or False")
         if adaptive and steps is not None:
             raise BadValue(f"steps={steps} and adaptive=True exclude each other: only settled points are judged")
@@ -95,13 +93,13 @@ class Phases(AbstractEstimator):
         self.noise = noise
         self.adaptive = adaptive
 
-    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Any:
+    def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Array | None:
         """What is carried from batch to batch: the starting amplitude where it is `adaptive`; None elsewhere."""
         return self.amplitude.astype(net.dtype) if self.adaptive else None
 
     def estimate(
-        self, state: Any, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
-    ) -> tuple[Any, Estimate]:
+        self, state: Array | None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Array | None, Estimate]:
         if self.points > 2:
             require_holomorphic(net, f"Phases with {self.points} complex points")
         if self.steps is not None:
@@ -112,21 +110,16 @@ class Phases(AbstractEstimator):
             return state, estimate
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
         start = self.amplitude if state is None else state
-        estimate, free, nudged, circle, lowered = _settled_phases(
-            net, inputs, start, self.points, np.asarray(tolerance), self.adaptive
+        highest = self.amplitude if self.adaptive else None
+        estimate, free, nudged, circle, following = _settled_phases(
+            net, inputs, start, highest, self.points, np.asarray(tolerance)
         )
         if not is_traced(estimate):
             require_settled(net, inputs, free, 0.0, tolerance)
             for k, betas in enumerate(np.asarray(circle.teaching)):
                 point = jax.tree.map(lambda a, k=k: a[k], nudged)
                 require_settled(net, inputs, point, betas, tolerance)
-        return None if state is None else self._next_start(state, lowered, estimate.error), estimate
-
-    def _next_start(self, start: Array, lowered: Array, error: Any) -> Array:
-        """The amplitude that the next batch starts with."""
-        drowned = jnp.median(jnp.hypot(error.rounding, error.change)) > DROWNED
-        higher = jnp.where(drowned, jnp.minimum(1.25 * start, self.amplitude.astype(start.dtype)), start)
-        return jnp.where(lowered, 0.8 * start, jnp.maximum(higher, start)).astype(start.dtype)
+        return None if state is None else following, estimate
 
 
 HALVINGS = 4
@@ -135,9 +128,17 @@ HALVINGS = 4
 
 @eqx.filter_jit
 def _settled_phases(
-    net: AbstractNetwork, inputs: Inputs, amplitude: Array, points: int, tolerance: ArrayLike, adaptive: bool
-) -> tuple[Estimate, Equilibrium, Equilibrium, Circle, Bool[Array, ""]]:
-    """The estimate, the states that it comes from, the circle, and whether any sample's amplitude was lowered."""
+    net: AbstractNetwork,
+    inputs: Inputs,
+    amplitude: Array,
+    highest: Array | None,
+    points: int,
+    tolerance: ArrayLike,
+) -> tuple[Estimate, Equilibrium, Equilibrium, Circle, Array]:
+    """The estimate, the states that it comes from, the circle, and the amplitude that the next batch starts with.
+
+    Up to `highest`; None where the amplitude stays what it is.
+    """
     free = settle_inputs(net, inputs, jnp.zeros(()), tolerance)
     unit = teaching_circle(jnp.ones(()), points, net.dtype)[: points // 2 + 1]
     unit = unit.real if points == 2 else unit
@@ -156,7 +157,7 @@ def _settled_phases(
 
     at_rest = tuple(jnp.broadcast_to(a, (len(unit), *a.shape)) for a in free.potentials)
     nudged, circle = settled(first, at_rest), first
-    if adaptive:
+    if highest is not None:
 
         def lost(circle, nudged):
             """Samples whose amplitude is too large."""
@@ -190,7 +191,13 @@ def _settled_phases(
     estimate = estimate_at(net, inputs, gradient, free.activities, residual, valid, error)
     steps = jnp.broadcast_to(nudged.steps, (len(unit),))
     nudged = Equilibrium(nudged.potentials, nudged.activities, nudged.residual, steps)
-    return estimate, free, nudged, circle, jnp.any(circle.amplitude < first.amplitude)
+    following = amplitude
+    if highest is not None:
+        drowned = jnp.median(jnp.hypot(error.rounding, error.change)) > DROWNED
+        higher = jnp.where(drowned, jnp.minimum(1.25 * amplitude, highest.astype(amplitude.dtype)), amplitude)
+        lowered = jnp.any(circle.amplitude < first.amplitude)
+        following = jnp.where(lowered, 0.8 * amplitude, jnp.maximum(higher, amplitude)).astype(amplitude.dtype)
+    return estimate, free, nudged, circle, following
 
 
 @eqx.filter_jit
@@ -199,7 +206,7 @@ def _stepped_phases(
     inputs: Inputs,
     amplitude: Array,
     points: int,
-    steps: tuple[Any, Any],
+    steps: tuple[Count, Count],
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
 ) -> Estimate:

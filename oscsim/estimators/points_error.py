@@ -12,14 +12,12 @@ and what $N$ points read is $-\sum_m h_{1 + mN} A^{mN}$. Two things are wrong wi
 Rounding, of the order of $\epsilon\, |h_0| / A$, comes on top.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
 from oscsim.dynamics.error_bars import asymmetry_norms
@@ -56,6 +54,11 @@ class Circle(eqx.Module):
     def teaching(self) -> Inexact[Array, "points batch"]:
         r"""$\beta_k$ of each sample."""
         return self.unit[:, None] * self.amplitude[None]
+
+    @property
+    def share(self) -> float:
+        """Of the truncation error, by which half the amplitude makes it smaller."""
+        return 1 - 0.5**self.number
 
     def turned(self, n: int) -> Inexact[Array, " points"]:
         r"""$w_k e^{-i n \varphi_k}$: a sum with these weights is coefficient $n$ times $A^n$."""
@@ -149,85 +152,104 @@ def points_error(
         noisy: they were disturbed.
         unknown: why the contamination cannot be known, where it cannot.
     """
-    dtype, n, points = network.dtype, circle.number, len(circle.unit)
-    eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
-    betas = circle.teaching
-    states = jax.tree.map(
-        lambda *parts: jnp.concatenate(parts),
-        tuple(a[None].astype(b.dtype) for a, b in zip(free, potentials, strict=True)),
-        potentials,
-        _at_half(circle, potentials, free),
-    )
-    fine = eps ** (2 / 3) * jnp.abs(circle.amplitude)
-    moved = newton_step(network, inputs, states, jnp.concatenate([0 * betas[:1], betas, betas / 2]), fine)
-    found = _activities(network, tuple(a[: 1 + points] for a in states))
-    rest = _activities(network, jax.tree.map(jnp.add, states, moved))
+    dtype, tiny = network.dtype, jnp.finfo(network.dtype).tiny
+    found, rest = _came_to_rest(network, inputs, circle, free, potentials)
     heard = tuple(a[0] for a in rest)
-
-    def read(first, amplitude):
-        """The gradient in the points from this place on, which lie at this amplitude, and in the free state."""
-        free_weight = jnp.full(1, 1.0 if n == 1 else 0.0, dtype)
-        weights = jnp.concatenate([free_weight, -circle.turned(1)])[:, None] / amplitude[None]
-        at, places = (
-            jnp.concatenate([0 * betas[:1], circle.unit[:, None] * amplitude[None]]),
-            slice(first, first + points),
-        )
-        states = tuple(jnp.concatenate([a[:1], a[places]]) for a in rest)
-        return read_points(network, inputs, states, heard, at, weights)
-
-    settled, halved = read(1, circle.amplitude), read(1 + points, circle.amplitude / 2)
-    at_rest = read_points(network, inputs, tuple(a[:1] for a in rest), heard, 0 * betas[:1], 1 / circle.amplitude[None])
-    share = 1 - 0.5**n  # of the error, by which half the amplitude makes it smaller
+    settled, truncation, rounding = _gradient_at_rest(network, inputs, circle, rest)
     missing = jax.tree.map(lambda a, b: norm(a - b), gradient, settled)
-    truncation = jax.tree.map(lambda a, b: norm(a - b) / share, settled, halved)
-    rounding = jax.tree.map(lambda a: ROUNDED * eps * norm(a), at_rest)
     sizes = jax.tree.map(lambda a, b: jnp.maximum(norm(a), norm(b)), gradient, settled)
-    size = jnp.maximum(norm(gradient), norm(settled))
+    size = jnp.maximum(jnp.maximum(norm(gradient), norm(settled)), tiny)
 
-    def whole(parts):
-        found = jnp.sqrt(sum(part**2 for part in parts))
-        found = jnp.where(jnp.isnan(found), jnp.inf, found)
-        return jnp.full_like(found, jnp.nan) if unknown else found
+    def whole(*parts):
+        total = _or_infinite(jnp.sqrt(sum(part**2 for part in parts)))
+        return jnp.full_like(total, jnp.nan) if unknown else total
 
-    parts = jax.tree.map(lambda *parts: whole(parts), missing, truncation, rounding)
-    skew = jax.tree.map(jnp.zeros_like, sizes)
-    if not network.symmetric:
-        skew = asymmetry_norms(network, inputs, heard)
+    parts = jax.tree.map(whole, missing, truncation, rounding)
+    symmetric = jax.tree.map(jnp.zeros_like, sizes)
+    skew = symmetric if network.symmetric else asymmetry_norms(network, inputs, heard)
     zero = jnp.zeros((), dtype)
-    per_array = jax.tree.map(lambda s, p, k: jnp.stack([p, zero, zero, k]) / jnp.maximum(s, tiny), sizes, parts, skew)
-
-    # Of each sample: the same for the response, the first coefficient of the activities.
-    def response(values, free):
-        return circle.coefficient(values, tuple(a.real for a in free), 1)
-
-    before = response(tuple(a[1:] for a in found), tuple(a[0] for a in found))
-    after = response(tuple(a[1 : 1 + points] for a in rest), heard)
-    half = response(tuple(a[1 + points :] for a in rest), heard)
-    length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), tiny)
-    change = sample_norm(jax.tree.map(jnp.subtract, before, after)) / length
-    tail = sample_norm(jax.tree.map(lambda a, b: a - 2 * b, after, half)) / (share * length)
-    lost = ROUNDED * eps * sample_norm(heard) / length
+    change, tail, lost = _wrong_response(circle, found, rest)
     image = jnp.sqrt(tail**2 + change**2 + lost**2)
-    batch = len(image)
-    blank = jnp.full(batch, jnp.inf, dtype)
     return PointsError(
-        contamination=whole((norm(missing), norm(truncation), norm(rounding))) / jnp.maximum(size, tiny),
+        contamination=whole(norm(missing), norm(truncation), norm(rounding)) / size,
         lag=zero,
         steps=zero,
-        asymmetry=norm(skew) / jnp.maximum(size, tiny),
-        per_array=per_array,
+        asymmetry=norm(skew) / size,
+        per_array=jax.tree.map(
+            lambda s, p, k: jnp.stack([p, zero, zero, k]) / jnp.maximum(s, tiny), sizes, parts, skew
+        ),
         deviation=None,
-        per_sample=jnp.where(jnp.isnan(image), blank, image),
+        per_sample=_or_infinite(image),
         rounding=lost,
-        change=jnp.where(jnp.isnan(change), blank, change),
-        kept=jnp.ones(batch, jnp.int32),
-        skipped=jnp.zeros(batch, jnp.int32),
+        change=_or_infinite(change),
+        kept=jnp.ones(image.shape, jnp.int32),
+        skipped=jnp.zeros(image.shape, jnp.int32),
         amplitude=jnp.abs(circle.amplitude),
         noisy=noisy,
-        number=n,
+        number=circle.number,
         stepped=stepped,
         unknown=unknown,
     )
+
+
+def _or_infinite(a: Array) -> Array:
+    """Infinite where it is not a number."""
+    return jnp.where(jnp.isnan(a), jnp.inf, a)
+
+
+def _came_to_rest(
+    network: AbstractNetwork, inputs: Inputs, circle: Circle, free: Layers, potentials: Layers
+) -> tuple[Layers, Layers]:
+    """Activities, (1 + 2 points, batch, ...): of the free state, the points, and the points at half the amplitude.
+
+    As they are, and where one step of Newton's method says that they would come to rest.
+    """
+    start = tuple(a[None].astype(b.dtype) for a, b in zip(free, potentials, strict=True))
+    half = _at_half(circle, potentials, free)
+    states = jax.tree.map(lambda *parts: jnp.concatenate(parts), start, potentials, half)
+    fine = jnp.finfo(network.dtype).eps ** (2 / 3) * jnp.abs(circle.amplitude)
+    betas = circle.teaching
+    moved = newton_step(network, inputs, states, jnp.concatenate([0 * betas[:1], betas, betas / 2]), fine)
+    return _activities(network, states), _activities(network, jax.tree.map(jnp.add, states, moved))
+
+
+def _gradient_at_rest(
+    network: AbstractNetwork, inputs: Inputs, circle: Circle, rest: Layers
+) -> tuple[Gradient, PyTree, PyTree]:
+    """The gradient in points at rest, and norms of each array of it: of what is truncated, and of what is rounded."""
+    points, heard, none = len(circle.unit), tuple(a[0] for a in rest), 0 * circle.teaching[:1]
+    free_weight = jnp.full(1, 1.0 if circle.number == 1 else 0.0, network.dtype)
+    weights = jnp.concatenate([free_weight, -circle.turned(1)])[:, None]
+
+    def read(first, amplitude):
+        """The gradient in the points from this place on, which lie at this amplitude, and in the free state."""
+        states = tuple(jnp.concatenate([a[:1], a[first : first + points]]) for a in rest)
+        betas = jnp.concatenate([none, circle.unit[:, None] * amplitude[None]])
+        return read_points(network, inputs, states, heard, betas, weights / amplitude[None])
+
+    settled, halved = read(1, circle.amplitude), read(1 + points, circle.amplitude / 2)
+    free = read_points(network, inputs, tuple(a[:1] for a in rest), heard, none, 1 / circle.amplitude[None])
+    truncation = jax.tree.map(lambda a, b: norm(a - b) / circle.share, settled, halved)
+    return settled, truncation, jax.tree.map(lambda a: ROUNDED * jnp.finfo(network.dtype).eps * norm(a), free)
+
+
+def _wrong_response(circle: Circle, found: Layers, rest: Layers) -> tuple[Array, Array, Array]:
+    """The same of each sample's response, the first coefficient of the activities, relative to it.
+
+    What comes of points that have not settled, what is truncated, and what is rounded.
+    """
+    points, heard = len(circle.unit), tuple(a[0] for a in rest)
+
+    def response(values, first):
+        free = tuple(a[0].real for a in values)
+        return circle.coefficient(tuple(a[first : first + points] for a in values), free, 1)
+
+    before, after, half = response(found, 1), response(rest, 1), response(rest, 1 + points)
+    limits = jnp.finfo(circle.amplitude.dtype)
+    length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), limits.tiny)
+    change = sample_norm(jax.tree.map(jnp.subtract, before, after)) / length
+    tail = sample_norm(jax.tree.map(lambda a, b: a - 2 * b, after, half)) / (circle.share * length)
+    return change, tail, ROUNDED * limits.eps * sample_norm(heard) / length
 
 
 def truncated(circle: Circle, s: Layers, free: Layers) -> Float[Array, " batch"]:
@@ -292,7 +314,7 @@ def read_points(
     heard: Layers,
     betas: Inexact[Array, "points batch"],
     weights: Inexact[Array, "points batch"],
-) -> Any:
+) -> Gradient:
     r"""$\mathrm{Re} \sum_k w_k\, \frac{\partial\Psi}{\partial\theta}(s_k, r, \beta_k)$, the mean over the batch."""
 
     def total(network, clamped):

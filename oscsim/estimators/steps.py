@@ -3,7 +3,7 @@ r"""The plain iteration $u \leftarrow \partial\Phi/\partial s$, a fixed number o
 What the paper's code does in place of settling to a tolerance; `Phases` and `Classic` offer it as `steps=(T1, T2)`.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import all_finite, describe, is_traced
+from oscsim.core.arrays import Count, all_finite, describe, is_traced
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.estimators.base import AbstractEstimator, Estimate
@@ -21,20 +21,22 @@ from oscsim.signals import StepNoise
 from oscsim.signals.noise import Noise
 
 
-def as_steps(steps: Any) -> tuple[int, int]:
+def as_steps(steps: Sequence[int]) -> tuple[int, int]:
     """`(T1, T2)`: steps of the free phase, and of each nudged one.
 
     Raises:
         ValueError: not two positive integers.
     """
     remedy = "use two positive integers, free steps and steps per point"
-    if not isinstance(steps, (tuple, list)) or len(steps) != 2:
-        raise BadValue(f"steps={steps!r}: {remedy}")
-    free, nudged = (as_count(f"steps={steps}: entry {i}", n, remedy=remedy) for i, n in enumerate(steps))
-    return free, nudged
+    try:
+        free, nudged = steps
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"steps={steps!r}: {remedy}") from error
+    entry = f"steps={steps}: entry"
+    return as_count(f"{entry} 0", free, remedy=remedy), as_count(f"{entry} 1", nudged, remedy=remedy)
 
 
-def check_step_noise(noise: Noise, steps: Any) -> None:
+def check_step_noise(noise: Noise, steps: Sequence[int] | None) -> None:
     """Refuse a noise that is not one per step, or has no steps to disturb.
 
     Raises:
@@ -62,7 +64,7 @@ def iterate(
     inputs: Inputs,
     u: Layers,
     beta: ArrayLike,
-    count: Any,
+    count: Count | int,
     noise: StepNoise | None,
     key: Key[Array, ""] | None,
 ) -> Layers:

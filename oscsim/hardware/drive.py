@@ -2,11 +2,10 @@
 
 import functools
 import math
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Int, Real
+from jaxtyping import Array, Inexact, Int, PyTree, Real
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative, scalar
@@ -93,16 +92,16 @@ class ImperfectDemodulator(AbstractDemodulator):
         """As the ideal needs it."""
         return self.demodulator.warm_up
 
-    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Any:
+    def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> PyTree:
         return self.demodulator.init(s, beta, ticks)
 
-    def begin(self, state: Any, cycle: Int[Array, ""]) -> Any:
+    def begin(self, state: PyTree, cycle: Int[Array, ""]) -> PyTree:
         return self.demodulator.begin(state, cycle)
 
-    def update(self, state: Any, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> Any:
+    def update(self, state: PyTree, s: Layers, beta: Inexact[Array, "..."], tick: Int[Array, ""], ticks: int) -> PyTree:
         seen = tuple(rounded(layer, self.resolution) for layer in s)
         reference = beta * jnp.exp(1j * self.phase).astype(beta.dtype)
         return self.demodulator.update(state, seen, reference, tick, ticks)
 
-    def read(self, state: Any) -> Reading:
+    def read(self, state: PyTree) -> Reading:
         return self.demodulator.read(state)

@@ -1,21 +1,24 @@
 """Neurons that are not all alike, and couplings that differ in the two directions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import not_negative, require_key
 from oscsim.core.errors import BadType
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, linear
+from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, check_parameters, linear
 from oscsim.networks.layered import LayeredNetwork
 
+Wrapped = TypeVar("Wrapped", bound=AbstractNetwork)
 
-class AbstractImperfectNetwork(AbstractNetwork):
+
+class AbstractImperfectNetwork(AbstractNetwork, Generic[Wrapped]):
     r"""A network around another one, of which it is all but $\Phi$.
 
     Attributes:
@@ -24,10 +27,10 @@ class AbstractImperfectNetwork(AbstractNetwork):
         imperfection: what is not ideal, as arrays; never learned.
     """
 
-    network: Any
+    network: Wrapped
     imperfection: tuple[Array, ...]
 
-    def __init__(self, network: AbstractNetwork, imperfection: tuple[Array, ...]):
+    def __init__(self, network: Wrapped, imperfection: tuple[Array, ...]):
         self.network, self.imperfection = network, imperfection
 
     @property
@@ -41,17 +44,17 @@ class AbstractImperfectNetwork(AbstractNetwork):
         return self.network.shapes
 
     @property
-    def time_constant(self) -> Any:
+    def time_constant(self) -> TimeConstant:
         """Of each layer or neuron."""
         return self.network.time_constant
 
     @property
-    def input_shape(self) -> Any:
+    def input_shape(self) -> tuple[int, ...] | None:
         """The shape of one input."""
         return self.network.input_shape
 
     @property
-    def outputs(self) -> Any:
+    def outputs(self) -> int | None:
         """The number of classes."""
         return self.network.outputs
 
@@ -59,7 +62,7 @@ class AbstractImperfectNetwork(AbstractNetwork):
         return self.network.clamp(x)
 
 
-class UnequalGains(AbstractImperfectNetwork):
+class UnequalGains(AbstractImperfectNetwork[AbstractNetwork]):
     r"""A network whose neurons differ in gain: $\Phi'(s) = \Phi(g \odot s)$.
 
     Each neuron emits $g_j \sigma(u_j)$ and weighs what it receives by $g_j$, as a transconductance does in both
@@ -86,7 +89,9 @@ class UnequalGains(AbstractImperfectNetwork):
         return tuple(g * a for g, a in zip(self.imperfection, s, strict=True))
 
 
-def spread(net: AbstractNetwork, key: Key[Array, ""], *, time_constant: Any = 0.0, gain: Any = 0.0) -> Any:
+def spread(
+    net: AbstractNetwork, key: Key[Array, ""], *, time_constant: ArrayLike = 0.0, gain: ArrayLike = 0.0
+) -> AbstractNetwork:
     r"""The network with time constants and gains that differ from neuron to neuron.
 
     $\tau_j = \tau e^{d_\tau \xi_j}$ and $g_j = e^{d_g \xi'_j}$ with normal $\xi$: log-normal, so positive, with the
@@ -127,7 +132,7 @@ def spread(net: AbstractNetwork, key: Key[Array, ""], *, time_constant: Any = 0.
     return net
 
 
-class MismatchedNetwork(AbstractImperfectNetwork):
+class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
     r"""A layered network whose backward path is another than its forward path: $B_l = W_l + \delta_l$.
 
     Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
@@ -155,7 +160,7 @@ class MismatchedNetwork(AbstractImperfectNetwork):
         self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
     ) -> Array:
         r"""What comes back through $\delta$ to the layer below, from the layer above as it is heard."""
-        net: LayeredNetwork = self.network
+        net = self.network
         heard = list(r[1:])
         if net.cost.readout:
             output = linear(net.weights[-1], r[-1]) + net.biases[-1]
@@ -164,7 +169,7 @@ class MismatchedNetwork(AbstractImperfectNetwork):
         return sum((jnp.sum(a * b) for a, b in zip(heard, returned, strict=True)), jnp.zeros((), s[0].dtype))
 
 
-def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: Any) -> MismatchedNetwork:
+def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike) -> MismatchedNetwork:
     r"""The network with a backward path that differs from the forward one (see `MismatchedNetwork`).
 
     Args:

@@ -1,18 +1,21 @@
 """Limited precision: weights and activities in steps."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
+
+Net = TypeVar("Net", bound=AbstractNetwork)
 
 
 def rounded(a: Array, resolution: Array) -> Array:
@@ -27,7 +30,7 @@ def rounded(a: Array, resolution: Array) -> Array:
     return a + lax.stop_gradient(jnp.where(resolution > 0, jnp.round(a / step) * step - a, 0))
 
 
-def quantise(net: AbstractNetwork, resolution: Any) -> Any:
+def quantise(net: Net, resolution: ArrayLike) -> Net:
     """The network with every parameter at the nearest multiple of `resolution`, in units of the weights.
 
     Raises:

@@ -4,10 +4,12 @@ import abc
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.networks.activations import ReLU
+from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
@@ -37,6 +39,16 @@ class AbstractFeedForwardNetwork(eqx.Module):
     def clamp(self, x: Array) -> Array:
         """The input itself: nothing is computed ahead."""
         return x
+
+    # As networks with dynamics have them, on batches; there are no activities.
+
+    def readout(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
+        """The output for each input."""
+        return jax.vmap(self)(clamped)
+
+    def loss(self, clamped: Real[Array, "batch ..."], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
+        """The cost of each output."""
+        return jax.vmap(self.cost)(self.readout(clamped, s), y)
 
 
 class FeedForwardNetwork(AbstractFeedForwardNetwork):

@@ -1,16 +1,17 @@
 """What a network makes of data: loss, error and scores at its free equilibrium."""
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from oscsim.core.arrays import Count
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
@@ -18,13 +19,18 @@ from oscsim.equilibrium.flow import GROUP
 from oscsim.equilibrium.settling import Method
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Inputs, as_inputs, as_targets
+from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 from oscsim.training.devices import SHARDED, gather, shard, sharded
+from oscsim.training.learner import Trainable
+
+Held: TypeAlias = Array | np.ndarray
+"""On the device, or on the host."""
+
+Judged: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Losses, scores and residuals of samples."""
 
 
-def evaluate(
-    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, y: Any, *, batch_size: int = 1000
-) -> dict[str, float]:
+def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dict[str, float]:
     """Loss and error on held-out data, at the free equilibrium.
 
     Args:
@@ -44,9 +50,7 @@ def evaluate(
     return measured(net, x, y, as_count("batch_size", batch_size))
 
 
-def predict(
-    net: AbstractNetwork | AbstractFeedForwardNetwork, x: Any, *, batch_size: int = 1000
-) -> Float[np.ndarray, "n classes"]:
+def predict(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarray, "n classes"]:
     """The score of each class for each input: log-probabilities with `CrossEntropy`.
 
     Raises:
@@ -74,25 +78,29 @@ FOLLOWED = 0.1
 """Of the samples: where more are left, the network as a whole does not settle, and none is followed in time."""
 
 
-def judged_tolerance(dtype: Any) -> float:
+def judged_tolerance(dtype: DTypeLike) -> float:
     """The residual at which a network is read out: far below what tells classes apart."""
     return 100 * default_tolerance(dtype)
 
 
 @eqx.filter_jit
 def _judge(
-    net: Any, x: Any, y: Any, sweeps: Any, mesh: Mesh | None = None, method: Method = "sweeps"
+    net: Trainable,
+    x: Held,
+    y: Held,
+    sweeps: Count | int,
+    mesh: Mesh | None = None,
+    method: Method = "sweeps",
 ) -> tuple[Array, Array, Array]:
     """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
 
     def judge(net, sweeps, x, y):
-        if isinstance(net, AbstractFeedForwardNetwork):
-            scores = jax.vmap(net)(x)
-            return jax.vmap(net.cost)(scores, y), scores, jnp.zeros(len(x))
-        inputs = Inputs.of(net, x, y)
-        free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps, method=method)
-        scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, free.activities)
-        return net.loss(inputs.clamped, free.activities, inputs.y), scores, free.residual
+        inputs, activities, residual = Inputs.of(net, x, y), (), jnp.zeros(len(x))
+        if not isinstance(net, AbstractFeedForwardNetwork):
+            free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps, method=method)
+            activities, residual = free.activities, free.residual
+        scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, activities)
+        return net.loss(inputs.clamped, activities, inputs.y), scores, residual
 
     return gather(mesh, sharded(judge, mesh, SHARDED, 2)(net, sweeps, x, y))
 
@@ -119,13 +127,11 @@ def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
     return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
 
 
-def _judged(
-    net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _judged(net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Judged:
     """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
     whole = 1 if mesh is None else mesh.size
 
-    def settled(rows: np.ndarray, size: int, sweeps: int, method: Method = "sweeps") -> Any:
+    def settled(rows: np.ndarray, size: int, sweeps: int, method: Method = "sweeps") -> Judged:
         found, size = [], whole * math.ceil(size / whole)
         for first in range(0, len(rows), size):
             part, count = _padded(x[rows[first : first + size]], size)
@@ -150,7 +156,9 @@ def _judged(
     return found
 
 
-def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> dict[str, float]:
+def measured(
+    net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None
+) -> dict[str, float]:
     """`evaluate` on checked data, each batch shared by the devices of a mesh; `net` is on all of them."""
     losses, scores, residuals = _judged(net, x, y, batch_size, mesh)
     row = {"loss": float(np.mean(losses, dtype=float))}
@@ -163,18 +171,19 @@ def measured(net: Any, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh
     return row | {"settle_residual": float(np.max(residuals))}
 
 
-def labels_of(y: Any) -> Any:
+def labels_of(y: Held) -> Held:
     """Labels, of labels or of one-hot targets."""
     return y if y.ndim == 1 else y.argmax(axis=1)
 
 
-def checked_data(net: Any, name: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_data(net: Trainable, name: str, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise BadValue(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
-    x, y = data
-    y = np.asarray(as_targets(net, y))
-    x = np.asarray(as_inputs(net, x))
+    match data:
+        case (x, y):
+            y = np.asarray(as_targets(net, y))
+            x = np.asarray(as_inputs(net, x))
+        case _:
+            raise BadValue(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
     if len(x) != len(y):
         raise BadValue(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
     return x, y

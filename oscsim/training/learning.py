@@ -273,8 +273,12 @@ def _mesh_of(estimator: AbstractEstimator, devices: Devices | None, batch_size: 
     if estimator.streams:
         name = type(estimator).__name__
         raise BadValue(f"{name} carries one state from input to input, on one device, not on {mesh.size}; {one}")
-    for noise in jax.tree.leaves(estimator, is_leaf=lambda part: isinstance(part, AbstractNoise)):
-        if isinstance(noise, AbstractNoise) and noise.shared_over_batch:
+
+    def is_noise(part):
+        return isinstance(part, AbstractNoise)
+
+    for noise in filter(is_noise, jax.tree.leaves(estimator, is_leaf=is_noise)):
+        if noise.shared_over_batch:
             raise BadValue(
                 f"{type(noise).__name__} is shared over the batch, but each of {mesh.size} devices draws its own; {one}"
             )
@@ -284,12 +288,13 @@ def _mesh_of(estimator: AbstractEstimator, devices: Devices | None, batch_size: 
 def _check_kinds(net: Trainable, estimator: AbstractEstimator, optimizer: optax.GradientTransformation) -> None:
     if not isinstance(estimator, AbstractEstimator):
         raise BadType(f"estimator={estimator!r}: use an instance of an estimator, such as LockIn(...)")
-    if isinstance(net, AbstractFeedForwardNetwork) != estimator.feedforward:
+    alive = not isinstance(net, AbstractFeedForwardNetwork)
+    if alive == estimator.feedforward:
         raise BadType(
             f"a {type(net).__name__} is not trained by {type(estimator).__name__}: a feed-forward network takes "
             "Backpropagation(), a network with dynamics any other estimator"
         )
-    if not isinstance(net, AbstractFeedForwardNetwork):
+    if alive:
         check_parameters(net)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise BadType(f"optimizer={optimizer!r}: use one of optax, such as optax.sgd(0.1)")

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Key, PyTree
 from oscsim.core.arrays import Count, all_finite
 from oscsim.estimators import AbstractEstimator, Estimate
 from oscsim.networks.base import split_parameters
-from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
 from oscsim.training.devices import REPLICATED, largest_over, mean_over, own_key, sharded
 from oscsim.training.evaluation import labels_of
@@ -142,8 +141,5 @@ def _error(net: Trainable, inputs: Inputs, estimate: Estimate) -> Array:
     """The share of a batch that is not classified right, in percent, at the estimator's own free equilibrium."""
     if net.outputs is None:
         return jnp.zeros((), net.dtype)
-    if isinstance(net, AbstractFeedForwardNetwork):
-        scores = jax.vmap(net)(inputs.x)
-    else:
-        scores = net.readout(inputs.clamped, estimate.activities)
+    scores = net.readout(inputs.clamped, estimate.activities)
     return 100 * jnp.mean(jnp.argmax(scores, axis=1) != labels_of(inputs.y)).astype(net.dtype)
