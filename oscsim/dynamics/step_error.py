@@ -106,7 +106,7 @@ def tableau_of(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, np.ndarray, 
     """The Butcher tableau of an explicit solver: its matrix, weights and nodes; None where it has no such form."""
     if isinstance(solver, diffrax.Euler):
         return np.zeros((1, 1)), np.ones(1), np.zeros(1)
-    tableau = getattr(solver, "tableau", None)
+    tableau = solver.tableau if isinstance(solver, diffrax.AbstractRungeKutta) else None
     if not isinstance(tableau, diffrax.ButcherTableau):
         return None
     count = len(tableau.b_sol)
