@@ -312,6 +312,7 @@ def stack(*layers, image=(8, 8, 3), outputs=2):
         (lambda: osc.MaxPooling(2)(jnp.zeros((3, 4, 1))), "size=2: windows of 2 by 2 do not divide an image of 3 by 4"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_refused(build, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build()

@@ -171,7 +171,7 @@ class AbstractNetwork(eqx.Module):
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
 
     def plasticity(
-        self, x: Array, s: Layers, y: Array, beta: Array, weight: ArrayLike = 1.0, heard: Layers | None = None
+        self, x: Array, s: Layers, y: Array, beta: ArrayLike, weight: ArrayLike = 1.0, heard: Layers | None = None
     ) -> "AbstractNetwork":
         r"""$\partial/\partial\theta$ of the mean of $\mathrm{Re}[w \Psi(s, r)]$ at fixed $s$, $r$: like `parameters`.
 

@@ -1,5 +1,7 @@
 """Where in the complex plane of beta the free equilibrium continues to."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,13 @@ class StabilityMap(eqx.Module):
 
 
 def stability_map(
-    net: AbstractNetwork, x: Data, y: Data, grid: ArrayLike, *, steps: int = 64, at: At = None
+    net: AbstractNetwork,
+    x: Data,
+    y: Data,
+    grid: ArrayLike | Sequence[complex | float],
+    *,
+    steps: int = 64,
+    at: At = None,
 ) -> StabilityMap:
     r"""Follow the free equilibrium along rays to points of the complex plane of $\beta$, as in the paper's Fig. 2b.
 
