@@ -94,7 +94,7 @@ class Reproduce:
     def _table1(self) -> Drawn:
         train, test = self._mnist("train"), self._mnist("test")
         if self.quick:
-            train, test = (tuple(a[:200] for a in data) for data in (train, test))
+            train, test = ((x[:200], y[:200]) for x, y in (train, test))
         panels = osc.paper.table1(
             train,
             test,

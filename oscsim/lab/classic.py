@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Real
 
 import oscsim as osc
-from oscsim.core.arrays import Scalar, norm
+from oscsim.core.arrays import norm
 from oscsim.core.checks import positive
 from oscsim.dynamics.average import Average
 from oscsim.estimators.classic import one_sided
 from oscsim.networks.base import Gradient
-from oscsim.signals.teaching import Number
 
 
 class TwoPhase(osc.AbstractTeaching):
@@ -28,10 +27,10 @@ class TwoPhase(osc.AbstractTeaching):
     Source: Scellier & Bengio (2017).
     """
 
-    amplitude: Scalar = eqx.field(converter=positive("amplitude"))
-    period: Scalar = eqx.field(converter=positive("period"))
+    amplitude: Float[Array, ""] = eqx.field(converter=positive("amplitude"))
+    period: Float[Array, ""] = eqx.field(converter=positive("period"))
 
-    def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
+    def __call__(self, t: Real[Array, ""], cycle: int | Int[Array, ""] = 0) -> Inexact[Array, ""]:
         # the tick at the very end of the free phase still belongs to it, whatever the rounding
         return jnp.where(2 * t < self.period * (1 + 1e-6), 0.0, self.amplitude)
 

@@ -29,7 +29,6 @@ from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
-from oscsim.signals.teaching import AbstractAdaptive
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""
@@ -374,7 +373,7 @@ def _anew(system: osc.System, states: osc.State, carried: bool) -> Averaged:
     teaching, dtype = system.teaching, system.network.dtype
 
     def one(state):
-        if state.tuning is not None and isinstance(teaching, AbstractAdaptive):
+        if state.tuning is not None and isinstance(teaching, osc.Adaptive):
             fresh = teaching.anew(state.tuning) if carried else teaching.begin(len(state.tuning.age), dtype)
             state = eqx.tree_at(lambda s: s.tuning, state, fresh)
         return Averaged.begin(system, read_anew(system, state))

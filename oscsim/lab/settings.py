@@ -17,7 +17,6 @@ from oscsim.dynamics.integration import Plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
 from oscsim.networks.base import fastest_neuron
 from oscsim.networks.inputs import Data
-from oscsim.signals.noise import as_noises
 
 STEPS, TICKS = 640, 320
 """Steps and ticks of every cycle. They do not follow the period, so that a change of it compiles nothing."""
@@ -165,7 +164,8 @@ class Settings:
         plan = Plan.of(
             osc.Integration(diffrax.Heun(), None, steps_for(net), TICKS), self.reader, net, self.teaching, ()
         )
-        return osc.System(net, self.teaching, as_noises(self.disturbance), plan)
+        noise = self.disturbance
+        return osc.System(net, self.teaching, () if noise is None else (noise,), plan)
 
 
 def steps_for(net: osc.AbstractNetwork) -> int:

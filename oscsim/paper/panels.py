@@ -1,4 +1,4 @@
-"""What the figures share: panels and their letters, and how the authors' curves look behind ours."""
+"""Panels of the figures, their letters, and the style of the authors' curves."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ Panels = dict[str, xarray.Dataset]
 """The data of each panel, by its letter or name."""
 
 THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 0}
-"""How the authors' curves are drawn, behind ours."""
+"""Style of the authors' curves, behind ours."""
 
 
 def with_letters(axes: Iterable[Axes]) -> None:

@@ -10,8 +10,6 @@ from matplotlib.axes import Axes
 from oscsim.core.errors import BadValue
 from oscsim.networks import AbstractNetwork
 from oscsim.plot.style import (
-    BAR,
-    DASHES,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
@@ -19,6 +17,7 @@ from oscsim.plot.style import (
     curve_style,
     finish,
     legend,
+    own_bar,
     whole_ticks,
 )
 from oscsim.training import Trained
@@ -32,7 +31,7 @@ Seeds: TypeAlias = Trained | History | Sequence[Trained | History]
 UNITS = {"error": " (%)", "seconds": " (s)"}
 
 ERRORS = ("probe_error", "probe_error_bar")
-"""The relative error of the estimate after each epoch, and what it said of it: shares, not percent."""
+"""Relative error of the estimate after each epoch, and the estimate's own error: shares, not percent."""
 
 
 def learning_curves(
@@ -84,10 +83,9 @@ def learning_curves(
 
 
 def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
-    """How far the estimate turns away from the exact gradient while the network learns: 1 - cosine per parameter array.
+    """The angle between estimate and exact gradient while the network learns: 1 - cosine of each parameter array.
 
-    With them, where they were measured, the relative error on the same samples, and as a band what the estimate itself
-    said of it.
+    Where they were measured: also the relative error on the same samples, and the estimate's own error as a band.
 
     Args:
         result: what `train` returned (with `probe` above 0), or its history.
@@ -113,11 +111,8 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     errors, bars = ([row[key] for row in history] if key in measured else None for key in ERRORS)
     if errors is not None:
         ax.plot(epochs, errors, color=DRIVE, label="relative error", marker="s", markersize=3, linewidth=1.4)
-    if bars is not None and np.isfinite(bars).any():
-        floor = ax.get_ylim()[0]
-        ax.fill_between(epochs, floor, bars, color=BAR, alpha=0.2, linewidth=0, zorder=0)
-        ax.plot(epochs, bars, color=BAR, label="its own bar", linestyle=DASHES[1], linewidth=1.4, zorder=1)
-        ax.set_ylim(bottom=floor)
+    if bars is not None:
+        own_bar(ax, epochs, bars, ax.get_ylim()[0])
     whole_ticks(ax)
     label = "off the exact gradient:\n1 − cosine, relative error" if measured else "1 − cosine to the exact gradient"
     ax.set(xlabel="epoch", ylabel=label)

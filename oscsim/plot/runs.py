@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 from matplotlib.axes import Axes
 
 from oscsim.core.arrays import describe
@@ -22,9 +22,7 @@ from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
 from oscsim.networks.base import Gradient
 from oscsim.plot.style import (
-    BAR,
     COLOURS,
-    DASHES,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
@@ -32,6 +30,7 @@ from oscsim.plot.style import (
     curve_style,
     finish,
     legend,
+    own_bar,
     whole_ticks,
 )
 
@@ -171,11 +170,10 @@ def spectrum(run: Run, ax: Axes | None = None, harmonics: int = 10) -> Axes:
 
 
 def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: int = 0) -> Axes:
-    r"""How far the running gradient is from the exact one: relative error and $1 - \cos$, against cycles.
+    r"""Error of the running gradient: relative error and $1 - \cos$ to the exact one, against cycles.
 
     At cycle $n$ the gradient is that of the readings averaged over cycles `discard` + 1 to $n$. The band reaches up to
-    what the run itself says of the error, which knows nothing of the exact gradient; where that is unknown there is
-    none.
+    the run's own error, which is measured without the exact gradient; where it is unknown there is no band.
 
     Args:
         run: from `simulate`, with the readings of every cycle.
@@ -195,12 +193,7 @@ def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: i
     ax.plot(cycle, errors, marker="o" if marked else None, color=COLOURS[0], label="relative error", **style)
     ax.plot(cycle, distances, marker="s" if marked else None, color=COLOURS[1], label="1 − cosine", **style)
     ax.set_yscale("log")
-    if np.isfinite(bars).any():
-        floor = _below(np.concatenate([errors, distances, bars]))
-        ax.fill_between(cycle, floor, bars, color=BAR, alpha=0.2, linewidth=0, zorder=0)
-        label = "its own bar"
-        ax.plot(cycle, bars, linestyle=DASHES[1], linewidth=1.4, color=BAR, label=label, zorder=1)
-        ax.set_ylim(bottom=floor)
+    own_bar(ax, cycle, bars, _below(np.concatenate([errors, distances, bars])))
     whole_ticks(ax)
     first = run.first_cycle + discard + 1
     ax.set(
@@ -214,7 +207,7 @@ def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: i
 
 
 def running_bars(run: Run, discard: int = 0) -> np.ndarray:
-    """What the run says of the error of its running gradient, for each number of kept cycles: the band of the figure.
+    """The run's own error of its running gradient, for each number of kept cycles: the band of `gradient_error`.
 
     The contamination is that of the average so far; lag, steps and asymmetry are those of all cycles together. It is
     nan where it is unknown, and throughout where inputs change from cycle to cycle.
@@ -248,7 +241,7 @@ def _contaminations(system: System, inputs: Inputs, readings: Reading, residuals
 
 
 def _below(values: np.ndarray) -> float:
-    """The power of ten below all that is drawn."""
+    """The power of ten below all positive values."""
     positive = values[np.isfinite(values) & (values > 0)]
     return float(10.0 ** np.floor(np.log10(positive.min()))) if len(positive) else 1e-8
 
@@ -395,10 +388,7 @@ def summary(
     return axes
 
 
-@eqx.filter_jit
-def _errors_of_each(running: Gradient, exact: Gradient) -> tuple[Float[Array, " cycles"], Float[Array, " cycles"]]:
-    """`errors_of` each row."""
-    return jax.vmap(lambda row: errors_of(row, exact))(running)
+_errors_of_each = eqx.filter_jit(jax.vmap(errors_of, in_axes=(0, None)))
 
 
 def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:

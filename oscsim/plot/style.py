@@ -1,8 +1,9 @@
-"""What all figures share: colours, sizes, axes.
+"""Colours, sizes and axes of all figures.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BAR = "#E69F00"
-"""Of what a gradient says of its own error."""
+"""Colour of a gradient's own error."""
 
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
 DRIVE = "black"
@@ -38,6 +39,14 @@ def finish(ax: Axes) -> None:
     ax.tick_params(which="both", labelsize=TICK_SIZE)
     ax.xaxis.label.set_fontsize(LABEL_SIZE)
     ax.yaxis.label.set_fontsize(LABEL_SIZE)
+
+
+def own_bar(ax: Axes, x: Sequence[float] | np.ndarray, bars: Sequence[float] | np.ndarray, floor: float) -> None:
+    """Draw a gradient's own error as a band from the bottom of the axes, where any of it is known."""
+    if np.isfinite(bars).any():
+        ax.fill_between(x, floor, bars, color=BAR, alpha=0.2, linewidth=0, zorder=0)
+        ax.plot(x, bars, color=BAR, label="its own bar", linestyle=DASHES[1], linewidth=1.4, zorder=1)
+        ax.set_ylim(bottom=floor)
 
 
 def legend(ax: Axes, **place: Any) -> None:
