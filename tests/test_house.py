@@ -60,6 +60,35 @@ def test_types_are_said_and_not_asked_for(pattern):
     assert 1000 * found / lines < PER_THOUSAND[pattern]
 
 
+def test_from_train_to_the_solver_lie_few_functions(monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def reached(*_, **__):
+        frame, codes = sys._getframe(1), []
+        while frame is not None:
+            codes.append(frame.f_code)
+            frame = frame.f_back
+        ours = [c.co_qualname for c in codes if Path(c.co_filename).is_relative_to(HOUSE)]
+        raise Reached([name for name in ours if "<locals>" not in name])
+
+    monkeypatch.setattr(diffrax, "diffeqsolve", reached)
+    net = osc.LayeredNetwork((2, 3, 2), key=jax.random.key(0))
+    with pytest.raises(Reached) as caught:
+        osc.train(
+            net,
+            (np.ones((2, 2)), np.arange(2)),
+            osc.LockIn(osc.Rotating(0.1, 60.0)),
+            optax.sgd(0.1),
+            epochs=1,
+            key=jax.random.key(0),
+            batch_size=2,
+        )
+    names = caught.value.args[0]
+    assert names[-1] == "train"
+    assert len(names[:-1]) <= 7
+
+
 def test_the_formatter_decides():
     assert [str(path) for path, text in SOURCES.items() if "fmt: skip" in text or "fmt: off" in text] == []
 

@@ -70,15 +70,20 @@ class Averaged(eqx.Module):
 
         `first` says whether the reading before is of something else; by default it is in the first cycle.
         """
-        before = self.state
-        state, cycle = advance(system, before, inputs, key=key, watch=watch)
-        reading, residual = cycle.reading, cycle.reading.change(before.reading)
-        change = reading.response_change(before.reading)
+        state, cycle = advance(system, self.state, inputs, key=key, watch=watch)
+        return self.after(state, cycle, discard, first), cycle
+
+    def after(
+        self, state: State, cycle: Cycle, discard: Count | None, first: Bool[Array, ""] | None = None
+    ) -> "Averaged":
+        """Where they stand after one more cycle, which gave this."""
+        reading, before = cycle.reading, self.state.reading
+        residual, change = reading.change(before), reading.response_change(before)
         change = jnp.where(self.count == 0 if first is None else first, jnp.inf, change)
         average = self.average
         if average is not None:
             average = accumulated(average, reading, residual, self.age(), discard)
-        return Averaged(state, average, self.count + 1, change, residual), cycle
+        return Averaged(state, average, self.count + 1, change, residual)
 
 
 class Counts(eqx.Module):
@@ -113,6 +118,7 @@ def averaged(system: System, state: State, inputs: Inputs, counts: Counts, *, ke
         return (found.count < counts.cycles) | ((found.count < counts.most) & wanted & ~state.diverged)
 
     def one(found):
-        return found.advance(system, inputs, key, counts.discard)[0]
+        state, cycle = advance(system, found.state, inputs, key=key)
+        return found.after(state, cycle, counts.discard)
 
     return lax.while_loop(wanting, one, Averaged.begin(system, state))

@@ -60,14 +60,7 @@ class Checkpoints:
 class Keeping:
     """The checkpoints of one run; without settings none are written.
 
-    Args:
-        settings: where, and how often.
-        fresh: the learner of a run that begins; what is loaded has to be of the same kind.
-        steps_per_epoch: how many updates make an epoch.
-        mesh: the devices that hold the learner.
-
-    Raises:
-        OSError: the folder cannot be written.
+    `fresh` is the learner of a run that begins; what is loaded has to be of the same kind.
     """
 
     def __init__(self, settings: Checkpoints | None, fresh: Learner, steps_per_epoch: int, mesh: Mesh | None):

@@ -85,12 +85,7 @@ def judged_tolerance(dtype: DTypeLike) -> float:
 
 @eqx.filter_jit
 def _judge(
-    net: Trainable,
-    x: Held,
-    y: Held,
-    sweeps: Count | int,
-    mesh: Mesh | None = None,
-    method: Method = "sweeps",
+    net: Trainable, x: Held, y: Held, sweeps: Count | int, mesh: Mesh | None = None, method: Method = "sweeps"
 ) -> tuple[Array, Array, Array]:
     """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
 
@@ -122,11 +117,6 @@ def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array
     return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
 
 
-def _padded(a: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """The array repeated up to a fixed length, so that one compilation serves the last batch too; and its length."""
-    return np.resize(a, (length, *a.shape[1:])) if len(a) < length else a, len(a)
-
-
 def _judged(net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Judged:
     """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
     whole = 1 if mesh is None else mesh.size
@@ -134,10 +124,10 @@ def _judged(net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh:
     def settled(rows: np.ndarray, size: int, sweeps: int, method: Method = "sweeps") -> Judged:
         found, size = [], whole * math.ceil(size / whole)
         for first in range(0, len(rows), size):
-            part, count = _padded(x[rows[first : first + size]], size)
-            targets = _padded(y[rows[first : first + size]], size)[0]
-            judged = _judge(net, shard(mesh, part, 0), shard(mesh, targets, 0), np.int32(sweeps), mesh, method)
-            found.append([np.asarray(a)[:count] for a in judged])
+            chosen = np.resize(rows[first:][:size], size)  # filled up: one compilation serves the last batch too
+            batch = shard(mesh, x[chosen], 0), shard(mesh, y[chosen], 0)
+            judged = _judge(net, *batch, np.int32(sweeps), mesh, method)
+            found.append([np.asarray(a)[: len(rows) - first] for a in judged])
         losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
         return losses, scores, residuals
 

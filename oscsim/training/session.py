@@ -38,17 +38,7 @@ CALL_SECONDS = 0.5
 
 
 class Session:
-    """What stays the same from step to step, and where the run stands in its data.
-
-    Args:
-        rule: how parameters are updated.
-        source: the data.
-        sample: the first of them, as many as a batch and the probe need.
-        validation: held-out data, or None.
-        batch_size: samples per update.
-        monitor: how many samples the exact gradient is computed for after each epoch.
-        key: for the order of the data, and for whatever is random in a step.
-    """
+    """What stays the same from step to step, and where the run stands in its data; `sample` holds the first of them."""
 
     def __init__(
         self,

@@ -116,19 +116,10 @@ def updates(
         def keep(new, old):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
-        return (
-            keep(new, learned),
-            keep(jax.tree.leaves(state), optimizer_state),
-            keep(new_stream, stream),
-            Tally(
-                tally.loss.at[i].set(loss),
-                tally.error.at[i].set(error),
-                tally.residual.at[i].set(residual.astype(tally.residual.dtype)),
-                tally.bar.at[i].set(bar.astype(tally.bar.dtype)),
-                jnp.where(good, i + 1, i),
-                ~good,
-            ),
-        )
+        buffers = zip((tally.loss, tally.error, tally.residual, tally.bar), (loss, error, residual, bar), strict=True)
+        loss, error, residual, bar = (buffer.at[i].set(value.astype(buffer.dtype)) for buffer, value in buffers)
+        told = Tally(loss, error, residual, bar, jnp.where(good, i + 1, i), ~good)
+        return keep(new, learned), keep(jax.tree.leaves(state), optimizer_state), keep(new_stream, stream), told
 
     def running(carry):
         return (carry[-1].count < count) & ~carry[-1].failed
