@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,11 +49,13 @@ def pytest_xdist_auto_num_workers(config):
 
 def pytest_configure(config):
     jax.config.update("jax_enable_x64", False)
+    hypothesis.settings.load_profile("fresh" if config.option.markexpr == "slow" else "same")
     if measures_speed(config):
         return
     # Most of the suite's time goes into compiling programs that run once: they, and those of the commands that tests
     # start, are compiled without optimisation, by the emitters that take half the time. Set it to test what users run.
     os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
+    share_compiled_programs(config)
     if "JAX_PLATFORMS" not in os.environ:  # set it to test on an accelerator
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -61,15 +64,42 @@ def pytest_configure(config):
     jaxtyping.install_import_hook("oscsim", "beartype.beartype")
 
 
-# A first example compiles and the others do not; `x64` is meant to hold for all examples of a test.
-hypothesis.settings.register_profile(
-    "oscsim",
-    deadline=None,
-    max_examples=30,
-    derandomize=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
-)
-hypothesis.settings.load_profile("oscsim")
+def share_compiled_programs(config: pytest.Config) -> None:
+    """What one process has compiled, its workers and the commands that tests start find in a folder that they share.
+
+    The first process makes it for this session; the others find its name in the environment.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="oscsim-tests-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        config.add_cleanup(lambda: os.environ.pop("JAX_COMPILATION_CACHE_DIR"))
+    # jax was imported already, and has read the environment before
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    seconds = float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 1))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+
+DRAWN = {
+    "max_examples": 30,
+    "deadline": None,  # a first example compiles and the others do not
+    "suppress_health_check": [  # `x64` is meant to hold for all examples of a test
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+}
+hypothesis.settings.register_profile("same", derandomize=True, **DRAWN)
+hypothesis.settings.register_profile("fresh", derandomize=False, database=None, print_blob=True, **DRAWN)
+
+
+@pytest.hookimpl(tryfirst=True)  # before they are told apart by their marks
+def pytest_collection_modifyitems(config, items):
+    """With the slow tests run those that draw examples, on new ones."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -92,6 +122,21 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def oscsim(tmp_path, monkeypatch, capsys):
+    """`oscsim("demo")` runs the command in an empty folder, in this process; what it gives has what was printed."""
+    from oscsim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        main(list(map(str, arguments)))
+        return capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import oscsim as osc
@@ -37,13 +37,6 @@ KEY = jax.random.key(0)
 positive = st.floats(1e-3, 1e3)
 not_positive = st.sampled_from([0.0, nan, inf, -inf]) | st.floats(-1e3, -(2.0**-10), width=32)
 few = settings(max_examples=25)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():  # what is compiled here runs once
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
@@ -482,8 +475,10 @@ REFUSED = {
     "osc.Run.load('missing.osc')": (FileNotFoundError, "missing.osc"),
 }
 
-COMPILED = {"_run_chunk", "averaged", "_sweep_inputs", "_settled_phases", "_stepped_phases", "_swept_adjoint"}
-COMPILED |= {"_realised", "_bptt_gradient", "_gradient", "_one_sided", "_slowest_gain", "_coefficients"}
+COMPILED = {"_run_chunk", "averaged", "_realised", "_settled", "_stepped", "_settled_phases", "_stepped_phases"}
+COMPILED |= {"_sweep_inputs", "settle_by_flow", "_swept_adjoint", "_solved_adjoint", "_gradient_with", "_bptt_gradient"}
+COMPILED |= {"_slowest_gain", "_coefficients", "_backpropagated"}
+"""What takes long to compile; a name here counts for all that hold it."""
 
 
 def outcome(call):
@@ -497,6 +492,8 @@ def outcome(call):
 
 def main():
     """Print for every call what it raises, and what it compiled on the way."""
+    sources = "".join(path.read_text("utf-8") for path in Path(osc.__file__).parent.rglob("*.py"))
+    assert [name for name in COMPILED if f"def {name}(" not in sources] == []
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, fun_name="", **_: "backend_compile" in event and compiled.append(fun_name)
@@ -512,7 +509,7 @@ def main():
 
 def test_refused():
     root = Path(osc.__file__).resolve().parents[1]  # the same package
-    environment = {**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
     plain = subprocess.run(
         [sys.executable, "-W", "error", __file__], env=environment, check=False, capture_output=True, text=True
     )
@@ -626,6 +623,8 @@ def test_time_constants_that_are_not_positive_or_too_many(taus):
         first = next(i for i, tau in enumerate(taus) if not 0 < tau < inf)
         with pytest.raises(ValueError, match=f"time_constant of layer {first + 1} is .*positive"):
             osc.settle(net, X, Y)
+    else:
+        assert jnp.all(osc.settle(net, X, Y).residual < 1e-3)
 
 
 @given(st.integers(-5, 0), st.integers(1, 5), st.integers(-5, 12))
@@ -762,8 +761,7 @@ def test_settling_past_the_radius_names_layer_sample_and_beta(radius, angle):
     beta = radius * np.exp(1j * angle)
     net = passing(osc.SiLU, (3, 4, 4, 2))
     found = osc.settle(net, X, Y, beta, check=False)
-    if bool(jnp.all(found.residual <= 1e-6)):
-        return
+    assume(bool(jnp.any(found.residual > 1e-6)))
     with pytest.raises(
         osc.NotSettledError, match=r"sample [01] did not .*layer [12] still moves.*lower \|beta\|"
     ) as error:

@@ -13,6 +13,7 @@ import scipy.signal
 
 import oscsim as osc
 from oscsim.core.arrays import norm
+from tests.helpers import order
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -44,10 +45,6 @@ CASES = slow_except(("two layers",), NETWORKS)
 
 def random_complex(key, shape, dtype=complex):
     return jnp.asarray(jax.random.normal(key, shape, complex), dtype)
-
-
-def order(errors, scales):
-    return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]
 
 
 NATIVE = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}

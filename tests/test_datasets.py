@@ -1,7 +1,6 @@
 """Data sets: files as published are read to the last bit, whatever is wrong with one is named, and a download that
 breaks leaves nothing behind."""
 
-import contextlib
 import gc
 import gzip
 import hashlib
@@ -337,8 +336,12 @@ def test_a_damaged_batch_is_read_or_refused(tmp_path_factory, data, pickled):
     for i in data.draw(st.lists(st.sampled_from(structure), min_size=1, max_size=3)):
         content[i] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    with contextlib.suppress(ValueError):
+    try:
         x, y = read_imagenet32(path)
+    except ValueError as error:
+        if "val_data" not in str(error):
+            raise
+    else:
         assert x.shape == (len(y), 32, 32, 3)
 
 

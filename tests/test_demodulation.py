@@ -8,7 +8,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import oscsim as osc
+from tests.helpers import toy
 from tests.marks import slow_except
+
+UNEQUAL = (1.0, jnp.array([1.0, 2.0, 0.5, 1.5]))
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -79,7 +82,7 @@ def test_hann_suppresses_a_drift_better_than_a_boxcar():
 
 @pytest.mark.slow
 def test_a_window_cut_off_is_not_read():
-    net, x, y = toy()
+    net, x, y = toy(2, time_constant=UNEQUAL)
     signal, hann = osc.Rotating(0.2, 100.0), osc.Hann(3)
     with pytest.raises(ValueError, match=r"discard=1: the first 2 readings of Hann\(cycles=3.* use discard=2 or more"):
         osc.LockIn(signal, demodulator=hann)
@@ -102,18 +105,11 @@ def test_plateaus_keep_the_last_cycle():
         np.testing.assert_allclose(points.activities[0][tick], signal((tick + 1) / TICKS)[0], atol=1e-12)
 
 
-def toy():
-    net = osc.LayeredNetwork(
-        (6, 4, 4, 4), key=jax.random.key(2), scale=0.5, time_constant=(1.0, jnp.array([1.0, 2.0, 0.5, 1.5]))
-    )
-    return net, jax.random.uniform(jax.random.key(3), (2, 6)), jnp.array([0, 2])
-
-
 @pytest.fixture(scope="module")
 def reference():
     """Two cycles from rest by scipy, in complex numbers, with the network written out by hand."""
     with jax.enable_x64(True):
-        net, x, y = toy()
+        net, x, y = toy(2, time_constant=UNEQUAL)
     w, b = [[np.asarray(a) for a in part] for part in (net.weights, net.biases)]
     x, target = np.asarray(x), np.eye(4)[np.asarray(y)]
     tau = np.concatenate([np.ones(4), [1.0, 2.0, 0.5, 1.5]])
@@ -147,7 +143,7 @@ FIXED = {"Euler": (diffrax.Euler(), 1), "Midpoint": (diffrax.Midpoint(), 2), "Ra
 
 
 def last_potentials(integration):
-    net, x, y = toy()
+    net, x, y = toy(2, time_constant=UNEQUAL)
     run = osc.simulate(
         net, x, y, osc.Rotating(0.4, 120.0), cycles=2, record=osc.PerCycle(neurons=0), integration=integration
     )

@@ -11,23 +11,12 @@ import pytest
 
 import oscsim as osc
 from oscsim.core.arrays import norm
+from tests.helpers import order, toy
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 EQUAL_STEPS = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=384, ticks=64)}
-
-
-def toy(cost=None, **kwargs):
-    """The paper's 6-4-4-4 network, with three samples."""
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5, cost=cost or osc.CrossEntropy(), **kwargs)
-    x = jax.random.uniform(jax.random.key(3), (3, 6))
-    return net, x, jnp.array([0, 2, 3])
-
-
-def order(errors, scales):
-    """The slope of log error against log scale."""
-    return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]
 
 
 class Ring(osc.AbstractNetwork):
@@ -63,7 +52,7 @@ def ring():
 
 NETWORKS = {
     "layered, cross-entropy": toy,
-    "layered, squared error": lambda: toy(osc.SquaredError()),
+    "layered, squared error": lambda: toy(cost=osc.SquaredError()),
     "layered, time constants": lambda: toy(time_constant=(1.0, jnp.array([1.0, 2.0, 0.5, 1.5]))),
     "Hopfield, cross-entropy": lambda: (
         osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(7), scale=0.3),

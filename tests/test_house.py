@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import diffrax
+import jax
+import numpy as np
+import optax
 import pytest
 
 import oscsim as osc

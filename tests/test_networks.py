@@ -221,17 +221,3 @@ def test_step_noise():
     assert osc.relative_error(zero, quiet) == 0
     shared = osc.StepNoise(1.0, shared_over_batch=True)((jnp.zeros((3, 4)),), jax.random.key(0))[0]
     assert np.all(np.asarray(shared) == np.asarray(shared)[:1])
-
-
-def test_many_networks_in_one_batch_are_read_out_like_each_alone():
-    """A canary for the compiler: jaxlib 0.10.2 computes this wrong on CPUs, from the tenth network on."""
-    nets = [osc.LayeredNetwork((4, 6, 10), key=jax.random.key(seed)) for seed in range(12)]
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *nets)
-    x, s = jnp.full((300, 4), 0.5), (jnp.linspace(0, 1, 1800).reshape(300, 6),)
-
-    def scores(net):
-        return net.readout(jax.vmap(net.clamp)(x), s)
-
-    together = jax.jit(jax.vmap(scores))(stacked)
-    for net, found in zip(nets, together, strict=True):
-        np.testing.assert_allclose(found, scores(net), atol=1e-5)

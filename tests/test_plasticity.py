@@ -17,17 +17,12 @@ from oscsim.estimators.lock_in import estimate_in
 from oscsim.networks.inputs import Stream
 from oscsim.signals.teaching import fourier_coefficient
 from oscsim.training.plasticity import CHUNK, _cycles_per_input, _learn_chunk
+from tests.helpers import order, toy
 
 EQUAL_STEPS = {"integration": osc.Integration(steps_per_cycle=256)}  # of Tsit5
 COARSE = {"integration": osc.Integration(diffrax.Heun(), steps_per_cycle=128)}
 
 advance_plastic = eqx.filter_jit(osc.advance_plastic)
-
-
-def toy(cost=None, **kwargs):
-    """The paper's 6-4-4-4 network, with three samples."""
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5, cost=cost or osc.CrossEntropy(), **kwargs)
-    return net, jax.random.uniform(jax.random.key(3), (3, 6)), jnp.array([0, 2, 3])
 
 
 # The toy task: exclusive or, one input after the other.
@@ -107,11 +102,6 @@ def drifts(case, teaching, rates):
         _, moved, _ = advance_plastic(system, state, inputs, jnp.asarray(rate))
         found.append(jax.tree.map(lambda a, rate=rate: -a / (rate * teaching.period), moved))
     return found, gradient
-
-
-def order(errors, scales):
-    """The slope of log error against log scale."""
-    return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]
 
 
 @pytest.mark.usefixtures("x64")

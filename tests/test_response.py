@@ -23,6 +23,7 @@ from oscsim.response import (
     susceptibility,
 )
 from oscsim.response.amplitude import SAFE
+from tests.helpers import order, toy
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -75,11 +76,6 @@ def fold(curvature=0.5):
     return Fold(jnp.zeros(1), curvature), jnp.array([[0.2], [0.1]]), jnp.array([0, 0])
 
 
-def toy(cost=None, **kwargs):
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5, cost=cost or osc.CrossEntropy(), **kwargs)
-    return net, jax.random.uniform(jax.random.key(3), (3, 6)), jnp.array([0, 2, 3])
-
-
 UNEQUAL = (1.0, jnp.array([1.0, 2.0, 0.5, 1.5]))
 
 
@@ -102,11 +98,6 @@ def case(request, x64):
 
 def largest(a, b):
     return max(float(jnp.max(jnp.abs(p - q))) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
-
-def order(errors, scales):
-    """The slope of log error against log scale."""
-    return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]
 
 
 # The susceptibility.

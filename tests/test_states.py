@@ -27,6 +27,7 @@ from oscsim.response import (
     stability_map,
     susceptibility,
 )
+from tests.helpers import toy
 from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -74,11 +75,6 @@ def several():
         key=jax.random.key(7),
     )
     return net, jax.random.uniform(jax.random.key(1), (4, 9)), jnp.array([0, 2, 1, 1])
-
-
-def toy():
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
-    return net, jax.random.uniform(jax.random.key(3), (3, 6)), np.array([0, 2, 3])
 
 
 @eqx.filter_jit
