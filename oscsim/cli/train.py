@@ -152,15 +152,19 @@ class Train:
         try:
             dataclasses.replace(self, together=Processes())._run()
         except (Exception, SystemExit) as error:
-            if together:  # leaving in good order waits for the others, who may be lost, or wait for this one
-                if isinstance(error, FAILURES):
+            if not together:
+                raise
+            status = 2
+            match error:
+                case SystemExit(code=int(code)):
+                    status = code
+                case Exception() if isinstance(error, FAILURES):
                     print(f"oscsim: error: process {jax.process_index()}: {one_line(error)}", file=sys.stderr)
-                elif not isinstance(error, SystemExit):
+                case Exception():
                     traceback.print_exc()
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 2)
-            raise
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # leaving in good order waits for the others, who may be lost, or wait for this one
 
     def _run(self) -> None:
         if self.resume is not None:

@@ -6,6 +6,7 @@ computation behind it, and runs without them: `Settings`, `Engine`, the examples
 
 from typing import TYPE_CHECKING, Any
 
+from oscsim.core.errors import MissingPackage
 from oscsim.lab.classic import PhaseMeans, TwoPhase, classic_gradient
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.settings import PRESETS, Example, Settings, example
@@ -42,6 +43,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("panel", "bokeh", "param"):
             raise
-        raise ModuleNotFoundError(
+        raise MissingPackage(
             f"the lab needs {error.name}, which is not installed: pip install 'oscsim[lab]'", name=error.name
         ) from error

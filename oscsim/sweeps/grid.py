@@ -255,11 +255,14 @@ class Task:
                 "shapes the program in its static()"
             ) from error
         except (ValueError, TypeError, ArithmeticError) as error:
-            message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
-            # whatever its study raises is the user's to mend
+            place = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}"
+            users = type(self.study) is FunctionStudy  # whatever it raises is the user's to mend
+            if not users and not isinstance(error, (BadValue, BadType)):
+                error.add_note(place)
+                raise
             kind = BadType if isinstance(error, TypeError) else BadValue
             name = "" if type(error) in (TypeError, ValueError, BadType, BadValue) else f"{type(error).__name__} "
-            raise kind(f"{name}{message}") from error
+            raise kind(f"{name}{place}: {error}") from error
 
 
 @eqx.filter_jit

@@ -166,7 +166,7 @@ class Store:
         path = Path(path).absolute()
         try:
             return Store(zarr.open_group(str(path), mode="r+"), path)
-        except Exception as error:
+        except (KeyError, OSError, ValueError) as error:
             raise BadValue(f"store={path} is no sweep: give the folder that oscsim.sweep wrote") from error
 
     @staticmethod

@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
@@ -198,6 +198,10 @@ class _GradientQuality(AbstractStudy):
 
     def __call__(self, key: Key[Array, ""], **settings: Setting) -> Results:
         make = self._oscillation if self.estimator is None else self.estimator
+        try:
+            inspect.signature(make).bind(**settings)
+        except TypeError as error:
+            raise BadType(f"the estimator cannot be made from these settings: {error}") from error
         estimate = make(**settings)(self.net, self.x, self.y, key=key)
         gradient = estimate.gradient
         found = {
