@@ -287,13 +287,9 @@ class Train:
         noise: Any = self.noise.build()  # an estimator refuses one that it cannot take
         amplitude = self.signal.fixed_amplitude
         if self.estimator == "lock-in":
+            signal, how = self.signal.build(), self.integration.build()
             lock_in = osc.LockIn(
-                self.signal.build(),
-                cycles=self.cycles,
-                discard=self.discard,
-                noise=noise,
-                start=self.start,
-                integration=self.integration.build(),
+                signal, cycles=self.cycles, discard=self.discard, noise=noise, start=self.start, integration=how
             )
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":
