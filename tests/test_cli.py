@@ -102,3 +102,14 @@ def test_only_errors_of_input_are_said_in_one_line(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(osc, "exact_gradient", broken)
     with pytest.raises(ValueError, match="a defect of ours"):  # with its traceback
         main(["simulate", "--out", str(tmp_path / "broken")])
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, ImportError, KeyError])
+def test_a_defect_within_a_study_of_ours_keeps_its_traceback(monkeypatch, tmp_path, kind):
+    def broken(*_args, **_kwargs):
+        raise kind("a defect of ours")
+
+    (tmp_path / "study.toml").write_text('estimator = "classic"\nbatch = 2\nhidden = [4]\n[axes]\namplitude = 0.1\n')
+    monkeypatch.setattr("oscsim.sweeps.studies.all_finite", broken)
+    with pytest.raises(kind, match="a defect of ours"):
+        main(["sweep", str(tmp_path / "study.toml"), "--store", str(tmp_path / "store")])

@@ -26,7 +26,7 @@ COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The command `oscsim`. What the user can mend is said in one line on stderr, with exit status 2."""
+    """The command `oscsim`. Errors of input are one line on stderr, with exit status 2; defects have a traceback."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:

@@ -35,10 +35,7 @@ class Lab:
 
     def run(self) -> None:
         """Run it."""
-        try:
-            serve = osc.lab.serve
-        except ModuleNotFoundError as error:
-            raise BadValue(str(error)) from error
+        serve = osc.lab.serve
         if self.checkpoint is None:
             if self.data != "digits":
                 raise BadValue(f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out")

@@ -13,13 +13,13 @@ import numpy as np
 
 import oscsim as osc
 from oscsim import plot
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.errors import BadType, BadValue, MissingPackage
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 
-FAILURES = (BadValue, BadType, OSError, ImportError, osc.DivergenceError, osc.NotSettledError)
-"""What is reported in one line; anything else is a defect of oscsim and keeps its traceback."""
+FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.NotSettledError)
+"""What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""
 
 
 def one_line(message: object) -> str:

@@ -76,16 +76,9 @@ class Simulate:
             teaching, noise = self.signal.build(), self.noise.build()
             key = None if noise is None else jax.random.key(self.seed)
             exact = osc.exact_gradient(net, x, y)
+            how = self.integration.build()
             run = osc.simulate(
-                net,
-                x,
-                y,
-                teaching,
-                cycles=self.cycles,
-                until=self.until,
-                noise=noise,
-                key=key,
-                integration=self.integration.build(),
+                net, x, y, teaching, cycles=self.cycles, until=self.until, noise=noise, key=key, integration=how
             )
             discard = self.discard if self.discard is None else min(self.discard, run.cycles - 1)
             print(run, "\n")

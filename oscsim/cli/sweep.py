@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import xarray
 
 
+EVERY_ITEM = typeguard.CollectionCheckStrategy.ALL_ITEMS
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Run a study on a grid of settings, under many seeds, into a Zarr store; the same command again goes on with it.
@@ -231,7 +234,7 @@ def _checked(path: Path, cls: type, content: dict[str, Any], prefix: str = "") -
         if typing.get_origin(kind) is Literal:
             said = f"one of {', '.join(typing.get_args(kind))}"
         try:
-            typeguard.check_type(value, kind)
+            typeguard.check_type(value, kind, collection_check_strategy=EVERY_ITEM)
         except typeguard.TypeCheckError as error:
             raise BadValue(f"study={path}: {prefix}{name}={value!r} is not {said}") from error
         if type(value) is bool and kind is not bool:  # to Python, an integer

@@ -152,15 +152,19 @@ class Train:
         try:
             dataclasses.replace(self, together=Processes())._run()
         except (Exception, SystemExit) as error:
-            if together:  # leaving in good order waits for the others, who may be lost, or wait for this one
-                if isinstance(error, FAILURES):
+            if not together:
+                raise
+            status = 2
+            match error:
+                case SystemExit(code=int(code)):
+                    status = code
+                case Exception() if isinstance(error, FAILURES):
                     print(f"oscsim: error: process {jax.process_index()}: {one_line(error)}", file=sys.stderr)
-                elif not isinstance(error, SystemExit):
+                case Exception():
                     traceback.print_exc()
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 2)
-            raise
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # leaving in good order waits for the others, who may be lost, or wait for this one
 
     def _run(self) -> None:
         if self.resume is not None:
@@ -277,13 +281,9 @@ class Train:
         noise: Any = self.noise.build()  # an estimator refuses one that it cannot take
         amplitude = self.signal.fixed_amplitude
         if self.estimator == "lock-in":
+            signal, how = self.signal.build(), self.integration.build()
             lock_in = osc.LockIn(
-                self.signal.build(),
-                cycles=self.cycles,
-                discard=self.discard,
-                noise=noise,
-                start=self.start,
-                integration=self.integration.build(),
+                signal, cycles=self.cycles, discard=self.discard, noise=noise, start=self.start, integration=how
             )
             return osc.AlwaysOn(lock_in) if self.always_on else lock_in
         if self.estimator == "phases":

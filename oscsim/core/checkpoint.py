@@ -88,11 +88,10 @@ class Folder:
     Args:
         path: the folder; made if it does not exist.
         keep: how many to keep.
-        write: make the folder if it does not exist; without, it has to be there and is read only, and what would write
-            does nothing.
+        write: False only reads: the folder must exist, and methods that would write do nothing.
 
     Raises:
-        OSError: the folder cannot be made or written; said at once, and not at the first save.
+        OSError: the folder cannot be made or written. It is tried here, not at the first save.
         FileNotFoundError: with `write=False`, there is no such folder.
     """
 
@@ -123,7 +122,7 @@ class Folder:
         return self.paths()[-1] if self.paths() else None
 
     def save(self, step: int, value: PyTree, spare: int | None = None) -> None:
-        """Write the checkpoint of a step, then remove the oldest ones before it, but for that of the step to `spare`.
+        """Write the checkpoint of a step, then remove the oldest ones before it, but not that of step `spare`.
 
         Raises:
             OSError: it cannot be written; the ones before stay.
@@ -138,17 +137,14 @@ class Folder:
                     old.unlink(missing_ok=True)
 
     def rewind(self, step: int) -> None:
-        """Make the checkpoint of a step the newest one, by removing later ones; without it, the newest one before it.
-
-        Where there is neither, nothing is removed.
-        """
+        """Remove the checkpoints after a step, if one of this step or before it remains."""
         later = [path for path in self.paths() if path.name > self.path_of(step).name]
         if self.write and len(later) < len(self.paths()):
             for path in later:
                 path.unlink(missing_ok=True)
 
     def newest(self, expect: type | None = None) -> PyTree:
-        """What the newest intact checkpoint holds; damaged or foreign ones are named in a warning and passed over.
+        """Read the newest intact checkpoint. Damaged or foreign ones are passed over, with a warning.
 
         Raises:
             ValueError: there is none, or none that can be read.
@@ -232,7 +228,7 @@ MOVED = {
 
 
 def _import_path(value: Callable, place: str) -> str:
-    """Where a class or function can be imported from, or an error if it cannot."""
+    """The import path of a class or function; an error if it cannot be imported."""
     path = repr(value)
     with contextlib.suppress(ImportError, AttributeError):
         path = f"{value.__module__}:{value.__qualname__}"

@@ -1,4 +1,4 @@
-"""Checks and conversions of what a user gives: one a kind, and each names the argument, its value and the remedy."""
+"""Checks and conversions of arguments, one for each kind. An error names the argument, its value and the remedy."""
 
 import functools
 from collections.abc import Callable

@@ -9,6 +9,10 @@ class BadType(TypeError):
     """An argument is of the wrong kind. The message names it, its value and the remedy."""
 
 
+class MissingPackage(ModuleNotFoundError):
+    """A package that an extra of oscsim brings is not installed. The message says how to install it."""
+
+
 class DivergenceError(RuntimeError):
     """The neurons ran off to infinity or into a pole of their activation.
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import numpy.typing as npt
-from jaxtyping import Array, Float64, Int, Key, UInt8
+from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
 from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadValue
@@ -71,7 +70,7 @@ class ArraySource(AbstractSource):
         ValueError: not one label for each input.
     """
 
-    def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike):
+    def __init__(self, x: ArrayLike | Sequence, y: ArrayLike | Sequence):
         self.x, self.y = np.asarray(x), np.asarray(y)
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
@@ -98,8 +97,8 @@ class FileSource(AbstractSource):
     float32, are $(p / 255 - m_c) / s_c$ with pixels $p$; where they are standardised, $m_c$ and $s_c$ are mean and
     standard deviation of channel $c$, else 0 and 1. Labels are (n,) int32.
 
-    The iterator that `batches` returns is a generator with a thread of its own, which reads and converts ahead while
-    others compute. Closing it, or letting go of it, ends the thread, once it is through the file that it is reading.
+    `batches` returns a generator with its own thread, which reads and converts ahead. Closing or dropping the generator
+    ends the thread once it has finished the file that it is reading.
 
     Args:
         paths: the files, in order, such as `imagenet32_files`.
@@ -251,8 +250,8 @@ AHEAD = 2
 
 def _ahead(batches: Iterator[Samples]) -> Generator[Samples, None, None]:
     """The batches, made in a thread, which ends when this generator ends, for whatever reason."""
-    # Simple queues, because their `put` may interrupt itself: the end of a forgotten generator comes from the garbage
-    # collector, at any point of any thread, where to wait for another lock might be to wait forever.
+    # Simple queues, because their `put` is reentrant: the garbage collector may close a dropped generator at any point
+    # of any thread, where waiting for another lock could last forever.
     made, room, stop = SimpleQueue(), SimpleQueue(), threading.Event()
     for _ in range(AHEAD):
         room.put(None)

@@ -6,6 +6,7 @@ not: `Settings`, `Engine`, the examples, classic equilibrium propagation.
 
 from typing import TYPE_CHECKING
 
+from oscsim.core.errors import MissingPackage
 from oscsim.lab.classic import PhaseMeans, TwoPhase, classic_gradient
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.settings import PRESETS, Example, Settings, example
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name not in ("panel", "bokeh", "param"):
             raise
-        raise ModuleNotFoundError(
+        raise MissingPackage(
             f"the lab needs {error.name}, which is not installed: pip install 'oscsim[lab]'", name=error.name
         ) from error
     return view.NoiseLab if name == "NoiseLab" else server.serve

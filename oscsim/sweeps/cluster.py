@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import jax
 
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.errors import BadType, BadValue, MissingPackage
 from oscsim.sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise ImportError("sweeps on workers need dask: pip install 'oscsim[sweep]'") from error
+        raise MissingPackage("sweeps on workers need dask: pip install 'oscsim[sweep]'") from error
     if workers is not None:
         count = as_count("workers", workers)
         options: dict = {"threads_per_worker": 1, "dashboard_address": None, "env": ALONE}

@@ -109,12 +109,7 @@ def sweep(
 
 
 class Grid:
-    """The points of a sweep: all combinations of the values of its axes.
-
-    Attributes:
-        axes: the values of each setting that varies, by name.
-        fixed: the settings that do not vary.
-    """
+    """The points of a sweep: all combinations of the values in `axes`, with the settings in `fixed`."""
 
     def __init__(self, axes: Mapping[str, Setting]):
         if not isinstance(axes, Mapping) or not axes:
@@ -146,7 +141,7 @@ class Grid:
         return self.fixed | varied
 
     def traced(self, study: AbstractStudy) -> set[str]:
-        """The settings that are traced: those whose values are floats, and which do not shape the program."""
+        """The names of the settings that are traced: all values are floats, and the study does not call it static."""
         everything = self.axes | {name: [value] for name, value in self.fixed.items()}
         return {name for name, values in everything.items() if {*map(type, values)} == {float}} - set(study.static())
 
@@ -160,7 +155,7 @@ UNTRACEABLE = (
 
 
 class Task:
-    """What every block has in common; what a worker is sent, once."""
+    """What all blocks share; each worker is sent it once."""
 
     def __init__(self, study: AbstractStudy, grid: Grid, seeds: int, key: Key[Array, ""]):
         self.study, self.grid, self.seeds = study, grid, seeds
@@ -255,11 +250,14 @@ class Task:
                 "shapes the program in its static()"
             ) from error
         except (ValueError, TypeError, ArithmeticError) as error:
-            message = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}: {error}"
-            # whatever its study raises is the user's to mend
+            place = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}"
+            users = type(self.study) is FunctionStudy  # whatever it raises is the user's to mend
+            if not users and not isinstance(error, (BadValue, BadType)):
+                error.add_note(place)
+                raise
             kind = BadType if isinstance(error, TypeError) else BadValue
             name = "" if type(error) in (TypeError, ValueError, BadType, BadValue) else f"{type(error).__name__} "
-            raise kind(f"{name}{message}") from error
+            raise kind(f"{name}{place}: {error}") from error
 
 
 @eqx.filter_jit

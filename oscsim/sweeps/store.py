@@ -34,17 +34,7 @@ DONE = "block_done"
 
 
 class Variable(NamedTuple):
-    """A result of a study.
-
-    Attributes:
-        name: of the result.
-        dtype: of its numbers.
-        seeded: whether there is one for each seed.
-        dims: the names of its own dimensions.
-        shape: their sizes.
-        label: what it is.
-        unit: its unit; empty for a pure number.
-    """
+    """A result of a study: `dims` and `shape` are its own, beside those of the grid; `seeded`: one per seed."""
 
     name: str
     dtype: np.dtype
@@ -64,14 +54,7 @@ class Coordinate(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a grid is cut into blocks.
-
-    Attributes:
-        shape: points along each axis.
-        block: points of a block along each axis; the last ones may be smaller.
-        seeds: realisations of each point.
-        names: of the axes.
-    """
+    """How a grid of `shape` is cut into blocks of `block` points along each axis; the last ones may be smaller."""
 
     shape: tuple[int, ...]
     block: tuple[int, ...]
@@ -95,9 +78,8 @@ class Layout(NamedTuple):
     def region(self, number: int) -> tuple[slice, ...]:
         """Where in the grid the block of this number lies."""
         place = np.unravel_index(number, self.blocks) if self.shape else ()
-        return tuple(
-            slice(int(i) * b, min((int(i) + 1) * b, n)) for i, b, n in zip(place, self.block, self.shape, strict=True)
-        )
+        begins = [int(i) * b for i, b in zip(place, self.block, strict=True)]
+        return tuple(slice(i, min(i + b, n)) for i, b, n in zip(begins, self.block, self.shape, strict=True))
 
     def points(self, number: int) -> list[tuple[int, ...]]:
         """The indices of its points."""
@@ -105,20 +87,14 @@ class Layout(NamedTuple):
 
 
 class Store:
-    """An open store.
-
-    Attributes:
-        path: its folder; None in memory.
-        layout: how its grid is cut.
-    """
+    """An open store; `path` is its folder, None in memory."""
 
     def __init__(self, group: "zarr.Group", path: Path | None):
         self.group: Any = group  # whose items are arrays or groups: only the caller knows
         self.path = path
         about = self.group.attrs["oscsim"]
-        self.layout = Layout(
-            tuple(map(len, about["axes"].values())), tuple(about["block"]), about["seeds"], tuple(about["axes"])
-        )
+        sizes = tuple(map(len, about["axes"].values()))
+        self.layout = Layout(sizes, tuple(about["block"]), about["seeds"], tuple(about["axes"]))
 
     @staticmethod
     def existing(path: str | Path, identity: Mapping[str, object]) -> "Store | None":
@@ -166,7 +142,7 @@ class Store:
         path = Path(path).absolute()
         try:
             return Store(zarr.open_group(str(path), mode="r+"), path)
-        except Exception as error:
+        except (KeyError, OSError, ValueError) as error:
             raise BadValue(f"store={path} is no sweep: give the folder that oscsim.sweep wrote") from error
 
     @staticmethod

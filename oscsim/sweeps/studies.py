@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
@@ -99,8 +99,6 @@ def _items(known: Mapping[str, Quantity] | tuple[tuple[str, Quantity], ...]) -> 
 class FunctionStudy(AbstractStudy):
     """A plain function as a study.
 
-    What it returns is checked where it is swept.
-
     Attributes:
         function: from a key and settings to a dict of arrays.
         shaping: what `static` answers.
@@ -142,9 +140,9 @@ def gradient_quality(
 ) -> AbstractStudy:
     r"""How good a gradient is: its direction, length and scatter against the exact one.
 
-    Results, for each seed: `cosine` and `relative_error` over all parameters; `error_bar`, what the estimate says of
-    itself (nan where it says nothing); `gradient`, all parameters one after the
-    other, where they are `MOST_PARAMETERS` or fewer; `diverged`.
+    Results, for each seed: `cosine` and `relative_error` over all parameters; `error_bar`, the estimate's own error
+    (nan where it has none); `gradient`, all parameters in one vector, if they are `MOST_PARAMETERS` or fewer;
+    `diverged`.
 
     Args:
         net: the neurons.
@@ -198,6 +196,10 @@ class _GradientQuality(AbstractStudy):
 
     def __call__(self, key: Key[Array, ""], **settings: Setting) -> Results:
         make = self._oscillation if self.estimator is None else self.estimator
+        try:
+            inspect.signature(make).bind(**settings)
+        except TypeError as error:
+            raise BadType(f"the estimator cannot be made from these settings: {error}") from error
         estimate = make(**settings)(self.net, self.x, self.y, key=key)
         gradient = estimate.gradient
         found = {
@@ -246,7 +248,7 @@ def training(
     batch_size: int = 20,
     static: Sequence[str] = (),
 ) -> AbstractStudy:
-    """How well a network learns: one whole training run for each seed, all seeds of a point in one program.
+    """How well a network learns: one whole training run per seed; the seeds of a point run in one program.
 
     Results, for each seed: `loss` and `error` (percent) of the training batches, `validation_loss` and
     `validation_error` after each epoch (dimension `epoch`); `final_error` and `best_error`, the validation error after
