@@ -227,9 +227,12 @@ def settled_start(net: AbstractNetwork, inputs: Inputs) -> Layers:
 
 def _at_least_and_most(cycles: int | tuple[int, int], times: int) -> tuple[int, int]:
     """How many cycles at least and at most, from both, or from the first alone."""
-    if not isinstance(cycles, tuple):
-        return as_count("cycles", cycles), times * as_count("cycles", cycles)
-    least, most = (as_count("cycles", number) for number in cycles)
+    match cycles:
+        case (least, most):
+            least, most = as_count("cycles", least), as_count("cycles", most)
+        case _:
+            least = as_count("cycles", cycles)
+            most = times * least
     if most < least:
         raise BadValue(f"cycles={cycles}: the second number, how many at most, is below the first; use {least} or more")
     return least, most
