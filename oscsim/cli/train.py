@@ -394,7 +394,7 @@ class _Rows:
     def __init__(self):
         self.columns: list[str] = []
 
-    def __call__(self, row: dict[str, float], net: PyTree) -> None:
+    def __call__(self, row: dict[str, float | int], net: PyTree) -> None:
         if not self.columns:
             self.columns = [name for name in COLUMNS if name in row]
             print("  ".join(f"{name.replace('_', ' '):>16}" for name in self.columns))

@@ -212,7 +212,7 @@ def _encode(value: PyTree, place: str, arrays: list[np.ndarray]) -> PyTree:
             return {"dict": {k: _encode(v, f"{place}[{k!r}]", arrays) for k, v in value.items()}}
         case eqx.Module():
             names = [field.name for field in dataclasses.fields(value)]  # pyright: ignore[reportArgumentType]
-            fields = {name: _encode(getattr(value, name), f"{place}.{name}", arrays) for name in names}
+            fields = {name: _encode(vars(value)[name], f"{place}.{name}", arrays) for name in names}
             return {"module": _import_path(type(value), place), "fields": fields}
         case _ if callable(value):
             return {"import": _import_path(value, place)}

@@ -179,7 +179,7 @@ class Run(eqx.Module):
     def _recorded(self) -> int:
         return jax.tree.leaves(self.phasors)[0].shape[0]
 
-    def _changes(self) -> np.ndarray:
+    def _changes(self) -> Array | np.ndarray:
         """The lock residual of the recorded cycles."""
         return self.lock_residual[-self._recorded :]
 
