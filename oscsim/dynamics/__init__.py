@@ -10,8 +10,8 @@ from oscsim.dynamics.cycle import Cycle, advance
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.dynamics.gradient_error import GradientError
 from oscsim.dynamics.integration import Integration
+from oscsim.dynamics.phasors import Phasors, Points
 from oscsim.dynamics.plastic import advance_plastic
-from oscsim.dynamics.readings import Phasors, Points
 from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.simulation import simulate

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import Count, per_sample
-from oscsim.dynamics.readings import Reading
+from oscsim.dynamics.phasors import Reading
 
 STARTS_ANEW = 0.5
 """The mean starts anew with a cycle whose contamination is below this share of the mean's."""

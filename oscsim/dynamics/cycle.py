@@ -12,7 +12,7 @@ from oscsim.core.arrays import describe, sample_norm
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
-from oscsim.dynamics.readings import Phasors, Reading
+from oscsim.dynamics.phasors import Phasors, Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers

@@ -18,7 +18,7 @@ from jaxtyping import Array, Inexact, Int, PyTree
 from oscsim.core.arrays import Scalar, describe
 from oscsim.core.checks import as_count, positive
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.readings import Phasors, Points, Reading
+from oscsim.dynamics.phasors import Phasors, Points, Reading
 from oscsim.networks.base import Layers
 
 FEWEST_TICKS = 8

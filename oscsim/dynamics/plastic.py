@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, PyTree
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
-from oscsim.dynamics.readings import Reading
+from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters

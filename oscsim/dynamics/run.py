@@ -21,7 +21,7 @@ from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
-from oscsim.dynamics.readings import Phasors, require_turning
+from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.dynamics.state import State
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System

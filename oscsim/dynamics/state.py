@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from oscsim.core.arrays import complex_of, describe, to_complex
-from oscsim.dynamics.readings import Reading
+from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.system import System
 from oscsim.networks.base import Layers
 from oscsim.networks.inputs import Inputs

@@ -5,7 +5,7 @@ sweeps fail.
 """
 
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
-from oscsim.equilibrium.exact import exact_gradient, exact_solution, implicit_gradient
+from oscsim.equilibrium.exact_gradients import exact_gradient, exact_solution, implicit_gradient
 from oscsim.equilibrium.settling import Sweeps, free_equilibrium, settle, settle_inputs, state_at
 from oscsim.equilibrium.stable_states import Equilibria, States, equilibria
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled

@@ -11,7 +11,7 @@ from oscsim.core.arrays import all_finite, describe
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.cycles import Counts, averaged
-from oscsim.dynamics.readings import Reading, require_turning
+from oscsim.dynamics.phasors import Reading, require_turning
 from oscsim.dynamics.state import begin
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium

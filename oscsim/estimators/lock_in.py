@@ -17,7 +17,7 @@ from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.integration import Integration, require_integration
-from oscsim.dynamics.readings import require_turning
+from oscsim.dynamics.phasors import require_turning
 from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System

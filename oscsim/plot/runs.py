@@ -16,7 +16,7 @@ from oscsim.core.errors import BadValue
 from oscsim.dynamics import Run, System
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.error_bars import gradient_and_error
-from oscsim.dynamics.readings import Reading
+from oscsim.dynamics.phasors import Reading
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
