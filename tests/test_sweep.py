@@ -128,7 +128,7 @@ def test_gradient_quality_is_the_estimator_and_its_prediction():
     axes = {"amplitude": [0.1, 0.2], "intensity": [0.1], "period": 64.0, "cycles": 3}
     found = osc.sweep(osc.studies.gradient_quality(net, x, y), axes, seeds=3, key=KEY)
     exact = osc.exact_gradient(net, x, y)
-    lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=3, noise=osc.WhiteNoise(0.1))
+    lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=3, discard=1, noise=osc.WhiteNoise(0.1))
     gradient = lock_in(net, x, y, key=jax.random.fold_in(jax.random.fold_in(KEY, 1), 2)).gradient
     np.testing.assert_allclose(found.cosine[1, 0, 2], osc.cosine(gradient, exact), rtol=1e-4)
     flat = np.concatenate([np.ravel(a) for a in jax.tree.leaves(gradient)])
