@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 import oscsim as osc
@@ -424,7 +423,7 @@ def _accuracy(net: osc.AbstractNetwork, inputs: osc.Inputs, s: osc.Layers) -> Fl
 
 
 @eqx.filter_jit
-def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: ArrayLike) -> osc.AbstractNetwork:
+def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: Array | np.ndarray) -> osc.AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
     return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g[0], gradient))
