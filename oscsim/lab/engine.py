@@ -423,7 +423,7 @@ def _accuracy(net: osc.AbstractNetwork, inputs: osc.Inputs, s: osc.Layers) -> Fl
 
 
 @eqx.filter_jit
-def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: np.ndarray) -> osc.AbstractNetwork:
+def _learned(net: osc.AbstractNetwork, gradient: Gradient, rate: Array | np.ndarray) -> osc.AbstractNetwork:
     """The network after one step down the gradient of the first realisation."""
     COMPILED["learn"] += 1
     return eqx.apply_updates(net, jax.tree.map(lambda g: -rate * g[0], gradient))

@@ -500,7 +500,7 @@ def _square(plot: figure) -> None:
         plot.js_on_change(change, callback)
 
 
-def _steady(now: float, reach: float) -> float:
+def _steady(now: int | float, reach: float) -> int | float:
     """What an axis spans: as now while that fits, else some more than it has to."""
     return now if 0.5 * now < reach <= now else 1.15 * reach
 
