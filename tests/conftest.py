@@ -33,8 +33,8 @@ BENCHMARKS = ROOT / "tests" / "benchmarks"
 
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 if platform.machine() in ("x86_64", "AMD64"):
-    # These emitters leave it to the processor to fuse products and sums, where it can: without, no bit of a number depends
-    # on what it is compiled with.
+    # Without instructions that fuse a product with a sum: with them, the last bit of a number depends on what else the
+    # program holds, and some tests compare bits between programs.
     QUICK_COMPILATION += " --xla_cpu_max_isa=AVX"
 
 collect_ignore = ["benchmarks"]  # measured only where named: `pytest tests/benchmarks`
