@@ -5,6 +5,7 @@ import time
 import equinox as eqx
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
 from oscsim.core.arrays import all_finite, describe
@@ -121,7 +122,7 @@ def ensemble(
 
 @eqx.filter_jit
 def _realised(
-    system: System, inputs: Inputs, start: Layers, counts: Counts, numbers: np.ndarray, *, key: Key[Array, ""] | None
+    system: System, inputs: Inputs, start: Layers, counts: Counts, numbers: ArrayLike, *, key: Key[Array, ""] | None
 ) -> tuple[Gradient, Reading, Array]:
     """Gradient, mean reading and divergence of the realisations of these numbers."""
 
