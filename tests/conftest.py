@@ -12,6 +12,7 @@ A fixture of wider scope than the test is made before these take hold: it must e
 """
 
 import gzip
+import importlib
 import json
 import os
 import platform
@@ -66,7 +67,8 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     if "oscsim" in sys.modules:
         raise pytest.UsageError("oscsim is imported already, so its shapes go unchecked: import it in tests only")
-    jaxtyping.install_import_hook("oscsim", "beartype.beartype")
+    importlib.import_module("tests.typechecks")
+    jaxtyping.install_import_hook("oscsim", "tests.typechecks.checked")
 
 
 def share_compiled_programs(config: pytest.Config) -> None:

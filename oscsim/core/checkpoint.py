@@ -202,9 +202,12 @@ def _encode(value: PyTree, place: str, arrays: list[np.ndarray]) -> PyTree:
             array = np.asarray(value)
             arrays.append(array.view(f"u{array.itemsize}"))
             return {"jax": len(arrays) - 1, "dtype": array.dtype.name}
-        case jax.Array() | np.ndarray() | np.generic():
+        case jax.Array():
             arrays.append(np.asarray(value))
-            return {"jax" if eqx.is_array(value) else "numpy": len(arrays) - 1}
+            return {"jax": len(arrays) - 1}
+        case np.ndarray() | np.generic():
+            arrays.append(np.asarray(value))
+            return {"numpy": len(arrays) - 1}
         case tuple() | list():
             items = [_encode(v, f"{place}[{i}]", arrays) for i, v in enumerate(value)]
             return items if type(value) is list else {"tuple": items}

@@ -54,7 +54,7 @@ class Phasors(eqx.Module):
 
     @property
     def has_image(self) -> bool:
-        """Whether harmonic -1 was read: what stands there measures the error (see `oscsim.error`)."""
+        """Whether harmonic -1 was read: what stands there measures the error (see `GradientError`)."""
         return -1 in self.harmonics
 
     @property
