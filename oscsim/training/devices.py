@@ -74,7 +74,7 @@ def unreplicate(mesh: Mesh | None, tree: Tree) -> Tree:
     """The arrays of a pytree that are whole on every device, on one of this process."""
     if mesh is None:
         return tree
-    return jax.tree.map(lambda a: a.addressable_data(0) if eqx.is_array(a) else a, tree)
+    return jax.tree.map(lambda a: a.addressable_data(0) if isinstance(a, jax.Array) else a, tree)
 
 
 def sharded(function: Callable, mesh: Mesh | None, out: PyTree, whole: int) -> Callable:
