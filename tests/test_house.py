@@ -97,7 +97,9 @@ def test_the_formatter_decides():
 
 
 def test_figures_and_tables_come_in_when_asked_for():
-    code = "import sys, oscsim; print([n for n in ('matplotlib', 'pandas', 'xarray', 'sklearn') if n in sys.modules])"
+    code = (
+        "import sys, oscsim.cli; print([n for n in ('matplotlib', 'pandas', 'xarray', 'sklearn') if n in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent)
     assert found.stdout.strip() == "[]"
     code = "import sys, oscsim; oscsim.plot.orbits, oscsim.sweep, oscsim.studies; print('matplotlib' in sys.modules)"

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 
 import oscsim as osc
-from oscsim import plot
 from oscsim.cli.reports import compare, png, print_cycles, require_writable
 from oscsim.core import checkpoint
 
@@ -45,6 +44,6 @@ class Demo:
         }
         print("\nThe same gradient by other means; the exact one is found by implicit differentiation:\n")
         estimates = compare(estimators, net, x, y, exact)
-        figure = plot.summary(run, exact, {name: estimates[name] for name in estimates if name != "exact"})
+        figure = osc.plot.summary(run, exact, {name: estimates[name] for name in estimates if name != "exact"})
         checkpoint.write(picture.resolve(), png(figure))
         print(f"\nFigure: {picture.resolve()}  ({time.perf_counter() - began:.0f} s in all)")

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim import plot
 from oscsim.core.errors import BadType, BadValue, MissingPackage
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.networks.base import Gradient
@@ -29,8 +28,8 @@ def one_line(message: object) -> str:
 
 def print_cycles(run: osc.Run, exact: Gradient, discard: int = 0) -> None:
     """A table: after each cycle, how steady the readings are, how far off the running gradient is, and says it is."""
-    numbers, errors, distances = plot.running_errors(run, exact, discard)
-    bars = plot.running_bars(run, discard)
+    numbers, errors, distances = osc.plot.running_errors(run, exact, discard)
+    bars = osc.plot.running_bars(run, discard)
     of_layers = {k: np.asarray(v) for k, v in _layer_errors(run.gradient(discard, cumulative=True), exact).items()}
     first = run.first_cycle + discard + 1
     print(f"The running gradient (readings averaged from cycle {first} on) against the exact one;")

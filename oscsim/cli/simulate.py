@@ -10,12 +10,10 @@ import numpy as np
 import tyro
 
 import oscsim as osc
-from oscsim import plot
 from oscsim.cli.reports import png, print_cycles, require_writable
 from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
 from oscsim.core import checkpoint
 from oscsim.core.errors import BadValue
-from oscsim.plot.runs import LOCKED
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,8 @@ class Simulate:
 
     def run(self) -> None:
         """Run it."""
+        from oscsim.plot.runs import LOCKED  # matplotlib comes with it
+
         targets = run_file, picture = self.out / "run.osc", self.out / "run.png"
         existing = [str(path) for path in targets if path.exists()]
         if existing and not self.overwrite:
@@ -89,7 +89,7 @@ class Simulate:
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
                     stacklevel=1,
                 )
-            image = png(plot.summary(run, exact, discard=discard))
+            image = png(osc.plot.summary(run, exact, discard=discard))
             self.out.mkdir(parents=True, exist_ok=True)
             run.save(run_file)
             checkpoint.write(picture, image)

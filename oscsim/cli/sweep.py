@@ -16,7 +16,6 @@ import typeguard
 import tyro
 
 import oscsim as osc
-from oscsim import plot
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
 from oscsim.core import checkpoint
@@ -80,7 +79,7 @@ class Sweep:
         result = self.result or ("final_error" if file.study == "training" else "relative_error")
         if self.figure is not None:
             varied = [str(name) for name in data[result].dims if name in file.axes] if result in data else []
-            draw = plot.sweep_map if len(varied) == 2 and _numbers(data, varied) else plot.sweep_curves
+            draw = osc.plot.sweep_map if len(varied) == 2 and _numbers(data, varied) else osc.plot.sweep_curves
             checkpoint.write(self.figure, png(np.array([draw(data, result)])))
             print(f"\nFigure: {self.figure}")
         print(f"\nStore: {self.store}  (oscsim.load_sweep reads it)")
@@ -138,7 +137,7 @@ class _File:
         """The axes: lists as they are, ranges written out."""
         return {name: _values(name, value) for name, value in self.axes.items()}
 
-    def build(self) -> osc.studies.AbstractStudy:
+    def build(self) -> "osc.studies.AbstractStudy":
         """The study."""
         x, y = self._samples("train")
         held_out = self._samples("test") if self.study == "training" else (x, y)
