@@ -25,6 +25,8 @@ PHASES = (
     "--hidden",
     8,
     6,
+    "--amplitude",
+    0.05,
     "--points",
     4,
     "--samples",
@@ -177,7 +179,7 @@ def test_two_processes_train_like_one_and_a_run_goes_on_with_another_number(tmp_
 
 @pytest.mark.parametrize("lost", [0, 1], ids=["the first", "the second"])
 def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
-    endless = ("--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
+    endless = ("--amplitude", 0.01, "--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
     processes = start(tmp_path, *PHASES, *endless)
     wait_for(lambda: last_step(tmp_path / "run") > 40, *processes)
     processes[lost].send_signal(signal.SIGKILL)
@@ -195,7 +197,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(tmp_path, lost):
 
 
 def test_ctrl_c_ends_all_of_them_and_leaves_a_checkpoint(tmp_path):
-    endless = ("--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
+    endless = ("--amplitude", 0.01, "--epochs", 10_000, "--checkpoint-seconds", 0.1, "--out", "run")
     processes = start(tmp_path, *PHASES, *endless)
     wait_for(lambda: last_step(tmp_path / "run") > 40, *processes)
     for process in processes:
