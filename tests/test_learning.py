@@ -168,30 +168,19 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(estimator, digits, tmp
     watched = {"checkpoints": Checkpoints(tmp_path), "monitor": osc.Monitor(0, [interrupt])}
     with pytest.raises(Interrupt):
         osc.train(network(), digits, estimator, optimizer, epochs=3, **settings | watched)
-    result = osc.train(
-        network(),
-        digits,
-        estimator,
-        optimizer,
-        epochs=3,
-        checkpoints=Checkpoints(tmp_path, resume=True),
-        **settings,
-    )
+
+    def resumed():
+        resume = Checkpoints(tmp_path, resume=True)
+        return osc.train(network(), digits, estimator, optimizer, epochs=3, checkpoints=resume, **settings)
+
+    result = resumed()
     assert_same_weights(result.network, whole.network)
     assert [row["loss"] for row in result.history] == [row["loss"] for row in whole.history]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert_same_weights(osc.load(tmp_path), whole.network)
     # A finished run that is resumed does nothing; more epochs go on.
-    again = osc.train(
-        network(),
-        digits,
-        estimator,
-        optimizer,
-        epochs=3,
-        checkpoints=Checkpoints(tmp_path, resume=True),
-        **settings,
-    )
+    again = resumed()
     assert_same_weights(again.network, whole.network)
     assert len(sorted(tmp_path.glob("step-*.osc"))) == 3
 

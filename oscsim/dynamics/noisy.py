@@ -173,8 +173,12 @@ class _Forcing(diffrax.AbstractTerm):
 def _forcings(net: AbstractNetwork, draws: list[tuple[AbstractForcing, Draw]], packed: PyTree) -> list[_Forcing]:
     """One term for all additive noises together, and one for each whose amplitude depends on the activities."""
     s = net.activities(unpacked(packed))
-    additive = [draw for noise, draw in draws if noise.amplitude(s) is None]
-    terms = [_Forcing(net, n, d.increment, d.area) for n, d in draws if n.amplitude(s) is not None]
+    additive, terms = [], []
+    for noise, draw in draws:
+        if noise.amplitude(s) is None:
+            additive.append(draw)
+        else:
+            terms.append(_Forcing(net, noise, draw.increment, draw.area))
     if additive:
         areas = None if additive[0].area is None else _total([draw.area for draw in additive], packed[0])
         terms.insert(0, _Forcing(net, None, _total([draw.increment for draw in additive], packed[0]), areas))

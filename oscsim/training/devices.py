@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
+from oscsim.core.arrays import is_key
 from oscsim.core.errors import BadValue
 
 AXIS = "batch"
@@ -54,7 +55,7 @@ def replicate(mesh: Mesh | None, tree: Tree) -> Tree:
     def whole(a):
         if not eqx.is_array(a):
             return a
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if is_key(a):
             return jax.random.wrap_key_data(whole(jax.random.key_data(a)), impl=jax.random.key_impl(a))
         a = np.asarray(a)  # the devices of other processes are out of reach: each process fills its own
         return jax.make_array_from_callback(a.shape, place, lambda index: a[index])
