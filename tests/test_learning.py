@@ -619,6 +619,10 @@ def test_bad_kinds(digits):
         train((digits[0], digits[1][1:]))
     with pytest.raises(ValueError, match=r"data is a ndarray: give a pair"):
         train(digits[0])
+    with pytest.raises(ValueError, match=r"validation is a int: give a pair"):
+        train(digits, validation=5)
+    with pytest.raises(ValueError, match=r"validation is a tuple: give a pair"):
+        train(digits, validation=(*digits, 5))
 
 
 def test_always_on_warns_where_inputs_come_too_fast(digits):

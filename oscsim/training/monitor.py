@@ -34,10 +34,15 @@ class Validation(NamedTuple):
         Raises:
             ValueError: bad data, a patience that is not positive.
         """
-        if given is None:
-            return None
-        x, y = checked_data(net, "validation", given[:2])
-        return Validation(x, y, None if len(given) < 3 or given[2] is None else as_count("patience", given[2]))
+        match given:
+            case None:
+                return None
+            case Validation(x, y, patience):
+                data = x, y
+            case _:
+                data, patience = given, None
+        x, y = checked_data(net, "validation", data)
+        return Validation(x, y, None if patience is None else as_count("patience", patience))
 
 
 @dataclass(frozen=True)
