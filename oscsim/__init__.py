@@ -83,6 +83,7 @@ from oscsim.networks import (
     linear,
     models,
     parameters,
+    to_dict,
 )
 from oscsim.references import citation
 from oscsim.response.suggestion import Suggestion, suggest
@@ -236,6 +237,7 @@ __all__ = [
     "suggest",
     "summarise",
     "sweep",
+    "to_dict",
     "train",
 ]
 

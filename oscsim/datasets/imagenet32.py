@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, read_batch, to_images
 from oscsim.datasets.files import Data, Folder, Split, find, named_folder, require_split
@@ -43,7 +44,7 @@ def read_imagenet32(path: str | os.PathLike[str]) -> Data:
         ValueError: the file is truncated, damaged or not as published.
         FileNotFoundError: there is no such file.
     """
-    return to_images([read_pixels(Path(path))])
+    return to_images([read_pixels(as_path("path", path))])
 
 
 def load_imagenet32(data_dir: Folder, split: Split) -> Data:

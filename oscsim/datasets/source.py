@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, require_key
+from oscsim.core.checks import as_count, as_path, require_key
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -129,7 +129,7 @@ class FileSource(AbstractSource):
         if not len(paths):
             raise BadValue(f"paths={paths!r}: give one file or more")
         self._read = read
-        self._files = [_survey(path, read(path)) for path in map(Path, paths)]
+        self._files = [_survey(path, read(path)) for path in (as_path("path", path) for path in paths)]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
         by = self if standardise is True else standardise or None
         self._shift, self._scale = np.zeros(3, np.float32), np.ones(3, np.float32)
