@@ -18,7 +18,7 @@ from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
@@ -104,6 +104,11 @@ class Run(eqx.Module):
     def diverged(self) -> bool:
         """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
+
+    @property
+    def locked(self) -> bool:
+        """Whether the reading changed by less than 1 % in the last cycle, so that an orbit is a closed curve."""
+        return bool(self.lock_residual[-1] < LOCKED)
 
     @property
     def inputs(self) -> Inputs:
