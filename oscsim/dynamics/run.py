@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, describe, norm, sample_norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
+from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
@@ -104,6 +104,11 @@ class Run(eqx.Module):
     def diverged(self) -> bool:
         """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
+
+    @property
+    def result(self) -> RESULTS:
+        """`RESULTS.successful`, or what went wrong: the neurons diverged, or what spoils the gradient most."""
+        return RESULTS.diverged if self.diverged else self.error().result
 
     @property
     def locked(self) -> bool:
