@@ -19,8 +19,7 @@ from oscsim.cli.settings import load_options, with_places
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
-from oscsim.core.checks import as_path
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue, as_path
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core.checks import as_count, as_path
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue, as_count, as_path
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork

@@ -35,13 +35,9 @@ from oscsim.cli.settings import (
     flat,
     shaped,
 )
-from oscsim.core import checkpoint
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
-from oscsim.datasets import is_own
-from oscsim.datasets.own import OwnData, read_inputs, require_test, scaled
-from oscsim.datasets.source import AbstractSource, Samples
-from oscsim.training.devices import is_first
+from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.datasets import AbstractSource, OwnData, Samples
+from oscsim.training import is_first
 
 T = TypeVar("T")
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
@@ -221,7 +217,7 @@ class Train:
         epochs, batch_size = as_count("epochs", self.epochs), as_count("batch_size", self.batch_size)
         resume = bool(checkpoint.paths(out))  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
-            own = self._own() if is_own(self.data) else None
+            own = self._own() if self.data not in osc.datasets.NAMES else None
             data, validation = self._data(own)
             key_weights, key = jax.random.split(jax.random.key(self.seed))
             if isinstance(data, AbstractSource):
@@ -281,7 +277,7 @@ class Train:
             return source, test.first(len(test))
         if own is not None:
             x, y = own.train
-            held_out = None if self.validation == 0 else require_test(self.data, own)
+            held_out = None if self.validation == 0 else own.held_out()
         else:
             x, y = osc.datasets.load(self.data, "train", self.data_dir, standardise=self.standardise)
             held_out = osc.datasets.load(self.data, "test", self.data_dir, standardise=self.standardise)
@@ -421,9 +417,10 @@ class Predict:
         with jax.enable_x64(self.precision == "float64"):
             net = osc.load(self.network, self.best)
             count = math.prod(net.input_shape) if net.input_shape else None
-            x = read_inputs(self.data, count, about["settings"].get("target"))
+            x = osc.datasets.read_inputs(self.data, count, about["settings"].get("target"))
             if about["scaling"] is not None:
-                x = scaled(x, (np.array(about["scaling"][0]), np.array(about["scaling"][1])))
+                mean, deviation = map(np.array, about["scaling"])
+                x = (x - mean) / deviation
             scores = osc.predict(net, shaped(net, x))
         if self.scores is not None:
             buffer = io.BytesIO()

@@ -18,7 +18,7 @@ from oscsim.datasets.files import Data, Folder, Split, require_split
 from oscsim.datasets.idx import read_mnist
 from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32, read_pixels
 from oscsim.datasets.labels import as_labels
-from oscsim.datasets.own import OwnData, read, require_test
+from oscsim.datasets.own import OwnData, read, read_inputs
 from oscsim.datasets.source import AbstractSource, ArraySource, FileSource, Samples
 
 __all__ = [
@@ -27,12 +27,15 @@ __all__ = [
     "ArraySource",
     "FileSource",
     "OwnData",
+    "Samples",
+    "Split",
     "as_labels",
     "augment",
     "imagenet32_files",
     "load",
     "read",
     "read_imagenet32",
+    "read_inputs",
     "stream",
 ]
 
@@ -88,13 +91,13 @@ def load(
         OSError: a download failed; nothing of it is kept.
     """
     require_split(split)
-    if is_own(name):
+    if _is_own(name):
         if data_dir is not None:
             raise BadValue(
                 f"data_dir={os.fspath(data_dir)!r} belongs to the named data sets, not to {name}: leave it out"
             )
         own = read(name, target=target, validation=validation, standardise=standardise)
-        return own.train if split == "train" else require_test(name, own)
+        return own.train if split == "train" else own.held_out()
     name = str(name)
     for option, value in {"target": target, "validation": validation}.items():
         if value is not None:
@@ -134,7 +137,7 @@ def stream(
     return FileSource(paths, read_pixels, standardise)
 
 
-def is_own(name: str | os.PathLike[str]) -> bool:
+def _is_own(name: str | os.PathLike[str]) -> bool:
     """Whether this is a path of the user's own data, and not one of `NAMES`.
 
     Raises:

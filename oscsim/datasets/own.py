@@ -58,6 +58,19 @@ class OwnData(NamedTuple):
     classes: tuple[str, ...]
     scaling: Scaling | None
 
+    def held_out(self) -> Samples:
+        """The part to test on.
+
+        Raises:
+            ValueError: there is none; the message says how to come by one.
+        """
+        if self.test is None:
+            raise BadValue(
+                "the data have no part to test on, such as x_test and y_test: keep a share of them with validation=0.2 "
+                "(--validation 0.2)"
+            )
+        return self.test
+
 
 def read(
     path: str | os.PathLike[str],
@@ -109,19 +122,11 @@ def read(
         raise BadValue(f"data={path}: all {len(parts['train'][1])} labels to train on are {only!s}: give two classes")
     scaling = _scaling(parts["train"][0]) if standardise else None
     if scaling is not None:
-        parts = {split: (scaled(x, scaling), y) for split, (x, y) in parts.items()}
+        mean, deviation = scaling
+        parts = {split: (((x - mean) / deviation).astype(x.dtype), y) for split, (x, y) in parts.items()}
     else:
         _warn_unscaled(path, parts["train"][0])
     return OwnData(parts["train"], parts.get("test"), classes, scaling)
-
-
-def require_test(path: str | os.PathLike[str], data: OwnData) -> Samples:
-    """The part to test on, or an error that says how to come by one."""
-    if data.test is None:
-        raise BadValue(
-            f"data={os.fspath(path)}: no part to test on (x_test, y_test) in it; keep one out with validation=0.2"
-        )
-    return data.test
 
 
 def read_inputs(path: Path, count: int | None, target: str | None = None) -> np.ndarray:
@@ -148,11 +153,6 @@ def read_inputs(path: Path, count: int | None, target: str | None = None) -> np.
     raise BadValue(f"data={path}: no array x in it; use an .npy file, an .npz file with x, or a table")
 
 
-def scaled(x: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """Inputs after their scaling."""
-    return ((x - scaling[0]) / scaling[1]).astype(x.dtype)
-
-
 # From files to parts.
 
 Parts = dict[str, Samples]
@@ -161,7 +161,7 @@ Parts = dict[str, Samples]
 def _parts(path: Path, target: str | None) -> Parts:
     """Inputs and labels as they stand in the files, by split."""
     if not path.exists():
-        raise FileNotFoundError(f"data={path}: no such file or folder; {KINDS}")
+        raise FileNotFoundError(f"data={path}: no such file or folder, nor a data set of that name; {KINDS}")
     if _is_table(path):
         return {"train": _table(path, target)}
     if path.is_dir():

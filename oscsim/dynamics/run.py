@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, PyTree
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, describe, norm, sample_norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
+from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.export import export
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
@@ -105,6 +105,16 @@ class Run(eqx.Module):
     def diverged(self) -> bool:
         """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
+
+    @property
+    def result(self) -> RESULTS:
+        """`RESULTS.successful`, or what went wrong: the neurons diverged, or what spoils the gradient most."""
+        return RESULTS.diverged if self.diverged else self.error().result
+
+    @property
+    def locked(self) -> bool:
+        """Whether the reading changed by less than 1 % in the last cycle, so that an orbit is a closed curve."""
+        return bool(self.lock_residual[-1] < LOCKED)
 
     @property
     def inputs(self) -> Inputs:

@@ -18,17 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 import oscsim as osc
-from oscsim.core.arrays import Count, norm
-from oscsim.dynamics.cycle import Watch, Watched
-from oscsim.dynamics.cycles import Averaged
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
-from oscsim.dynamics.state import divergence, read_anew
-from oscsim.equilibrium.vectors import is_dense
+from oscsim.core import Count, norm
+from oscsim.dynamics import Averaged, Watch, Watched, divergence, gradient_and_error, read_anew, response_lag
+from oscsim.equilibrium import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
-from oscsim.networks.base import Gradient
-from oscsim.networks.inputs import Data
+from oscsim.networks import Data, Gradient
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""

@@ -293,7 +293,8 @@ def plain_name(name: str) -> str:
 def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
     """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
 
-    `weights[0]` is called `weights_0`: `np.savez(path, **to_dict(gradient))`, `scipy.io.savemat(path, to_dict(gradient))`.
+    `weights[0]` is called `weights_0`: `np.savez(path, **to_dict(gradient))` and
+    `scipy.io.savemat(path, to_dict(gradient))` write them.
 
     Example:
         >>> sorted(osc.to_dict(osc.parameters(net)))

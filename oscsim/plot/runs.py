@@ -37,9 +37,6 @@ from oscsim.plot.style import (
 Estimates: TypeAlias = Gradient | Estimate | Mapping[str, Gradient | Estimate]
 """A gradient or an `Estimate`, or several by name."""
 
-LOCKED = 1e-2
-"""Below this lock residual an orbit is drawn as a closed curve."""
-
 
 def orbits(run: Run, ax: Axes | None = None) -> Axes:
     r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
@@ -56,7 +53,7 @@ def orbits(run: Run, ax: Axes | None = None) -> Axes:
     neurons = _watched(run, "orbits")
     ax = axes_or_new(ax)
     sampled = "." if run.plan.ticks <= 24 else None
-    turn = np.append(np.arange(run.plan.ticks), 0) if run.lock_residual[-1] < LOCKED else np.arange(run.plan.ticks)
+    turn = np.append(np.arange(run.plan.ticks), 0) if run.locked else np.arange(run.plan.ticks)
     for style, label, samples in neurons:
         s = samples[-1] - samples[-1].mean()
         ax.plot(s.real[turn], s.imag[turn], label=label, marker=sampled, linewidth=1.2, **style)
