@@ -1,4 +1,4 @@
-"""Data of the user's own: labels of any kind, files under the names that people give them, in Python and in commands."""
+"""Data of the user's own: labels of any kind, files under any of their names, in Python and in commands."""
 
 import gzip
 import json
@@ -190,7 +190,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path, given, options, words):
 
 def test_a_share_becomes_the_part_to_test_on(tmp_path):
     path = table(tmp_path / "own.csv")
-    with pytest.raises(osc.BadValue, match="no part to test on.*validation=0.2"):
+    with pytest.raises(osc.BadValue, match=r"no part to test on.*validation=0\.2"):
         load(path, "test")
     parts = [load(path, split, validation=0.25) for split in ("train", "test", "train")]
     assert [len(y) for _, y in parts] == [9, 3, 9]
@@ -264,7 +264,7 @@ def test_nothing_pickled_is_read(tmp_path):
 
     for name in ("own.pkl", "own.npy", "own.npz", "own.pt", "x.npy"):
         (tmp_path / name).write_bytes(pickle.dumps(Harm()))
-        with pytest.raises(osc.BadValue, match="pickled objects|not an .npz file"):
+        with pytest.raises(osc.BadValue, match=r"pickled objects|not an \.npz file"):
             read(tmp_path / name)
     assert not (tmp_path / "harmed").exists()
 

@@ -48,12 +48,12 @@ def _csv(data: "xarray.Dataset") -> bytes:
     layers = []
     for name, variable in data.data_vars.items():
         if str(name).startswith("layer_"):
-            values = variable.values.reshape(*variable.shape[:3], -1)
+            values = np.reshape(variable.values, (*variable.shape[:3], -1))
             labels = [data[d].values for d in variable.dims[:2]] + [range(n) for n in values.shape[2:]]
             names = [*map(str, variable.dims[:2]), "sample", "neuron"]
             rows = pandas.MultiIndex.from_product(labels, names=names).to_frame(index=False)
             rows.insert(0, "layer", int(str(name).removeprefix("layer_")))
-            layers.append(rows.assign(real=values.real.ravel(), imag=values.imag.ravel()))
+            layers.append(rows.assign(real=np.real(values).ravel(), imag=np.imag(values).ravel()))
     return pandas.concat(layers).to_csv(index=False).encode()
 
 
