@@ -399,7 +399,7 @@ def _divided(path: Path, x: np.ndarray, y: np.ndarray, share: float) -> tuple[Sa
 
 def _scaling(x: np.ndarray) -> Scaling:
     axes = (0,) if x.ndim == 2 else tuple(range(3 if x.ndim == 4 else x.ndim))
-    mean, deviation = x.mean(axes, np.float64), x.std(axes, np.float64)
+    mean, deviation = np.asarray(x.mean(axes, np.float64)), np.asarray(x.std(axes, np.float64))
     return mean, np.where(deviation > 0, deviation, 1.0)  # what is the same everywhere becomes 0
 
 
