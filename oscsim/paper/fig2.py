@@ -52,8 +52,8 @@ def _oscillation(net: osc.AbstractNetwork, x: Array, y: np.ndarray, amplitude: f
     run = osc.simulate(net, x, y, osc.Rotating(amplitude, period), cycles=4, progress=False)
     if run.watched is None:
         raise AssertionError("simulate records samples unless it is told not to")
-    samples = np.asarray(run.watched.activities[-1][-1]).T
-    teaching = np.asarray(run.watched.teaching[-1])
+    samples = np.asarray(run.watched.activities[-1][-1, :, 0]).T
+    teaching = np.asarray(run.watched.teaching[-1, :, 0])
     time = period * np.arange(1, len(teaching) + 1) / len(teaching)
     return xarray.Dataset(
         {
