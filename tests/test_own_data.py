@@ -110,6 +110,12 @@ def test_the_cross_entropy_of_one_class_is_refused(network):
     assert osc.evaluate(real, X, X[:, :1])["loss"] > 0
 
 
+def test_labels_of_one_class_are_noticed():
+    with pytest.warns(UserWarning, match="all 12 labels are 2: there is nothing to tell apart"):
+        osc.datasets.ArraySource(X, np.full(12, 2))
+    osc.datasets.ArraySource(X, Y)
+
+
 # Files.
 
 NAMES = np.array(["ape", "bee", "cow"])[Y]

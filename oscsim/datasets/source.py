@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -66,6 +67,9 @@ class ArraySource(AbstractSource):
         x: inputs, (n, ...).
         y: labels or targets, (n, ...).
 
+    Warns:
+        UserWarning: all labels are the same one.
+
     Raises:
         ValueError: not one label for each input.
     """
@@ -75,6 +79,8 @@ class ArraySource(AbstractSource):
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
+        if self.y.ndim == 1 and self.y.dtype.kind in "iu" and len(self.y) > 1 and np.all(self.y == self.y[0]):
+            warnings.warn(f"all {len(self.y)} labels are {self.y[0]}: there is nothing to tell apart", stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.x)
