@@ -81,12 +81,13 @@ def read(
 ) -> OwnData:
     """Samples in a file or folder of your own.
 
-    | path | what is in it |
-    |---|---|
-    | `.csv`, `.tsv`, `.txt`, also gzipped | a row for each sample, with or without a header; labels in the column called label, target, y or class, else in the last |
-    | `.npz` | arrays `x`, `y`, and to test `x_test`, `y_test`; also called images or data, labels or targets, with `train`, `test` or `val` before or after |
-    | `.npy` | inputs, with the labels and the other parts in files beside it that are called as those arrays |
-    | a folder | such `.npy` files; IDX files, whose bytes are divided by 255; or tables of which one has `train` in its name, and another `test` |
+    - A table, `.csv`, `.tsv` or `.txt`, also gzipped: a row for each sample, with or without a header; labels in the
+      column called label, target, y or class, else in the last.
+    - `.npz`: arrays `x`, `y`, and to test `x_test`, `y_test`; also called images or data, labels or targets, with train,
+      test or val before or after. A part called val is that to test on where there is none.
+    - `.npy`: inputs, with the labels and the other parts in files beside it that are called as those arrays.
+    - A folder: such `.npy` files; IDX files, whose bytes are divided by 255; or tables of which one has train in its
+      name, and another test.
 
     Labels may be names, -1 and 1, whole floats or a column: see `as_labels`; the classes are those of all parts. Real
     numbers with fractions are the targets of a regression. Nothing pickled is read.
@@ -104,7 +105,7 @@ def read(
     Raises:
         ValueError: what cannot be read as samples; labels of one class only; a share that leaves nothing.
         FileNotFoundError: there is nothing at the path.
-    """  # noqa: E501
+    """
     path = as_path("data", path)
     parts = _parts(path, target)
     if "test" not in parts and "validation" in parts:

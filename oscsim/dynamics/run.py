@@ -395,12 +395,11 @@ class Run(eqx.Module):
     def export(self, path: str | Path) -> Path:
         """Write the readings for other programs, complete or not at all; the ending of the path decides how.
 
-        | ending | what | complex numbers |
-        |---|---|---|
-        | `.nc` | netCDF 3, `to_xarray()` | two variables, `layer_1_real` and `layer_1_imag` |
-        | `.zarr` | a Zarr group, `to_xarray()` | as they are |
-        | `.csv` | a row for each reading of a neuron: layer, cycle, harmonic or point, sample, neuron | two columns, `real` and `imag` |
-        | `.mat` | MATLAB 5, the variables of `to_xarray()`, the dimensions of each as text, the settings as a structure | as they are |
+        - `.nc`: `to_xarray()` as netCDF 3, complex variables in two, `layer_1_real` and `layer_1_imag`.
+        - `.zarr`: `to_xarray()` as a Zarr group, complex numbers as they are.
+        - `.csv`: a row for each reading of a neuron: layer, cycle, harmonic or point, sample, neuron, `real`, `imag`.
+        - `.mat`: the variables of `to_xarray()` for MATLAB, with the dimensions of each as text, and the settings as a
+          structure.
 
         What is at the path is replaced; a Zarr group is not.
 
@@ -411,7 +410,7 @@ class Run(eqx.Module):
         Example:
             >>> run.export("run.nc").name
             'run.nc'
-        """  # noqa: E501
+        """
         return export(self.to_xarray(), path)
 
     @staticmethod
