@@ -83,8 +83,8 @@ def read(
 
     - A table, `.csv`, `.tsv` or `.txt`, also gzipped: a row for each sample, with or without a header; labels in the
       column called label, target, y or class, else in the last.
-    - `.npz`: arrays `x`, `y`, and to test `x_test`, `y_test`; also called images or data, labels or targets, with train,
-      test or val before or after. A part called val is that to test on where there is none.
+    - `.npz`: arrays `x`, `y`, and to test `x_test`, `y_test`; also called images or data, labels or targets, with
+      train, test or val before or after. A part called val is that to test on where there is none.
     - `.npy`: inputs, with the labels and the other parts in files beside it that are called as those arrays.
     - A folder: such `.npy` files; IDX files, whose bytes are divided by 255; or tables of which one has train in its
       name, and another test.
