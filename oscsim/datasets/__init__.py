@@ -66,6 +66,11 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
             with a wrong checksum; a folder named for the digits, or none for ImageNet32.
         FileNotFoundError: the folder, or a file in it, is missing.
         OSError: a download failed; nothing of it is kept.
+
+    Example:
+        >>> images, labels = osc.datasets.load("digits")
+        >>> images.shape, int(labels.max())
+        ((1437, 64), 9)
     """
     _require_name(name)
     require_split(split)
@@ -94,6 +99,15 @@ def stream(
     Raises:
         ValueError: another data set, an unknown split, no folder, a file that is damaged or not as published.
         FileNotFoundError: the folder, or a file in it, is missing.
+
+    Example:
+        >>> import pickle
+        >>> from pathlib import Path
+        >>> content = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 1000]}  # as published, but for the size
+        >>> count = Path("val_data").write_bytes(pickle.dumps(content))
+        >>> source = osc.datasets.stream("imagenet32", "test", ".")
+        >>> len(source), source.first(1)[0].shape
+        (2, (1, 32, 32, 3))
     """
     _require_name(name)
     if name != "imagenet32":

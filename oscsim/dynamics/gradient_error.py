@@ -57,6 +57,13 @@ class GradientError(eqx.Module):
         skipped: how many cycles before those were left out.
         amplitude: of each sample's teaching signal, $|a_1|$.
         noisy: whether there was noise.
+
+    Example:
+        >>> error = run.error()
+        >>> print(f"{error.lag:.1%}", error.total < 0.05)
+        0.3% True
+        >>> error.reasons  # nothing to complain of
+        ()
     """
 
     contamination: Float[Array, ""]

@@ -18,6 +18,15 @@ class AbstractRecord(eqx.Module):
         neurons: how many neurons of the first input are sampled at every tick.
         every_cycle: whether the samples of every cycle are kept, and not those of the last one alone.
         discard: of a mean, how many cycles at the start do not enter it; None for those before the lock.
+
+    Example:
+        >>> class Everything(osc.AbstractRecord):
+        ...     every_reading = True
+        ...     discard = None
+        ...     neurons = 100
+        ...     every_cycle = True
+        >>> print(Everything().watch(net)[0])  # of the one layer all neurons
+        [0 1 2 3 4]
     """
 
     every_reading: eqx.AbstractClassVar[bool]
@@ -46,6 +55,12 @@ class PerCycle(AbstractRecord):
 
     Raises:
         ValueError: a negative number of neurons.
+
+    Example:
+        >>> record = osc.PerCycle(neurons=2, every_cycle=True)
+        >>> watched = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, record=record)
+        >>> watched.watched.activities[0].shape  # (cycles, ticks, neurons)
+        (3, 64, 2)
     """
 
     every_reading: ClassVar[bool] = True
@@ -65,6 +80,11 @@ class Mean(AbstractRecord):
 
     Raises:
         ValueError: a negative number of cycles.
+
+    Example:
+        >>> averaged = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, record=osc.Mean(discard=1))
+        >>> averaged.phasors[1][0].shape  # one reading of all cycles
+        (1, 3, 5)
     """
 
     every_reading: ClassVar[bool] = False

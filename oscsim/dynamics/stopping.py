@@ -17,7 +17,19 @@ from oscsim.networks.inputs import Inputs
 
 
 class AbstractStop(eqx.Module):
-    """A rule that ends a run before its last cycle."""
+    """A rule that ends a run before its last cycle.
+
+    Example:
+        >>> class Budget(osc.AbstractStop):
+        ...     averages = False
+        ...     cycles: int
+        ...     def reached(self, system, inputs, found, discard):
+        ...         return found.count >= self.cycles
+        ...     def verdict(self, error, residual, cycles):
+        ...         return f"stopped after {cycles} cycles"
+        >>> osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=9, until=Budget(2)).cycles
+        2
+    """
 
     averages: eqx.AbstractClassVar[bool]
     """Whether it looks at the average of the cycles."""
@@ -39,6 +51,11 @@ class Locked(AbstractStop):
 
     Raises:
         ValueError: not a positive number.
+
+    Example:
+        >>> stopped = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=20, until=osc.Locked(1e-3))
+        >>> stopped.cycles < 20
+        True
     """
 
     averages: ClassVar[bool] = False
@@ -60,6 +77,11 @@ class Accuracy(AbstractStop):
 
     Raises:
         ValueError: not a positive number.
+
+    Example:
+        >>> stopped = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=20, until=osc.Accuracy(0.05))
+        >>> stopped.cycles < 20
+        True
     """
 
     averages: ClassVar[bool] = True

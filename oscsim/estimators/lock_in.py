@@ -57,6 +57,11 @@ class LockIn(AbstractEstimator):
             `simulate`.
 
     Source: Laborieux & Zenke (2022), section 4.
+
+    Example:
+        >>> estimate = osc.LockIn(osc.Rotating(amplitude=0.2, period=100.0), cycles=3)(net, x, y)
+        >>> print(f"{osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
 
     teaching: AbstractTeaching
@@ -274,6 +279,11 @@ class AlwaysOn(AbstractEstimator):
     Raises:
         TypeError: not a `LockIn`.
         ValueError: one that extrapolates, which needs a second run.
+
+    Example:
+        >>> always = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.2, 100.0), cycles=3))  # for osc.train
+        >>> always.streams  # the neurons of one batch go on into the next
+        True
     """
 
     lock_in: LockIn

@@ -36,6 +36,11 @@ def quantise(net: Net, resolution: ArrayLike) -> Net:
     Raises:
         TypeError: not a network.
         ValueError: a negative resolution.
+
+    Example:
+        >>> coarse = osc.hardware.quantise(net, resolution=0.25)
+        >>> np.allclose(4 * coarse.weights[0], np.round(4 * coarse.weights[0]))
+        True
     """
     check_parameters(net)
     resolution = not_negative("resolution")(resolution)
@@ -55,6 +60,11 @@ class Quantised(AbstractActivation):
 
     Raises:
         ValueError: a negative resolution.
+
+    Example:
+        >>> steps = osc.hardware.Quantised(osc.Tanh(), resolution=0.25)
+        >>> print(steps(jnp.array([0.1, 0.5, 2.0])))
+        [0.  0.5 1. ]
     """
 
     function: Callable

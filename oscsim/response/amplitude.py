@@ -68,6 +68,11 @@ class OptimalAmplitude(eqx.Module):
         spread: error that the noise causes at `amplitude`.
         radius: estimate of the convergence radius.
         period: of the teaching signal.
+
+    Example:
+        >>> best = osc.response.optimal_amplitude(net, x, y, period=100.0, noise=osc.WhiteNoise(0.1), cycles=10)
+        >>> best.amplitude < best.radius, best.spread > 0
+        (True, True)
     """
 
     amplitude: float
@@ -136,6 +141,11 @@ def optimal_amplitude(
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum, an exact
             gradient of zero.
+
+    Example:
+        >>> best = osc.response.optimal_amplitude(net, x, y, period=100.0, noise=osc.WhiteNoise(0.1), cycles=10)
+        >>> best.amplitude < osc.response.convergence_radius(net, x, y)
+        True
     """
     check_drive(net, Rotating(1.0, period), warn=False)
     period = float(as_scalar(period, "period"))

@@ -31,6 +31,11 @@ def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, 
         NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+
+    Example:
+        >>> expected = osc.response.predict_gradient(net, x, y, period=100.0)
+        >>> print(osc.relative_error(run.gradient(), expected) < 0.01)
+        True
     """
     return _read(net, x, y, period, at)[2]
 
@@ -62,6 +67,11 @@ def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, a
         NotSettledError: the free network, or the adjoint, does not settle.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+
+    Example:
+        >>> short, long = (osc.response.predict_bias(net, x, y, period=period) for period in (100.0, 200.0))
+        >>> print(f"{osc.norm_ratio(short, long):.1f}")  # a quarter at twice the period
+        4.0
     """
     inputs, free, read = _read(net, x, y, period, at)
     return jax.tree.map(jnp.subtract, read, exact_at(net, inputs, free))

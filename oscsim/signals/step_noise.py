@@ -36,6 +36,11 @@ class StepNoise(AbstractForcing):
         ValueError: a negative or infinite standard deviation; when run, another solver than Euler, or other steps.
 
     Source: Laborieux & Zenke (2022), section 5.
+
+    Example:
+        >>> estimator = osc.Phases(0.2, points=6, steps=(20, 10), noise=osc.StepNoise(0.001))
+        >>> estimator(net, x, y, key=jax.random.key(0)).gradient.weights[0].shape
+        (5, 6)
     """
 
     discrete = True
