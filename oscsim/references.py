@@ -1,4 +1,4 @@
-"""What to cite: the publications that a user's own choice of objects rests on."""
+"""Citations: the publications that a user's own choice of objects rests on."""
 
 import contextlib
 import dataclasses

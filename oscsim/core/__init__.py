@@ -1,1 +1,1 @@
-"""What every room uses: named errors, checks and conversions, files that are whole or not there."""
+"""Shared by all packages: named errors, checks and conversions, files that are written whole or not at all."""

@@ -1,4 +1,4 @@
-"""Errors with names: each says what went wrong, with which value, and what to change."""
+"""Named errors: each message says what went wrong, with which value, and what to change."""
 
 
 class BadValue(ValueError):

@@ -1,4 +1,4 @@
-"""Data to learn from: embedded, downloaded once, or read from a folder that the user names.
+"""Data sets: embedded, downloaded once, or read from a folder that the user names.
 
 `load` reads every data set in `NAMES` from its files as published, into arrays; `stream` leaves in its files what is
 too large for memory; `augment` varies images at random.

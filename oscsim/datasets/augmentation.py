@@ -1,4 +1,4 @@
-"""Random variation of images."""
+"""Data augmentation: random crops and flips of images."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Where `train` gets its batches from: arrays in memory, or files of which one is in memory at a time."""
+"""Sources of batches for `train`: arrays in memory, or files of which one is in memory at a time."""
 
 import abc
 import hashlib
@@ -24,7 +24,7 @@ Samples = tuple[np.ndarray, np.ndarray]
 
 
 class AbstractSource(abc.ABC):
-    """What `train` gets its batches from.
+    """A source of batches for `train`.
 
     Attributes:
         digest: a fingerprint of all inputs and labels: a run goes on only with the data that it began with.

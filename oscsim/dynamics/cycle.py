@@ -1,4 +1,4 @@
-"""One cycle, tick by tick."""
+"""Integration of one cycle, tick by tick."""
 
 from typing import TypeAlias
 
@@ -36,7 +36,7 @@ class Watched(eqx.Module):
 
 
 class Cycle(eqx.Module):
-    """What one cycle gave.
+    """The result of one cycle.
 
     Attributes:
         reading: `Phasors`, or `Points` from plateaus; nan where the neurons diverged.

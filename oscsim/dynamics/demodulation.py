@@ -26,10 +26,10 @@ FEWEST_TICKS = 8
 
 
 class AbstractDemodulator(eqx.Module):
-    """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
+    """A streaming reader: `init` is called once, `begin` at each cycle, `update` at each tick, `read` at any time.
 
-    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole,
-    `independent` whether each cycle's reading is of that cycle alone.
+    `fewest_ticks` is how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is complete,
+    `independent` whether the reading of each cycle depends on that cycle alone.
 
     Example:
         >>> class Stroboscope(osc.AbstractDemodulator):  # the activities at the end of each quarter of the cycle
@@ -205,7 +205,7 @@ class Hann(AbstractDemodulator):
 
     $c_n \propto \sum_j w(t_j)\, s(t_j)\, e^{-in\omega t_j}$; the window $w = 1 - \cos(2\pi t / (M T))$ suppresses
     drifts and slow transients far better than the boxcar does. $M$ staggered windows run side by side; each cycle the
-    oldest is read. The first $M - 1$ readings are of a window cut off, which mixes harmonics: discard them.
+    oldest is read. The first $M - 1$ readings come from a truncated window, which mixes harmonics: discard them.
 
     Attributes:
         cycles: $M$, at least 2.

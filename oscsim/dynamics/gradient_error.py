@@ -1,4 +1,4 @@
-"""What an estimate says of its own error."""
+"""`GradientError`: how accurate a gradient is, as the estimate itself reports."""
 
 import math
 import warnings
@@ -36,7 +36,7 @@ def out_of_regime(
 
 
 class GradientError(eqx.Module):
-    r"""How right a gradient is: the size of each part of its error, relative to the norm of the gradient.
+    r"""How accurate a gradient is: the size of each part of its error, relative to the norm of the gradient.
 
     A part that cannot be known is nan, and `reasons` says why.
 

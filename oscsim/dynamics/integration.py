@@ -1,4 +1,4 @@
-"""How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
+"""Settings of the integration: the solver, its steps, and how often a cycle is read."""
 
 import math
 from typing import ClassVar, TypeAlias
@@ -24,7 +24,7 @@ MAX_STEPS = 4096
 
 
 class Integration(eqx.Module):
-    """How a cycle is integrated: one argument wherever cycles are.
+    """How a cycle is integrated: the solver, its steps, and how often the activities are read.
 
     Attributes:
         solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`, under

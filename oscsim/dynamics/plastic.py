@@ -1,4 +1,4 @@
-"""One cycle of neurons and synapses together: the weights are part of the equation."""
+"""Integration of neurons and synapses together over one cycle: the weights are part of the equation."""
 
 import equinox as eqx
 import jax

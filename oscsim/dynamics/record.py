@@ -1,4 +1,4 @@
-"""What a run keeps."""
+"""Records: what a run keeps."""
 
 import math
 from typing import ClassVar

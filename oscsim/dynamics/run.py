@@ -1,4 +1,4 @@
-"""A finished simulation: what was read, how it went, and the gradient in it."""
+"""`Run`, a finished simulation: what was read, how it went, and the gradient in it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple

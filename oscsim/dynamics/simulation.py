@@ -1,4 +1,4 @@
-"""Many cycles, one after another: `simulate` drives a network and returns a `Run`."""
+"""`simulate`: drives a network over many cycles and returns a `Run`."""
 
 import math
 import time

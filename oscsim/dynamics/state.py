@@ -1,4 +1,4 @@
-"""Where a simulation stands between two cycles."""
+"""`State`: where a simulation stands between two cycles."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""When a run has gone on for long enough."""
+"""Stopping rules: when a run may end before its last cycle."""
 
 import abc
 from typing import ClassVar
@@ -44,10 +44,10 @@ class AbstractStop(eqx.Module):
 
 
 class Locked(AbstractStop):
-    """Stop once the lock residual, the relative change of the reading from cycle to cycle, is below a number.
+    """Stop once the lock residual, the relative change of the reading from cycle to cycle, is below a threshold.
 
     Attributes:
-        residual: that number.
+        residual: the threshold.
 
     Raises:
         ValueError: not a positive number.
@@ -70,10 +70,10 @@ class Locked(AbstractStop):
 
 
 class Accuracy(AbstractStop):
-    """Stop once the gradient's own error bar, `run.error().total`, is below a number, over two cycles at least.
+    """Stop once the gradient's own error bar, `run.error().total`, is below a threshold, over two cycles at least.
 
     Attributes:
-        error: that number, relative to the gradient.
+        error: the threshold, relative to the gradient.
 
     Raises:
         ValueError: not a positive number.

@@ -1,4 +1,4 @@
-"""What stays fixed from cycle to cycle, checked once."""
+"""`System`: what stays fixed from cycle to cycle, checked once."""
 
 import equinox as eqx
 

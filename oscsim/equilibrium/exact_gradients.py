@@ -1,4 +1,4 @@
-r"""The exact gradient at a settled state: the oracle that every estimate is held against."""
+"""The exact gradient at a settled state: the reference for every estimate."""
 
 from typing import Literal
 

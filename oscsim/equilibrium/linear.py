@@ -1,4 +1,4 @@
-"""What a lock-in reads: the linear response of the activities to the signal, and the gradient in it."""
+"""The linear response of the activities to the teaching signal, which a lock-in reads, and the gradient in it."""
 
 import equinox as eqx
 import jax

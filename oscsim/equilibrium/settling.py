@@ -1,4 +1,4 @@
-r"""Settling: sweeps over the layers, and where they fail, the neurons' own way to rest."""
+"""Settling: sweeps over the layers, and where they fail, the neurons are followed in time."""
 
 from typing import Literal
 

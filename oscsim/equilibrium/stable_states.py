@@ -1,4 +1,4 @@
-"""The stable states that a network has for each input."""
+"""The stable states of a network, for each input."""
 
 from collections.abc import Sequence
 

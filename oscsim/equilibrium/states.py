@@ -1,4 +1,4 @@
-"""A settled state, and whether it is one."""
+"""`Equilibrium`: a settled state, and the test whether it is one."""
 
 from typing import Protocol, TypeAlias, runtime_checkable
 

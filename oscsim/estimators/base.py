@@ -1,4 +1,4 @@
-"""What every estimator is: from a network, inputs and targets to the gradient of the mean loss."""
+"""The interface of estimators: from a network, inputs and targets to the gradient of the mean loss."""
 
 import abc
 from typing import ClassVar
@@ -42,9 +42,9 @@ class Estimate(eqx.Module):
 
 
 class AbstractEstimator(eqx.Module):
-    """A way to obtain the gradient of the mean loss of a batch.
+    """A method that estimates the gradient of the mean loss of a batch.
 
-    One of your own gives `estimate`, and `init` where it carries a state from batch to batch.
+    A subclass gives `estimate`, and `init` where it carries a state from batch to batch.
 
     Attributes:
         feedforward: whether it is for feed-forward networks, which have no dynamics.

@@ -1,4 +1,4 @@
-"""Classic one-sided equilibrium propagation."""
+"""`Classic`: one-sided equilibrium propagation."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Many realisations of the noise at once: how an estimate scatters."""
+"""Ensembles: many realisations of the noise at once, to see how an estimate scatters."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The exact gradients that others are measured against."""
+"""`Exact` and `Backpropagation`: the exact gradients that estimates are compared with."""
 
 from typing import Literal
 

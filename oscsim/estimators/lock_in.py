@@ -1,4 +1,4 @@
-"""The oscillation itself: one run from rest, or a stream of inputs under a signal that never stops."""
+"""`LockIn` and `AlwaysOn`: gradients read from an oscillation, in one run or in a stream of inputs."""
 
 import math
 
@@ -33,7 +33,7 @@ from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
 class LockIn(AbstractEstimator):
-    r"""The oscillation itself: drive with a turning signal, demodulate, and read the gradient off the coefficients.
+    r"""The gradient from an oscillation: drive with a turning signal, demodulate, read it off the coefficients.
 
     Exact in amplitude; the finite period leaves a bias of $O((\omega\tau)^2)$. With `extrapolate` a second run at half
     the period removes it up to $O((\omega\tau)^4)$: $g = (4\, g(T) - g(T/2)) / 3$.

@@ -1,4 +1,4 @@
-"""Settled points of the teaching circle."""
+"""`Phases`: the gradient from settled points of the teaching circle."""
 
 import equinox as eqx
 import jax

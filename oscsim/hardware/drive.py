@@ -1,4 +1,4 @@
-"""The teaching signal and its reader as they would be built."""
+"""Imperfect teaching signals and demodulators."""
 
 import functools
 import math

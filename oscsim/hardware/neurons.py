@@ -1,4 +1,4 @@
-"""Neurons that are not all alike, and couplings that differ in the two directions."""
+"""Imperfect neurons: gains and time constants that differ, couplings that differ in the two directions."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -143,7 +143,7 @@ def spread(
 
 
 class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
-    r"""A layered network whose backward path is another than its forward path: $B_l = W_l + \delta_l$.
+    r"""A layered network whose backward path differs from its forward path: $B_l = W_l + \delta_l$.
 
     Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
     $e = \partial C / \partial z$ comes back as $-\beta B_{out}^T e$. The force has no potential any more: it is

@@ -1,4 +1,4 @@
-"""Limited precision: weights and activities in steps."""
+"""Limited precision: quantised weights and activities."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -31,7 +31,7 @@ def rounded(a: Array, resolution: Array) -> Array:
 
 
 def quantise(net: Net, resolution: ArrayLike) -> Net:
-    """The network with every parameter at the nearest multiple of `resolution`, in units of the weights.
+    """The network with every parameter rounded to the nearest multiple of `resolution`, in units of the weights.
 
     Raises:
         TypeError: not a network.
@@ -49,7 +49,7 @@ def quantise(net: Net, resolution: ArrayLike) -> Net:
 
 
 class Quantised(AbstractActivation):
-    r"""Activities in steps: real and imaginary part of $\sigma(u)$ at the nearest multiple of a resolution.
+    r"""Quantised activities: real and imaginary part of $\sigma(u)$, rounded to the nearest multiple of a resolution.
 
     No such function is holomorphic. It counts as holomorphic where the ideal is, because it stands for the ideal: how
     far the estimate is off is what there is to study. Its derivative is that of the ideal.

@@ -1,4 +1,4 @@
-"""Serves the lab: each visitor has a network of their own, which stops when they leave."""
+"""The server of the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
 import logging

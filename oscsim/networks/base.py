@@ -258,7 +258,7 @@ def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: Abstract
 
 
 def parameters(network: eqx.Module) -> Gradient:
-    """What is learned: the network with None in place of everything that is not a parameter.
+    """The parameters, which are learned: the network with None in place of everything else.
 
     Example:
         >>> [leaf.shape for leaf in jax.tree.leaves(osc.parameters(net))]

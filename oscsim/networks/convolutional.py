@@ -1,4 +1,4 @@
-"""Layers of images, each coupled to the next by a convolution and its transpose."""
+"""Convolutional networks: layers of images, each coupled to the next by a convolution and its transpose."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""The feed-forward twins: what ordinary backpropagation trains, to compare with."""
+"""Feed-forward networks, trained by ordinary backpropagation, to compare with."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from oscsim.networks.products import check_products
 class AbstractFeedForwardNetwork(eqx.Module):
     """A network without feedback or dynamics, trained with `Backpropagation()`.
 
-    One of your own gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
+    A subclass gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
 
     Example:
         >>> class Perceptron(osc.AbstractFeedForwardNetwork):

@@ -1,4 +1,4 @@
-"""The Cauchy-Riemann equations, tested at random points."""
+"""The test of holomorphy: the Cauchy-Riemann equations at random points."""
 
 import warnings
 from collections.abc import Callable

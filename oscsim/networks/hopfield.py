@@ -1,4 +1,4 @@
-"""All-to-all coupled neurons with symmetric weights."""
+"""Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What a network is shown: inputs and targets, checked once, clamped once."""
+"""`Inputs`: the inputs and targets that a network is shown, checked and clamped once."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""Layers of neurons, each coupled to the next by symmetric feed-forward and feedback weights."""
+"""Layered networks: each layer is coupled to the next by symmetric feed-forward and feedback weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

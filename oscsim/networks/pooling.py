@@ -1,4 +1,4 @@
-"""Pooling: how the neurons of a window of an image become one drive."""
+"""Pooling: the neurons in a window of an image become one drive."""
 
 import abc
 from typing import ClassVar
@@ -64,8 +64,8 @@ class AbstractPooling(eqx.Module):
 class SoftmaxPooling(AbstractPooling):
     r"""$\sum_i z_i e^{z_i / T} / \sum_j e^{z_j / T}$ over each window: the holomorphic stand-in for the maximum.
 
-    The mean for large $T$, the maximum for small. Its poles are where the denominator vanishes, which takes imaginary
-    parts that differ by $\pi T$ or more within a window.
+    It tends to the mean for large $T$, and to the maximum for small $T$. Its poles are where the denominator vanishes,
+    which takes imaginary parts that differ by $\pi T$ or more within a window.
 
     Attributes:
         size: side of the windows.

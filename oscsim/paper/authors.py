@@ -1,4 +1,4 @@
-"""What the authors of the paper published, as data."""
+"""The authors' published results, as data."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The amplitude that makes the predicted error of the gradient least."""
+"""The optimal amplitude: the one at which the predicted error of the gradient is least."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the finite period does to the gradient that a lock-in reads."""
+"""The bias of the gradient that a lock-in reads at a finite period."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> 
 
 
 def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Gradient:
-    r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
+    r"""The bias of the gradient at a finite period: `predict_gradient` minus `exact_gradient`.
 
     $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.
 

@@ -1,4 +1,4 @@
-"""How far a power series in beta reaches: the distance of the nearest singularity."""
+"""The convergence radius in beta: the distance of the nearest singularity."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""The noise at the frequencies that a lock-in listens at."""
+"""Noise spectra at the frequencies that a lock-in reads."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How far noise scatters the gradient that a lock-in reads."""
+"""The spread of the gradient that a lock-in reads under noise."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Where in the complex plane of beta the free equilibrium continues to."""
+"""The stability map: where in the complex plane of beta the free equilibrium continues to."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which amplitude, period and discard suit a network: the first question of every user."""
+"""Suggested settings: amplitude, period and discard that suit a network."""
 
 import math
 import warnings

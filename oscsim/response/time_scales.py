@@ -1,4 +1,4 @@
-"""Whether neurons, teaching signal, inputs and weights move on time scales far enough apart to learn."""
+"""Time scales of neurons, teaching signal, inputs and weights: whether they are far enough apart to learn."""
 
 import math
 import warnings
@@ -20,7 +20,7 @@ from oscsim.signals.teaching import AbstractTeaching
 
 
 class TimeScales(eqx.Module):
-    r"""The times that have to stay apart for a network to learn; `check_time_scales` makes it. Infinite: never.
+    r"""The time scales that must stay apart for a network to learn; made by `check_time_scales`. Infinite means never.
 
     Attributes:
         neurons: the time constant of the network's slowest mode, $\tau_s$.

@@ -1,4 +1,4 @@
-"""Noise with a correlation time on the potentials."""
+"""Coloured noise on the potentials: it has a correlation time."""
 
 import diffrax
 import equinox as eqx

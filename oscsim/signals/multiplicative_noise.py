@@ -1,4 +1,4 @@
-"""White noise whose amplitude follows the activity."""
+"""Multiplicative noise: white, with an amplitude that follows the activity."""
 
 from collections.abc import Callable
 from typing import Literal

@@ -1,8 +1,8 @@
-r"""What every noise is: where it acts, what it draws in a step, and which solvers it may be given to.
+r"""Base classes of noise: where it acts, what it draws in a step, and which solvers it may be given to.
 
 There are three places to disturb. A forcing acts on the potentials, $\tau\, du = (-u + \partial\Phi/\partial s)\, dt +
 g(s)\, dX$; a teaching noise acts on $\beta(t)$; a readout noise acts on what the demodulator sees. Each has a base
-class here, and a noise of your own is one small class below one of them. Several act together as a tuple.
+class here, and a noise of your own derives from one of them. Several act together as a tuple.
 
 Randomness comes from one key, folded with the cycle's index, the noise's place in the tuple, the step's number and the
 sample's index. So a run that is resumed goes on with the same noise bit for bit, and neither the size of the batch nor
@@ -71,9 +71,9 @@ class Draw(NamedTuple):
 
 
 class AbstractNoise(eqx.Module):
-    """A disturbance of a run; see the three kinds below.
+    """A disturbance of a run: of the potentials, of the teaching signal, or of the reading, each with a class below.
 
-    What a kind does not disturb, it leaves as it is: `signal` returns the signal, `reading` the activities.
+    By default, `signal` returns the teaching signal and `reading` the activities unchanged.
 
     Example:
         >>> noise = osc.WhiteNoise(0.1)  # on the potentials: it leaves the teaching signal as it is

@@ -1,4 +1,4 @@
-"""Noise between the neurons and the demodulator."""
+"""Readout noise, between the neurons and the demodulator."""
 
 import diffrax
 import equinox as eqx

@@ -33,7 +33,7 @@ def as_amplitude(value: ArrayLike) -> Array:
 class AbstractTeaching(eqx.Module):
     r"""A periodic teaching signal $\beta(t)$, complex or real.
 
-    One of your own gives `period` and `__call__`.
+    A subclass gives `period` and `__call__`.
 
     Example:
         >>> class TwoTones(osc.AbstractTeaching):
@@ -354,11 +354,11 @@ class Constant(AbstractTeaching):
 
 
 class Onset(AbstractTeaching):
-    r"""Another signal, switched on smoothly over the first $n$ cycles.
+    r"""A signal that is switched on smoothly over the first $n$ cycles.
 
     It is $\beta(t)\, \sin^2(\frac{\pi}{2} \min(t / (n T), 1))$ with $t$ counted from the very start. A start without a
-    jump excites no transient beside the drive's own. The first $n$ cycles are no cycles of a
-    periodic response: discard them.
+    jump excites no transient beside the drive's own. The response to the first $n$ cycles is not periodic: discard
+    them.
 
     Attributes:
         teaching: the signal to switch on.

@@ -1,4 +1,4 @@
-"""Noise of the teaching signal's generator."""
+"""Noise of the teaching signal."""
 
 import math
 from collections.abc import Callable

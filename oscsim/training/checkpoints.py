@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: where they lie, when they are written, and how a run goes on from one."""
+"""The checkpoints of a training run: where they are, when they are written, and how a run resumes from one."""
 
 import json
 import math
@@ -28,7 +28,7 @@ MOST_ROLLBACKS = 10
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a training run is kept on disk, how often, and whether it goes back there after a divergence.
+    """Where and how often a training run is saved, and whether it goes back to a checkpoint after a divergence.
 
     Attributes:
         folder: for checkpoints and `metrics.jsonl`; made if it does not exist.

@@ -1,4 +1,4 @@
-"""What a network makes of data: loss, error and scores at its free equilibrium."""
+"""Evaluation: loss, error and scores of a network at its free equilibrium."""
 
 import math
 from typing import TypeAlias

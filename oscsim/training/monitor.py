@@ -1,4 +1,4 @@
-"""What is measured while a network learns, what is shown of it, and when it ends the run."""
+"""Monitoring of training: what is measured, what is shown, and when the run ends early."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class Monitor:
-    """What is looked at while a network learns.
+    """What is measured and shown while a network learns.
 
     Attributes:
         probe: samples of the data on which the estimate is compared with the exact gradient after each epoch (with

@@ -1,4 +1,4 @@
-r"""Learning without a demodulator: the weights are part of the equation, and their slowness is what averages.
+r"""Learning without a demodulator: the weights are part of the equation, and they average because they are slow.
 
 $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$, $\dot\theta = -\eta\, \mathrm{Re}\big[e^{-i\omega t}
 (-\frac{\partial\Phi}{\partial\theta}(t)) / a_1\big]$: each synapse multiplies its own product by the turning reference
