@@ -51,7 +51,7 @@ def check_holomorphic(
         ValueError: `points` or `spread` are not positive; bad inputs (see `Inputs.of`).
 
     Example:
-        >>> sorted(osc.check_holomorphic(net, x, y))
+        >>> sorted(osc.check_holomorphic(net, x, y, points=1))
         ['activation on layer 1', 'phi in beta', 'phi in s[0]', 'phi real on the real axis']
         >>> osc.check_holomorphic(osc.Tanh())["Tanh"] < 1e-3
         True

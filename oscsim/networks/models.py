@@ -109,8 +109,8 @@ def vgg4_feedforward(
 
     Example:
         >>> twin = osc.models.vgg4_feedforward(width=1 / 64, key=jax.random.key(0))
-        >>> twin(jnp.zeros((32, 32, 3))).shape
-        (10,)
+        >>> twin.weights[-1].shape  # of the readout
+        (10, 8)
     """
     return ConvolutionalFeedForwardNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key

@@ -39,9 +39,11 @@ class StepNoise(AbstractForcing):
     Source: Laborieux & Zenke (2022), section 5.
 
     Example:
-        >>> estimator = osc.Phases(0.2, points=6, steps=(20, 10), noise=osc.StepNoise(0.001))
-        >>> estimator(net, x, y, key=jax.random.key(0)).gradient.weights[0].shape
-        (5, 6)
+        >>> noise = osc.StepNoise(0.01)
+        >>> estimator = osc.Phases(0.2, points=6, steps=(20, 10), noise=noise)  # the noise acts at each step
+        >>> u = (jnp.zeros((3, 5)),)  # one layer of potentials
+        >>> noise(u, jax.random.key(0))[0].shape
+        (3, 5)
     """
 
     discrete = True

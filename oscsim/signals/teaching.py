@@ -43,8 +43,9 @@ class AbstractTeaching(eqx.Module):
         ...         turn = jnp.exp(2j * jnp.pi * t / self.period)
         ...         return self.amplitude * (turn + turn**2 / 2)
         >>> tones = osc.simulate(net, x, y, TwoTones(jnp.array(0.1), jnp.array(100.0)), cycles=3)
-        >>> print(f"{osc.cosine(tones.gradient(), osc.exact_gradient(net, x, y)):.2f}")
-        1.00
+        >>> read, expected = tones.state.reading.response()[0], run.state.reading.response()[0]
+        >>> np.allclose(read, expected, atol=1e-3)  # the second tone leaves the first coefficient as it is
+        True
     """
 
     period: eqx.AbstractVar[Scalar]
