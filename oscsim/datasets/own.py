@@ -51,6 +51,12 @@ class OwnData(NamedTuple):
         test: likewise; None where there is no such part.
         classes: what each label stands for, in order; empty where labels are whole numbers from 0 already.
         scaling: what was taken off the inputs, and what they were divided by; None where they stayed what they were.
+
+    Example:
+        >>> np.savez("own.npz", x=np.eye(4), y=["no", "yes", "no", "yes"])
+        >>> own = osc.datasets.read("own.npz", validation=0.25)
+        >>> own.classes, own.train[0].shape, own.held_out()[0].shape
+        (('no', 'yes'), (3, 4), (1, 4))
     """
 
     train: Samples
@@ -105,6 +111,13 @@ def read(
     Raises:
         ValueError: what cannot be read as samples; labels of one class only; a share that leaves nothing.
         FileNotFoundError: there is nothing at the path.
+
+    Example:
+        >>> with open("flowers.csv", "w") as file:
+        ...     _ = file.write("sepal,petal,species\\n5.1,1.4,setosa\\n6.4,5.6,virginica\\n")
+        >>> flowers = osc.datasets.read("flowers.csv")
+        >>> flowers.train[0].shape, flowers.train[1].tolist(), flowers.classes
+        ((2, 2), [0, 1], ('setosa', 'virginica'))
     """
     path = as_path("data", path)
     parts = _parts(path, target)
@@ -130,13 +143,22 @@ def read(
     return OwnData(parts["train"], parts.get("test"), classes, scaling)
 
 
-def read_inputs(path: Path, count: int | None, target: str | None = None) -> np.ndarray:
+def read_inputs(path: str | os.PathLike[str], count: int | None = None, target: str | None = None) -> np.ndarray:
     """The inputs in a file, whose labels, if it has some, are left out.
 
     Args:
         path: a table, an .npz or an .npy file.
         count: how many inputs a sample has; where a table has one column more, it is that of the labels.
         target: which one, as for `read`.
+
+    Raises:
+        ValueError: what is no input.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> np.save("x.npy", np.eye(4))
+        >>> osc.datasets.read_inputs("x.npy").shape
+        (4, 4)
     """
     path = as_path("data", path)
     if _is_table(path):
