@@ -85,7 +85,7 @@ def read(
     validation: float | None = None,
     standardise: bool = False,
 ) -> OwnData:
-    """Samples in a file or folder of your own.
+    r"""Samples in a file or folder of your own.
 
     - A table, `.csv`, `.tsv` or `.txt`, also gzipped: a row for each sample, with or without a header; labels in the
       column called label, target, y or class, else in the last.
@@ -114,7 +114,7 @@ def read(
 
     Example:
         >>> with open("flowers.csv", "w") as file:
-        ...     _ = file.write("sepal,petal,species\\n5.1,1.4,setosa\\n6.4,5.6,virginica\\n")
+        ...     _ = file.write("sepal,petal,species\n5.1,1.4,setosa\n6.4,5.6,virginica\n")
         >>> flowers = osc.datasets.read("flowers.csv")
         >>> flowers.train[0].shape, flowers.train[1].tolist(), flowers.classes
         ((2, 2), [0, 1], ('setosa', 'virginica'))
