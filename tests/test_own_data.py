@@ -89,7 +89,7 @@ def test_a_name_that_is_no_class_is_refused():
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (Y[:, None], r"use labels \(batch,\), such as y\[:, 0\]"),
+        (Y[:, None], r"a column of labels is y\[:, 0\]"),
         (Y.astype(float), "datasets.as_labels"),
         (Y.astype(str), "datasets.as_labels"),
         (Y - 1, "datasets.as_labels"),

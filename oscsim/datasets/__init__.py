@@ -166,9 +166,8 @@ def _is_own(name: str | os.PathLike[str]) -> bool:
 
 def _require_name(name: str) -> None:
     if name not in NAMES:
-        raise BadValue(
-            f"name={name!r}: no such data set, nor a file or folder; use {', '.join(map(repr, NAMES))} or a path"
-        )
+        known = ", ".join(map(repr, NAMES))
+        raise BadValue(f"name={name!r}: no such data set; use {known}, or the path of a file or folder that is there")
 
 
 def _read(name: str, split: Split, data_dir: Folder) -> Data:

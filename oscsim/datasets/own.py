@@ -253,7 +253,8 @@ def _beside(path: Path) -> dict[tuple[str, str], np.ndarray]:
     if files:
         return {role: _load_npy(files[name]) for role, name in _by_role(path, files).items()}
     # Of what lies there twice, packed and unpacked, one.
-    found = (p for p in sorted(folder.rglob("*")) if p.is_file() and _role(p.name) and is_idx(p))
+    nested = (p for depth in ("*", "*/*", "*/*/*") for p in sorted(folder.glob(depth)) if _role(p.name))
+    found = (p for p in nested if p.is_file() and is_idx(p))
     files = {p.name.removesuffix(".gz").replace(".idx", "-idx"): p for p in found}
     arrays = {role: read_idx(files[name], "get it again")[0] for role, name in _by_role(path, files).items()}
     return {role: a / np.float32(255) if role[1] == "x" else a for role, a in arrays.items()}

@@ -124,8 +124,8 @@ def as_targets(net: "Network", y: Data) -> Array:
     if not jnp.issubdtype(y.dtype, jnp.integer):
         if y.ndim == 1 and classes is not None:
             raise BadType(
-                f"y holds {y.dtype} labels: use integers, such as datasets.as_labels(y)[0], or one-hot targets of "
-                f"shape (batch, {classes})"
+                f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes}); "
+                "datasets.as_labels(y) makes integers of whole numbers"
             )
         y = jnp.asarray(y, net.dtype)
     elif not is_traced(y) and y.ndim == 1 and classes is not None:
@@ -134,8 +134,8 @@ def as_targets(net: "Network", y: Data) -> Array:
             remedy = "; datasets.as_labels(y) numbers them from 0" if low < 0 else ""
             raise BadValue(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}{remedy}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
-        column = ", such as y[:, 0]" if y.shape[1:] == (1,) else ""
-        raise BadValue(f"y has shape {y.shape}: use labels (batch,){column}, or one-hot targets (batch, {classes})")
+        column = "; a column of labels is y[:, 0]" if y.shape[1:] == (1,) else ""
+        raise BadValue(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes}){column}")
     # jax counts classes in the type of the labels, where 8 bits end at 255
     narrow = jnp.issubdtype(y.dtype, jnp.integer) and y.dtype.itemsize < 4
     return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
