@@ -9,6 +9,7 @@ from oscsim.core.errors import (
     DivergenceError,
     InexactGradientError,
     InexactGradientWarning,
+    MaxStepsError,
     NotHolomorphicError,
     NotSettledError,
 )
@@ -169,6 +170,7 @@ __all__ = [
     "Locked",
     "Logistic",
     "MaxPooling",
+    "MaxStepsError",
     "Mean",
     "Monitor",
     "Multiplicative",

@@ -17,7 +17,7 @@ from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
 
-FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.NotSettledError)
+FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.MaxStepsError, osc.NotSettledError)
 """What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""
 
 

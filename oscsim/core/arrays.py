@@ -9,6 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = Float[Array, ""]
@@ -26,6 +27,13 @@ compiled = functools.partial(jax.jit, inline=True)
 def is_traced(*values: PyTree) -> bool:
     """Whether any of the values is being traced by jax, and so cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def constant(tree: PyTree) -> PyTree:
+    """The same, which derivatives taken by jax leave alone; itself where nothing is traced."""
+    if not is_traced(tree):
+        return tree
+    return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, tree)
 
 
 def is_key(value: object) -> bool:

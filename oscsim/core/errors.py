@@ -21,6 +21,14 @@ class DivergenceError(RuntimeError):
     """
 
 
+class MaxStepsError(RuntimeError):
+    """The solver took as many steps as it may within one tick of a cycle, and the neurons did not run away.
+
+    A slow signal, or one fast layer, asks for more of them. Raised by `oscsim.simulate`, by estimators and in training.
+    The message names the cycle, the number of steps, and what to change.
+    """
+
+
 class NotSettledError(RuntimeError):
     """A fixed point was asked for and not reached within the given number of steps.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import equinox as eqx
 import numpy as np
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import count, optional_count
 from oscsim.networks.base import AbstractNetwork
 
 
@@ -50,11 +50,8 @@ class PerCycle(AbstractRecord):
 
     every_reading: ClassVar[bool] = True
     discard: ClassVar[int | None] = None
-    neurons: int = eqx.field(static=True, default=8)
+    neurons: int = eqx.field(static=True, default=8, converter=count("neurons", 0))
     every_cycle: bool = eqx.field(static=True, default=False)
-
-    def __check_init__(self):
-        as_count("neurons", self.neurons, 0)
 
 
 class Mean(AbstractRecord):
@@ -70,8 +67,4 @@ class Mean(AbstractRecord):
     every_reading: ClassVar[bool] = False
     neurons: ClassVar[int] = 0
     every_cycle: ClassVar[bool] = False
-    discard: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        if self.discard is not None:
-            as_count("discard", self.discard, 0)
+    discard: int | None = eqx.field(static=True, default=None, converter=optional_count("discard", 0))

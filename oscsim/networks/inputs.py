@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.checks import as_native
 from oscsim.core.errors import BadType, BadValue
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def as_targets(net: "Network", y: Data) -> Array:
 
 def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
     try:
-        value = value if isinstance(value, jax.Array) else np.asarray(value)
+        value = value if isinstance(value, jax.Array) else np.asarray(as_native(name, value))
     except ValueError as error:
         raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
