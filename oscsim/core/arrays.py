@@ -1,8 +1,8 @@
 """Small helpers on arrays, numbers and pytrees that every room of the house uses."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -22,6 +22,26 @@ Count: TypeAlias = Int[Array, ""] | np.int32
 
 compiled = functools.partial(jax.jit, inline=True)
 """For short functions of arrays: one program where they are called alone, part of the caller's where that is traced."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def promoting(function: Callable[P, R]) -> Callable[P, R]:
+    """The function under jax's usual rules of promotion, also where the caller has set stricter ones.
+
+    Real weights meet complex activities all over the package, which `numpy_dtype_promotion("strict")` forbids.
+    """
+
+    @functools.wraps(function)
+    def promoted(*args: P.args, **kwargs: P.kwargs) -> R:
+        if jax.config.jax_numpy_dtype_promotion == "standard":
+            return function(*args, **kwargs)
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoted
 
 
 def is_traced(*values: PyTree) -> bool:

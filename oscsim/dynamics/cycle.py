@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int, Key, PyTree
 
-from oscsim.core.arrays import describe, sample_norm
+from oscsim.core.arrays import describe, promoting, sample_norm
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
@@ -53,6 +53,7 @@ class Cycle(eqx.Module):
         return self.reading.gradient(network, inputs)
 
 
+@promoting
 def advance(
     system: System,
     state: State,

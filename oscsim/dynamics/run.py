@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, is_traced, norm, sample_norm
+from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
@@ -114,6 +114,7 @@ class Run(eqx.Module):
         """What the network was shown in the cycle of that number."""
         return self.stream.at(self.network, cycle)
 
+    @promoting
     def gradient(
         self,
         discard: int | None = None,
@@ -147,6 +148,7 @@ class Run(eqx.Module):
         report(error, tolerance, throw)
         return gradient
 
+    @promoting
     def error(self, discard: int | None = None) -> GradientError:
         """How right `gradient(discard)` is, by the run's own measure (see `GradientError`).
 
@@ -251,6 +253,7 @@ class Run(eqx.Module):
         kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
         return resting_state(self.network, self.inputs, kept)
 
+    @promoting
     def exact(self) -> Gradient:
         """The exact gradient at the state that the neurons rest in.
 
@@ -259,6 +262,7 @@ class Run(eqx.Module):
         """
         return exact_gradient(self.network, self.inputs.x, self.inputs.y, at=self.equilibrium)
 
+    @promoting
     def compare(self, discard: int | None = None) -> "Comparison":
         """The gradient beside the exact one at the run's own state, and beside its own error bar.
 

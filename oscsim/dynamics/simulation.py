@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from oscsim.core.arrays import Count, complex_of, describe, is_traced
+from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
 from oscsim.core.checks import as_count, as_native, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
@@ -38,6 +38,7 @@ Start = str | Equilibrium | Layers | State | Run
 """Where neurons start: `"rest"`, `"settled"`, a state, potentials, or an earlier run."""
 
 
+@promoting
 def simulate(
     net: AbstractNetwork,
     x: Data,
@@ -157,8 +158,8 @@ def _require_fixed(until: AbstractStop | None, progress: bool | None) -> None:
     """Refuse what is decided cycle by cycle where everything is traced."""
     if until is not None:
         raise BadValue(
-            f"until={describe(until)} under a transformation of jax, where all runs take the same cycles: leave it out, "
-            "or call simulate once for each setting"
+            f"until={describe(until)} under a transformation of jax, where all runs take the same cycles: leave it "
+            "out, or call simulate once for each setting"
         )
     if progress:
         raise BadValue("progress=True under a transformation of jax, which runs later and elsewhere: leave it out")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from oscsim.core.arrays import complex_of, describe, to_complex
+from oscsim.core.arrays import complex_of, describe, promoting, to_complex
 from oscsim.core.errors import DivergenceError, MaxStepsError
 from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.system import System
@@ -45,6 +45,7 @@ class State(eqx.Module):
         return teaching if self.tuning is None else teaching.at(self.tuning.amplitude)
 
 
+@promoting
 def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, start: Layers | None = None) -> State:
     """The state before the first cycle: the neurons at rest, or at the potentials `start`.
 

@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from oscsim.core.arrays import constant, is_traced, per_sample
+from oscsim.core.arrays import constant, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
@@ -22,6 +22,7 @@ from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parame
 from oscsim.networks.inputs import Data, Inputs
 
 
+@promoting
 def exact_gradient(
     net: AbstractNetwork,
     x: Data,

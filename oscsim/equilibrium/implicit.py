@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from oscsim.core.arrays import complex_of, constant, is_traced
+from oscsim.core.arrays import complex_of, constant, is_traced, promoting
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, without_matrix
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
@@ -75,6 +75,7 @@ def _root(
         return found
 
     @root.defjvp
+    @promoting
     def _rule(primals, tangents):
         arrays, found = primals[0], root(*primals)
         moved = jax.jvp(lambda arrays: residual(eqx.combine(arrays, rest), found), (arrays,), tangents[:1])[1]

@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact
 
-from oscsim.core.arrays import complex_of, constant, is_traced, to_complex
+from oscsim.core.arrays import complex_of, constant, is_traced, promoting, to_complex
 from oscsim.core.checks import as_count, as_native, count, require_positive
 from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
@@ -53,6 +53,7 @@ SWEEPS = 3 * PATIENCE
 """Sweeps after which those who have not settled are followed in time, which by then costs less than going on."""
 
 
+@promoting
 def settle(
     net: AbstractNetwork,
     x: Data,

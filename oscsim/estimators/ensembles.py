@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
-from oscsim.core.arrays import all_finite, describe, is_traced, per_sample
+from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.cycles import Counts, averaged
@@ -76,6 +76,7 @@ class Ensemble(eqx.Module):
         return str(self)
 
 
+@promoting
 def ensemble(
     lock_in: LockIn,
     net: AbstractNetwork,

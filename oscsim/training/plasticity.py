@@ -16,7 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import Count, describe, norm
+from oscsim.core.arrays import Count, describe, norm, promoting
 from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
@@ -94,6 +94,7 @@ class Learned(eqx.Module):
         return str(self)
 
 
+@promoting
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],
