@@ -1,4 +1,4 @@
-"""oscsim under jax's own tools: derivatives, batches, strict promotion, kinds of keys; and counts and arrays of NumPy."""
+"""oscsim under jax's own tools: derivatives, batches, strict promotion, keys; counts and arrays of NumPy."""
 
 import warnings
 
@@ -147,7 +147,7 @@ def test_cycles_that_depend_on_what_is_read_say_that_they_have_no_reverse_deriva
     def loss(amplitude):
         return osc.LockIn(osc.Rotating(amplitude, 100.0), accuracy=0.5, integration=steps())(net, x, y).loss
 
-    with pytest.raises(Exception, match="no derivative in reverse mode: use jax.jvp"):
+    with pytest.raises(Exception, match=r"no derivative in reverse mode: use jax.jvp"):
         jax.grad(loss)(0.3)
 
 
@@ -197,7 +197,7 @@ def test_vmap_over_amplitudes_is_one_after_the_other(function):
 
 
 def test_what_is_decided_cycle_by_cycle_is_refused_under_vmap():
-    with pytest.raises(osc.BadValue, match=r"until=Accuracy\(error=0.1\).*leave it out, or call simulate once for each"):
+    with pytest.raises(osc.BadValue, match=r"until=Accuracy\(error=0.1\).*leave it out, or call simulate once"):
         jax.vmap(lambda a: run_at(a, until=0.1).gradient(1))(AMPLITUDES)
     with pytest.raises(osc.BadValue, match=r"progress=True under a transformation"):
         jax.vmap(lambda a: run_at(a, progress=True).gradient(1))(AMPLITUDES)
@@ -301,15 +301,15 @@ SLOW = {"a slow signal": (1.0, osc.Rotating(0.4, 3e4)), "a fast layer": ((3e-3, 
 
 @pytest.mark.parametrize(("time_constant", "signal"), SLOW.values(), ids=SLOW)
 def test_a_cap_on_steps_is_called_that(time_constant, signal):
-    net, x, y = toy(time_constant=time_constant if time_constant == 1.0 else (*time_constant, 1.0)[:2])
+    net, x, y = toy(time_constant=time_constant)
     few = osc.Integration(max_steps=128)
-    said = r"max_steps=128 within one of the 64 ticks of cycle 1, under Rotating.*use Integration\(max_steps=1024\), or more"
+    said = r"max_steps=128 within one of the 64 ticks of cycle 1, under Rotating.*use Integration\(max_steps=1024\)"
     with pytest.raises(osc.MaxStepsError, match=said):
         osc.simulate(net, x, y, signal, cycles=2, integration=few)
     with pytest.raises(osc.MaxStepsError, match=said):
         osc.LockIn(signal, cycles=2, integration=few)(net, x, y)
     run = osc.simulate(net, x, y, signal, cycles=2, integration=few, throw=False)
-    assert bool(run.state.exhausted)
+    assert bool(run.result == osc.RESULTS.max_steps_reached)
     assert "NOT INTEGRATED: the solver reached max_steps=128" in str(run)
     # What is asked for helps, either way.
     for more in (osc.Integration(max_steps=1024), osc.Integration(max_steps=128, ticks=512)):
@@ -355,10 +355,9 @@ def test_keys_of_the_old_style_are_refused(unchecked):
 def test_inputs_by_cycle_are_written_for_jax():
     net, x, y = toy()
     shown, signal = np.stack([x, x[::-1]]), osc.Rotating(0.3, 100.0)
-    for name, function in {"an array": lambda n: shown[n % 2], "a list": lambda n: [*shown][n % 2]}.items():
-        with pytest.raises(osc.BadType, match="x cannot be called with a traced cycle: write it with jax.numpy"):
+    for function in (lambda n: shown[n % 2], lambda n: [*shown][n % 2]):
+        with pytest.raises(osc.BadType, match=r"x cannot be called with a traced cycle: write it with jax.numpy"):
             osc.simulate(net, function, y, signal, cycles=2, integration=steps())
-        assert name
     inside = jnp.asarray(shown)
     run = osc.simulate(net, lambda n: inside[n % 2], y, signal, cycles=2, integration=steps())
     np.testing.assert_array_equal(run.inputs_in(1).x, shown[1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from oscsim.core.arrays import is_traced, promoting
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -23,8 +23,8 @@ class Estimate(eqx.Module):
         loss: the mean loss at the activities that the estimator takes for the free equilibrium.
         activities: those activities, one (batch, neurons) array per layer.
         residual: how far from settled: the largest residual of its states, or the lock residual of the last cycle.
-        valid: whether the neurons settled, or did not diverge, and the error that is known is within the tolerance of
-            10 %. Under jit nothing can be raised: look here.
+        result: `RESULTS.successful` where the neurons settled, or did not diverge, and the known error is within 10 %;
+            else what went wrong. Under jit nothing can be raised: look here.
         error: how right the gradient is, by its own measure; None where the estimator has none.
     """
 
@@ -32,8 +32,13 @@ class Estimate(eqx.Module):
     loss: Float[Array, ""]
     activities: Layers
     residual: Float[Array, ""]
-    valid: Bool[Array, ""]
+    result: RESULTS
     error: GradientError | None = None
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the result is `RESULTS.successful`."""
+        return self.result == RESULTS.successful
 
 
 class AbstractEstimator(eqx.Module):
@@ -108,11 +113,11 @@ def estimate_at(
     gradient: Gradient,
     activities: Layers,
     residual: Array,
-    valid: Array,
+    result: RESULTS,
     error: GradientError | None = None,
 ) -> Estimate:
     """The estimate with the loss at the activities taken for the free equilibrium (their real parts)."""
     real = tuple(layer.real for layer in activities)
     if error is not None:
-        valid = valid & ~(error.total > TOLERANCE)
-    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, valid, error)
+        result = RESULTS.where(result == RESULTS.successful, error.result, result)
+    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, result, error)

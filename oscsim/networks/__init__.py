@@ -11,13 +11,13 @@ from oscsim.networks.activations import (
     SiLU,
     Tanh,
 )
-from oscsim.networks.base import AbstractNetwork, Layers, linear, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, fastest_neuron, linear, parameters
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
@@ -32,7 +32,9 @@ __all__ = [
     "ConvolutionalFeedForwardNetwork",
     "ConvolutionalNetwork",
     "CrossEntropy",
+    "Data",
     "FeedForwardNetwork",
+    "Gradient",
     "HardTanh",
     "HoloTanh",
     "HopfieldNetwork",
@@ -50,6 +52,7 @@ __all__ = [
     "Tanh",
     "check_holomorphic",
     "convolve",
+    "fastest_neuron",
     "linear",
     "parameters",
 ]
