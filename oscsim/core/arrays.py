@@ -36,7 +36,7 @@ def promoting(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def promoted(*args: P.args, **kwargs: P.kwargs) -> R:
-        if jax.config.jax_numpy_dtype_promotion == "standard":
+        if jax.config.jax_numpy_dtype_promotion == "standard":  # pyright: ignore[reportAttributeAccessIssue]
             return function(*args, **kwargs)
         with jax.numpy_dtype_promotion("standard"):
             return function(*args, **kwargs)

@@ -99,10 +99,10 @@ def implicit_gradient(
     net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: ArrayLike, max_steps: ArrayLike = 1000
 ) -> tuple[Gradient, Float[Array, " batch"]]:
     """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
-    quiet = constant((net, inputs, found.potentials))
-    adjoint, residual, any_left = _swept_adjoint(*quiet, tolerance, max_steps)
+    still, shown, u = constant((net, inputs, found.potentials))
+    adjoint, residual, any_left = _swept_adjoint(still, shown, u, tolerance, max_steps)
     if is_traced(any_left) or bool(any_left):
-        adjoint, residual = _solved_adjoint(*quiet, tolerance, adjoint, residual)
+        adjoint, residual = _solved_adjoint(still, shown, u, tolerance, adjoint, residual)
     adjoint = settled_adjoint(net, inputs, found.potentials, _pulled, adjoint)
     return _gradient_with(net, inputs, found.potentials, adjoint), residual
 

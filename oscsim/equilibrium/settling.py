@@ -157,8 +157,8 @@ def settle_inputs(
     Called with traced arrays it is one program; otherwise the flow is compiled where it is needed. What it finds has
     derivatives of any order in network, inputs and `beta`: see `implicit.py`.
     """
-    quiet = constant((net, inputs, beta, tolerance, max_steps, start))
-    return _differentiable(net, inputs, beta, _found(*quiet, method))
+    still, shown, at, begun = constant((net, inputs, beta, start))
+    return _differentiable(net, inputs, beta, _found(still, shown, at, tolerance, max_steps, begun, method))
 
 
 def _differentiable(net: AbstractNetwork, inputs: Inputs, beta: Array, found: Equilibrium) -> Equilibrium:
@@ -273,10 +273,10 @@ def state_at(net: AbstractNetwork, inputs: Inputs, at: At = None) -> Equilibrium
     u = tuple(jnp.asarray(jnp.real(jnp.asarray(as_native("at", a))), net.dtype) for a in u)
     check_start(net, inputs, u, "at")
     tolerance = default_tolerance(net.dtype)
-    quiet = constant((net, inputs, u))
-    found, moved = _swept_from(*quiet, tolerance)
+    still, shown, u = constant((net, inputs, u))
+    found, moved = _swept_from(still, shown, u, tolerance)
     if is_traced(moved) or not bool(jnp.all(moved <= AT_STATE)):
-        found, moved = _polished(*quiet, tolerance, found, moved)
+        found, moved = _polished(still, shown, u, tolerance, found, moved)
     if not is_traced(moved) and not bool(jnp.all(moved <= AT_STATE)):
         sample = int(jnp.argmax(moved))
         raise NotSettledError(
