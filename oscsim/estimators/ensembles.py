@@ -48,18 +48,16 @@ class Ensemble(eqx.Module):
     def mean(self) -> Gradient:
         """The mean gradient over the realisations that did not diverge."""
         if is_traced(self.diverged):
-            return jax.tree.map(
-                lambda a: jnp.mean(a, axis=0, where=per_sample(jnp.asarray(~self.diverged), a)), self.gradients
-            )
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.mean(a, axis=0, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.mean(a[~self.diverged], axis=0), self.gradients)
 
     @property
     def spread(self) -> Gradient:
         """The standard deviation of each parameter's gradient over the realisations that did not diverge."""
         if is_traced(self.diverged):
-            return jax.tree.map(
-                lambda a: jnp.std(a, axis=0, ddof=1, where=per_sample(jnp.asarray(~self.diverged), a)), self.gradients
-            )
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.std(a[~self.diverged], axis=0, ddof=1), self.gradients)
 
     def __str__(self) -> str:
