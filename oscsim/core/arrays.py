@@ -1,4 +1,4 @@
-"""Small helpers on arrays, numbers and pytrees that every room of the house uses."""
+"""Helpers for arrays, numbers and pytrees."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
-r"""The mean of readings while they stream by, and a sample of its error.
+r"""Running means of readings, with a sample of their error.
 
-Cycles before the network locked do not belong into the mean. They are found in the stream: where one cycle alone is
+Cycles before the network locked do not belong to the mean. They are found in the stream: where one cycle alone is
 less than half as contaminated as the mean so far, the mean starts anew with it.
 """
 

@@ -1,4 +1,4 @@
-"""One cycle, tick by tick."""
+"""Integration of one cycle, tick by tick."""
 
 from typing import TypeAlias
 
@@ -61,12 +61,17 @@ class Watched(eqx.Module):
 
 
 class Cycle(eqx.Module):
-    """What one cycle gave.
+    """The result of one cycle.
 
     Attributes:
         reading: `Phasors`, or `Points` from plateaus; nan where the neurons diverged.
         effort: what it cost the solver.
         watched: samples of the neurons that were watched; None where none were.
+
+    Example:
+        >>> state, cycle = osc.advance(run.system, run.state, run.inputs)
+        >>> cycle.reading[1][0].shape, cycle.watched is None
+        ((3, 5), True)
     """
 
     reading: Reading
@@ -99,6 +104,14 @@ def advance(
     Returns:
         The state after the cycle, and what it gave. Where `state.diverged`, the reading is nan and the potentials are
         the last finite ones; nothing is raised here.
+
+    Example:
+        >>> system, inputs = osc.System.of(net, osc.Rotating(0.2, 100.0)), osc.Inputs.of(net, x, y)
+        >>> state = osc.begin(system, inputs)
+        >>> for _ in range(3):
+        ...     state, cycle = osc.advance(system, state, inputs)
+        >>> np.allclose(cycle.reading[1][0], run.phasors[1][0][-1], atol=1e-5)
+        True
     """
     if system.noises:
         equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)

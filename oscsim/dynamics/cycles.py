@@ -1,4 +1,4 @@
-"""Many cycles, averaged while they run: memory does not grow with their number."""
+"""Averages over many cycles, computed while they run: memory does not grow with their number."""
 
 import equinox as eqx
 import jax

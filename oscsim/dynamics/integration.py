@@ -1,4 +1,4 @@
-"""How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
+"""Settings of the integration: the solver, its steps, and how often a cycle is read."""
 
 import math
 from typing import ClassVar, TypeAlias
@@ -27,7 +27,7 @@ ADJOINTS = (diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint, diffrax.F
 
 
 class Integration(eqx.Module):
-    """How a cycle is integrated: one argument wherever cycles are.
+    """How a cycle is integrated: the solver, its steps, and how often the activities are read.
 
     Attributes:
         solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`, under
@@ -49,6 +49,12 @@ class Integration(eqx.Module):
     Raises:
         TypeError: an implicit solver, or an object of the wrong kind.
         ValueError: counts that are not positive, do not divide, or contradict each other.
+
+    Example:
+        >>> steps = osc.Integration(diffrax.Heun(), steps_per_cycle=256)
+        >>> fixed = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, integration=steps)
+        >>> print(fixed.effort.accepted)  # solver steps of each cycle
+        [256 256 256]
     """
 
     solver: diffrax.AbstractSolver | None = None

@@ -1,4 +1,4 @@
-"""The same equation under noise: equal steps, one by one, with the noises as further terms."""
+"""The equation of the neurons under noise: equal steps, one by one, with the noises as further terms."""
 
 import functools
 from collections.abc import Callable

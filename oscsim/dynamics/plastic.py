@@ -1,4 +1,4 @@
-"""One cycle of neurons and synapses together: the weights are part of the equation."""
+"""Integration of neurons and synapses together over one cycle: the weights are part of the equation."""
 
 import equinox as eqx
 import jax
@@ -42,6 +42,11 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
         `state.diverged`, potentials and parameters are the last finite ones; nothing is raised here.
 
     Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+
+    Example:
+        >>> state, moved, reading = osc.advance_plastic(run.system, run.state, run.inputs, rate=1e-4)
+        >>> moved.weights[0].shape, int(state.cycle)
+        ((5, 6), 4)
     """
     net = system.network
     rate = jnp.asarray(rate, net.dtype)

@@ -1,4 +1,4 @@
-"""What a run keeps."""
+"""Records: what a run keeps."""
 
 import abc
 import math
@@ -27,6 +27,17 @@ class AbstractRecord(eqx.Module):
         every_reading: whether the reading of every cycle is kept, and not the mean alone.
         every_cycle: whether the samples of every cycle are kept, and not those of the last one alone.
         discard: of a mean, how many cycles at the start do not enter it; None for those before the lock.
+
+    Example:
+        >>> class FirstLayer(osc.AbstractRecord):
+        ...     every_reading = True
+        ...     every_cycle = True
+        ...     discard = None
+        ...
+        ...     def watch(self, net, batch):
+        ...         return osc.dynamics.Watch((np.arange(net.shapes[0][0]),), np.arange(batch))
+        >>> FirstLayer().watch(net, 3).count  # numbers a tick: 3 samples of 5 neurons
+        15
     """
 
     every_reading: eqx.AbstractClassVar[bool]
@@ -138,6 +149,11 @@ class Mean(AbstractRecord):
 
     Raises:
         ValueError: a negative number of cycles.
+
+    Example:
+        >>> averaged = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, record=osc.Mean(discard=1))
+        >>> averaged.phasors[1][0].shape  # one reading of all cycles
+        (1, 3, 5)
     """
 
     every_reading: ClassVar[bool] = False

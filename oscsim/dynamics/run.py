@@ -1,4 +1,4 @@
-"""A finished simulation: what was read, how it went, and the gradient in it."""
+"""`Run`, a finished simulation: what was read, how it went, and the gradient in it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,6 +54,12 @@ class Run(eqx.Module):
         change: how much each sample's response changed in the last cycle, relative to it.
         until: the rule by which it might have stopped early, if there was one.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> run.cycles, run.phasors[1][0].shape  # (cycles, batch, neurons)
+        (3, (3, 3, 5))
+        >>> print(f"{run.compare().cosine:.2f}")  # to the exact gradient
+        1.00
     """
 
     system: System

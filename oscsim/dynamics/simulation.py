@@ -1,4 +1,4 @@
-"""Many cycles, one after another: `simulate` drives a network and returns a `Run`."""
+"""`simulate`: drives a network over many cycles and returns a `Run`."""
 
 import math
 import time
@@ -93,6 +93,11 @@ def simulate(
         TypeError: objects of the wrong kind.
 
     Source: Laborieux & Zenke (2022).
+
+    Example:
+        >>> run = osc.simulate(net, x, y, osc.Rotating(amplitude=0.2, period=100.0), cycles=3)
+        >>> print(f"{osc.cosine(run.gradient(), osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
     cycles, until = as_count("cycles", cycles), as_stop(until)
     _check_record(record, cycles, until, callable(x) or callable(y))

@@ -1,4 +1,4 @@
-"""Where a simulation stands between two cycles."""
+"""`State`: where a simulation stands between two cycles."""
 
 import equinox as eqx
 import jax
@@ -29,6 +29,10 @@ class State(eqx.Module):
         exhausted: whether it was that the solver ran out of steps: see `MaxStepsError`.
         noise: the state of each noise, or None.
         tuning: the amplitudes of an `Adaptive` signal, or None.
+
+    Example:
+        >>> int(run.state.cycle), [u.shape for u in run.state.potentials]
+        (3, [(3, 5)])
     """
 
     potentials: Layers
@@ -53,6 +57,12 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
 
     Raises:
         ValueError: noise without a key.
+
+    Example:
+        >>> system, inputs = osc.System.of(net, osc.Rotating(0.2, 100.0)), osc.Inputs.of(net, x, y)
+        >>> state = osc.begin(system, inputs)
+        >>> int(state.cycle), [u.shape for u in state.potentials]
+        (0, [(3, 5)])
     """
     net, teaching, plan = system.network, system.teaching, system.plan
     u = to_complex(net.rest(inputs.x.shape[0]) if start is None else start)

@@ -1,4 +1,4 @@
-r"""The exact gradient at a settled state: the oracle that every estimate is held against."""
+"""The exact gradient at a settled state: the reference for every estimate."""
 
 from typing import Literal
 
@@ -56,6 +56,11 @@ def exact_gradient(
         NotSettledError: the free network, or the adjoint, does not settle; `at` is no free equilibrium; the steps of
             `"bptt"` are too few for the slowest mode.
         ValueError: an unknown method, bad inputs (see `Inputs.of`), tolerance, counts, or a state of another network.
+
+    Example:
+        >>> exact = osc.exact_gradient(net, x, y)
+        >>> print(osc.relative_error(osc.exact_gradient(net, x, y, method="bptt"), exact) < 1e-3)
+        True
     """
     if method not in ("implicit", "bptt"):
         raise BadValue(f"method={method!r}: use 'implicit' or 'bptt'")

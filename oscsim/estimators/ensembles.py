@@ -1,4 +1,4 @@
-"""Many realisations of the noise at once: how an estimate scatters."""
+"""Ensembles: many realisations of the noise at once, to see how an estimate scatters."""
 
 import time
 
@@ -36,6 +36,12 @@ class Ensemble(eqx.Module):
         diverged: which realisations ran away; their gradients and readings are nan.
         system: what was run.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=2, discard=1, noise=osc.WhiteNoise(0.02))
+        >>> many = osc.ensemble(lock_in, net, x, y, realisations=4, key=jax.random.key(0))
+        >>> many.gradients.weights[0].shape, many.spread.weights[0].shape
+        ((4, 5, 6), (5, 6))
     """
 
     gradients: Gradient
@@ -105,6 +111,12 @@ def ensemble(
         ValueError: no noise or no key, counts that are not positive, a `lock_in` that extrapolates; and as `simulate`.
         TypeError: objects of the wrong kind.
         NotHolomorphicError: as `simulate`. Nothing is raised on divergence: look at `diverged`.
+
+    Example:
+        >>> lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=2, discard=1, noise=osc.WhiteNoise(0.02))
+        >>> many = osc.ensemble(lock_in, net, x, y, realisations=4, key=jax.random.key(0))
+        >>> print(osc.cosine(many.mean, osc.exact_gradient(net, x, y)) > 0.9)
+        True
     """
     realisations = as_count("realisations", realisations)
     if not isinstance(lock_in, LockIn):

@@ -1,4 +1,4 @@
-"""The oscillation itself: one run from rest, or a stream of inputs under a signal that never stops."""
+"""`LockIn` and `AlwaysOn`: gradients read from an oscillation, in one run or in a stream of inputs."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
 class LockIn(AbstractEstimator):
-    r"""The oscillation itself: drive with a turning signal, demodulate, and read the gradient off the coefficients.
+    r"""The gradient from an oscillation: drive with a turning signal, demodulate, read it off the coefficients.
 
     Exact in amplitude; the finite period leaves a bias of $O((\omega\tau)^2)$. With `extrapolate` a second run at half
     the period removes it up to $O((\omega\tau)^4)$: $g = (4\, g(T) - g(T/2)) / 3$.
@@ -57,6 +57,11 @@ class LockIn(AbstractEstimator):
             `simulate`.
 
     Source: Laborieux & Zenke (2022), section 4.
+
+    Example:
+        >>> estimate = osc.LockIn(osc.Rotating(amplitude=0.2, period=100.0), cycles=3)(net, x, y)
+        >>> print(f"{osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
 
     teaching: AbstractTeaching
@@ -277,6 +282,11 @@ class AlwaysOn(AbstractEstimator):
     Raises:
         TypeError: not a `LockIn`.
         ValueError: one that extrapolates, which needs a second run.
+
+    Example:
+        >>> always = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.2, 100.0), cycles=3))  # for osc.train
+        >>> always.streams  # the neurons of one batch go on into the next
+        True
     """
 
     lock_in: LockIn

@@ -1,4 +1,4 @@
-"""Settled points of the teaching circle."""
+"""`Phases`: the gradient from settled points of the teaching circle."""
 
 import equinox as eqx
 import jax
@@ -54,6 +54,11 @@ class Phases(AbstractEstimator):
         DivergenceError: the steps run away.
 
     Source: Laborieux & Zenke (2022), eq. (7).
+
+    Example:
+        >>> estimate = osc.Phases(amplitude=0.2, points=6)(net, x, y)
+        >>> print(osc.relative_error(estimate.gradient, osc.exact_gradient(net, x, y)) < 1e-3)
+        True
     """
 
     amplitude: Float[Array, ""]

@@ -1,4 +1,4 @@
-"""All-to-all coupled neurons with symmetric weights."""
+"""Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -41,6 +41,11 @@ class HopfieldNetwork(AbstractNetwork):
         ValueError: not three sizes, or more output neurons than neurons.
 
     Source: Hopfield (1984); Scellier & Bengio (2017).
+
+    Example:
+        >>> hopfield = osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> osc.settle(hopfield, x, y).activities[0].shape, hopfield.coupling.shape
+        ((3, 5), (5, 5))
     """
 
     weights: Real[Array, "neurons inputs"]

@@ -1,4 +1,4 @@
-"""What a network is shown: inputs and targets, checked once, clamped once."""
+"""`Inputs`: the inputs and targets that a network is shown, checked and clamped once."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,6 +28,11 @@ class Inputs(eqx.Module):
         x: inputs, (batch, ...).
         y: integer labels (batch,), or real targets (batch, classes).
         clamped: the network's `clamp` of each input, computed once.
+
+    Example:
+        >>> inputs = osc.Inputs.of(net, x, y)
+        >>> net.loss(inputs.clamped, osc.settle(net, x, y).activities, inputs.y).shape
+        (3,)
     """
 
     x: Real[Array, "batch ..."]

@@ -1,4 +1,4 @@
-"""Layers of neurons, each coupled to the next by symmetric feed-forward and feedback weights."""
+"""Layered networks: each layer is coupled to the next by symmetric feed-forward and feedback weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -87,6 +87,11 @@ class LayeredNetwork(AbstractNetwork):
         ValueError: fewer sizes than an input, a layer of neurons and an output.
 
     Source: Laborieux & Zenke (2022), section 2; Scellier & Bengio (2017).
+
+    Example:
+        >>> layered = osc.LayeredNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> layered.shapes, [w.shape for w in layered.weights]  # the last weights are the readout
+        (((5,),), [(5, 6), (4, 5)])
     """
 
     weights: tuple[Real[Array, "out in"], ...]

@@ -1,4 +1,4 @@
-"""Whether a network can follow a teaching signal, and whether a gradient can be read off it."""
+"""Checks of a teaching signal: whether a network can follow it, and whether a gradient can be read off it."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What a network makes of data: loss, error and scores at its free equilibrium."""
+"""Evaluation: loss, error and scores of a network at its free equilibrium."""
 
 import math
 from typing import TypeAlias
@@ -45,6 +45,10 @@ def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dic
 
     Raises:
         ValueError: bad data (see `Inputs.of`).
+
+    Example:
+        >>> sorted(osc.evaluate(net, x, y))
+        ['error', 'loss', 'settle_residual']
     """
     x, y = checked_data(net, "data", (x, y))
     return measured(net, x, y, as_count("batch_size", batch_size))
@@ -56,6 +60,11 @@ def predict(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndar
     Raises:
         ValueError: bad data (see `Inputs.of`), a network without `outputs`.
         NotSettledError: an input for which the network has no free equilibrium.
+
+    Example:
+        >>> scores = osc.predict(net, x)
+        >>> scores.shape, np.allclose(np.exp(scores).sum(axis=1), 1)
+        ((3, 4), True)
     """
     if net.outputs is None:
         raise BadValue("outputs is None: a network needs its number of classes to be read out")

@@ -1,4 +1,4 @@
-r"""Learning without a demodulator: the weights are part of the equation, and their slowness is what averages.
+r"""Learning without a demodulator: the weights are part of the equation, and they average because they are slow.
 
 $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$, $\dot\theta = -\eta\, \mathrm{Re}\big[e^{-i\omega t}
 (-\frac{\partial\Phi}{\partial\theta}(t)) / a_1\big]$: each synapse multiplies its own product by the turning reference
@@ -51,6 +51,11 @@ class Learned(eqx.Module):
         state: where it ended; `learn(learned.network, ..., start=learned)` goes on from there.
         time_scales: as at the start; None with `throw=False`.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> learned = osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3)
+        >>> learned.cycles, learned.loss.shape, learned.network.weights[0].shape
+        (3, (3,), (5, 6))
     """
 
     network: AbstractNetwork
@@ -149,6 +154,12 @@ def learn(
         TypeError: objects of the wrong kind.
 
     Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+
+    Example:
+        >>> learned = osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3)
+        >>> on = osc.learn(learned.network, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3, start=learned)
+        >>> on.first_cycle, bool(on.loss[-1] < learned.loss[0])
+        (3, True)
     """
     cycles = as_count("cycles", cycles)
     require_positive("rate", rate)

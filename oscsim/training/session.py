@@ -1,4 +1,4 @@
-"""One training run from the inside: the batches of its next steps, what came of them, what an epoch measured."""
+"""The inside of a training run: the batches of its next steps, their results, the measurements of an epoch."""
 
 import math
 import time
