@@ -49,6 +49,13 @@ class MaxStepsError(RuntimeError):
 
     A slow signal, or one fast layer, asks for more of them. Raised by `oscsim.simulate`, by estimators and in training.
     The message names the cycle, the number of steps, and what to change.
+
+    Example:
+        >>> few = osc.Integration(max_steps=8)
+        >>> osc.simulate(net, x, y, osc.Rotating(0.2, 5000.0), cycles=1, integration=few)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.MaxStepsError: the solver reached max_steps=8 within one of the 64 ticks of cycle 1, ...
     """
 
 
