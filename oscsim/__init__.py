@@ -10,6 +10,7 @@ from oscsim.core.errors import (
     DivergenceError,
     InexactGradientError,
     InexactGradientWarning,
+    MaxStepsError,
     NotHolomorphicError,
     NotSettledError,
 )
@@ -171,6 +172,7 @@ __all__ = [
     "Locked",
     "Logistic",
     "MaxPooling",
+    "MaxStepsError",
     "Mean",
     "Monitor",
     "Multiplicative",
