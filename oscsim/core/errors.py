@@ -44,6 +44,21 @@ class DivergenceError(RuntimeError):
     """
 
 
+class MaxStepsError(RuntimeError):
+    """The solver took as many steps as it may within one tick of a cycle, and the neurons did not run away.
+
+    A slow signal, or one fast layer, asks for more of them. Raised by `oscsim.simulate`, by estimators and in training.
+    The message names the cycle, the number of steps, and what to change.
+
+    Example:
+        >>> few = osc.Integration(max_steps=8)
+        >>> osc.simulate(net, x, y, osc.Rotating(0.2, 5000.0), cycles=1, integration=few)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.MaxStepsError: the solver reached max_steps=8 within one of the 64 ticks of cycle 1, ...
+    """
+
+
 class NotSettledError(RuntimeError):
     """A fixed point was asked for and not reached within the given number of steps.
 
@@ -112,6 +127,9 @@ class RESULTS(eqx.Enumeration):
     diverged = (
         "the neurons diverged; lower the amplitude (it may be past the convergence radius: see suggest), or take "
         "smaller steps"
+    )
+    max_steps_reached = (
+        "the solver ran out of steps, and the neurons did not run away; use a larger max_steps, or more ticks"
     )
     not_settled = "the neurons did not settle; use a lower amplitude, more max_steps, or weights of a smaller scale"
     not_locked = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from oscsim.core.checks import as_path
+from oscsim.core.checks import as_native, as_path
 from oscsim.core.errors import BadValue
 from oscsim.datasets.idx import is_idx, read_idx
 from oscsim.datasets.labels import as_labels, is_real
@@ -380,7 +380,7 @@ def _numbers(path: Path, frame: "pandas.DataFrame", header: bool) -> np.ndarray:
 def _inputs(path: Path, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind not in "biuf":
         raise BadValue(f"data={path}: x holds {x.dtype}; use numbers")
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
+    return as_native("x", x) if x.dtype.kind == "f" else x.astype(np.float32)
 
 
 def _checked(path: Path, x: np.ndarray, y: np.ndarray) -> Samples:

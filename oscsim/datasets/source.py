@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, as_path, require_key
+from oscsim.core.checks import as_count, as_native, as_path, require_key
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -98,7 +98,7 @@ class ArraySource(AbstractSource):
     """
 
     def __init__(self, x: ArrayLike | Sequence, y: ArrayLike | Sequence):
-        self.x, self.y = np.asarray(x), np.asarray(y)
+        self.x, self.y = np.asarray(as_native("x", x)), np.asarray(as_native("y", y))
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, PyTree
 
 from oscsim.core.arrays import Scalar, describe
-from oscsim.core.checks import as_count, positive
+from oscsim.core.checks import count, positive
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.phasors import Phasors, Points, Reading
 from oscsim.networks.base import Layers
@@ -220,13 +220,12 @@ class Hann(AbstractDemodulator):
         1
     """
 
-    cycles: int = eqx.field(static=True, default=4)
+    cycles: int = eqx.field(
+        static=True, default=4, converter=count("cycles", 2, "a Hann window needs an integer of 2 or more")
+    )
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
     fewest_ticks: ClassVar[int] = FEWEST_TICKS
     independent: ClassVar[bool] = False
-
-    def __check_init__(self):
-        as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")
 
     @property
     def warm_up(self) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from oscsim.core.arrays import compiled
+from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.errors import RESULTS, InexactGradientError, InexactGradientWarning
 from oscsim.networks.base import Gradient, named
 
@@ -217,7 +217,7 @@ def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
     Raises:
         InexactGradientError: with `throw`.
     """
-    if error is None or not float(error.total) > tolerance:
+    if error is None or is_traced(error) or not float(error.total) > tolerance:
         return
     if throw:
         raise InexactGradientError(str(error))

@@ -7,6 +7,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree
 
+from oscsim.core.arrays import promoting
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
@@ -18,6 +19,7 @@ from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import fourier_coefficient
 
 
+@promoting
 def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Gradient, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 

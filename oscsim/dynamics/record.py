@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 import equinox as eqx
 import numpy as np
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, optional_count
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.cycle import Watch
 from oscsim.networks.base import AbstractNetwork
@@ -158,11 +158,7 @@ class Mean(AbstractRecord):
 
     every_reading: ClassVar[bool] = False
     every_cycle: ClassVar[bool] = False
-    discard: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        if self.discard is not None:
-            as_count("discard", self.discard, 0)
+    discard: int | None = eqx.field(static=True, default=None, converter=optional_count("discard", 0))
 
     def watch(self, net: AbstractNetwork, batch: int) -> None:
         return None

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, norm, sample_norm
+from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
 from oscsim.core.checks import as_count
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
@@ -23,7 +23,7 @@ from oscsim.dynamics.export import export
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
-from oscsim.dynamics.state import State
+from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
@@ -67,13 +67,13 @@ class Run(eqx.Module):
     stream: Stream
     first_cycle: int = eqx.field(static=True)
     phasors: Reading
-    lock_residual: Float[np.ndarray, " cycles"]
+    lock_residual: Float[Array | np.ndarray, " cycles"]
     effort: Effort
     watched: Watched | None
     watch: Watch | None
     state: State
     average: Average | None
-    change: Float[np.ndarray, " batch"]
+    change: Float[Array | np.ndarray, " batch"]
     until: AbstractStop | None
     seconds: float
 
@@ -109,12 +109,14 @@ class Run(eqx.Module):
 
     @property
     def diverged(self) -> bool:
-        """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
+        """Whether the last cycle failed: the neurons ran away, or the solver gave up (with `throw=False`)."""
         return bool(self.state.diverged)
 
     @property
     def result(self) -> RESULTS:
         """`RESULTS.successful`, or what went wrong: the neurons diverged, or what spoils the gradient most."""
+        if bool(self.state.exhausted):
+            return RESULTS.max_steps_reached
         return RESULTS.diverged if self.diverged else self.error().result
 
     @property
@@ -131,6 +133,7 @@ class Run(eqx.Module):
         """What the network was shown in the cycle of that number."""
         return self.stream.at(self.network, cycle)
 
+    @promoting
     def gradient(
         self,
         discard: int | None = None,
@@ -164,6 +167,7 @@ class Run(eqx.Module):
         report(error, tolerance, throw)
         return gradient
 
+    @promoting
     def error(self, discard: int | None = None) -> GradientError:
         """How right `gradient(discard)` is, by the run's own measure (see `GradientError`).
 
@@ -182,7 +186,7 @@ class Run(eqx.Module):
         if self.average is not None:
             return int(np.max(self.average.skipped))
         cut_off = max(0, self.plan.demodulator.warm_up - self.first_cycle)
-        if self.changing or self._recorded - cut_off < 2:
+        if self.changing or self._recorded - cut_off < 2 or is_traced(self.phasors):
             return min(cut_off, self._recorded - 1)
         average = _average(jax.tree.map(lambda a: a[cut_off:], self.phasors), self._changes()[cut_off:], None)
         return cut_off + int(np.max(average.skipped))
@@ -234,7 +238,9 @@ class Run(eqx.Module):
             return combined(self._each(readings))
         average, count = self.average, jax.tree.leaves(readings)[0].shape[0]
         if average is None:
-            average = _average(readings, self._changes()[-count:], 0)
+            # Traced, the cycles before the lock cannot be counted beforehand: the average starts anew after them.
+            unknown = discard is None and is_traced(readings)
+            average = _average(readings, self._changes()[-count:], None if unknown else 0)
             average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - count)
         lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
@@ -246,7 +252,7 @@ class Run(eqx.Module):
 
     def _lag(self, average: Average) -> Gradient | None:
         """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
-        if average.mean.has_image and not bool(average.mean.one_way):
+        if is_traced(average) or (average.mean.has_image and not bool(average.mean.one_way)):
             return None
         if not is_dense(self.network):
             return None  # the quadrature will do: a linear solve per sample would take as long as the run
@@ -266,6 +272,7 @@ class Run(eqx.Module):
         kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
         return resting_state(self.network, self.inputs, kept)
 
+    @promoting
     def exact(self) -> Gradient:
         """The exact gradient at the state that the neurons rest in.
 
@@ -274,6 +281,7 @@ class Run(eqx.Module):
         """
         return exact_gradient(self.network, self.inputs.x, self.inputs.y, at=self.equilibrium)
 
+    @promoting
     def compare(self, discard: int | None = None) -> "Comparison":
         """The gradient beside the exact one at the run's own state, and beside its own error bar.
 
@@ -456,6 +464,8 @@ class Run(eqx.Module):
     @property
     def verdict(self) -> tuple[str, ...]:
         """How right the gradient is, why not, and which state it belongs to: a sentence each."""
+        if bool(self.state.exhausted):
+            return (f"NOT INTEGRATED: {failure(self.system, self.state)}",)
         if self.diverged:
             return (f"DIVERGED in cycle {int(self.state.cycle) + 1}: there is no gradient",)
         try:

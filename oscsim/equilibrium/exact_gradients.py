@@ -10,10 +10,11 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from oscsim.core.arrays import is_traced, per_sample
+from oscsim.core.arrays import constant, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.implicit import settled_adjoint
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, without_matrix
@@ -21,6 +22,7 @@ from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parame
 from oscsim.networks.inputs import Data, Inputs
 
 
+@promoting
 def exact_gradient(
     net: AbstractNetwork,
     x: Data,
@@ -102,9 +104,11 @@ def implicit_gradient(
     net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: ArrayLike, max_steps: ArrayLike = 1000
 ) -> tuple[Gradient, Float[Array, " batch"]]:
     """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
-    adjoint, residual, any_left = _swept_adjoint(net, inputs, found.potentials, tolerance, max_steps)
+    still, shown, u = constant((net, inputs, found.potentials))
+    adjoint, residual, any_left = _swept_adjoint(still, shown, u, tolerance, max_steps)
     if is_traced(any_left) or bool(any_left):
-        adjoint, residual = _solved_adjoint(net, inputs, found.potentials, tolerance, adjoint, residual)
+        adjoint, residual = _solved_adjoint(still, shown, u, tolerance, adjoint, residual)
+    adjoint = settled_adjoint(net, inputs, found.potentials, _pulled, adjoint)
     return _gradient_with(net, inputs, found.potentials, adjoint), residual
 
 
@@ -114,6 +118,13 @@ def _loss(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> A
 
 def _force(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> Layers:
     return net.force(clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
+
+
+def _pulled(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Layers:
+    r"""$\partial C/\partial u + (\partial F/\partial u)^\top \lambda$."""
+    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
+    pull = jax.vjp(lambda u: _force(net, inputs, inputs.clamped, u), u)[1]
+    return jax.tree.map(jnp.add, source, pull(adjoint)[0])
 
 
 def _largest(tree: PyTree) -> Float[Array, " batch"]:
@@ -199,7 +210,7 @@ def _bptt_gradient(
     """
     learned, fixed = split_parameters(net)
     start = jax.tree.map(lax.stop_gradient, u)
-    length = _holding_step(net, inputs, start)
+    length = lax.stop_gradient(_holding_step(net, inputs, start))
 
     def loss(learned, start):
         net = eqx.combine(learned, fixed)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from oscsim.core.arrays import is_traced
+from oscsim.core.arrays import is_traced, promoting
 from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters
@@ -89,6 +89,7 @@ class AbstractEstimator(eqx.Module):
     ) -> tuple[PyTree, Estimate]:
         """The state after a batch, and the estimate for it; works under jit, where nothing is raised."""
 
+    @promoting
     def __call__(
         self,
         net: AbstractNetwork | AbstractFeedForwardNetwork,

@@ -4,11 +4,12 @@ import time
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
-from oscsim.core.arrays import all_finite, describe
+from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.cycles import Counts, averaged
@@ -45,18 +46,24 @@ class Ensemble(eqx.Module):
 
     gradients: Gradient
     readings: Reading
-    diverged: Bool[np.ndarray, " realisations"]
+    diverged: Bool[Array | np.ndarray, " realisations"]
     system: System
     seconds: float
 
     @property
     def mean(self) -> Gradient:
         """The mean gradient over the realisations that did not diverge."""
+        if is_traced(self.diverged):
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.mean(a, axis=0, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.mean(a[~self.diverged], axis=0), self.gradients)
 
     @property
     def spread(self) -> Gradient:
         """The standard deviation of each parameter's gradient over the realisations that did not diverge."""
+        if is_traced(self.diverged):
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.std(a[~self.diverged], axis=0, ddof=1), self.gradients)
 
     def __str__(self) -> str:
@@ -75,6 +82,7 @@ class Ensemble(eqx.Module):
         return str(self)
 
 
+@promoting
 def ensemble(
     lock_in: LockIn,
     net: AbstractNetwork,
@@ -87,7 +95,8 @@ def ensemble(
 ) -> Ensemble:
     """Run the same network many times under independent noise, in one compiled batch, and read a gradient off each.
 
-    Realisation $r$ is the run of `lock_in` with the key `jax.random.fold_in(key, r)`, whatever the chunk.
+    Realisation $r$ is the run of `lock_in` with the key `jax.random.fold_in(key, r)`, whatever the chunk. Traced by
+    jax, as in `jax.vmap` over amplitudes, all are computed at once.
 
     Args:
         lock_in: signal, noise, cycles, and how they are integrated and read.
@@ -121,6 +130,9 @@ def ensemble(
     start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])
     chunk = min(_fitting(net, inputs) if chunk is None else as_count("chunk", chunk), realisations)
     began, counts, parts = time.perf_counter(), lock_in.counts(net.dtype), []
+    if is_traced(system, inputs, start, key):
+        numbers = np.arange(realisations, dtype=np.uint32)
+        return Ensemble(*_realised(system, inputs, start, counts, numbers, key=key), system, 0.0)
     for first in range(0, realisations, chunk):
         # The last chunk is filled up, so that it runs the same program.
         numbers = np.arange(first, first + chunk, dtype=np.uint32)

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import is_traced, to_complex
-from oscsim.core.checks import require_instance
+from oscsim.core.checks import as_native, require_instance
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
@@ -320,7 +320,7 @@ def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
 
     Example:
         >>> sorted(osc.to_dict(osc.parameters(net)))
-        ['biases_0', 'biases_1', 'biases_2', 'weights_0', 'weights_1', 'weights_2']
+        ['biases_0', 'biases_1', 'weights_0', 'weights_1']
     """
     return {plain_name(name): np.asarray(leaf) for name, leaf in named(gradient)}
 
@@ -338,6 +338,8 @@ def check_parameters(network: AbstractNetwork) -> None:
     if is_traced(network):
         return
     for name, leaf in named(parameters(network)):
+        if as_native(name, leaf) is not leaf:
+            raise BadType(f"{name} has the byte order of another machine: use jnp.asarray({name}.astype(float))")
         if jnp.iscomplexobj(leaf):
             raise BadType(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"

@@ -9,13 +9,11 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import as_count, positive
+from oscsim.core.checks import count, positive
 from oscsim.core.errors import BadValue
 
-
-def as_size(value: object) -> int:
-    """The side of a window as a positive integer."""
-    return as_count("size", value)
+as_size = count("size")
+"""The side of a window as a positive integer."""
 
 
 def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Array, "places rows columns channels"]:

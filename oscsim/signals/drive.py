@@ -69,7 +69,7 @@ def check_turning(teaching: AbstractTeaching, strength: Array) -> None:
     Raises:
         ValueError: it does not turn, so there is no gradient in the response.
     """
-    if not bool(jnp.all(strength > 1e-4)):
+    if not is_traced(strength) and not bool(jnp.all(strength > 1e-4)):
         raise BadValue(
             f"{describe(teaching)} has no first harmonic at its period, so there is no gradient in the response: use "
             "Rotating, or Classic for a constant nudge"

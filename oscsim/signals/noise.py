@@ -264,11 +264,18 @@ def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
 
     Raises:
         ValueError: there is no key.
+            Or it is of a kind whose numbers depend on what is drawn beside them.
         TypeError: the key is none, such as a bare seed.
     """
     if key is None:
         raise BadValue("key is None: noise needs a random key, such as jax.random.key(0)")
     require_key(key)
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:  # under jax.vmap all of a batch is drawn from its first key
+        raise BadValue(
+            f"key is of the kind {kind}, whose numbers depend on the batch around them, so that no run could be "
+            'repeated alone: use jax.random.key(seed, impl="threefry2x32")'
+        )
     return key
 
 

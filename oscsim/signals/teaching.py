@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
-from oscsim.core.checks import as_count, as_real, positive, require_positive, scalar
+from oscsim.core.checks import as_real, count, positive, require_positive, scalar
 from oscsim.core.errors import BadValue
 
 Number: TypeAlias = int | Int[Array, ""]
@@ -28,6 +28,10 @@ def as_amplitude(value: ArrayLike) -> Array:
     if value.ndim == 0:
         require_positive("amplitude", value)
     return value
+
+
+as_points = count("points", 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")
+"""A number of points on the teaching circle that gives an estimate."""
 
 
 class AbstractTeaching(eqx.Module):
@@ -291,10 +295,7 @@ class Staircase(AbstractTeaching):
 
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
-    points: int = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __check_init__(self):
-        check_points(self.points)
+    points: int = eqx.field(static=True, converter=as_points)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         k = jnp.floor(self.points * t / self.period)
@@ -413,8 +414,3 @@ def teaching_circle(amplitude: Array, points: int, dtype: DTypeLike) -> Array:
     angles = 2 * np.pi * np.arange(points) / points
     unit = np.cos(angles) + 1j * np.where(2 * np.arange(points) % points == 0, 0.0, np.sin(angles))
     return amplitude * jnp.asarray(unit, jnp.promote_types(dtype, jnp.complex64))
-
-
-def check_points(points: int) -> None:
-    """Refuse a number of points on the teaching circle that gives no estimate."""
-    as_count("points", points, 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")

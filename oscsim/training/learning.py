@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import describe
+from oscsim.core.arrays import describe, promoting
 from oscsim.core.checks import as_count, as_path, require_key
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import tqdm
@@ -94,6 +94,7 @@ class Trained(eqx.Module):
         return str(self)
 
 
+@promoting
 def train(
     net: Trainable,
     data: "AbstractSource | tuple[Data, Data] | list[Data]",

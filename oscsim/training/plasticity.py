@@ -16,14 +16,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import Count, describe, norm
+from oscsim.core.arrays import Count, describe, norm, promoting
 from oscsim.core.checks import as_count, as_scalar, require_positive
-from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, starting_state
-from oscsim.dynamics.state import State, divergence
+from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, split_parameters
 from oscsim.networks.inputs import Data, Stream, clamped
@@ -99,6 +99,7 @@ class Learned(eqx.Module):
         return str(self)
 
 
+@promoting
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],
@@ -146,6 +147,7 @@ def learn(
 
     Raises:
         DivergenceError: neurons or weights ran away; names the cycle, the layer, the signal and the rate.
+        MaxStepsError: the signal is too slow, or some neurons too fast, for the solver's steps.
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
         NotSettledError: the free network has no stable state (with `throw`, or `start="settled"`).
         ValueError: a rate that is not positive, a signal that does not turn, bad inputs, counts that do not fit.
@@ -189,7 +191,8 @@ def learn(
             done += int(count)
             bar.update(int(count))
     if throw and bool(state.diverged):
-        raise DivergenceError(f"{divergence(teaching, state)}; or lower rate={float(rate_now):.3g}")
+        error = failure(system, state)
+        raise type(error)(f"{error}; or lower rate={float(rate_now):.3g}")
     return Learned(
         network=net,
         system=system,
