@@ -85,6 +85,7 @@ from oscsim.networks import (
     linear,
     models,
     parameters,
+    to_dict,
 )
 from oscsim.references import citation
 from oscsim.response.suggestion import Suggestion, suggest
@@ -240,6 +241,7 @@ __all__ = [
     "suggest",
     "summarise",
     "sweep",
+    "to_dict",
     "train",
 ]
 

@@ -17,7 +17,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, require_writable
-from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
+from oscsim.cli.settings import Network, classes_of, flat, load_toml
 from oscsim.core import BadValue, as_count, checkpoint
 from oscsim.datasets import Samples
 
@@ -96,6 +96,9 @@ class _File:
     estimator: Literal["lock-in", "phases", "classic"] = "lock-in"
     data: str = "digits"
     data_dir: str | None = None
+    target: str | None = None
+    validation: float | None = None
+    standardise: bool = False
     batch: int = 20
     samples: int | None = None
     hidden: tuple[int, ...] = (32,)
@@ -139,8 +142,6 @@ class _File:
         """The study."""
         x, y = self._samples("train")
         held_out = self._samples("test") if self.study == "training" else (x, y)
-        if x.ndim != 2:
-            raise BadValue(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
         sizes = (x.shape[1], *self.hidden, classes_of(y, held_out[1]))
 
         def network(key):
@@ -166,11 +167,15 @@ class _File:
         )
 
     def _samples(self, split: Literal["train", "test"]) -> Samples:
-        if self.data.endswith(".npz"):
-            names = ("x", "y") if split == "train" else ("x_test", "y_test")
-            x, y = load_npz(Path(self.data), *names)
-            return x, y
-        return osc.datasets.load(self.data, split, self.data_dir)
+        x, y = osc.datasets.load(
+            self.data,
+            split,
+            self.data_dir,
+            standardise=self.standardise,
+            target=self.target,
+            validation=self.validation,
+        )
+        return flat(x), y
 
     def _estimator(self) -> Callable[..., osc.AbstractEstimator]:
         """From settings to an estimator; its parameters are the settings that can be varied."""
@@ -208,7 +213,8 @@ MATTERS: dict[str, Callable[[_File], bool]] = {
     "predict": lambda file: file.study == "gradient_quality" and file.estimator == "lock-in",
     "points": lambda file: file.estimator == "phases",
     "steps": lambda file: file.estimator in ("phases", "classic"),
-    "data_dir": lambda file: not file.data.endswith(".npz"),
+    "data_dir": lambda file: file.data in osc.datasets.NAMES,
+    "validation": lambda file: file.study == "training",
     "readings": lambda file: file.estimator == "classic" and "standard_deviation" in file.axes,
     "steps_per_cycle": lambda file: file.estimator == "lock-in",
     "shared_over_batch": lambda file: (

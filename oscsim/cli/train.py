@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import math
 import operator
@@ -22,9 +23,20 @@ from jaxtyping import PyTree
 
 import oscsim as osc
 from oscsim.cli.reports import FAILURES, one_line, require_writable
-from oscsim.cli.settings import AnyNetwork, Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
+from oscsim.cli.settings import (
+    AnyNetwork,
+    Images,
+    Integration,
+    Network,
+    Noise,
+    Processes,
+    Signal,
+    classes_of,
+    flat,
+    shaped,
+)
 from oscsim.core import BadValue, as_count, checkpoint
-from oscsim.datasets import AbstractSource, Samples
+from oscsim.datasets import AbstractSource, OwnData, Samples
 from oscsim.training import is_first
 
 T = TypeVar("T")
@@ -41,8 +53,9 @@ class Train:
     """
 
     data: Annotated[str, tyro.conf.Positional] = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10, cifar100, imagenet32 (read file by file, ahead of time), or an
-    .npz file with arrays x, y, x_test, y_test."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar100, imagenet32 (read file by file, ahead of time), or
+    data of your own: a table (.csv), an .npz file with arrays x, y, x_test, y_test, such arrays in .npy files, or a
+    folder of IDX files. Labels may be names; images are flattened for a layered network."""
 
     out: Path | None = None
     """Folder for the run; made if it does not exist."""
@@ -112,10 +125,17 @@ class Train:
     """Train on so many samples only, from the first."""
 
     standardise: bool = False
-    """Bring the data to zero mean and unit variance."""
+    """Bring the data to zero mean and unit variance; each column of a table on its own."""
 
     data_dir: Path | None = None
     """Folder with the files of the data set; else that which OSCSIM_DATA names; else downloaded (imagenet32 is not)."""
+
+    target: str | None = None
+    """Of a table of your own, the column with the labels: its name, or without a header its number, from 0; if not
+    given, the one called label, target, y or class, else the last."""
+
+    validation: float | None = None
+    """Of your own data without a part to test, keep this share for it, such as 0.2; 0 trains without one."""
 
     patience: int | None = None
     """Stop after so many epochs without a better validation error."""
@@ -197,18 +217,19 @@ class Train:
         epochs, batch_size = as_count("epochs", self.epochs), as_count("batch_size", self.batch_size)
         resume = bool(checkpoint.paths(out))  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
-            data, validation = self._data()
+            own = self._own() if self.data not in osc.datasets.NAMES else None
+            data, validation = self._data(own)
             key_weights, key = jax.random.split(jax.random.key(self.seed))
             if isinstance(data, AbstractSource):
-                shape, classes, samples = validation[0].shape[1:], 1000, len(data)
+                shape, classes, samples = (32, 32, 3), 1000, len(data)  # imagenet32
             else:
-                (x, y), (_, held_out) = data, validation
-                shape, classes, samples = x.shape[1:], classes_of(y, held_out), len(x)
+                (x, y), held_out = data, [] if validation is None else [validation[1]]
+                shape, classes, samples = x.shape[1:], classes_of(y, *held_out), len(x)
             net = self._network(shape, classes, key_weights)
             steps = epochs * max(1, samples // batch_size)
             estimator, optimizer = self._estimator(), self._optimizer(net, steps)
             versions = {name: metadata.version(name) for name in PACKAGES}
-            settings = {"settings": dataclasses.asdict(self), "versions": versions}
+            settings = {"settings": dataclasses.asdict(self), "versions": versions} | _about(own)
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
@@ -221,7 +242,7 @@ class Train:
                     epochs=epochs,
                     key=key,
                     batch_size=batch_size,
-                    validation=osc.Validation(*validation, self.patience),
+                    validation=None if validation is None else osc.Validation(*validation, self.patience),
                     augment=osc.datasets.augment if self.images.augment else None,
                     checkpoints=osc.Checkpoints(out, resume, self.keep, self.checkpoint_seconds, self.rollback),
                     monitor=osc.Monitor(self.probe, [_Rows()] if is_first() else []),
@@ -232,26 +253,38 @@ class Train:
         if is_first():
             print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
 
-    def _data(self) -> tuple[AbstractSource | Samples, Samples]:
+    def _own(self) -> OwnData:
+        """Data of the user's own, as their file holds them."""
+        if self.data_dir is not None:
+            raise BadValue(f"data_dir={self.data_dir} belongs to the named data sets, not to {self.data}: leave it out")
+        if self.patience is not None and self.validation == 0:
+            raise BadValue(f"patience={self.patience} needs samples to test on: give a share with --validation 0.2")
+        own = osc.datasets.read(self.data, target=self.target, validation=self.validation, standardise=self.standardise)
+        if own.classes and is_first():
+            print("Classes:", ", ".join(f"{i} {name}" for i, name in enumerate(own.classes)))
+        return own
+
+    def _data(self, own: OwnData | None) -> tuple[AbstractSource | Samples, Samples | None]:
         """Samples to train on, or a source of them, and held-out ones."""
-        if self.data.endswith(".npz"):
-            for name, value in {"standardise": self.standardise, "data_dir": self.data_dir}.items():
-                if value:
-                    raise BadValue(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
-            (x, y), (x_test, y_test) = load_npz(Path(self.data)), load_npz(Path(self.data), "x_test", "y_test")
-            held_out = x_test, y_test
-        elif self.data == "imagenet32":
+        if own is None and (self.target, self.validation) != (None, None):
+            raise BadValue(f"target and validation belong to data of your own, not to {self.data}: leave them out")
+        if self.data == "imagenet32":
             if self.samples is not None:
                 raise BadValue(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
             source = osc.datasets.stream("imagenet32", "train", self.data_dir, standardise=self.standardise)
             by = source if self.standardise else False
             test = osc.datasets.stream("imagenet32", "test", self.data_dir, standardise=by)
             return source, test.first(len(test))
+        if own is not None:
+            x, y = own.train
+            held_out = None if self.validation == 0 else own.held_out()
         else:
             x, y = osc.datasets.load(self.data, "train", self.data_dir, standardise=self.standardise)
             held_out = osc.datasets.load(self.data, "test", self.data_dir, standardise=self.standardise)
         if self.samples is not None and not 1 <= self.samples <= len(x):
             raise BadValue(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
+        if self.images.model == "layered":
+            x, held_out = flat(x), held_out and (flat(held_out[0]), held_out[1])
         return (x[: self.samples], y[: self.samples]), held_out
 
     def _network(self, shape: tuple[int, ...], classes: int, key: jax.Array) -> AnyNetwork:
@@ -262,7 +295,13 @@ class Train:
         for name, value in (refused | _changed(options)).items():
             raise BadValue(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
         if not layered:
-            return self.images.build(classes, key, feedforward)
+            net = self.images.build(classes, key, feedforward)
+            if net.input_shape not in (None, shape):
+                raise BadValue(
+                    f"data={self.data}: samples of shape {shape}, model={model} takes {net.input_shape}; bring them to "
+                    "that shape, or use --model layered, which flattens images"
+                )
+            return net
         if len(shape) != 1:
             raise BadValue(
                 f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
@@ -360,7 +399,8 @@ class Predict:
     """Folder of a training run, or one of its checkpoints."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """An .npy file with inputs, (n, inputs), or an .npz file with an array x of such; scaled as in training."""
+    """A table (.csv), an .npy file with inputs, (n, inputs), or an .npz file with an array x of such. Inputs are scaled
+    as in training, but for those of a named data set that was standardised."""
 
     scores: Path | None = None
     """Write the score of each class, (n, classes), to this .npy file as well."""
@@ -373,13 +413,40 @@ class Predict:
 
     def run(self) -> None:
         """Run it."""
-        x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
+        about = _about_run(self.network)
         with jax.enable_x64(self.precision == "float64"):
-            scores = osc.predict(osc.load(self.network, self.best), x)
+            net = osc.load(self.network, self.best)
+            count = math.prod(net.input_shape) if net.input_shape else None
+            x = osc.datasets.read_inputs(self.data, count, about["settings"].get("target"))
+            if about["scaling"] is not None:
+                mean, deviation = map(np.array, about["scaling"])
+                x = (x - mean) / deviation
+            scores = osc.predict(net, shaped(net, x))
         if self.scores is not None:
-            with self.scores.open("wb") as file:
-                np.save(file, scores)
-        print("\n".join(map(str, scores.argmax(axis=1))))
+            buffer = io.BytesIO()
+            np.save(buffer, scores)
+            checkpoint.write(self.scores, buffer.getbuffer())
+        names = about["classes"] or range(scores.shape[1])
+        print("\n".join(str(names[i]) for i in scores.argmax(axis=1)))
+
+
+def _about(own: OwnData | None) -> dict[str, Any]:
+    """What `predict` has to know of the data of a run."""
+    if own is None:
+        return {}
+    return {"classes": own.classes, "scaling": own.scaling and [np.ravel(a).tolist() for a in own.scaling]}
+
+
+def _about_run(network: Path) -> dict[str, Any]:
+    """The same, from the folder of a run or of its checkpoint, with the settings."""
+    path = (network if network.is_dir() else network.parent) / "settings.json"
+    nothing = {"settings": {}, "classes": (), "scaling": None}
+    try:
+        return nothing | json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return nothing
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
 
 
 COLUMNS = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "error_bar", "amplitude")
@@ -410,15 +477,6 @@ def _changed(part: object) -> dict[str, object]:
     """Those that have another value than `Train` has by default."""
     default = _options(Train())
     return {name: value for name, value in _options(part).items() if value != default[name]}
-
-
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise BadValue(f"data={path}: no such file; use an .npy or .npz file with inputs") from error
-    except (ValueError, EOFError) as error:
-        raise BadValue(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
 
 
 def _restored(cls: type[T], values: dict[str, Any]) -> T:

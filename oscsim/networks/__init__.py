@@ -11,7 +11,7 @@ from oscsim.networks.activations import (
     SiLU,
     Tanh,
 )
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, fastest_neuron, linear, parameters
+from oscsim.networks.base import AbstractNetwork, Gradient, Layers, fastest_neuron, linear, parameters, to_dict
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
@@ -55,4 +55,5 @@ __all__ = [
     "fastest_neuron",
     "linear",
     "parameters",
+    "to_dict",
 ]
