@@ -29,10 +29,14 @@ def main(args: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:
-            arguments = with_config(list(sys.argv[1:] if args is None else args))
+            arguments = list(sys.argv[1:] if args is None else args)
+            if arguments == ["--version"]:
+                return print(f"oscsim {osc.__version__}")
+            arguments = with_config(arguments)
             if arguments[:1] == ["train"]:
                 require_bare_resume(arguments)
-            description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
+            description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
+            description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
         except KeyboardInterrupt:
             print("oscsim: stopped", file=sys.stderr)

@@ -5,7 +5,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import diffrax
 import jax
@@ -32,6 +32,13 @@ MODELS = {
     ("vgg6", False): osc.models.vgg6,
 }
 """The networks for images, by name and by whether they are feed-forward."""
+
+
+class Of:
+    """Marks an option with the estimators that it belongs to: with others it would do nothing, and is refused."""
+
+    def __init__(self, *owners: str):
+        self.owners = owners
 
 
 def given(**options: T | None) -> dict[str, T]:
@@ -151,16 +158,16 @@ class Processes:
 class Signal:
     """The teaching signal."""
 
-    teaching: Literal["rotating", "adaptive", "staircase", "cosine"] = "rotating"
+    teaching: Annotated[Literal["rotating", "adaptive", "staircase", "cosine"], Of("lock-in")] = "rotating"
     """The form of the teaching signal; adaptive: rotating, with an amplitude for each sample that tunes itself."""
 
-    amplitude: float | None = None
+    amplitude: Annotated[float | None, Of("lock-in", "phases", "classic")] = None
     """Amplitude of the teaching signal, 0.4 if not given; of the adaptive one what it starts with, 0.05."""
 
-    period: float = 200.0
+    period: Annotated[float, Of("lock-in")] = 200.0
     """Period of the teaching signal, in units of the neurons' time constant."""
 
-    points: int | None = None
+    points: Annotated[int | None, Of("lock-in", "phases")] = None
     """Plateaus of the staircase, or points of the teaching circle; 10 if not given."""
 
     def build(self) -> osc.AbstractTeaching:
@@ -192,7 +199,7 @@ NOISES: dict[str, type[osc.AbstractNoise]] = {
 class Noise:
     """What disturbs the neurons, or their reading."""
 
-    noise: Literal[tuple(NOISES)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    noise: Annotated[Literal[tuple(NOISES)] | None, Of("lock-in", "phases", "classic")] = None  # pyright: ignore
     """White or coloured noise on the potentials, the paper's noise at every step of one time constant, or noise on the
     reading alone; none if not given."""
 
@@ -229,13 +236,13 @@ class Noise:
 class Integration:
     """How a cycle is integrated."""
 
-    solver: Literal[tuple(SOLVERS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    solver: Annotated[Literal[tuple(SOLVERS)] | None, Of("lock-in")] = None  # pyright: ignore
     """The integration scheme; tsit5 if not given, under noise heun, under step noise euler."""
 
-    steps_per_cycle: int | None = None
+    steps_per_cycle: Annotated[int | None, Of("lock-in")] = None
     """So many equal steps per cycle; adaptive steps if not given."""
 
-    ticks: int | None = None
+    ticks: Annotated[int | None, Of("lock-in")] = None
     """How often per cycle the activities are read; 64, or a divisor of the steps, if not given."""
 
     def build(self) -> osc.Integration:
@@ -276,8 +283,13 @@ def with_places(command: T) -> T:
     Raises:
         ValueError: a path that leads elsewhere than to this machine.
     """
-    places = {name: as_path(name, value) for name, value in vars(command).items() if isinstance(value, Path)}
-    return dataclasses.replace(command, **places)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    found: dict[str, Any] = {}
+    for name, value in vars(command).items():
+        if isinstance(value, Path):
+            found[name] = as_path(name, value)
+        elif dataclasses.is_dataclass(value):
+            found[name] = with_places(value)
+    return dataclasses.replace(command, **found)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def flat(x: np.ndarray) -> np.ndarray:
