@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled
 from oscsim.core.errors import InexactGradientError, InexactGradientWarning
-from oscsim.networks.base import Gradient, named
+from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
 """A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""

@@ -14,8 +14,9 @@ from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants, without_matrix
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient
 
 
 def response_gradient(

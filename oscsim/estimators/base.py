@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient
 
 
 class Estimate(eqx.Module):
@@ -34,6 +35,18 @@ class Estimate(eqx.Module):
     residual: Float[Array, ""]
     valid: Bool[Array, ""]
     error: GradientError | None = None
+
+    def __str__(self) -> str:
+        if is_traced(self):
+            return eqx.tree_pformat(self)
+        told = "" if bool(self.valid) else ", NOT VALID"
+        own = "" if self.error is None else f", off by {100 * float(self.error.total):.2g} % by its own measure"
+        return (
+            f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}\n{self.gradient}"
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class AbstractEstimator(eqx.Module):

@@ -11,7 +11,7 @@ from oscsim.core.arrays import norm
 from oscsim.core.checks import positive
 from oscsim.dynamics.average import Average
 from oscsim.estimators.classic import one_sided
-from oscsim.networks.base import Gradient
+from oscsim.networks.learned import Gradient
 
 
 class TwoPhase(osc.AbstractTeaching):

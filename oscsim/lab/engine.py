@@ -27,8 +27,8 @@ from oscsim.equilibrium.vectors import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
-from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
+from oscsim.networks.learned import Gradient
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""

@@ -23,8 +23,8 @@ from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_co
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks.base import Gradient
 from oscsim.networks.inputs import Data
+from oscsim.networks.learned import Gradient
 from oscsim.response import (
     OptimalAmplitude,
     convergence_radius,

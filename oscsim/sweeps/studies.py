@@ -26,8 +26,9 @@ from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
-from oscsim.networks.base import AbstractNetwork, Gradient, fastest_neuron, parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
+from oscsim.networks.learned import Gradient, parameters, split_parameters
 from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating

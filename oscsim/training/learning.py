@@ -24,9 +24,10 @@ from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import tqdm
 from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
 from oscsim.estimators import AbstractEstimator
-from oscsim.networks.base import check_parameters, named, parameter_name, parameters
+from oscsim.networks.base import check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import named, parameter_name, parameters
 from oscsim.signals import AbstractNoise
 from oscsim.training.checkpoints import Checkpoints, Keeping
 from oscsim.training.devices import Devices, as_mesh, unreplicate

@@ -19,8 +19,8 @@ from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.estimators import Estimate
-from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.networks.learned import named, parameters
 from oscsim.training.devices import agreed, replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, measured
 from oscsim.training.learner import Learner, Metrics, score_name

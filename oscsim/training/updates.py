@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.arrays import Count, all_finite
 from oscsim.estimators import AbstractEstimator, Estimate
-from oscsim.networks.base import split_parameters
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import REPLICATED, largest_over, mean_over, own_key, sharded
 from oscsim.training.evaluation import labels_of
 from oscsim.training.learner import Trainable
