@@ -377,7 +377,7 @@ class Predict:
         """Run it."""
         x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
         with jax.enable_x64(self.precision == "float64"):
-            scores = osc.predict(osc.load(self.network, self.best), x)
+            scores = osc.scores(osc.load(self.network, self.best), x)
         if self.scores is not None:
             with self.scores.open("wb") as file:
                 np.save(file, scores)

@@ -13,7 +13,7 @@ from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
-from oscsim.networks.learned import Gradient
+from oscsim.networks.learned import Gradient, as_text, gradient_summary
 
 
 class Estimate(eqx.Module):
@@ -41,9 +41,8 @@ class Estimate(eqx.Module):
             return eqx.tree_pformat(self)
         told = "" if bool(self.valid) else ", NOT VALID"
         own = "" if self.error is None else f", off by {100 * float(self.error.total):.2g} % by its own measure"
-        return (
-            f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}\n{self.gradient}"
-        )
+        title = f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}"
+        return f"{title}\n{as_text(gradient_summary(self.gradient))}"
 
     def __repr__(self) -> str:
         return str(self)

@@ -75,7 +75,7 @@ class AbstractNetwork(eqx.Module):
 
     and may give more, as fields or class attributes: `time_constant` ($\tau$, one number or a tuple with one
     per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
-    the number of classes; `x` and `y` are checked against them before anything runs).
+    the number of classes or of real outputs; `x` and `y` are checked against them before anything runs).
 
     One whose force has no potential also gives `directed(clamped, s, r, y, beta)`: the scalar $D$ in
     $\Psi(s, r) = \Phi(s) + D(s, r)$, of what neurons emit, $s$, and what they hear, $r$, one array per layer each. The
@@ -173,6 +173,17 @@ class AbstractNetwork(eqx.Module):
         batch = s[0].shape[0]
         labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
+
+    def output(self, clamped: PyTree[Array], s: Layers) -> Real[Array, "batch outputs"]:
+        r"""What the cost compares with real targets: $-\partial C/\partial y$ at $y = 0$, at the real part of `s`.
+
+        With `SquaredError` these are the outputs themselves. Needs `outputs`, their number. A network with a cost of
+        which this is not so gives its own.
+        """
+        if self.outputs is None:
+            raise BadValue("outputs is None: a network needs its number of outputs to be read out")
+        zero = jnp.zeros((s[0].shape[0], self.outputs), self.dtype)
+        return -jax.grad(lambda y: jnp.sum(self.loss(clamped, s, y)))(zero)
 
     def plasticity(
         self, x: Array, s: Layers, y: Array, beta: ArrayLike, weight: ArrayLike = 1.0, heard: Layers | None = None

@@ -75,6 +75,10 @@ class AbstractFeedForwardNetwork(eqx.Module):
         """The output for each input."""
         return jax.vmap(self)(clamped)
 
+    def output(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
+        """The output for each input."""
+        return jax.vmap(self)(clamped)
+
     def loss(self, clamped: Real[Array, "batch ..."], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
         """The cost of each output."""
         return jax.vmap(self.cost)(self.readout(clamped, s), y)

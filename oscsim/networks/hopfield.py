@@ -117,7 +117,7 @@ class HopfieldNetwork(AbstractNetwork):
 
     @property
     def outputs(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of real outputs."""
         return self.sizes[2]
 
     def clamp(self, x: Real[Array, " inputs"]) -> Array:

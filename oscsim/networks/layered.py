@@ -170,7 +170,7 @@ class LayeredNetwork(AbstractNetwork):
 
     @property
     def outputs(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of real outputs."""
         return self.sizes[-1]
 
     def clamp(self, x: Real[Array, " in"]) -> Array:

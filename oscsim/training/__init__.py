@@ -1,7 +1,7 @@
 """From gradients to learning: step by step, or with weights that are part of the equation."""
 
 from oscsim.training.checkpoints import Checkpoints
-from oscsim.training.evaluation import evaluate, predict
+from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
@@ -17,5 +17,6 @@ __all__ = [
     "learn",
     "load",
     "predict",
+    "scores",
     "train",
 ]

@@ -22,7 +22,7 @@ from oscsim.estimators import Estimate
 from oscsim.networks.inputs import Inputs, as_targets
 from oscsim.networks.learned import named, parameters
 from oscsim.training.devices import agreed, replicate, shard, unreplicate
-from oscsim.training.evaluation import EVALUATED, measured
+from oscsim.training.evaluation import EVALUATED, gives_numbers, measured
 from oscsim.training.learner import Learner, Metrics, score_name
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.updates import AUGMENTED, Moving, Rule, Tally
@@ -38,7 +38,10 @@ CALL_SECONDS = 0.5
 
 
 class Session:
-    """What stays the same from step to step, and where the run stands in its data; `sample` holds the first of them."""
+    """What stays the same from step to step, and where the run stands in its data.
+
+    `sample` holds the first of them; `variance` is that of real targets.
+    """
 
     def __init__(
         self,
@@ -48,11 +51,12 @@ class Session:
         validation: Validation | None,
         batch_size: int,
         monitor: Monitor,
+        variance: float,
         *,
         key: Key[Array, ""],
     ):
         self.rule, self.source, self.sample, self.validation = rule, source, sample, validation
-        self.batch_size, self.probe = batch_size, monitor.probe
+        self.batch_size, self.probe, self.variance = batch_size, monitor.probe, variance
         self.order_key, self.step_key = jax.random.split(key)
         self.key = replicate(rule.mesh, self.step_key)
         self.steps_per_epoch = len(source) // batch_size
@@ -157,8 +161,10 @@ class Session:
         now, steps, rule = time.perf_counter(), self.steps_per_epoch, self.rule
         loss, error, residual, bars = learner.totals
         row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
-        if learner.network.outputs is not None:
+        if rule.classes and learner.network.outputs is not None:
             row["error"] = error / steps
+        elif gives_numbers(learner.network):
+            row["r2"] = 1 - error / steps / self.variance
         if self.validation is not None:
             found = measured(learner.network, self.validation.x, self.validation.y, EVALUATED, rule.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
@@ -182,9 +188,10 @@ class Session:
             best_score=score if better else learner.best_score,
         )
         if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
+            what = "the error jumped to chance, after less than half of that"
+            what = what if rule.classes else "the outputs fit no better than the mean of the targets, after R^2 > 0.5"
             raise DivergenceError(
-                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
-                "less than half of that; lower the learning rate"
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): {what}; lower the learning rate"
             )
         return learner
 
@@ -227,7 +234,13 @@ class Session:
 
 
 def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
-    """Whether the last error is that of guessing, after the one before was less than half of it."""
+    """Whether the last error is that of guessing, after the one before was less than half of it.
+
+    Of real targets the error is what R^2 leaves to explain; who guesses gives their mean.
+    """
+    fit = next((name for name in ("validation_r2", "r2") if name in history[-1]), None)
+    if fit is not None:
+        return 1 - history[-1][fit] > 0.95 and 1 - history[-2][fit] < 0.5
     name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
     if classes is None or name is None:
         return False
