@@ -12,6 +12,7 @@ from oscsim.networks.inputs import are_classes
 from oscsim.training.session import jumped_to_chance
 from oscsim.training.updates import loss_of
 from tests.helpers import toy
+from tests.marks import slow_except
 
 T = np.linspace(0, 1, 24, dtype=np.float32)[:, None]
 SINE = (0.5 + 0.4 * np.sin(2 * np.pi * T)).astype(np.float32)
@@ -120,7 +121,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", slow_except(("plateau", "backtracking"), OPTIMIZERS))
 def test_optimizers_are_told_the_loss(name):
     result = train(optimizer=OPTIMIZERS[name], validation=None)
     losses = [row["loss"] for row in result.history]
