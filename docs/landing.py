@@ -51,7 +51,7 @@ def compute():
 def picture(run, measured, predicted):
     """The figure, and the function that draws its frame of a given number."""
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(9.0, 3.2), layout="constrained")
-    beta = np.asarray(run.watched.teaching).ravel()
+    beta = np.asarray(run.watched.teaching)[..., 0].ravel()
     s = np.concatenate([np.asarray(layer).reshape(CYCLES * TICKS, -1) for layer in run.watched.activities], axis=1)
     s = s - s[DISCARD * TICKS :].mean(axis=0)
     s = s[:, np.argsort(-np.abs(s).mean(axis=0))[[0, 4, 10, 20]]]  # the largest orbit, and smaller ones

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from oscsim import datasets, hardware, response
 from oscsim.core.errors import (
+    RESULTS,
     BadType,
     BadValue,
     DivergenceError,
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "RESULTS",
     "AbstractActivation",
     "AbstractCost",
     "AbstractDemodulator",

@@ -760,7 +760,7 @@ def test_estimators_name_the_amplitude_that_diverges():
 def test_settling_past_the_radius_names_layer_sample_and_beta(radius, angle):
     beta = radius * np.exp(1j * angle)
     net = passing(osc.SiLU, (3, 4, 4, 2))
-    found = osc.settle(net, X, Y, beta, check=False)
+    found = osc.settle(net, X, Y, beta, throw=False)
     assume(bool(jnp.any(found.residual > 1e-6)))
     with pytest.raises(
         osc.NotSettledError, match=r"sample [01] did not .*layer [12] still moves.*lower \|beta\|"

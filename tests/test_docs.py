@@ -88,3 +88,20 @@ def test_a_room_imports_from_the_rows_above_it_in_the_map_of_the_house():
         if level[used] > level[room]
     ]
     assert upwards == []
+
+
+@pytest.mark.parametrize("room", ["paper", "lab", "cli"])
+def test_what_is_built_on_top_imports_public_names_only(room):
+    """From `oscsim` or from a room, never from a file of it."""
+    private = []
+    for path in ROOT.glob(f"oscsim/{room}/*.py"):
+        for module, names in re.findall(
+            r"^\s*from (oscsim[\w.]*) import (\([^)]*\)|.*)", path.read_text("utf-8"), re.M
+        ):
+            if module.startswith(f"oscsim.{room}"):
+                continue
+            public = importlib.import_module(module).__all__
+            for name in re.findall(r"(\w+)(?: as \w+)?,?", names.strip("() ")):
+                if module.count(".") > 1 or name not in public:
+                    private.append(f"{path.name}: {module}.{name}")
+    assert private == []

@@ -454,3 +454,22 @@ def test_a_lock_where_the_neurons_would_not_rest_is_seen():
     assert coarse.error().total > 0.3
     assert "steps_per_cycle" in str(coarse.error())
     assert fine.error().reasons == ()
+
+
+def test_what_went_wrong_is_a_value_under_jit():
+    """Each cause in its turn: `RESULTS` is read where nothing can be raised, and is what the sentences say."""
+    net, x, y = toy()
+    settings = {"cycles": 3, "integration": osc.Integration(steps_per_cycle=128, solver=diffrax.Heun())}
+    causes = {
+        "successful": osc.LockIn(osc.Rotating(0.05, 100.0), discard=1, start="settled", **settings),
+        "lag": osc.LockIn(osc.Rotating(0.05, 12.0), discard=1, start="settled", **settings),
+        "not_locked": osc.LockIn(osc.Rotating(0.002, 12.0), discard=0, **settings),
+        "rounding": osc.LockIn(osc.Rotating(1e-7, 100.0), discard=1, start="settled", **settings),
+        "out_of_regime": osc.LockIn(osc.Rotating(4.0, 100.0), discard=1, start="settled", **settings),
+    }
+    for name, estimator in causes.items():
+        estimate = eqx.filter_jit(lambda net, estimator=estimator: estimator(net, x, y))(net)
+        assert bool(estimate.result == getattr(osc.RESULTS, name)), (name, estimate.error)
+        assert bool(estimate.valid) == (name == "successful")
+        sentence = osc.RESULTS[estimate.result]
+        assert sentence.split(";")[0] in " ".join(estimate.error.reasons)

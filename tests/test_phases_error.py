@@ -151,7 +151,7 @@ def test_nudge_below_the_tolerance_is_not_valid():
     net, x, y, exact, radius = problem("two layers", 0, False)
     for points in (1, 4):
         small = estimator(points, 1e-6)
-        reason = "moved the neurons by less than they are settled to" if points > 1 else "(settled to|rounding leaves)"
+        reason = "hardly further than they are settled to" if points > 1 else "(settled to|rounding swallows)"
         with pytest.warns(osc.InexactGradientWarning, match=f"{reason}.*use a larger amplitude"):
             found = small(net, x, y)
         assert not found.valid

@@ -27,13 +27,23 @@ def lines(ax):
 def test_orbits_are_the_watched_activities_about_their_mean(case):
     run, _ = case
     ax = osc.plot.orbits(run)
-    samples = run.watched.activities[0][-1][:, 0]
+    samples = run.watched.activities[0][-1][:, 0, 0]
     drawn = lines(ax)[0]
     centred = samples - samples.mean()
     np.testing.assert_allclose(drawn[: len(samples)], np.column_stack([centred.real, centred.imag]), rtol=1e-6)
     np.testing.assert_array_equal(drawn[0], drawn[-1])  # locked: a closed curve
     assert "Re" in ax.get_xlabel()
     assert "Im" in ax.get_ylabel()
+    second = osc.plot.orbits(run, neurons={2: [int(run.watch.neurons[1][0])]}).lines
+    np.testing.assert_allclose(
+        second[0].get_xdata()[0],
+        run.watched.activities[1][-1][:, 0, 0].real[0] - float(np.mean(run.watched.activities[1][-1][:, 0, 0].real)),
+        rtol=1e-5,
+    )
+    with pytest.raises(osc.BadValue, match="neuron 99 of layer 1 was not watched"):
+        osc.plot.traces(run, neurons={1: [99]})
+    with pytest.raises(osc.BadValue, match="sample=2 was not watched"):
+        osc.plot.spectrum(run, sample=2)
 
 
 def test_traces_run_over_the_last_cycle(case):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+from oscsim.dynamics.record import announce
 from oscsim.dynamics.simulation import _run_chunk
 from tests.helpers import toy
 
@@ -166,14 +167,58 @@ def test_watched_neurons(digits):
     every = osc.simulate(net, x, y, ROTATING, cycles=3, record=osc.PerCycle(neurons=8, every_cycle=True), **STEPS)
     none = osc.simulate(net, x, y, ROTATING, cycles=3, record=osc.PerCycle(neurons=0), **STEPS)
     assert none.watched is None
-    assert [a.shape for a in last.watched.activities] == [(1, 64, 4), (1, 64, 4)]
-    assert [a.shape for a in every.watched.activities] == [(3, 64, 4), (3, 64, 4)]
+    assert [a.shape for a in last.watched.activities] == [(1, 64, 1, 4), (1, 64, 1, 4)]
+    assert [a.shape for a in every.watched.activities] == [(3, 64, 1, 4), (3, 64, 1, 4)]
     assert_equal(jax.tree.map(lambda a: a[-1:], every.watched), last.watched)
     # Their own Fourier coefficient is the one that was read
     turn = np.exp(-2j * np.pi * (np.arange(64) + 1) / 64)
-    for samples, index, phasor in zip(last.watched.activities, last.watched_neurons, last.phasors[1], strict=True):
-        read = np.mean(samples[0] * turn[:, None], axis=0)
+    for samples, index, phasor in zip(last.watched.activities, last.watch.neurons, last.phasors[1], strict=True):
+        read = np.mean(samples[0, :, 0] * turn[:, None], axis=0)
         np.testing.assert_allclose(read, np.asarray(phasor)[-1, 0, index], atol=1e-6)
+
+
+def test_chosen_neurons_of_chosen_samples_with_their_potentials(digits):
+    """Their own Fourier coefficient is what was read, the activation of a potential the activity; labelled in time."""
+    net, x, y = digits
+    record = osc.PerCycle(neurons={1: [3, 0], 2: "all"}, samples=[4, 1], potentials=True, every_cycle=True)
+    run = osc.simulate(net, x, y, osc.Adaptive(128.0), cycles=3, record=record, **STEPS)
+    turn = np.exp(-2j * np.pi * (np.arange(64) + 1) / 64)
+    for samples, potentials, index, phasor in zip(
+        run.watched.activities, run.watched.potentials, run.watch.neurons, run.phasors[1], strict=True
+    ):
+        assert samples.shape == (3, 64, 2, len(index))
+        np.testing.assert_allclose(
+            np.mean(samples * turn[:, None, None], axis=1), np.asarray(phasor)[:, [4, 1]][:, :, index], atol=1e-6
+        )
+        np.testing.assert_allclose(net.activation(jnp.asarray(potentials)), samples, atol=1e-6)
+    np.testing.assert_allclose(
+        np.mean(run.watched.teaching * turn[:, None], axis=1), np.asarray(run.phasors.teaching[2])[:, [4, 1]], atol=1e-6
+    )
+    data = run.to_xarray()
+    one = data.potential_1.sel(watched_sample=1, watched_neuron_1=0, time=slice(128.1, 256))
+    np.testing.assert_array_equal(one, run.watched.potentials[0][1, :, 1, 1])
+    assert data.time.attrs == {"units": "tau"}
+    assert float(data.time[-1]) == 384.0
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (osc.PerCycle({3: [0]}), "neurons of layer 3: the network has 2 layers"),
+        (osc.PerCycle({2: [10]}), r"neurons\[2\]=10: there are 8 neurons"),
+        (osc.PerCycle(samples=[5]), "samples=5: there are 5 samples"),
+    ],
+)
+def test_what_is_not_there_cannot_be_watched(digits, record, said):
+    net, x, y = digits
+    with pytest.raises(osc.BadValue, match=said):
+        osc.simulate(net, x, y, ROTATING, cycles=1, record=record, **STEPS)
+
+
+def test_much_memory_is_announced():
+    watch = osc.PerCycle("all", samples="all").watch(osc.LayeredNetwork((2, 1000, 10), key=jax.random.key(0)), 100)
+    with pytest.warns(UserWarning, match=r"record keeps 4\.8 GB"):
+        announce(watch, 100, 64, 8)
 
 
 def test_cumulative_gradient_ends_in_the_gradient(digits):

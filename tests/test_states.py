@@ -164,7 +164,7 @@ def test_settling_ends_in_stable_states_where_sweeps_end_in_others():
     inputs = osc.Inputs.of(net, many, labels)
     keys = jax.random.split(jax.random.key(0), len(net.shapes))
     start = tuple(2 * jax.random.normal(k, a.shape) for k, a in zip(keys, net.rest(240), strict=True))
-    swept = osc.settle(net, many, labels, start=start, method="sweeps", check=False)
+    swept = osc.settle(net, many, labels, start=start, method="sweeps", throw=False)
     unstable = (growth(net, inputs, swept.potentials) > 0) & np.asarray(swept.residual <= 1e-12)
     assert 0 < unstable.sum() < 30
     found = osc.settle(net, many, labels, start=start)
@@ -217,7 +217,7 @@ def test_samples_that_sweeps_do_not_settle_are_judged_where_the_neurons_rest():
     net = osc.HopfieldNetwork((6, 10, 3), key=jax.random.key(0))
     net = eqx.tree_at(lambda n: n.coupling, net, -jnp.ones((10, 10)))
     x, y = jax.random.normal(jax.random.key(1), (20, 6)), np.zeros(20, int)
-    swept = osc.settle(net, x, y, method="sweeps", max_steps=200, tolerance=1e-10, check=False)
+    swept = osc.settle(net, x, y, method="sweeps", max_steps=200, tolerance=1e-10, throw=False)
     assert float(swept.residual.max()) > 1e-10
     free = osc.settle(net, x, y)
     expected = net.readout(osc.Inputs.of(net, x, y).clamped, free.activities)
@@ -425,7 +425,7 @@ def test_five_hundred_random_networks():
     for seed in range(500):
         net, x, y = drawn(seed)
         inputs = osc.Inputs.of(net, x, y)
-        flow, usual = (osc.settle(net, x, y, method=method, check=False) for method in ("flow", None))
+        flow, usual = (osc.settle(net, x, y, method=method, throw=False) for method in ("flow", None))
         counts["followed"] += int(np.sum(usual.by_flow))
         stable = growth(net, inputs, usual.potentials) < 0
         rng = np.random.default_rng(10**6 + seed)

@@ -131,7 +131,7 @@ def train(condition, seeds, epochs, plateau):
                 method=osc.equilibrium.Sweeps(memory=0, even_odd=False),
                 max_steps=200,
                 tolerance=1e-5,
-                check=False,
+                throw=False,
             )
             scores = net.readout(jax.vmap(net.clamp)(x), free.activities)
             return 100 * jnp.mean(jnp.argmax(scores, axis=1) != y)

@@ -26,7 +26,7 @@ def measure(net, x, y, beta, tolerance, start, way):
 
     def once():
         began = time.perf_counter()
-        found = osc.settle(net, x, y, beta, tolerance=tolerance, start=start, check=False, method=way)
+        found = osc.settle(net, x, y, beta, tolerance=tolerance, start=start, throw=False, method=way)
         jax.block_until_ready(found)
         return time.perf_counter() - began, found
 

@@ -20,7 +20,7 @@ from oscsim.cli.settings import load_toml
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 

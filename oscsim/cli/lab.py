@@ -5,7 +5,7 @@ from pathlib import Path
 
 import oscsim as osc
 from oscsim.cli.settings import load_npz
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core.errors import BadType, BadValue, MissingPackage
-from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
-from oscsim.networks.inputs import Data
-from oscsim.networks.learned import Gradient
+from oscsim.core import BadType, BadValue, MissingPackage
+from oscsim.equilibrium import errors_of, per_layer, relative_error
+from oscsim.networks import Data, Gradient
 
 FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.NotSettledError)
 """What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""

@@ -11,11 +11,8 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, print_table, require_writable
-from oscsim.core import checkpoint
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
-from oscsim.datasets.files import Split
-from oscsim.datasets.source import Samples
+from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.datasets import Samples, Split
 
 if TYPE_CHECKING:
     import xarray

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue, as_count
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork

@@ -12,8 +12,7 @@ import tyro
 import oscsim as osc
 from oscsim.cli.reports import png, print_cycles, require_writable
 from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
-from oscsim.core import checkpoint
-from oscsim.core.errors import BadValue
+from oscsim.core import BadValue, checkpoint
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,6 @@ class Simulate:
 
     def run(self) -> None:
         """Run it."""
-        from oscsim.plot.runs import LOCKED  # matplotlib comes with it
-
         targets = run_file, picture = self.out / "run.osc", self.out / "run.png"
         existing = [str(path) for path in targets if path.exists()]
         if existing and not self.overwrite:
@@ -83,7 +80,7 @@ class Simulate:
             discard = self.discard if self.discard is None else min(self.discard, run.cycles - 1)
             print(run, "\n")
             print_cycles(run, exact, discard or 0)
-            if noise is None and run.cycles > 1 and run.lock_residual[-1] > LOCKED:
+            if noise is None and run.cycles > 1 and not run.locked:
                 warnings.warn(
                     f"the readings still change by {run.lock_residual[-1]:.2g} from cycle to cycle: the neurons did "
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",

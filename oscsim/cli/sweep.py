@@ -18,10 +18,8 @@ import tyro
 import oscsim as osc
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
-from oscsim.core import checkpoint
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
-from oscsim.datasets.source import Samples
+from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.datasets import Samples
 
 if TYPE_CHECKING:
     import xarray

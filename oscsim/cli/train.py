@@ -23,11 +23,9 @@ from jaxtyping import PyTree
 import oscsim as osc
 from oscsim.cli.reports import FAILURES, one_line, require_writable
 from oscsim.cli.settings import AnyNetwork, Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
-from oscsim.core import checkpoint
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue
-from oscsim.datasets.source import AbstractSource, Samples
-from oscsim.training.devices import is_first
+from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.datasets import AbstractSource, Samples
+from oscsim.training import is_first
 
 T = TypeVar("T")
 PACKAGES = ("oscsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")

@@ -1,1 +1,17 @@
 """What every room uses: named errors, checks and conversions, files that are whole or not there."""
+
+from oscsim.core import checkpoint
+from oscsim.core.arrays import Count, norm
+from oscsim.core.checks import as_count, positive
+from oscsim.core.errors import BadType, BadValue, MissingPackage
+
+__all__ = [
+    "BadType",
+    "BadValue",
+    "Count",
+    "MissingPackage",
+    "as_count",
+    "checkpoint",
+    "norm",
+    "positive",
+]

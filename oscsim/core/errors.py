@@ -1,4 +1,6 @@
-"""Errors with names: each says what went wrong, with which value, and what to change."""
+"""What can go wrong: errors that name it, its value and the remedy, and the same as values that work under jit."""
+
+import equinox as eqx
 
 
 class BadValue(ValueError):
@@ -41,3 +43,49 @@ class InexactGradientError(RuntimeError):
 
 class InexactGradientWarning(UserWarning):
     """A gradient whose own error is above the tolerance. The message says why, and what to do."""
+
+
+class RESULTS(eqx.Enumeration):
+    """What became of a computation, as a value: under jit, where nothing can be raised, it is there to be read.
+
+    `RESULTS[result]` is the sentence that says what went wrong and what to change, empty where nothing did; errors and
+    warnings add the numbers. `throw=` says whether it is raised.
+
+    Example:
+        >>> result = osc.Exact()(net, x, y).result
+        >>> bool(result == osc.RESULTS.successful)
+        True
+        >>> osc.RESULTS[osc.RESULTS.lag]
+        'the neurons lag behind the period; use a longer period, or extrapolate=True'
+    """
+
+    successful = ""
+    diverged = (
+        "the neurons diverged; lower the amplitude (it may be past the convergence radius: see suggest), or take "
+        "smaller steps"
+    )
+    not_settled = "the neurons did not settle; use a lower amplitude, more max_steps, or weights of a smaller scale"
+    not_locked = (
+        "not locked: the cycles differ; run more cycles, or discard more, and if that does not help lower the amplitude"
+    )
+    one_cycle = (
+        "the only cycle holds a start that is not forgotten, or an amplitude past the convergence radius; run more "
+        "cycles, or use start='settled'"
+    )
+    out_of_regime = (
+        "outside the analytic regime: samples are past their convergence radius; lower the amplitude, or use Adaptive; "
+        "if that changes nothing, take more steps_per_cycle"
+    )
+    rounding = "rounding swallows the response; use a larger amplitude, or float64"
+    noise = "the noise has not averaged out; average more cycles or estimates, or use a larger amplitude"
+    unsettled_points = (
+        "the nudge moves the neurons hardly further than they are settled to; use a larger amplitude, a tighter "
+        "tolerance (float64 allows more), or more steps"
+    )
+    truncation = (
+        "the amplitude is too large for so few points; use a smaller one, or more points (Phases, which also has "
+        "adaptive=True)"
+    )
+    lag = "the neurons lag behind the period; use a longer period, or extrapolate=True"
+    steps = "the solver's steps are too long; use more steps_per_cycle, or tighter tolerances"
+    asymmetry = "the couplings are not symmetric, which no amplitude or period makes up for"

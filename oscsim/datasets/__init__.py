@@ -14,13 +14,15 @@ from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
 from oscsim.datasets.idx import read_mnist
 from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32, read_pixels
-from oscsim.datasets.source import AbstractSource, ArraySource, FileSource
+from oscsim.datasets.source import AbstractSource, ArraySource, FileSource, Samples
 
 __all__ = [
     "NAMES",
     "AbstractSource",
     "ArraySource",
     "FileSource",
+    "Samples",
+    "Split",
     "augment",
     "imagenet32_files",
     "load",

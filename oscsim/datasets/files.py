@@ -10,6 +10,8 @@ from jaxtyping import Float32, Int32
 from oscsim.core.errors import BadValue
 
 Split = Literal["train", "test"]
+"""Which part of a data set; of ImageNet32, `"test"` is the validation set."""
+
 Folder = str | os.PathLike[str] | None
 Data = tuple[Float32[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]
 

@@ -6,24 +6,30 @@ each tick the demodulator is shown the activities. Under noise the same solvers 
 noise as one more term of the equation.
 """
 
-from oscsim.dynamics.cycle import Cycle, advance
+from oscsim.dynamics.average import Average
+from oscsim.dynamics.cycle import Cycle, Watch, Watched, advance
+from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
-from oscsim.dynamics.gradient_error import GradientError
-from oscsim.dynamics.integration import Integration
+from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.gradient_error import TOLERANCE, GradientError
+from oscsim.dynamics.integration import Integration, Plan
 from oscsim.dynamics.phasors import Phasors, Points
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.simulation import simulate
-from oscsim.dynamics.state import State, begin
+from oscsim.dynamics.state import State, begin, divergence, read_anew
 from oscsim.dynamics.stopping import AbstractStop, Accuracy, Locked
 from oscsim.dynamics.system import System
 
 __all__ = [
+    "TOLERANCE",
     "AbstractDemodulator",
     "AbstractRecord",
     "AbstractStop",
     "Accuracy",
+    "Average",
+    "Averaged",
     "Boxcar",
     "Cycle",
     "Exponential",
@@ -34,13 +40,20 @@ __all__ = [
     "Mean",
     "PerCycle",
     "Phasors",
+    "Plan",
     "Plateaus",
     "Points",
     "Run",
     "State",
     "System",
+    "Watch",
+    "Watched",
     "advance",
     "advance_plastic",
     "begin",
+    "divergence",
+    "gradient_and_error",
+    "read_anew",
+    "response_lag",
     "simulate",
 ]

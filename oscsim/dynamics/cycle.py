@@ -20,20 +20,45 @@ from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
-Watch: TypeAlias = tuple[Int[Array, "..."] | np.ndarray, ...]
-"""Which neurons of the first sample are sampled, as flat indices into each layer."""
+Places: TypeAlias = Int[Array, "..."] | np.ndarray
+
+
+class Watch(eqx.Module):
+    """What is sampled at every tick.
+
+    Attributes:
+        neurons: flat indices into each layer.
+        samples: indices into the batch.
+        potentials: whether the neurons' potentials are kept, beside their activities.
+    """
+
+    neurons: tuple[Places, ...]
+    samples: Places
+    potentials: bool = eqx.field(static=True, default=False)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are kept at a tick."""
+        return (1 + self.potentials) * len(self.samples) * sum(map(len, self.neurons))
+
+    def picked(self, layers: Layers) -> Layers:
+        """Of layers (batch, neurons...), what is watched: (samples, watched)."""
+        rows = tuple(layer.reshape(len(layer), -1)[self.samples] for layer in layers)
+        return tuple(row[:, index] for row, index in zip(rows, self.neurons, strict=True))
 
 
 class Watched(eqx.Module):
-    """Samples of a few neurons at every tick of a cycle: what the plots draw.
+    """Samples of neurons at every tick of a cycle: what the plots draw.
 
     Attributes:
-        activities: one complex (..., ticks, watched neurons) array per layer.
-        teaching: the signal at the same ticks, (..., ticks).
+        activities: one complex (..., ticks, samples, watched neurons) array per layer.
+        teaching: the signal that each of the samples sees, (..., ticks, samples).
+        potentials: as the activities; None unless asked for.
     """
 
     activities: Layers
     teaching: Inexact[Array, "..."]
+    potentials: Layers | None = None
 
 
 class Cycle(eqx.Module):
@@ -69,7 +94,7 @@ def advance(
         state: from `begin`, or from the cycle before.
         inputs: `Inputs.of(net, x, y)`.
         key: for noise, the same one in every cycle: it is folded with the cycle's index.
-        watch: neurons of the first sample to sample at every tick, as flat indices into each layer.
+        watch: which neurons of which samples to sample at every tick.
 
     Returns:
         The state after the cycle, and what it gave. Where `state.diverged`, the reading is nan and the potentials are
@@ -110,7 +135,7 @@ def run(
         beta = done.args.signal(length)
         read = plan.demodulator.update(read, equation.seen(s, random), beta, number, plan.ticks)
         effort = jax.tree.map(jnp.add, effort, done.effort)
-        watched = None if watch is None else Watched(_picked(s, watch), beta.reshape(-1)[0])
+        watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta)
         return (moved, read, diverged, effort, plan.steps.next(step, length, done.effort.accepted)), watched
 
     none = jnp.zeros((), jnp.int32)
@@ -138,5 +163,6 @@ def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, 
     return teaching.tune(tuning, sample_norm(reading[-1]), sample_norm(reading[1]), noisy)
 
 
-def _picked(s: Layers, watch: Watch) -> Layers:
-    return tuple(layer[0].reshape(-1)[index] for layer, index in zip(s, watch, strict=True))
+def _watched(watch: Watch, u: Layers, s: Layers, beta: Array) -> Watched:
+    teaching = jnp.broadcast_to(beta, (len(s[0]),))[watch.samples]
+    return Watched(watch.picked(s), teaching, watch.picked(u) if watch.potentials else None)

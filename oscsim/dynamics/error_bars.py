@@ -79,6 +79,7 @@ def gradient_and_error(
     sizes, tiny = norms(gradient), jnp.finfo(network.dtype).tiny
     if isinstance(reading, Phasors):
         found = _of_phasors(system, inputs, average, reading, change, lag)
+        change = jnp.fmax(change, scatter(reading, average.contrast)) if reading.has_image else change
     else:
         found = _of_points(system, inputs, average, sizes)
     symmetric = network.symmetric
@@ -355,6 +356,12 @@ def mean_factor(system: System) -> float | Array:
     omega = 2 * jnp.pi / system.teaching.period
     slow, at = (jnp.sum(jnp.stack([jnp.asarray(n.spectrum(w), float) for n in forcings])) for w in (0.0, omega))
     return share * jnp.sqrt(jnp.where(at > 0, slow / jnp.maximum(at, jnp.finfo(at.dtype).tiny), 1.0))
+
+
+def scatter(reading: Phasors, contrast: Phasors) -> Float[Array, " batch"]:
+    """How much the images of the averaged cycles differ, by the response: much, where a start is not forgotten."""
+    sizes = sample_norm(reading[1])
+    return sample_norm(contrast[-1]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
 
 
 def rounding_ratio(reading: Phasors) -> Float[Array, " batch"]:

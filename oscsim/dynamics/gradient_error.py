@@ -6,12 +6,11 @@ import warnings
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled
-from oscsim.core.errors import InexactGradientError, InexactGradientWarning
+from oscsim.core.errors import RESULTS, InexactGradientError, InexactGradientWarning
 from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
@@ -52,7 +51,8 @@ class GradientError(eqx.Module):
             images.
         per_sample: the image of each sample relative to its response; nan where there is none.
         rounding: the part of `per_sample` that the precision alone explains.
-        change: how much each sample's response changed in the last cycle, relative to it.
+        change: how much each sample's response changed in the last cycle, or differs between those averaged, relative
+            to it.
         kept: over how many cycles each sample was averaged.
         skipped: how many cycles before those were left out.
         amplitude: of each sample's teaching signal, $|a_1|$.
@@ -98,6 +98,31 @@ class GradientError(eqx.Module):
         """Samples outside the analytic regime: an image that neither noise, nor rounding, nor a transient explains."""
         return out_of_regime(self.per_sample, self.rounding, self.change) & (not self.noisy)
 
+    @property
+    def result(self) -> RESULTS:
+        """`RESULTS.successful` if the known error is within `TOLERANCE`, else the cause of its largest part."""
+        parts = jnp.stack([self.contamination, self.lag, self.steps, self.asymmetry])
+        largest = jnp.argmax(jnp.where(jnp.isnan(parts), -1, parts))
+        found = RESULTS.asymmetry
+        for place, cause in enumerate((self.cause, RESULTS.lag, RESULTS.steps)):
+            found = RESULTS.where(largest == place, cause, found)
+        return RESULTS.where(self.total > TOLERANCE, found, RESULTS.successful)
+
+    @property
+    def worst(self) -> Int[Array, ""]:
+        """The sample whose image is largest, relative to its response."""
+        return jnp.argmax(jnp.where(jnp.isfinite(self.per_sample), self.per_sample, -1))
+
+    @property
+    def cause(self) -> RESULTS:
+        """What the contamination comes of: what explains the image of the worst sample."""
+        image, change = self.per_sample[self.worst], self.change[self.worst]
+        found = RESULTS.where(change > 0.5 * image, RESULTS.not_locked, RESULTS.out_of_regime)
+        found = RESULTS.where(jnp.isfinite(change), found, RESULTS.one_cycle)
+        found = RESULTS.noise if self.noisy else found
+        found = RESULTS.where(3 * self.rounding[self.worst] > image, RESULTS.rounding, found)
+        return RESULTS.where(jnp.isfinite(image), found, RESULTS.noise if self.noisy else RESULTS.not_locked)
+
     def by_name(self) -> dict[str, dict[str, float]]:
         """`per_array` as numbers, by the name of the parameter array and of the part."""
         return {name: dict(zip(PARTS, map(float, row), strict=True)) for name, row in named(self.per_array)}
@@ -112,9 +137,9 @@ class GradientError(eqx.Module):
         contamination, lag, steps, asymmetry = self._parts
         found = [
             (contamination, self._cause, UNKNOWN_CONTAMINATION),
-            (lag, lambda: LAGGING.format(_percent(lag)), UNKNOWN_LAG),
-            (steps, lambda: COARSE.format(_percent(steps)), UNKNOWN_STEPS),
-            (asymmetry, lambda: ASYMMETRIC.format(_percent(asymmetry)), UNKNOWN_ASYMMETRY),
+            (lag, lambda: _sentence(RESULTS.lag, lag), UNKNOWN_LAG),
+            (steps, lambda: _sentence(RESULTS.steps, steps), UNKNOWN_STEPS),
+            (asymmetry, lambda: _sentence(RESULTS.asymmetry, asymmetry), UNKNOWN_ASYMMETRY),
         ]
         large = [(sentence(), size) for size, sentence, _ in found if size > TOLERANCE]
         unknown = [(sentence, size) for size, _, sentence in found if math.isnan(size)]
@@ -126,35 +151,10 @@ class GradientError(eqx.Module):
 
     def _cause(self) -> str:
         """What the contamination is, and what to do."""
-        image = np.asarray(self.per_sample)
-        size = _percent(float(self.contamination))
-        if not np.any(np.isfinite(image)):
-            return f"the cycles differ, which leaves {size}; average more cycles, or discard more"
-        worst = int(np.argmax(np.where(np.isfinite(image), image, -1)))
-        where = (
-            f"{size} (worst in sample {worst} of {len(image)}, whose image is {_percent(float(image[worst]))} of its "
-            "response)"
-        )
-        rounding, change = float(self.rounding[worst]), float(self.change[worst])
-        if 3 * rounding > image[worst]:
-            return f"rounding leaves {where}: the precision swallows the response; use a larger amplitude, or float64"
-        if self.noisy:
-            return f"noise leaves {where}; average more cycles, or use a larger amplitude"
-        if not math.isfinite(change):
-            return (
-                f"the only cycle leaves {where}: a start that is not forgotten, or an amplitude past the convergence "
-                "radius; run more cycles, or use start='settled'"
-            )
-        if change > 0.5 * image[worst]:
-            return (
-                f"not locked: the cycles still change, which leaves {where}; run more cycles, or discard more, and if "
-                "that does not help lower the amplitude"
-            )
-        outside = max(int(np.sum(np.asarray(self.outside))), 1)
-        return (
-            f"outside the analytic regime: {outside} of {len(image)} samples are past their convergence radius, which "
-            f"leaves {where}; lower the amplitude, or use Adaptive; if that changes nothing, take more steps_per_cycle"
-        )
+        worst, count = int(self.worst), len(self.per_sample)
+        image = float(self.per_sample[worst])
+        where = f", worst in sample {worst} of {count}, by {_percent(image)} of its response" if image > 0 else ""
+        return _sentence(self.cause, float(self.contamination), where)
 
     def __str__(self) -> str:
         if not math.isfinite(float(self.total)):
@@ -177,9 +177,6 @@ class GradientError(eqx.Module):
         return f"<{self}>"
 
 
-LAGGING = "the neurons lag behind the period, which leaves {}; use a longer period, or extrapolate=True"
-COARSE = "the solver's steps leave {}; use more steps_per_cycle, or tighter tolerances"
-ASYMMETRIC = "the couplings are not symmetric, which leaves {} at any amplitude and period"
 UNKNOWN_CONTAMINATION = (
     "contamination unknown: this signal has no image, as it turns both ways or is read as points, and there are no two "
     "cycles to compare; keep two cycles or more, or use Rotating"
@@ -194,6 +191,12 @@ PARTS = ("contamination", "lag", "steps", "asymmetry")
 
 def _percent(value: float) -> str:
     return "an unknown share" if not math.isfinite(value) else f"{100 * value:.2g} %"
+
+
+def _sentence(result: RESULTS, size: float, where: str = "") -> str:
+    """What the result says, with the share of the gradient that it spoils."""
+    what, *remedy = RESULTS[result].split("; ", 1)
+    return "; ".join([f"{what} ({_percent(size)} of the gradient{where})", *remedy])
 
 
 def good_enough(error: GradientError, accuracy: ArrayLike) -> Bool[Array, ""]:

@@ -1,13 +1,23 @@
 """What a run keeps."""
 
+import abc
 import math
-from typing import ClassVar
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, TypeAlias
 
 import equinox as eqx
 import numpy as np
 
 from oscsim.core.checks import as_count
+from oscsim.core.errors import BadValue
+from oscsim.dynamics.cycle import Watch
 from oscsim.networks.base import AbstractNetwork
+
+All: TypeAlias = Literal["all"]
+Places: TypeAlias = tuple[int, ...] | All
+LARGE = 2**30
+"""Samples of more bytes than this are announced."""
 
 
 class AbstractRecord(eqx.Module):
@@ -15,46 +25,109 @@ class AbstractRecord(eqx.Module):
 
     Attributes:
         every_reading: whether the reading of every cycle is kept, and not the mean alone.
-        neurons: how many neurons of the first input are sampled at every tick.
         every_cycle: whether the samples of every cycle are kept, and not those of the last one alone.
         discard: of a mean, how many cycles at the start do not enter it; None for those before the lock.
     """
 
     every_reading: eqx.AbstractClassVar[bool]
-    neurons: eqx.AbstractVar[int]
     every_cycle: eqx.AbstractVar[bool]
     discard: eqx.AbstractVar[int | None]
 
-    def watch(self, net: AbstractNetwork) -> tuple[np.ndarray, ...] | None:
-        """Flat indices of the watched neurons in each layer, spread evenly over layers and within them."""
-        if not self.neurons:
-            return None
-        sizes = [math.prod(shape) for shape in net.shapes]
-        share = [len(part) for part in np.array_split(np.arange(min(self.neurons, sum(sizes))), len(sizes))]
-        return tuple(
-            np.unique(np.linspace(0, size - 1, min(n, size)).round().astype(int))
-            for size, n in zip(sizes, share, strict=True)
-        )
+    @abc.abstractmethod
+    def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
+        """What is sampled at every tick; None for nothing.
+
+        Raises:
+            ValueError: layers, neurons or samples that are not there.
+        """
+
+
+def _places(name: str, places: Sequence[int] | All) -> Places:
+    """Indices, checked as far as they can be without a network."""
+    return "all" if isinstance(places, str) and places == "all" else tuple(as_count(name, i, 0) for i in places)
+
+
+def _neurons(neurons: int | All | Mapping[int, Sequence[int] | All]) -> int | All | tuple[tuple[int, Places], ...]:
+    match neurons:
+        case Mapping():
+            return tuple((as_count("layer", n), _places(f"neurons[{n}]", which)) for n, which in neurons.items())
+        case "all":
+            return "all"
+        case tuple():  # as a copy of this record has it
+            return neurons
+    return as_count("neurons", neurons, 0, "use 0 or a positive integer, 'all', or {layer: indices}")
 
 
 class PerCycle(AbstractRecord):
-    """Keep the reading of every cycle, and samples of a few neurons for the plots.
+    """Keep the reading of every cycle, and samples of neurons at every tick.
 
     Attributes:
-        neurons: how many neurons of the first input are sampled at every tick, spread over the layers; 0 for none.
+        neurons: how many are sampled, spread over the layers, 0 for none; or `"all"`; or for each layer, counted from
+            1, the neurons' indices (in the flattened layer) or `"all"`, such as `{1: [0, 5], 3: "all"}`.
+        samples: which samples of the batch, or `"all"`; by default the first one.
+        potentials: whether their potentials are kept, too.
         every_cycle: keep the samples of every cycle; by default only those of the last one.
 
     Raises:
-        ValueError: a negative number of neurons.
+        ValueError: a negative number of neurons; in `simulate`, what the network or the batch does not have.
+
+    Example:
+        >>> record = osc.PerCycle(neurons={1: "all"}, samples=[0, 2], potentials=True, every_cycle=True)
+        >>> run = osc.simulate(net, x, y, osc.Rotating(0.1, 100.0), cycles=2, record=record)
+        >>> run.watched.potentials[0].shape  # cycles, ticks, samples, neurons
+        (2, 64, 2, 5)
+        >>> run.to_xarray().activity_1.dims
+        ('time', 'watched_sample', 'watched_neuron_1')
     """
 
     every_reading: ClassVar[bool] = True
     discard: ClassVar[int | None] = None
-    neurons: int = eqx.field(static=True, default=8)
+    neurons: int | All | tuple[tuple[int, Places], ...] = eqx.field(static=True, default=8, converter=_neurons)
+    samples: Places = eqx.field(static=True, default=(0,), converter=lambda places: _places("samples", places))
+    potentials: bool = eqx.field(static=True, default=False)
     every_cycle: bool = eqx.field(static=True, default=False)
 
-    def __check_init__(self):
-        as_count("neurons", self.neurons, 0)
+    def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
+        sizes = [math.prod(shape) for shape in net.shapes]
+        match self.neurons:
+            case 0:
+                return None
+            case "all":
+                neurons = [np.arange(size) for size in sizes]
+            case int(most):
+                share = [len(part) for part in np.array_split(np.arange(min(most, sum(sizes))), len(sizes))]
+                spread = [np.linspace(0, size - 1, min(n, size)) for size, n in zip(sizes, share, strict=True)]
+                neurons = [np.unique(places.round().astype(int)) for places in spread]
+            case chosen:
+                wanted = dict(chosen)
+                for layer in wanted.keys() - set(range(1, len(sizes) + 1)):
+                    raise BadValue(f"neurons of layer {layer}: the network has {len(sizes)} layers, counted from 1")
+                neurons = [
+                    _within(f"neurons[{n}]", wanted.get(n, ()), size, "neurons in this layer")
+                    for n, size in enumerate(sizes, start=1)
+                ]
+        return Watch(tuple(neurons), _within("samples", self.samples, batch, "samples in the batch"), self.potentials)
+
+
+def _within(name: str, places: Places, size: int, what: str) -> np.ndarray:
+    """Indices that lie within what there is."""
+    if places == "all":
+        return np.arange(size)
+    found = np.array(places, int)
+    if np.any(found >= size):
+        raise BadValue(f"{name}={found.max()}: there are {size} {what}, counted from 0")
+    return found
+
+
+def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int) -> None:
+    """Say how much memory samples will take, where it is much."""
+    size = 0 if watch is None else watch.count * cycles * ticks * itemsize
+    if size > LARGE:
+        warnings.warn(
+            f"record keeps {size / 2**30:.1f} GB of samples: {cycles} cycles of {ticks} ticks; watch fewer neurons or "
+            "samples, or the last cycle alone",
+            stacklevel=3,
+        )
 
 
 class Mean(AbstractRecord):
@@ -68,10 +141,12 @@ class Mean(AbstractRecord):
     """
 
     every_reading: ClassVar[bool] = False
-    neurons: ClassVar[int] = 0
     every_cycle: ClassVar[bool] = False
     discard: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         if self.discard is not None:
             as_count("discard", self.discard, 0)
+
+    def watch(self, net: AbstractNetwork, batch: int) -> None:
+        return None

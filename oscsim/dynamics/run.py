@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, PyTree
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, describe, norm, sample_norm
 from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue, NotHolomorphicError, NotSettledError
+from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
-from oscsim.dynamics.cycle import Watched
+from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
@@ -48,8 +48,8 @@ class Run(eqx.Module):
             layer. After `record=Mean()` a single one, the mean. `Points` after a `Staircase`.
         lock_residual: relative change of the reading in each cycle; 1 in the first.
         effort: accepted and rejected solver steps of each cycle.
-        watched: samples of a few neurons, (cycles, ticks, watched) per layer: of the last cycle unless more were asked.
-        watched_neurons: their flat indices in each layer.
+        watched: samples of neurons, (cycles, ticks, samples, neurons) per layer: of the last cycle, or of all.
+        watch: which neurons and samples those are.
         state: where it ended; `simulate(..., start=run)` goes on from there.
         average: after `record=Mean()`, the mean and what is known of its error; else None.
         change: how much each sample's response changed in the last cycle, relative to it.
@@ -64,7 +64,7 @@ class Run(eqx.Module):
     lock_residual: Float[np.ndarray, " cycles"]
     effort: Effort
     watched: Watched | None
-    watched_neurons: tuple[np.ndarray, ...] | None
+    watch: Watch | None
     state: State
     average: Average | None
     change: Float[np.ndarray, " batch"]
@@ -105,6 +105,16 @@ class Run(eqx.Module):
     def diverged(self) -> bool:
         """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
         return bool(self.state.diverged)
+
+    @property
+    def result(self) -> RESULTS:
+        """`RESULTS.successful`, or what went wrong: the neurons diverged, or what spoils the gradient most."""
+        return RESULTS.diverged if self.diverged else self.error().result
+
+    @property
+    def locked(self) -> bool:
+        """Whether the reading changed by less than 1 % in the last cycle, so that an orbit is a closed curve."""
+        return bool(self.lock_residual[-1] < LOCKED)
 
     @property
     def inputs(self) -> Inputs:
@@ -304,11 +314,20 @@ class Run(eqx.Module):
         moved = [jnp.max(jnp.abs(a - b)) for a, b in zip(self.network.activities(force), s, strict=True)]
         return float(jnp.max(jnp.stack(moved)))
 
+    @property
+    def time(self) -> np.ndarray:
+        """The times of what was watched, at the end of each tick, from the start of the first cycle on."""
+        cycles, ticks = self.watched.teaching.shape[:2] if self.watched is not None else (0, self.plan.ticks)
+        first = self.first_cycle + self.cycles - cycles
+        return float(self.teaching.period) * (first + (1 + np.arange(cycles * ticks)) / ticks)
+
     def to_xarray(self) -> "xarray.Dataset":
         """The readings as labelled arrays: one variable per layer, with its dimensions, and the settings as attributes.
 
         `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
-        `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`.
+        `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`. What was
+        watched: `activity_1`, ..., and `potential_1`, ... where asked for: complex (time, watched_sample,
+        watched_neuron_1), and `signal`, (time, watched_sample).
         """
         import xarray
 
@@ -331,9 +350,10 @@ class Run(eqx.Module):
         variables["lock_residual"] = ("cycle_run", self.lock_residual)
         variables["accepted_steps"] = ("cycle_run", self.effort.accepted)
         variables["rejected_steps"] = ("cycle_run", self.effort.rejected)
+        traces, places = self._traces()
         return xarray.Dataset(
-            variables,
-            coords={"cycle": kept, "cycle_run": numbers, axis: labels},
+            variables | traces,
+            coords={"cycle": kept, "cycle_run": numbers, axis: labels} | places,
             attrs={
                 "network": describe(self.network),
                 "teaching": describe(self.teaching),
@@ -344,6 +364,24 @@ class Run(eqx.Module):
                 "seconds": self.seconds,
             },
         )
+
+    def _traces(self) -> tuple[dict[str, tuple], dict[str, tuple]]:
+        """What was watched as variables of a data set, and their coordinates."""
+        watched, watch = self.watched, self.watch
+        if watched is None or watch is None:
+            return {}, {}
+        places: dict[str, tuple] = {
+            "time": ("time", self.time, {"units": "tau"}),
+            "watched_sample": ("watched_sample", np.asarray(watch.samples)),
+        }
+        found: dict[str, tuple] = {"signal": (("time", "watched_sample"), _flattened(watched.teaching))}
+        for name, layers in (("activity", watched.activities), ("potential", watched.potentials or ())):
+            for number, (layer, neurons) in enumerate(zip(layers, watch.neurons, strict=False), start=1):
+                if len(neurons):
+                    axis = f"watched_neuron_{number}"
+                    places[axis] = (axis, np.asarray(neurons))
+                    found[f"{name}_{number}"] = (("time", "watched_sample", axis), _flattened(layer))
+        return found, places
 
     def save(self, path: str | Path) -> Path:
         """Write the run to one file, complete or not at all; `Run.load` reads it back.
@@ -414,6 +452,11 @@ class Run(eqx.Module):
                     "run.exact(), which is taken there"
                 )
         return tuple(found)
+
+
+def _flattened(samples: Array | np.ndarray) -> np.ndarray:
+    """(cycles, ticks, ...) as (time, ...)."""
+    return np.asarray(samples).reshape(-1, *samples.shape[2:])
 
 
 def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equilibrium:

@@ -19,7 +19,7 @@ from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
-from oscsim.dynamics.record import AbstractRecord, PerCycle
+from oscsim.dynamics.record import AbstractRecord, PerCycle, announce
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, divergence
 from oscsim.dynamics.step_error import check_steps
@@ -96,7 +96,9 @@ def simulate(
     if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
         check_unseen(net, lambda: stream.at(net, jnp.asarray(first)))
     discard = _discarded(system, record, first)
-    watch = record.watch(net)
+    watch = record.watch(net, len(state.potentials[0]))
+    kept = cycles if record.every_cycle else 1
+    announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize)
     averages = not record.every_reading or (until is not None and until.averages)
 
     began = time.perf_counter()
@@ -132,7 +134,7 @@ def simulate(
         lock_residual=residual,
         effort=effort,
         watched=watched,
-        watched_neurons=watch,
+        watch=watch,
         state=found.state,
         average=average,
         change=np.asarray(found.change),
@@ -193,7 +195,6 @@ def _run_chunk(
 ) -> _Chunk:
     """Up to `most` cycles, fewer if they may stop or diverge; one compilation serves every number of cycles."""
     net, every_reading = system.network, record.every_reading
-    length = _buffer_length(found.state.reading) if every_reading else MEAN_BUFFER
 
     def one(found):
         number = found.state.cycle
@@ -203,6 +204,8 @@ def _run_chunk(
         return jnp.zeros((length, *a.shape) if many else a.shape, a.dtype)
 
     _, cycle = jax.eval_shape(one, found)
+    kept = (cycle.reading if every_reading else None, cycle.watched if record.every_cycle else None)
+    length = _buffer_length(kept)
     empty = _Chunk(
         found=found,
         readings=jax.tree.map(buffer, cycle.reading) if every_reading else None,
@@ -238,14 +241,10 @@ def _run_chunk(
     return lax.while_loop(running, run_one, empty)
 
 
-MEAN_BUFFER = 256
-"""Cycles per chunk where only scalars are kept for each."""
-
-
-def _buffer_length(reading: Reading) -> int:
-    """How many cycles a chunk holds: readings of 2 MB in all (larger buffers take time to fill), 64 cycles at most."""
-    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(reading))
-    return max(1, min(64, 2**21 // max(size, 1)))
+def _buffer_length(kept: PyTree) -> int:
+    """How many cycles a chunk holds: 2 MB (larger buffers take time to fill) and 64 at most; 256 of scalars alone."""
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept))
+    return max(1, min(64, 2**21 // size)) if size else 256
 
 
 def starting_state(

@@ -6,9 +6,12 @@ sweeps fail.
 
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.exact_gradients import exact_gradient, exact_solution, implicit_gradient
+from oscsim.equilibrium.linear import free_state
+from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.equilibrium.settling import Sweeps, free_equilibrium, settle, settle_inputs, state_at
 from oscsim.equilibrium.stable_states import Equilibria, States, equilibria
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
+from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants, is_dense
 
 __all__ = [
     "PATIENCE",
@@ -17,13 +20,22 @@ __all__ = [
     "States",
     "Sweeps",
     "anderson",
+    "as_layers",
     "default_tolerance",
     "equilibria",
+    "errors_of",
     "exact_gradient",
     "exact_solution",
+    "flat",
+    "flat_force",
+    "flat_time_constants",
     "free_equilibrium",
+    "free_state",
     "implicit_gradient",
+    "is_dense",
     "is_settled",
+    "per_layer",
+    "relative_error",
     "require_settled",
     "settle",
     "settle_inputs",

@@ -11,8 +11,9 @@ from jaxtyping import Array, Complex, Float
 from oscsim.core.arrays import is_traced, norm, to_complex
 from oscsim.core.checks import as_scalar
 from oscsim.core.errors import NotSettledError
-from oscsim.equilibrium import Equilibrium, default_tolerance, exact_solution, state_at
-from oscsim.equilibrium.states import At
+from oscsim.equilibrium.exact_gradients import exact_solution
+from oscsim.equilibrium.settling import state_at
+from oscsim.equilibrium.states import At, Equilibrium, default_tolerance
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants, without_matrix
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs

@@ -65,7 +65,7 @@ def settle(
     max_steps: int = 1000,
     start: Layers | None = None,
     method: Method | None = None,
-    check: bool = True,
+    throw: bool = True,
 ) -> Equilibrium:
     r"""A stable fixed point $u = \partial\Phi/\partial s\,(\sigma(u), \beta)$ for each sample of a batch.
 
@@ -92,7 +92,7 @@ def settle(
         start: potentials to start from; by default rest.
         method: `"sweeps"` alone, whose fixed point may be unstable, or others, `oscsim.equilibrium.Sweeps(memory=...,
             even_odd=...)`; `"flow"` alone; None for both.
-        check: raise where a sample does not settle; without it, look at `residual`.
+        throw: raise where a sample does not settle; without it, look at `residual`.
 
     Raises:
         NotSettledError: a sample has no stable state (with sweeps alone: they leave a residual above the tolerance);
@@ -125,7 +125,7 @@ def settle(
     if start is not None:
         check_start(net, inputs, start)
     found = settle_inputs(net, inputs, beta, np.asarray(tolerance), np.int32(max_steps), start, method)
-    if check and not is_traced(found):
+    if throw and not is_traced(found):
         require_settled(net, inputs, found, beta, tolerance)
     return found
 

@@ -5,7 +5,7 @@ such as `AlwaysOn`, takes a state and gives the next.
 """
 
 from oscsim.estimators.base import AbstractEstimator, Estimate
-from oscsim.estimators.classic import Classic
+from oscsim.estimators.classic import Classic, one_sided
 from oscsim.estimators.ensembles import Ensemble, ensemble
 from oscsim.estimators.exact import Backpropagation, Exact
 from oscsim.estimators.lock_in import AlwaysOn, LockIn
@@ -22,4 +22,5 @@ __all__ = [
     "LockIn",
     "Phases",
     "ensemble",
+    "one_sided",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -24,8 +24,8 @@ class Estimate(eqx.Module):
         loss: the mean loss at the activities that the estimator takes for the free equilibrium.
         activities: those activities, one (batch, neurons) array per layer.
         residual: how far from settled: the largest residual of its states, or the lock residual of the last cycle.
-        valid: whether the neurons settled, or did not diverge, and the error that is known is within the tolerance of
-            10 %. Under jit nothing can be raised: look here.
+        result: `RESULTS.successful` where the neurons settled, or did not diverge, and the known error is within 10 %;
+            else what went wrong. Under jit nothing can be raised: look here.
         error: how right the gradient is, by its own measure; None where the estimator has none.
     """
 
@@ -33,19 +33,24 @@ class Estimate(eqx.Module):
     loss: Float[Array, ""]
     activities: Layers
     residual: Float[Array, ""]
-    valid: Bool[Array, ""]
+    result: RESULTS
     error: GradientError | None = None
 
     def __str__(self) -> str:
         if is_traced(self):
             return eqx.tree_pformat(self)
-        told = "" if bool(self.valid) else ", NOT VALID"
+        told = "" if bool(self.valid) else f", {RESULTS[self.result]}"
         own = "" if self.error is None else f", off by {100 * float(self.error.total):.2g} % by its own measure"
         title = f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}"
         return f"{title}\n{as_text(gradient_summary(self.gradient))}"
 
     def __repr__(self) -> str:
         return str(self)
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether the result is `RESULTS.successful`."""
+        return self.result == RESULTS.successful
 
 
 class AbstractEstimator(eqx.Module):
@@ -119,11 +124,11 @@ def estimate_at(
     gradient: Gradient,
     activities: Layers,
     residual: Array,
-    valid: Array,
+    result: RESULTS,
     error: GradientError | None = None,
 ) -> Estimate:
     """The estimate with the loss at the activities taken for the free equilibrium (their real parts)."""
     real = tuple(layer.real for layer in activities)
     if error is not None:
-        valid = valid & ~(error.total > TOLERANCE)
-    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, valid, error)
+        result = RESULTS.where(result == RESULTS.successful, error.result, result)
+    return Estimate(gradient, jnp.mean(net.loss(inputs.clamped, real, inputs.y)), real, residual, result, error)

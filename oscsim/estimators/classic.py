@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import Count, all_finite, is_traced
 from oscsim.core.checks import as_count, as_scalar
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.phasors import Points
 from oscsim.equilibrium import (
     Equilibrium,
@@ -119,8 +119,9 @@ def _settled(
     potentials = tuple(a[None] for a in nudged.potentials)
     error = points_error(net, inputs, gradient, circle, free.potentials, potentials)
     level = default_tolerance(net.dtype)
-    valid = jnp.all(is_settled(free, level)) & jnp.all(is_settled(nudged, level))
-    return estimate_at(net, inputs, gradient, free.activities, residual, valid, error)
+    settled = jnp.all(is_settled(free, level)) & jnp.all(is_settled(nudged, level))
+    result = RESULTS.where(settled, RESULTS.successful, RESULTS.not_settled)
+    return estimate_at(net, inputs, gradient, free.activities, residual, result, error)
 
 
 def one_point(amplitude: Array, inputs: Inputs) -> Circle:
@@ -162,7 +163,7 @@ def _stepped(
     free, before = phase(net.rest(inputs.x.shape[0]), zero, steps[0], key_free)
     nudged, after = phase(free, amplitude, steps[1], key_nudged, net.activities(free))
     gradient = jax.tree.map(lambda a, b: (a - b) / amplitude, before, after)
-    valid = all_finite((free, nudged))
+    result = RESULTS.where(all_finite((free, nudged)), RESULTS.successful, RESULTS.diverged)
     error = points_error(
         net,
         inputs,
@@ -174,7 +175,7 @@ def _stepped(
         noisy=noise is not None,
         unknown="" if readings == 1 else MEANS,
     )
-    return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), valid, error)
+    return estimate_at(net, inputs, gradient, net.activities(free), movement(net, inputs, free), result, error)
 
 
 MEANS = (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import all_finite
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
@@ -37,8 +37,9 @@ class Exact(AbstractEstimator):
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[None, Estimate]:
-        gradient, free, valid = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
-        return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), valid)
+        gradient, free, settled = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
+        result = RESULTS.where(settled, RESULTS.successful, RESULTS.not_settled)
+        return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), result)
 
 
 class Backpropagation(AbstractEstimator):
@@ -71,4 +72,5 @@ def _backpropagated(net: AbstractFeedForwardNetwork, inputs: Inputs) -> Estimate
         return jnp.mean(jax.vmap(lambda x, y: net.cost(net(x), y))(inputs.x, inputs.y))
 
     value, gradient = jax.value_and_grad(loss)(learned)
-    return Estimate(gradient, value, (), jnp.zeros_like(value), all_finite((value, gradient)))
+    result = RESULTS.where(all_finite((value, gradient)), RESULTS.successful, RESULTS.diverged)
+    return Estimate(gradient, value, (), jnp.zeros_like(value), result)

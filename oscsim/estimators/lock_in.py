@@ -11,11 +11,10 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import BadType, BadValue, DivergenceError
+from oscsim.core.errors import RESULTS, BadType, BadValue, DivergenceError
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
-from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.phasors import require_turning
 from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
@@ -320,8 +319,8 @@ def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     assert long.error is not None  # both are of a lock-in, which has one
     assert half.error is not None
     error = long.error.extrapolated(half.error, bias)
-    valid = all_finite(gradient) & ~(error.total > TOLERANCE)  # not a number is not above it
-    return Estimate(gradient, long.loss, long.activities, residual, valid, error)
+    result = RESULTS.where(all_finite(gradient), error.result, RESULTS.diverged)
+    return Estimate(gradient, long.loss, long.activities, residual, result, error)
 
 
 def _twice_as_fast(teaching: AbstractTeaching) -> AbstractTeaching:
@@ -354,6 +353,7 @@ def estimate_in(system: System, inputs: Inputs, found: Averaged) -> Estimate:
 @eqx.filter_jit
 def _read(system: System, inputs: Inputs, found: Averaged) -> Estimate:
     gradient, error = gradient_and_error(system, inputs, found.averages, found.change)
-    valid = ~found.state.diverged & all_finite(gradient)
+    intact = ~found.state.diverged & all_finite(gradient)
+    result = RESULTS.where(intact, RESULTS.successful, RESULTS.diverged)
     activities = found.averages.mean.mean
-    return estimate_at(system.network, inputs, gradient, activities, found.residual, valid, error)
+    return estimate_at(system.network, inputs, gradient, activities, found.residual, result, error)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import Count, all_finite, is_traced, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.phasors import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
@@ -187,8 +187,9 @@ def _settled_phases(
     gradient = reading.gradient(net, inputs, circle.weights, free.activities)
     error = points_error(net, inputs, gradient, circle, free.potentials, nudged.potentials)
     residual = jnp.maximum(jnp.max(free.residual), jnp.max(nudged.residual))
-    valid = jnp.all(is_settled(free, tolerance)) & jnp.all(is_settled(nudged, tolerance))
-    estimate = estimate_at(net, inputs, gradient, free.activities, residual, valid, error)
+    rested = jnp.all(is_settled(free, tolerance)) & jnp.all(is_settled(nudged, tolerance))
+    result = RESULTS.where(rested, RESULTS.successful, RESULTS.not_settled)
+    estimate = estimate_at(net, inputs, gradient, free.activities, residual, result, error)
     steps = jnp.broadcast_to(nudged.steps, (len(unit),))
     nudged = Equilibrium(nudged.potentials, nudged.activities, nudged.residual, steps)
     following = amplitude
@@ -229,5 +230,5 @@ def _stepped_phases(
     batch, shares = inputs.x.shape[0], jnp.full(points, 1 / points, net.dtype)
     around = Circle(jnp.full(batch, amplitude, net.dtype), unit, shares, points)
     error = points_error(net, inputs, gradient, around, free, potentials, stepped=True, noisy=noise is not None)
-    valid = all_finite((free, activities))
-    return estimate_at(net, inputs, gradient, net.activities(free), residual, valid, error)
+    result = RESULTS.where(all_finite((free, activities)), RESULTS.successful, RESULTS.diverged)
+    return estimate_at(net, inputs, gradient, net.activities(free), residual, result, error)

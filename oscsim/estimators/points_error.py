@@ -15,11 +15,11 @@ Rounding, of the order of $\epsilon\, |h_0| / A$, comes on top.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Inexact, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import asymmetry_norms
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
@@ -98,33 +98,17 @@ class PointsError(GradientError):
         found = super()._findings()
         return [(self.unknown if text.startswith("contamination unknown") else text, size) for text, size in found]
 
-    def _cause(self) -> str:
-        image = np.asarray(self.per_sample)
-        worst = int(np.argmax(np.where(np.isnan(image), -1, image)))
-        rounding, change, error = float(self.rounding[worst]), float(self.change[worst]), float(self.contamination)
-        size = f"{100 * error:.2g} %" if np.isfinite(error) else "nothing of the gradient"
-        where = f"sample {worst} of {len(image)}"
-        if self.noisy:
-            return f"noise leaves {size} (worst in {where}); use a larger amplitude, or average several estimates"
-        if 3 * change + rounding * 3 / ROUNDED > image[worst]:
-            still = float(np.max(np.asarray(self.change)))
-            if still < 0.5 and change < rounding:
-                return (
-                    f"rounding leaves {size} (worst in {where}): the response is lost in the precision; use a larger "
-                    "amplitude, or float64"
-                )
-            remedy = "more steps" if self.stepped else "a tighter tolerance (float64 allows more)"
-            how = "less than" if still >= 0.5 else f"only {1 / change:.2g} times what"
-            return (
-                f"the nudge moved the neurons by {how} they are settled to, which leaves {size} (worst in {where}); "
-                f"use a larger amplitude, or {remedy}"
-            )
-        points = "Phases, which has no bias of this order" if self.number == 1 else "more points, or adaptive=True"
-        power = "" if self.number == 1 else f"^{self.number}"
-        return (
-            f"the amplitude is too large, which leaves {size}, O(A{power}) (worst in {where}); use a smaller one, or "
-            f"{points}"
-        )
+    @property
+    def worst(self) -> Int[Array, ""]:
+        return jnp.argmax(jnp.where(jnp.isnan(self.per_sample), -1, self.per_sample))
+
+    @property
+    def cause(self) -> RESULTS:
+        image, rounding, change = (a[self.worst] for a in (self.per_sample, self.rounding, self.change))
+        swallowed = (jnp.max(self.change) < 0.5) & (change < rounding)
+        found = RESULTS.where(swallowed, RESULTS.rounding, RESULTS.unsettled_points)
+        found = RESULTS.where(3 * change + rounding * 3 / ROUNDED > image, found, RESULTS.truncation)
+        return RESULTS.noise if self.noisy else found
 
 
 @eqx.filter_jit

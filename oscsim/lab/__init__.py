@@ -6,7 +6,7 @@ not: `Settings`, `Engine`, the examples, classic equilibrium propagation.
 
 from typing import TYPE_CHECKING
 
-from oscsim.core.errors import MissingPackage
+from oscsim.core import MissingPackage
 from oscsim.lab.classic import PhaseMeans, TwoPhase, classic_gradient
 from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.settings import PRESETS, Example, Settings, example

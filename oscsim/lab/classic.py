@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Real
 
 import oscsim as osc
-from oscsim.core.arrays import norm
-from oscsim.core.checks import positive
-from oscsim.dynamics.average import Average
-from oscsim.estimators.classic import one_sided
-from oscsim.networks.learned import Gradient
+from oscsim.core import norm, positive
+from oscsim.dynamics import Average
+from oscsim.estimators import one_sided
+from oscsim.networks import Gradient
 
 
 class TwoPhase(osc.AbstractTeaching):

@@ -18,17 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 import oscsim as osc
-from oscsim.core.arrays import Count, norm
-from oscsim.dynamics.cycle import Watch, Watched
-from oscsim.dynamics.cycles import Averaged
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
-from oscsim.dynamics.state import divergence, read_anew
-from oscsim.equilibrium.vectors import is_dense
+from oscsim.core import Count, norm
+from oscsim.dynamics import Averaged, Watch, Watched, divergence, gradient_and_error, read_anew, response_lag
+from oscsim.equilibrium import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
-from oscsim.networks.inputs import Data
-from oscsim.networks.learned import Gradient
+from oscsim.networks import Data, Gradient
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""
@@ -185,8 +181,8 @@ class Engine:
             )
         self.number += 1
         self._result = Result(*jax.tree.map(lambda a: np.asarray(a)[:shown], result))
-        self._window.append(np.concatenate([np.asarray(a[0]).T for a in watched.activities]))
-        self._signals.append(np.asarray(watched.teaching[0]))
+        self._window.append(np.concatenate([np.asarray(a[0, :, 0]).T for a in watched.activities]))
+        self._signals.append(np.asarray(watched.teaching[0, :, 0]))
         lost = np.asarray(self._found.state.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._found.state)
@@ -214,8 +210,9 @@ class Engine:
     def _load(self) -> None:
         """Start with neurons at rest, with data for the present network."""
         self._batch, self._loaded = 0, True
-        self._watch = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
-        self._names = tuple(f"{n}.{i + 1}" for n, watched in enumerate(self._watch, 1) for i in watched)
+        watched = tuple(np.arange(min(WATCHED, int(np.prod(shape)))) for shape in self.net.shapes)
+        self._watch = Watch(watched, np.array([0]))
+        self._names = tuple(f"{n}.{i + 1}" for n, places in enumerate(watched, 1) for i in places)
         if self.settings.learning:
             self._next_batch(None)
         else:

@@ -18,7 +18,7 @@ from jaxtyping import Complex, Float
 
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
-from oscsim.plot.style import BAR, COLOURS, DRIVE
+from oscsim.plot import style
 
 PAST = 240
 """Cycles in the curves over cycles."""
@@ -99,24 +99,24 @@ class Pictures:
         self.sources[name] = models.ColumnDataSource({column: [] for column in columns}, name=name)
         return self.sources[name]
 
-    def _line(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
+    def _line(self, plot: figure, name: str, **look: Any) -> models.GlyphRenderer:
         """One curve."""
-        return plot.line("x", "y", source=self._source(name, "x", "y"), **style)
+        return plot.line("x", "y", source=self._source(name, "x", "y"), **look)
 
-    def _dots(self, plot: figure, name: str, *more: str, **style: Any) -> models.GlyphRenderer:
+    def _dots(self, plot: figure, name: str, *more: str, **look: Any) -> models.GlyphRenderer:
         """Dots, with more columns than their places."""
-        return plot.scatter("x", "y", source=self._source(name, "x", "y", *more), **style)
+        return plot.scatter("x", "y", source=self._source(name, "x", "y", *more), **look)
 
-    def _neurons(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
+    def _neurons(self, plot: figure, name: str, **look: Any) -> models.GlyphRenderer:
         """A curve for each neuron, which says its name where one points at it."""
         source = self._source(name, "xs", "ys", "colour", "name", "dash")
-        lines = plot.multi_line("xs", "ys", source=source, color="colour", line_dash="dash", **style)
+        lines = plot.multi_line("xs", "ys", source=source, color="colour", line_dash="dash", **look)
         plot.add_tools(models.HoverTool(renderers=[lines], tooltips="neuron @name"))
         return lines
 
-    def _area(self, plot: figure, name: str, **style: Any) -> models.GlyphRenderer:
+    def _area(self, plot: figure, name: str, **look: Any) -> models.GlyphRenderer:
         """A band from `low` to `high`."""
-        return plot.varea(x="x", y1="low", y2="high", source=self._source(name, "x", "low", "high"), **style)
+        return plot.varea(x="x", y1="low", y2="high", source=self._source(name, "x", "low", "high"), **look)
 
     def _show(self, name: str, /, **columns: Column) -> None:
         """Set the data of a curve."""
@@ -143,9 +143,9 @@ class Pictures:
         image.data = NO_MAP
         mapper = models.LinearColorMapper(palette=[LOST, SETTLED], low=0, high=1, nan_color="white")
         plot.image("image", x="x", y="y", dw="size", dh="size", source=image, color_mapper=mapper, level="image")
-        self._line(plot, "radius", color=COLOURS[1], line_dash=[4, 3], line_width=1.5)
-        self._line(plot, "teaching", color=DRIVE, line_width=2)
-        self._dots(plot, "teaching_now", color=DRIVE, size=9)
+        self._line(plot, "radius", color=style.COLOURS[1], line_dash=[4, 3], line_width=1.5)
+        self._line(plot, "teaching", color=style.DRIVE, line_width=2)
+        self._dots(plot, "teaching_now", color=style.DRIVE, size=9)
         where = {"x": 6, "y": 6, "x_units": "screen", "y_units": "screen"}
         self.plane_note = models.Label(text_font_size="11px", text_color=INK, **where, **PALE)
         plot.add_layout(self.plane_note)
@@ -161,8 +161,8 @@ class Pictures:
         plot = self._figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         self._neurons(plot, "traces", line_width=1.5, line_alpha=0.9)
         _second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
-        style = {"color": DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
-        self._line(plot, "traces_teaching", y_range_name="drive", **style)
+        dotted = {"color": style.DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
+        self._line(plot, "traces_teaching", y_range_name="drive", **dotted)
         plot.x_range, plot.y_range = models.Range1d(0, 200), models.Range1d(-1, 1)
 
     def _spectrum(self) -> None:
@@ -191,9 +191,9 @@ class Pictures:
     def _error(self) -> None:
         plot = self._figure("error", "Error of the gradient", "cycle", "relative error", y_axis_type="log")
         band = self._area(plot, "error_band", fill_color="#7b8794", fill_alpha=0.22)
-        bias = self._line(plot, "error_bias", color=DRIVE, line_dash="dotted", line_width=1.6)
-        shade = self._area(plot, "error_bar_area", fill_color=BAR, fill_alpha=0.2)
-        edge = self._line(plot, "error_bar", color=BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
+        bias = self._line(plot, "error_bias", color=style.DRIVE, line_dash="dotted", line_width=1.6)
+        shade = self._area(plot, "error_bar_area", fill_color=style.BAR, fill_alpha=0.2)
+        edge = self._line(plot, "error_bar", color=style.BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
         items = {"predicted": self._past_lines(plot, "error")[-1:]}  # the colours are those of the cosine
         items |= {"predicted band": [band], "predicted bias": [bias], "its own bar": [shade, edge]}
         self._legend(plot, items, "top_right")
@@ -203,20 +203,23 @@ class Pictures:
         """One curve over cycles for each parameter array, one for all together, and what is predicted of that."""
         plot.x_range = models.Range1d(0, 20)
         return [
-            *(self._line(plot, f"{kind}/{i}", color=COLOURS[i % len(COLOURS)], line_width=1.4) for i in range(SLOTS)),
-            self._line(plot, f"{kind}/all", color=DRIVE, line_width=2.2),
-            self._line(plot, f"{kind}_predicted", color=DRIVE, line_dash=[6, 4], line_width=1.6),
+            *(
+                self._line(plot, f"{kind}/{i}", color=style.COLOURS[i % len(style.COLOURS)], line_width=1.4)
+                for i in range(SLOTS)
+            ),
+            self._line(plot, f"{kind}/all", color=style.DRIVE, line_width=2.2),
+            self._line(plot, f"{kind}_predicted", color=style.DRIVE, line_dash=[6, 4], line_width=1.6),
         ]
 
     def _snr(self) -> None:
         log = {"x_axis_type": "log", "y_axis_type": "log"}
         plot = self._figure("snr", "Signal to noise", "amplitude of β", "|∇L| / error", **log)
-        line = self._line(plot, "snr_curve", color=COLOURS[0], line_width=2)
+        line = self._line(plot, "snr_curve", color=style.COLOURS[0], line_width=2)
         now = self._source("snr_now", "x", "y", "low", "high")
-        plot.segment("x", "low", "x", "high", source=now, color=COLOURS[1], line_width=2)
-        dot = plot.scatter("x", "y", source=now, color=COLOURS[1], size=9)
-        star = self._dots(plot, "snr_best", color=COLOURS[2], size=14, marker="star")
-        self.optimum = models.Span(dimension="height", line_color=COLOURS[2], line_dash=[4, 3], visible=False)
+        plot.segment("x", "low", "x", "high", source=now, color=style.COLOURS[1], line_width=2)
+        dot = plot.scatter("x", "y", source=now, color=style.COLOURS[1], size=9)
+        star = self._dots(plot, "snr_best", color=style.COLOURS[2], size=14, marker="star")
+        self.optimum = models.Span(dimension="height", line_color=style.COLOURS[2], line_dash=[4, 3], visible=False)
         self.beyond = models.BoxAnnotation(left=1e9, fill_color=LOST, fill_alpha=0.6, level="underlay")
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
@@ -225,10 +228,10 @@ class Pictures:
 
     def _learning(self) -> None:
         plot = self._figure("learning", "Loss and accuracy", "cycle", "loss")
-        loss = self._line(plot, "loss", color=COLOURS[0], line_width=2)
+        loss = self._line(plot, "loss", color=style.COLOURS[0], line_width=2)
         _second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
-        batch = self._line(plot, "accuracy", color=COLOURS[2], line_width=1.4, y_range_name="percent")
-        held_out = self._dots(plot, "test_accuracy", color=COLOURS[1], size=6, y_range_name="percent")
+        batch = self._line(plot, "accuracy", color=style.COLOURS[2], line_width=1.4, y_range_name="percent")
+        held_out = self._dots(plot, "test_accuracy", color=style.COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
         self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, "above")
 
@@ -322,7 +325,7 @@ class Pictures:
         look = {
             "colour": _colours(places),
             "name": [self.names[i] for i in places],
-            "dash": [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(places))],
+            "dash": [DASHES[i // len(style.COLOURS) % len(DASHES)] for i in range(len(places))],
         }
         cycle, period = frame.window.shape[2], frame.settings.period
         both, mean = frame.samples[places], frame.window[-1][places].mean(axis=1, keepdims=True)
@@ -518,7 +521,7 @@ def _positive(*values: np.ndarray) -> Float[np.ndarray, " values"]:
 
 
 def _colours(places: list[int]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(places))]
+    return [style.COLOURS[i % len(style.COLOURS)] for i in range(len(places))]
 
 
 def _mean(values: np.ndarray | None) -> float:

@@ -17,24 +17,22 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 import oscsim as osc
-from oscsim.core.arrays import norm
-from oscsim.equilibrium.linear import free_state
-from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants
+from oscsim.core import norm
+from oscsim.equilibrium import as_layers, flat, flat_force, flat_time_constants, free_state
 from oscsim.lab.engine import WATCHED, WINDOW
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import TICKS, Settings
-from oscsim.networks.inputs import Data
-from oscsim.networks.learned import Gradient
+from oscsim.networks import Data, Gradient
 from oscsim.response import (
     OptimalAmplitude,
+    Spectra,
+    VarianceTerms,
     convergence_radius,
     optimal_amplitude,
     predict_bias,
     predict_spread,
     stability_map,
 )
-from oscsim.response.amplitude import VarianceTerms
-from oscsim.response.spectra import Spectra
 
 HARMONICS = 8
 """Harmonics in the spectrum, to either side."""

@@ -11,7 +11,7 @@ from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import Settings, Value
-from oscsim.networks.inputs import Data
+from oscsim.networks import Data
 
 FASTEST = 0.06
 """Least seconds from one cycle to the next: the eye follows no faster."""

@@ -13,10 +13,9 @@ import numpy as np
 
 import oscsim as osc
 from oscsim.datasets import load as load_data
-from oscsim.dynamics.integration import Plan
+from oscsim.dynamics import Plan
 from oscsim.lab.classic import PhaseMeans, TwoPhase
-from oscsim.networks.base import fastest_neuron
-from oscsim.networks.inputs import Data
+from oscsim.networks import Data, fastest_neuron
 
 STEPS, TICKS = 640, 320
 """Steps and ticks of every cycle. They do not follow the period, so that a change of it compiles nothing."""

@@ -20,7 +20,7 @@ from panel.io.notebook import push_notebook
 
 import oscsim as osc
 from oscsim.core import checkpoint
-from oscsim.dynamics.gradient_error import TOLERANCE
+from oscsim.dynamics import TOLERANCE
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import BATCH, Engine, Frame
 from oscsim.lab.figures import Pictures
@@ -39,7 +39,7 @@ from oscsim.lab.settings import (
     Value,
     steps_for,
 )
-from oscsim.networks.inputs import Data
+from oscsim.networks import Data
 
 DRAWN_EVERY = 10
 """Milliseconds between two queries for new frames."""

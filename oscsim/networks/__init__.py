@@ -11,15 +11,15 @@ from oscsim.networks.activations import (
     SiLU,
     Tanh,
 )
-from oscsim.networks.base import AbstractNetwork, Layers, linear
+from oscsim.networks.base import AbstractNetwork, Layers, fastest_neuron, linear
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.layered import LayeredNetwork
-from oscsim.networks.learned import parameters
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "ConvolutionalFeedForwardNetwork",
     "ConvolutionalNetwork",
     "CrossEntropy",
+    "Data",
     "FeedForwardNetwork",
+    "Gradient",
     "HardTanh",
     "HoloTanh",
     "HopfieldNetwork",
@@ -51,6 +53,7 @@ __all__ = [
     "Tanh",
     "check_holomorphic",
     "convolve",
+    "fastest_neuron",
     "linear",
     "parameters",
 ]

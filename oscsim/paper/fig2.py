@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 import oscsim as osc
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
-from oscsim.plot import stability
-from oscsim.plot.style import COLOURS, DRIVE, NOTE_SIZE, curve_style, finish, legend
+from oscsim.plot import stability, style
 from oscsim.response import convergence_radius, stability_map
 
 
@@ -53,8 +52,8 @@ def _oscillation(net: osc.AbstractNetwork, x: Array, y: np.ndarray, amplitude: f
     run = osc.simulate(net, x, y, osc.Rotating(amplitude, period), cycles=4, progress=False)
     if run.watched is None:
         raise AssertionError("simulate records samples unless it is told not to")
-    samples = np.asarray(run.watched.activities[-1][-1]).T
-    teaching = np.asarray(run.watched.teaching[-1])
+    samples = np.asarray(run.watched.activities[-1][-1, :, 0]).T
+    teaching = np.asarray(run.watched.teaching[-1, :, 0])
     time = period * np.arange(1, len(teaching) + 1) / len(teaching)
     return xarray.Dataset(
         {
@@ -133,12 +132,12 @@ def draw_fig2(panels: Panels) -> np.ndarray:
 def _draw_oscillation(ax: Axes, panel: xarray.Dataset) -> None:
     real = panel.isel(part=0)
     for number, neuron in enumerate(real.neuron.values):
-        ax.plot(real.time, real.activity.sel(neuron=neuron), **curve_style(number))  # panel c names them
+        ax.plot(real.time, real.activity.sel(neuron=neuron), **style.curve_style(number))  # panel c names them
     ax.set(xlabel=r"time ($\tau$)", ylabel=r"Re $(s - c_0)$, last layer")
     drive = ax.twinx()
-    drive.plot(real.time, real.teaching, color=DRIVE, linestyle=(0, (1, 1.2)), label=r"Re $\beta$")
+    drive.plot(real.time, real.teaching, color=style.DRIVE, linestyle=(0, (1, 1.2)), label=r"Re $\beta$")
     drive.set_ylabel(r"Re $\beta$ (dotted)")
-    finish(drive)
+    style.finish(drive)
     drive.spines["right"].set_visible(True)
     for side, values in ((ax, real.activity), (drive, real.teaching)):
         reach = 1.25 * float(abs(values).max())
@@ -151,12 +150,14 @@ def _draw_circles(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
         for amplitude in sizes:
             real, imaginary = panel.activity.sel(neuron=neuron, amplitude=amplitude).values
             label = f"neuron {neuron}" if amplitude == sizes[-1] else None
-            ax.plot(real, imaginary, color=COLOURS[number], linewidth=0.6 + 1.2 * amplitude / sizes[-1], label=label)
+            ax.plot(
+                real, imaginary, color=style.COLOURS[number], linewidth=0.6 + 1.2 * amplitude / sizes[-1], label=label
+            )
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel=r"Re $s$, last layer", ylabel=r"Im $s$")
     shares = ", ".join(f"{amplitude / radius:.2g}" for amplitude in sizes)
-    ax.annotate(f"$|\\beta|$ = {shares} radii", (0.02, 0.02), xycoords="axes fraction", fontsize=NOTE_SIZE)
-    legend(ax, loc="upper right")
+    ax.annotate(f"$|\\beta|$ = {shares} radii", (0.02, 0.02), xycoords="axes fraction", fontsize=style.NOTE_SIZE)
+    style.legend(ax, loc="upper right")
 
 
 def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
@@ -164,11 +165,11 @@ def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
     for number, points in enumerate(panel.points.values):
         name = "classic, N = 1" if points == 1 else f"holomorphic, N = {points}"
         one = panel.cosine.sel(points=points)
-        ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=COLOURS[1 - number])
+        ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=style.COLOURS[1 - number])
         note = None if number else "authors"
         ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
     place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
-    ax.annotate(" our radius", (radius, 0.6), fontsize=NOTE_SIZE, color="0.4", **place)
+    ax.annotate(" our radius", (radius, 0.6), fontsize=style.NOTE_SIZE, color="0.4", **place)
     ax.set(xlabel=r"amplitude $|\beta|$", ylabel="cosine to the exact gradient")
-    legend(ax, loc="lower left")
+    style.legend(ax, loc="lower left")

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 import oscsim as osc
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels, with_letters
-from oscsim.plot import running_errors, sweep_curves
-from oscsim.plot.style import COLOURS, axes_or_new, curve_style, legend
-from oscsim.sweeps.studies import FunctionStudy, Quantity
+from oscsim.plot import running_errors, style, sweep_curves
+from oscsim.sweeps import studies
 
 PERIODS = (50, 100, 200, 300, 400)
 AMPLITUDES = (0.1, 0.22, 0.42, 0.62, 0.83, 1.03, 1.44, 2.05, 2.86, 3.88, 5.1, 6.13, 7.96, 10.0)
@@ -116,7 +115,7 @@ def fig3c(
         exact = osc.Exact()(net, x, y).gradient
         return {"cosine": osc.cosine(estimator(net, x, y, key=key_noise).gradient, exact)}
 
-    study = FunctionStudy(survival, known={"cosine": Quantity("cosine to the gradient without noise")})
+    study = studies.FunctionStudy(survival, known={"cosine": studies.Quantity("cosine to the gradient without noise")})
     axes = {"amplitude": list(amplitudes), "points": list(NAMES)}
     found = osc.sweep(study, axes, seeds=seeds, key=jax.random.key(0), progress=progress)
     return found.assign_attrs(figure="3c", network="784-256-256-10")
@@ -131,7 +130,7 @@ def draw_fig3(panels: Panels) -> np.ndarray:
     _draw_running(axes[1], panels["b"].relative_error, "relative error")
     low, high = axes[1].get_ylim()
     axes[1].set_ylim(low, 30 * high)  # room for the legend
-    legend(axes[1], title="period", title_fontsize=8, loc="upper right", ncols=2)
+    style.legend(axes[1], title="period", title_fontsize=8, loc="upper right", ncols=2)
     draw_fig3c(panels["c"], axes[2])
     with_letters(axes)
     return axes
@@ -140,7 +139,7 @@ def draw_fig3(panels: Panels) -> np.ndarray:
 def _draw_running(ax: Axes, curves: xarray.DataArray, label: str) -> None:
     for number, period in enumerate(curves.period.values):
         one = curves.sel(period=period)
-        ax.plot(one.cycle, one, linewidth=1.6, label=rf"{period} $\tau$", **curve_style(number))
+        ax.plot(one.cycle, one, linewidth=1.6, label=rf"{period} $\tau$", **style.curve_style(number))
     for number, run in enumerate(run for run in authors()["fig3ab"] if run["period"] in curves.period.values):
         cosines, distances = np.array(run["cosine"]), np.array(run["distance"])
         theirs = 1 - cosines if curves.name == "one_minus_cosine" else distances / distances[0]
@@ -154,11 +153,11 @@ def _draw_running(ax: Axes, curves: xarray.DataArray, label: str) -> None:
 
 def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Axes:
     """Draw what `fig3c` returned: mean and 95 % interval over the seeds, the authors' two runs behind. Returns axes."""
-    ax = axes_or_new(ax)
+    ax = style.axes_or_new(ax)
     for number, (points, label) in enumerate(NAMES.items()):
         ax = sweep_curves(data.sel(points=points).drop_vars("points"), "cosine", ax, log="x")
-        ax.lines[-1].set(color=COLOURS[1 - number], label=label)
-        ax.collections[-1].set(color=COLOURS[1 - number], alpha=0.25)
+        ax.lines[-1].set(color=style.COLOURS[1 - number], label=label)
+        ax.collections[-1].set(color=style.COLOURS[1 - number], alpha=0.25)
     lowest = float(data.amplitude.min())
     for number, run in enumerate(authors()["fig3c"]):
         for points in NAMES:
@@ -168,5 +167,5 @@ def draw_fig3c(data: xarray.Dataset, ax: Axes | None = None) -> Axes:
             (line,) = ax.plot(*theirs, label=note, color="black", **THEIRS)
             line.set(linestyle=["--", ":"][number % 2])
     ax.set(ylim=(0, 1.02), xlabel="amplitude")
-    legend(ax, loc="lower center")
+    style.legend(ax, loc="lower center")
     return ax

@@ -6,7 +6,7 @@ from typing import Any
 import xarray
 from matplotlib.axes import Axes
 
-from oscsim.plot.style import finish
+from oscsim.plot import style
 
 Panels = dict[str, xarray.Dataset]
 """The data of each panel, by its letter or name."""
@@ -18,5 +18,5 @@ THEIRS: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 
 def with_letters(axes: Iterable[Axes]) -> None:
     """Finish the axes of a figure, and call them a, b, c, ..."""
     for letter, ax in zip("abcd", axes, strict=False):
-        finish(ax)
+        style.finish(ax)
         ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)

@@ -16,7 +16,7 @@ import oscsim as osc
 from oscsim.core import checkpoint
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels
-from oscsim.plot.style import COLOURS, finish, legend, whole_ticks
+from oscsim.plot import style
 from oscsim.training import Checkpoints, Monitor
 
 NOISES = {"no_noise": 0.0, "noise": 0.04}
@@ -156,7 +156,7 @@ def draw_table1(panels: Panels) -> np.ndarray:
     theirs = THEIRS | {"marker": "_", "markersize": 5}  # one epoch is seen, too
     for noise, ax in zip(errors.noise.values, axes[0], strict=True):
         for number, method in enumerate(errors.method.values):
-            colour = COLOURS[number]
+            colour = style.COLOURS[number]
             one = errors.sel({"noise": noise, "method": method})  # the keyword `method` means something else
             ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
             ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
@@ -170,8 +170,8 @@ def draw_table1(panels: Panels) -> np.ndarray:
         ax.set_yticks(ticks, labels=map(str, ticks))
         ax.set_yticks([], minor=True)
         ax.set_xlim(0.5, epochs[-1] + 0.5)
-        whole_ticks(ax) if len(epochs) > 10 else ax.set_xticks(epochs)
-        finish(ax)
+        style.whole_ticks(ax) if len(epochs) > 10 else ax.set_xticks(epochs)
+        style.finish(ax)
     axes[0, 0].set_ylabel("test error (%)")
-    legend(axes[0, -1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    style.legend(axes[0, -1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return axes[0]

@@ -5,6 +5,7 @@ and `running_bars` compute what one of them draws. No global style is touched, a
 figure is made.
 """
 
+from oscsim.plot import style
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights
 from oscsim.plot.networks import network
 from oscsim.plot.planes import stability
@@ -33,6 +34,7 @@ __all__ = [
     "running_errors",
     "spectrum",
     "stability",
+    "style",
     "summary",
     "sweep_curves",
     "sweep_map",

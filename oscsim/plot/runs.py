@@ -1,7 +1,7 @@
 """Figures of a run: orbits, traces, spectra, and how close the gradient in them comes to the exact one."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -37,11 +37,11 @@ from oscsim.plot.style import (
 Estimates: TypeAlias = Gradient | Estimate | Mapping[str, Gradient | Estimate]
 """A gradient or an `Estimate`, or several by name."""
 
-LOCKED = 1e-2
-"""Below this lock residual an orbit is drawn as a closed curve."""
+Chosen: TypeAlias = Mapping[int, Sequence[int]] | None
+"""Neurons by layer, counted from 1, or all that were watched."""
 
 
-def orbits(run: Run, ax: Axes | None = None) -> Axes:
+def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
 
     The inset shows the teaching signal over the same cycle; dots mark the end of the cycle on all of them.
@@ -49,19 +49,21 @@ def orbits(run: Run, ax: Axes | None = None) -> Axes:
     Args:
         run: from `simulate`, with samples of some neurons.
         ax: where to draw; by default a new figure.
+        sample: which of the watched samples; by default the first.
+        neurons: which of the watched neurons, such as `{1: [0, 5]}` for two of the first layer; by default all.
 
     Raises:
-        ValueError: the run holds no samples.
+        ValueError: the run holds no samples of these.
     """
-    neurons = _watched(run, "orbits")
+    drawn = _watched(run, "orbits", sample, neurons)
     ax = axes_or_new(ax)
     sampled = "." if run.plan.ticks <= 24 else None
-    turn = np.append(np.arange(run.plan.ticks), 0) if run.lock_residual[-1] < LOCKED else np.arange(run.plan.ticks)
-    for style, label, samples in neurons:
+    turn = np.append(np.arange(run.plan.ticks), 0) if run.locked else np.arange(run.plan.ticks)
+    for style, label, samples in drawn:
         s = samples[-1] - samples[-1].mean()
         ax.plot(s.real[turn], s.imag[turn], label=label, marker=sampled, linewidth=1.2, **style)
         ax.plot(s.real[-1:], s.imag[-1:], marker="o", markersize=3.5, color=style["color"])
-    reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in neurons)
+    reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in drawn)
     if reach > 0:
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
     ax.set_aspect("equal", adjustable="box")
@@ -70,7 +72,7 @@ def orbits(run: Run, ax: Axes | None = None) -> Axes:
     finish(ax)
     legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
-    beta = _teaching(run)[-1]
+    beta = _teaching(run, sample)[-1]
     inset = ax.inset_axes((0.79, 0.79, 0.2, 0.2))
     inset.plot(beta.real[turn], beta.imag[turn], color=DRIVE, marker=sampled, linewidth=1)
     inset.plot(beta.real[-1:], beta.imag[-1:], marker="o", markersize=3, color=DRIVE)
@@ -81,7 +83,7 @@ def orbits(run: Run, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def traces(run: Run, ax: Axes | None = None) -> Axes:
+def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The watched activities against time, about their means in the last cycle, and the teaching signal (right axis).
 
     The last cycle, or all of them after `record=PerCycle(every_cycle=True)`. Zero is at the same height on both axes.
@@ -89,23 +91,23 @@ def traces(run: Run, ax: Axes | None = None) -> Axes:
     Args:
         run: from `simulate`, with samples of some neurons.
         ax: where to draw; by default a new figure.
+        sample: which of the watched samples; by default the first.
+        neurons: which of the watched neurons, such as `{1: [0, 5]}` for two of the first layer; by default all.
 
     Raises:
-        ValueError: the run holds no samples.
+        ValueError: the run holds no samples of these.
     """
-    neurons = _watched(run, "traces")
+    drawn = _watched(run, "traces", sample, neurons)
     ax = axes_or_new(ax)
-    ticks, recorded = run.plan.ticks, len(neurons[0][2])
-    first = run.first_cycle + run.cycles - recorded
-    time = float(run.teaching.period) * (first + (1 + np.arange(recorded * ticks)) / ticks)
+    ticks, time = run.plan.ticks, run.time
     sampled = "." if ticks <= 24 else None
     reach = 0.0
-    for style, label, samples in neurons:
+    for style, label, samples in drawn:
         s = (samples - samples[-1].mean()).real.ravel()
         ax.plot(time, s, label=label, marker=sampled, linewidth=1.2, **style)
         reach = max(reach, 1.1 * np.abs(s).max())
     right = ax.twinx()
-    beta = np.real(_teaching(run)).ravel()
+    beta = np.real(_teaching(run, sample)).ravel()
     right.plot(time, beta, color=DRIVE, linestyle=(0, (1, 1.5)), marker=sampled, linewidth=1.2, label=r"Re $\beta$")
     if reach > 0:
         ax.set_ylim(-reach, reach)
@@ -121,7 +123,9 @@ def traces(run: Run, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def spectrum(run: Run, ax: Axes | None = None, harmonics: int = 10) -> Axes:
+def spectrum(
+    run: Run, ax: Axes | None = None, harmonics: int = 10, *, sample: int | None = None, neurons: Chosen = None
+) -> Axes:
     r"""The Fourier coefficients $|c_n|$ of the watched activities over the last cycle, on a logarithmic scale.
 
     A turning signal excites the harmonics $n \ge 0$ alone, with $c_n \propto A^n$; what stands at negative $n$ is
@@ -133,19 +137,21 @@ def spectrum(run: Run, ax: Axes | None = None, harmonics: int = 10) -> Axes:
         run: from `simulate`, with samples of some neurons.
         ax: where to draw; by default a new figure.
         harmonics: how far to draw to either side; fewer where the cycle has not that many samples.
+        sample: which of the watched samples; by default the first.
+        neurons: which of the watched neurons, such as `{1: [0, 5]}` for two of the first layer; by default all.
 
     Raises:
-        ValueError: the run holds no samples, or `harmonics` is not positive.
+        ValueError: the run holds no samples of these, or `harmonics` is not positive.
     """
     if harmonics < 1:
         raise BadValue(f"harmonics={harmonics}: use a positive integer")
-    neurons = _watched(run, "spectrum")
+    drawn = _watched(run, "spectrum", sample, neurons)
     ax = axes_or_new(ax)
     ticks = run.plan.ticks
     most = min(harmonics, (ticks - 1) // 2)
     n = np.arange(-most, most + 1)
     sizes = []
-    for style, label, samples in neurons:
+    for style, label, samples in drawn:
         sizes.append(np.abs(np.fft.fft(samples[-1].astype(complex)) / ticks)[n])
         ax.plot(n, sizes[-1], label=label, marker="o", markersize=3, linewidth=0.7, **style)
     ax.set_yscale("log")
@@ -153,7 +159,7 @@ def spectrum(run: Run, ax: Axes | None = None, harmonics: int = 10) -> Axes:
     decay = _decay(n, largest)
     if decay is not None:
         ratio, last = decay
-        amplitude = np.abs(np.fft.fft(_teaching(run)[-1])[1] / ticks)
+        amplitude = np.abs(np.fft.fft(_teaching(run, sample)[-1])[1] / ticks)
         right = np.arange(1, last + 1)
         line = 3 * largest[n == 1] * ratio ** (right - 1.0)
         ax.plot(right, line, color=DRIVE, linestyle="dashed", linewidth=1)
@@ -391,29 +397,46 @@ def summary(
 _errors_of_each = eqx.filter_jit(jax.vmap(errors_of, in_axes=(0, None)))
 
 
-def _watched(run: Run, figure: str) -> list[tuple[dict, str, np.ndarray]]:
-    """Style, label and samples (cycles, ticks) of each watched neuron; many of them share colour and label by layer."""
-    if run.watched is None or run.watched_neurons is None:
+def _watched(
+    run: Run, figure: str, sample: int | None = None, neurons: Chosen = None
+) -> list[tuple[dict, str, np.ndarray]]:
+    """Style, label and samples (cycles, ticks) of watched neurons; many of them share colour and label by layer."""
+    if run.watched is None or run.watch is None:
         raise BadValue(
             f"the run holds no samples of neurons, so there is nothing to draw as {figure}: run simulate with "
             "record=PerCycle(neurons=8)"
         )
-    found = []
-    many = sum(map(len, run.watched_neurons)) > 2 * len(COLOURS)
-    for number, (indices, samples) in enumerate(zip(run.watched_neurons, run.watched.activities, strict=True)):
-        for i, neuron in enumerate(indices):
-            which = number if many else len(found)
-            style = curve_style(which)
-            layer = f"layer {number + 1}"
-            names = [layer] * (len(run.watched_neurons) > 1) + [f"neuron {neuron}"] * (not many)
-            hidden = many and (i > 0 or not names)  # matplotlib leaves out of legends what begins with an underscore
-            found.append((style, "_" if hidden else ", ".join(names), np.asarray(samples)[..., i]))
+    place, found = _place(run, sample), []
+    wanted = None if neurons is None else {(layer, i) for layer, indices in neurons.items() for i in indices}
+    held = {(n, int(i)) for n, indices in enumerate(run.watch.neurons, start=1) for i in indices}
+    for layer, i in (wanted or set()) - held:
+        raise BadValue(f"neurons: neuron {i} of layer {layer} was not watched; use record=PerCycle(neurons={{...}})")
+    shown = held if wanted is None else wanted
+    many, several = len(shown) > 2 * len(COLOURS), len({layer for layer, _ in shown}) > 1
+    for number, (indices, samples) in enumerate(zip(run.watch.neurons, run.watched.activities, strict=True)):
+        chosen = [i for i, neuron in enumerate(indices) if (number + 1, int(neuron)) in shown]
+        for first, i in enumerate(chosen):
+            names = [f"layer {number + 1}"] * several + [f"neuron {indices[i]}"] * (not many)
+            hidden = many and (
+                first > 0 or not names
+            )  # matplotlib leaves out of legends what begins with an underscore
+            style = curve_style(number if many else len(found))
+            found.append((style, "_" if hidden else ", ".join(names), np.asarray(samples)[:, :, place, i]))
     return found
 
 
-def _teaching(run: Run) -> np.ndarray:
+def _place(run: Run, sample: int | None) -> int:
+    """Where among the watched samples this one is."""
+    held = [] if run.watch is None else [int(i) for i in run.watch.samples]
+    if sample is not None and sample not in held:
+        raise BadValue(f"sample={sample} was not watched: use one of {held}, or record=PerCycle(samples=[{sample}])")
+    return 0 if sample is None else held.index(sample)
+
+
+def _teaching(run: Run, sample: int | None = None) -> np.ndarray:
     """The teaching signal at every tick, (cycles, ticks)."""
-    return np.asarray(run.watched.teaching)  # pyright: ignore[reportOptionalMemberAccess]
+    watched = np.asarray(run.watched.teaching)  # pyright: ignore[reportOptionalMemberAccess]
+    return watched[:, :, _place(run, sample)]
 
 
 def _decay(n: np.ndarray, sizes: np.ndarray) -> tuple[float, int] | None:

@@ -1,6 +1,7 @@
 """From gradients to learning: step by step, or with weights that are part of the equation."""
 
 from oscsim.training.checkpoints import Checkpoints
+from oscsim.training.devices import is_first
 from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
@@ -13,6 +14,7 @@ __all__ = [
     "Trained",
     "Validation",
     "evaluate",
+    "is_first",
     "layerwise",
     "learn",
     "load",

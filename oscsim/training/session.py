@@ -123,7 +123,7 @@ class Session:
         each = (np.asarray(a, float)[:done].tolist() for a in (tally.loss, tally.error, tally.residual, tally.bar))
         for loss, error, residual, bar in zip(*each, strict=True):  # one by one: the same sum however they are grouped
             total_loss, total_error, largest = total_loss + loss, total_error + error, max(largest, residual)
-            bars += bar**2
+            bars += min(bar, 1.0) ** 2  # a batch that is all wrong counts as one, however small its gradient is
         totals = total_loss, total_error, largest, bars
         learner = replace(learner, **moved._asdict(), step=learner.step + done, totals=totals)
         if bool(tally.failed):
@@ -226,8 +226,9 @@ class Session:
             return
         self.warned = True
         warnings.warn(
-            f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} %, by their own measure; with a fixed "
-            "amplitude use Adaptive(period) as the signal, under noise more cycles, and see `probe_error_bar`",
+            f"epoch {row['epoch']}: the gradients of the batches are off by {100 * bar:.0f} % (root mean square), by "
+            "their own measure; use Adaptive(period) instead of a fixed amplitude, more cycles under noise, a longer "
+            "period where neurons lag",
             InexactGradientWarning,
             stacklevel=4,
         )
