@@ -62,7 +62,7 @@ def test_weights_are_replaced_by_name():
     images = osc.ConvolutionalNetwork((osc.Convolution(2, 3),), (4, 4, 1), 2, key=KEY)
     assert float(jnp.sum(images.replace(weights=[np.ones((3, 3, 1, 2)), None]).weights[0])) == 18
     assert float(osc.FeedForwardNetwork((2, 3, 1), weights=W).replace(biases=[None, [4]]).biases[1][0]) == 4
-    jax.jit(lambda w: osc.settle(net.replace(weights=[None, w, None]), x, y, check=False))(jnp.eye(4))
+    jax.jit(lambda w: osc.settle(net.replace(weights=[None, w, None]), x, y, throw=False))(jnp.eye(4))
 
 
 @pytest.mark.usefixtures("unchecked")

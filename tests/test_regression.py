@@ -74,6 +74,16 @@ def test_outputs_and_their_r2(net):
     assert "error" not in judged
 
 
+def test_outputs_of_neurons_that_are_not_alike_are_what_they_emit():
+    net = osc.hardware.spread(network(2), jax.random.key(3), gain=0.2)
+    state = osc.settle(net, T, np.zeros((len(T), 2)))
+    emitted = net.imperfection[-1][None] * state.activities[-1]
+    np.testing.assert_allclose(osc.predict(net, T), emitted, atol=1e-3)
+    assert osc.evaluate(net, T, PAIR)["r2"] == pytest.approx(
+        r2_score(PAIR, emitted, multioutput="variance_weighted"), rel=1e-2
+    )
+
+
 def test_targets_are_classes_or_numbers():
     assert are_classes(np.array([0, 2]))
     assert are_classes(np.eye(3)[[0, 2]])

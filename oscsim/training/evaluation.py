@@ -117,6 +117,8 @@ def gives_numbers(net: Trainable) -> bool:
     match net:
         case object(outputs=int(), cost=AbstractCost(real=real)):
             return real
+        case object(network=inner, imperfection=_):
+            return gives_numbers(inner)
     return False
 
 
