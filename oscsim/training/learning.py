@@ -151,18 +151,11 @@ def train(
         raise BadValue(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
     sample = checked_data(net, "data", source.first(max(batch_size, monitor.probe)))
     mesh = _mesh_of(estimator, devices, batch_size)
-    identity = {
-        "estimator": describe(estimator),
-        "augment": "none" if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__),
-        "batch_size": str(batch_size),
-        "key": str(jax.random.key_data(key).tolist()),
-        "data": source.digest,
-        "validation data": "none" if held_out is None else digest_of(held_out.x, held_out.y),
-        "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
-    }
     inputs = Inputs.of(net, *(a[:batch_size] for a in sample))
     check_optimizer(optimizer, net, inputs, mesh is None)
     state, stream = jax.tree.leaves(optimizer.init(parameters(net))), planned.init(net, inputs, key)
+    identity = _identity_of(net, estimator, augment, source, held_out)
+    identity |= {"batch_size": str(batch_size), "key": str(jax.random.key_data(key).tolist())}
     fresh = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0, 0.0), [], 0.0, identity)
     targets = _targets_of(net, source, sample)
     rule = Rule(planned, optimizer, augment, mesh, are_classes(targets))
@@ -203,6 +196,23 @@ def train(
         session.close()
     network, best = unreplicate(mesh, (learner.network, learner.best))
     return Trained(network, best, learner.history, stopped)
+
+
+def _identity_of(
+    net: Trainable,
+    estimator: AbstractEstimator,
+    augment: Callable | None,
+    source: AbstractSource,
+    held_out: Validation | None,
+) -> dict[str, str]:
+    """What a run is made of, in words, beside its batch size and key."""
+    return {
+        "estimator": describe(estimator),
+        "augment": "none" if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__),
+        "data": source.digest,
+        "validation data": "none" if held_out is None else digest_of(held_out.x, held_out.y),
+        "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
+    }
 
 
 def _source_of(net: Trainable, data: "AbstractSource | tuple[Data, Data] | list[Data]") -> AbstractSource:
