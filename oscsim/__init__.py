@@ -10,6 +10,7 @@ from oscsim.core.errors import (
     DivergenceError,
     InexactGradientError,
     InexactGradientWarning,
+    MaxStepsError,
     NotHolomorphicError,
     NotSettledError,
 )
@@ -172,6 +173,7 @@ __all__ = [
     "Locked",
     "Logistic",
     "MaxPooling",
+    "MaxStepsError",
     "Mean",
     "Monitor",
     "Multiplicative",

@@ -1,4 +1,4 @@
-"""What to cite: the publications that a user's own choice of objects rests on."""
+"""Citations: the publications that a user's own choice of objects rests on."""
 
 import contextlib
 import dataclasses
@@ -91,12 +91,17 @@ def citation(*objects: object) -> None:
 
     The paper behind the package comes first. A solver's references are those that `diffrax.citation` knows.
 
-    ```python
-    osc.citation(run, osc.exact_gradient)
-    ```
-
     Args:
         objects: runs, networks, signals, noises, estimators, solvers, classes or functions; what they hold counts too.
+
+    Example:
+        >>> osc.citation(osc.OrnsteinUhlenbeck(0.1, 5.0))
+        @inproceedings{laborieux2022holomorphic,
+          author = {Laborieux, Axel and Zenke, Friedemann},
+        ...
+        @article{gillespie1996exact,
+          author = {Gillespie, Daniel T.},
+        ...
     """
     parts = [part for thing in objects for part in _parts(thing)]
     texts = [part.__doc__ or "" for part in parts]

@@ -16,7 +16,7 @@ from oscsim.core import BadType, BadValue, MissingPackage
 from oscsim.equilibrium import errors_of, per_layer, relative_error
 from oscsim.networks import Data, Gradient
 
-FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.NotSettledError)
+FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.MaxStepsError, osc.NotSettledError)
 """What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""
 
 

@@ -1,4 +1,4 @@
-"""What every room uses: named errors, checks and conversions, files that are whole or not there."""
+"""Shared by all packages: named errors, checks and conversions, files that are written whole or not at all."""
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, norm

@@ -1,14 +1,15 @@
-"""Small helpers on arrays, numbers and pytrees that every room of the house uses."""
+"""Helpers for arrays, numbers and pytrees."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = Float[Array, ""]
@@ -23,9 +24,36 @@ compiled = functools.partial(jax.jit, inline=True)
 """For short functions of arrays: one program where they are called alone, part of the caller's where that is traced."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def promoting(function: Callable[P, R]) -> Callable[P, R]:
+    """The function under jax's usual rules of promotion, also where the caller has set stricter ones.
+
+    Real weights meet complex activities all over the package, which `numpy_dtype_promotion("strict")` forbids.
+    """
+
+    @functools.wraps(function)
+    def promoted(*args: P.args, **kwargs: P.kwargs) -> R:
+        if jax.config.jax_numpy_dtype_promotion == "standard":  # pyright: ignore[reportAttributeAccessIssue]
+            return function(*args, **kwargs)
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoted
+
+
 def is_traced(*values: PyTree) -> bool:
     """Whether any of the values is being traced by jax, and so cannot be looked at."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def constant(tree: PyTree) -> PyTree:
+    """The same, which derivatives taken by jax leave alone; itself where nothing is traced."""
+    if not is_traced(tree):
+        return tree
+    return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, tree)
 
 
 def is_key(value: object) -> bool:

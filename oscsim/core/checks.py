@@ -9,17 +9,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from oscsim.core.arrays import is_traced
+from oscsim.core.arrays import is_key, is_traced
 from oscsim.core.errors import BadType, BadValue
 
 Given: TypeAlias = Any
 """What a user gives: anything, until it is checked."""
 
 
+def as_native(name: str, value: Given) -> Given:
+    """Arrays of NumPy, one or several, in this machine's order of bytes; masked ones are refused.
+
+    Raises:
+        TypeError: a masked array.
+    """
+    match value:
+        case np.ma.MaskedArray():
+            raise BadType(
+                f"{name} is a masked array, whose mask would be lost: use {name}.filled(value), with a value of "
+                "your choice, or leave the masked samples out"
+            )
+        case np.ndarray() | np.generic() if not value.dtype.isnative:
+            return value.astype(value.dtype.newbyteorder("="))
+        case tuple():
+            return tuple(as_native(name, v) for v in value)
+        case [np.ndarray(), *_]:
+            return [as_native(name, v) for v in value]
+    return value
+
+
 def as_real(name: str, value: Given) -> Array:
     """Real numbers as an array of jax's default float type (arrays keep theirs), or an error that names them."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value, value.dtype)  # no weak type: it would compile again
+    value = as_native(name, value)
     try:
         if type(value) is str or np.iscomplexobj(value):
             raise BadType("not real")
@@ -88,7 +110,10 @@ def require_positive(name: str, value: Given) -> None:
 
 
 def as_count(name: str, value: Given, least: int = 1, remedy: str | None = None) -> int:
-    """An integer of `least` or more, or an error that names it."""
+    """An integer of `least` or more, as one of Python, or an error that names it."""
+    match value:
+        case jax.Array() | np.ndarray() if value.ndim == 0 and not is_traced(value) and not is_key(value):
+            value = np.asarray(value)[()]
     match value:
         case int() | np.integer() if type(value) is not bool and value >= least:
             return int(value)
@@ -100,6 +125,16 @@ def as_count(name: str, value: Given, least: int = 1, remedy: str | None = None)
     raise kind(f"{name}={value!r}: {remedy or usual.get(least, f'use an integer of {least} or more')}")
 
 
+def count(name: str, least: int = 1, remedy: str | None = None) -> Callable[[Given], int]:
+    """The converter of a field of that name that holds an integer of `least` or more."""
+    return functools.partial(as_count, name, least=least, remedy=remedy)
+
+
+def optional_count(name: str, least: int = 1) -> Callable[[Given], int | None]:
+    """The same where None says that nothing is asked for."""
+    return lambda value: None if value is None else as_count(name, value, least)
+
+
 def require_instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
     """Refuse what is no instance of a class, or of one of several."""
     if not isinstance(value, kind):
@@ -107,5 +142,8 @@ def require_instance(name: str, value: object, kind: type | tuple[type, ...], re
 
 
 def require_key(key: Given) -> None:
-    """Refuse what is not a random key of jax, such as a bare seed."""
+    """Refuse what is not a random key of jax, such as a bare seed, or one of the old style, without a type."""
     require_instance("key", key, jax.Array, "use jax.random.key(0), with a seed of your choice")
+    if not is_key(key):
+        remedy = "use jax.random.key(seed), or jax.random.wrap_key_data(key) of an old one"
+        raise BadType(f"key is an array of {key.dtype}{list(key.shape)}, not a random key: {remedy}")

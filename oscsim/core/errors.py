@@ -1,14 +1,28 @@
-"""What can go wrong: errors that name it, its value and the remedy, and the same as values that work under jit."""
+"""Named errors, and `RESULTS`: what went wrong as a value that can be read under jit."""
 
 import equinox as eqx
 
 
 class BadValue(ValueError):
-    """An argument has a value that cannot be right. The message names it, its value and the remedy."""
+    """An argument has a value that cannot be right. The message names it, its value and the remedy.
+
+    Example:
+        >>> osc.Rotating(amplitude=-0.2, period=100.0)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.BadValue: amplitude=-0.2: use a positive, finite number
+    """
 
 
 class BadType(TypeError):
-    """An argument is of the wrong kind. The message names it, its value and the remedy."""
+    """An argument is of the wrong kind. The message names it, its value and the remedy.
+
+    Example:
+        >>> osc.Boxcar(harmonics="0, 1")
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.BadType: harmonics='0, 1': give distinct integers, 0 and 1 among them ...
+    """
 
 
 class MissingPackage(ModuleNotFoundError):
@@ -20,6 +34,28 @@ class DivergenceError(RuntimeError):
 
     Raised by `oscsim.simulate`, by estimators and in training. The message names the cycle or step, the layer and what
     drove it there.
+
+    Example:
+        >>> runaway = osc.HopfieldNetwork((6, 5, 4), activation=osc.Identity(), scale=3.0, key=jax.random.key(0))
+        >>> osc.simulate(runaway, x, y, osc.Rotating(0.2, 100.0), cycles=2)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.DivergenceError: the neurons diverged in cycle 1: layer 1 of 1, ...
+    """
+
+
+class MaxStepsError(RuntimeError):
+    """The solver took as many steps as it may within one tick of a cycle, and the neurons did not run away.
+
+    A slow signal, or one fast layer, asks for more of them. Raised by `oscsim.simulate`, by estimators and in training.
+    The message names the cycle, the number of steps, and what to change.
+
+    Example:
+        >>> few = osc.Integration(max_steps=8)
+        >>> osc.simulate(net, x, y, osc.Rotating(0.2, 5000.0), cycles=1, integration=few)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.MaxStepsError: the solver reached max_steps=8 within one of the 64 ticks of cycle 1, ...
     """
 
 
@@ -27,22 +63,50 @@ class NotSettledError(RuntimeError):
     """A fixed point was asked for and not reached within the given number of steps.
 
     Raised by `oscsim.settle` and by whatever needs an equilibrium.
+
+    Example:
+        >>> osc.settle(net, x, y, max_steps=1, method="sweeps")
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.NotSettledError: sample ... did not settle at beta=0 after 1 steps: ...
     """
 
 
 class NotHolomorphicError(BadType):
-    """A complex signal was to pass through a function that has no complex derivative."""
+    """A complex signal was to pass through a function that has no complex derivative.
+
+    Example:
+        >>> osc.check_holomorphic(jnp.abs)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.NotHolomorphicError: the Cauchy-Riemann equations are broken by: abs ...
+    """
 
 
 class InexactGradientError(RuntimeError):
     """A gradient whose own error is above the tolerance, where `throw=True` asked for an error.
 
     The message says why, and what to do.
+
+    Example:
+        >>> osc.Classic(amplitude=2.0)(net, x, y, throw=True)
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.InexactGradientError: gradient good to ... %: ...; the amplitude is too large for so few points ...
     """
 
 
 class InexactGradientWarning(UserWarning):
-    """A gradient whose own error is above the tolerance. The message says why, and what to do."""
+    """A gradient whose own error is above the tolerance. The message says why, and what to do.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     estimate = osc.Classic(amplitude=2.0)(net, x, y)
+        >>> caught[0].category is osc.InexactGradientWarning
+        True
+    """
 
 
 class RESULTS(eqx.Enumeration):
@@ -63,6 +127,9 @@ class RESULTS(eqx.Enumeration):
     diverged = (
         "the neurons diverged; lower the amplitude (it may be past the convergence radius: see suggest), or take "
         "smaller steps"
+    )
+    max_steps_reached = (
+        "the solver ran out of steps, and the neurons did not run away; use a larger max_steps, or more ticks"
     )
     not_settled = "the neurons did not settle; use a lower amplitude, more max_steps, or weights of a smaller scale"
     not_locked = (

@@ -1,4 +1,4 @@
-"""Data to learn from: embedded, downloaded once, or read from a folder that the user names.
+"""Data sets: embedded, downloaded once, or read from a folder that the user names.
 
 `load` reads every data set in `NAMES` from its files as published, into arrays; `stream` leaves in its files what is
 too large for memory; `augment` varies images at random.
@@ -68,6 +68,11 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
             with a wrong checksum; a folder named for the digits, or none for ImageNet32.
         FileNotFoundError: the folder, or a file in it, is missing.
         OSError: a download failed; nothing of it is kept.
+
+    Example:
+        >>> images, labels = osc.datasets.load("digits")
+        >>> images.shape, int(labels.max())
+        ((1437, 64), 9)
     """
     _require_name(name)
     require_split(split)
@@ -96,6 +101,15 @@ def stream(
     Raises:
         ValueError: another data set, an unknown split, no folder, a file that is damaged or not as published.
         FileNotFoundError: the folder, or a file in it, is missing.
+
+    Example:
+        >>> import pickle
+        >>> from pathlib import Path
+        >>> content = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 1000]}  # as published, but for the size
+        >>> count = Path("val_data").write_bytes(pickle.dumps(content))
+        >>> source = osc.datasets.stream("imagenet32", "test", ".")
+        >>> len(source), source.first(1)[0].shape
+        (2, (1, 32, 32, 3))
     """
     _require_name(name)
     if name != "imagenet32":

@@ -1,4 +1,4 @@
-"""Random variation of images."""
+"""Data augmentation: random crops and flips of images."""
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,11 @@ def augment(x: Data, key: Key[Array, ""], *, padding: int = 4, flip: bool = True
     Raises:
         ValueError: x is no batch of images, or a negative padding.
         TypeError: key is no random key, or padding no integer.
+
+    Example:
+        >>> images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+        >>> osc.datasets.augment(images, jax.random.key(1), padding=2).shape
+        (2, 8, 8, 3)
     """
     shape = np.shape(x)
     if len(shape) != 4 or shape[-1] not in (1, 3):

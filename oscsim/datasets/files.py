@@ -1,4 +1,4 @@
-"""Where the files of a data set are: in a folder that the user names, or in the cache that they are downloaded to."""
+"""Data files: found in a folder that the user names, or in the cache that they are downloaded to."""
 
 import os
 from pathlib import Path

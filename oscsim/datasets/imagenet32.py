@@ -18,6 +18,12 @@ def imagenet32_files(data_dir: Folder = None, split: Split = "train") -> list[Pa
     Raises:
         ValueError: no folder is named, or an unknown split.
         FileNotFoundError: the folder, or a file in it, is missing.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("val_data").touch()
+        >>> [path.name for path in osc.datasets.imagenet32_files(".", "test")]
+        ['val_data']
     """
     require_split(split)
     named = named_folder(data_dir)
@@ -42,6 +48,15 @@ def read_imagenet32(path: str | os.PathLike[str]) -> Data:
     Raises:
         ValueError: the file is truncated, damaged or not as published.
         FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import pickle
+        >>> from pathlib import Path
+        >>> content = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 1000]}  # as published, but for the size
+        >>> count = Path("val_data").write_bytes(pickle.dumps(content))
+        >>> images, labels = osc.datasets.read_imagenet32("val_data")
+        >>> images.shape, labels.tolist()
+        ((2, 32, 32, 3), [0, 999])
     """
     return to_images([read_pixels(Path(path))])
 

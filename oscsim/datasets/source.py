@@ -1,4 +1,4 @@
-"""Where `train` gets its batches from: arrays in memory, or files of which one is in memory at a time."""
+"""Sources of batches for `train`: arrays in memory, or files of which one is in memory at a time."""
 
 import abc
 import hashlib
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, require_key
+from oscsim.core.checks import as_count, as_native, require_key
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -24,10 +24,28 @@ Samples = tuple[np.ndarray, np.ndarray]
 
 
 class AbstractSource(abc.ABC):
-    """What `train` gets its batches from.
+    """A source of batches for `train`.
 
     Attributes:
         digest: a fingerprint of all inputs and labels: a run goes on only with the data that it began with.
+
+    Example:
+        >>> class Blobs(osc.datasets.AbstractSource):  # drawn anew in every epoch
+        ...     digest = "blobs"
+        ...     def __len__(self):
+        ...         return 12
+        ...     def first(self, count):
+        ...         return next(self.batches(jax.random.key(0), 0, min(count, len(self))))
+        ...     def batches(self, key, epoch, batch_size, start=0):
+        ...         rng = np.random.default_rng(epoch)
+        ...         for i in range(len(self) // batch_size):
+        ...             labels = rng.integers(0, 4, batch_size).astype(np.int32)
+        ...             if i >= start:
+        ...                 yield np.eye(6, dtype=np.float32)[labels], labels
+        >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
+        >>> trained = osc.train(twin, Blobs(), osc.Backpropagation(), optax.sgd(0.1), epochs=1, batch_size=3, key=key)
+        >>> trained.history[0]["step"]
+        4
     """
 
     digest: str
@@ -68,10 +86,15 @@ class ArraySource(AbstractSource):
 
     Raises:
         ValueError: not one label for each input.
+
+    Example:
+        >>> source = osc.datasets.ArraySource(x, y)
+        >>> [labels.shape for _, labels in source.batches(jax.random.key(0), epoch=0, batch_size=1)]
+        [(1,), (1,), (1,)]
     """
 
     def __init__(self, x: ArrayLike | Sequence, y: ArrayLike | Sequence):
-        self.x, self.y = np.asarray(x), np.asarray(y)
+        self.x, self.y = np.asarray(as_native("x", x)), np.asarray(as_native("y", y))
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
@@ -115,6 +138,15 @@ class FileSource(AbstractSource):
         ValueError: no files, a file that `read` refuses, or, from `batches` and `first`, one that has changed since the
             start; to be standardised by a channel whose pixels are all the same.
         FileNotFoundError: a file is missing, at the start or later.
+
+    Example:
+        >>> from oscsim.datasets.batches import Batch
+        >>> np.save("first.npy", np.zeros((4, 3072), np.uint8))
+        >>> def read(path):
+        ...     return Batch(np.load(path), np.zeros(4, np.int32))
+        >>> source = osc.datasets.FileSource(["first.npy"], read)
+        >>> len(source), source.first(2)[0].shape
+        (4, (2, 32, 32, 3))
     """
 
     mean: Float64[np.ndarray, " channels"]

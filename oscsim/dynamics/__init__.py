@@ -1,4 +1,4 @@
-r"""How a cycle is integrated, what is read in it, and many cycles. diffrax integrates here and nowhere else.
+r"""The dynamics: integration of a cycle, its demodulation, and runs of many cycles. Only here does diffrax integrate.
 
 The cycle is the unit of time: one period is integrated from $t = 0$ to $T$, and cycles are counted by an integer. The
 tick is the unit of reading: between two ticks diffrax integrates with any explicit solver and any step control; at

@@ -1,12 +1,13 @@
-r"""The mean of readings while they stream by, and a sample of its error.
+r"""Running means of readings, with a sample of their error.
 
-Cycles before the network locked do not belong into the mean. They are found in the stream: where one cycle alone is
+Cycles before the network locked do not belong to the mean. They are found in the stream: where one cycle alone is
 less than half as contaminated as the mean so far, the mean starts anew with it.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import Count, per_sample
@@ -87,10 +88,10 @@ class Average(eqx.Module):
 
         `change` is the reading's relative change since the cycle before: what it is judged by where it has no image.
         """
-        alone = reading.contamination(change)
+        alone = lax.stop_gradient(reading).contamination(change)  # what decides has no derivative
         anew = (alone < STARTS_ANEW * self.quality) & (jnp.max(self.count) > 0)
         average = self.restarted(jnp.broadcast_to(anew, self.count.shape)).add(reading)
-        return eqx.tree_at(lambda a: a.quality, average, average.mean.contamination(alone))
+        return eqx.tree_at(lambda a: a.quality, average, lax.stop_gradient(average.mean).contamination(alone))
 
 
 def accumulated(

@@ -1,4 +1,4 @@
-"""One cycle, tick by tick."""
+"""Integration of one cycle, tick by tick."""
 
 from typing import TypeAlias
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int, Key, PyTree
 
-from oscsim.core.arrays import describe, sample_norm
+from oscsim.core.arrays import describe, promoting, sample_norm
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
@@ -62,12 +62,17 @@ class Watched(eqx.Module):
 
 
 class Cycle(eqx.Module):
-    """What one cycle gave.
+    """The result of one cycle.
 
     Attributes:
         reading: `Phasors`, or `Points` from plateaus; nan where the neurons diverged.
         effort: what it cost the solver.
         watched: samples of the neurons that were watched; None where none were.
+
+    Example:
+        >>> state, cycle = osc.advance(run.system, run.state, run.inputs)
+        >>> cycle.reading[1][0].shape, cycle.watched is None
+        ((3, 5), True)
     """
 
     reading: Reading
@@ -79,6 +84,7 @@ class Cycle(eqx.Module):
         return self.reading.gradient(network, inputs)
 
 
+@promoting
 def advance(
     system: System,
     state: State,
@@ -99,6 +105,14 @@ def advance(
     Returns:
         The state after the cycle, and what it gave. Where `state.diverged`, the reading is nan and the potentials are
         the last finite ones; nothing is raised here.
+
+    Example:
+        >>> system, inputs = osc.System.of(net, osc.Rotating(0.2, 100.0)), osc.Inputs.of(net, x, y)
+        >>> state = osc.begin(system, inputs)
+        >>> for _ in range(3):
+        ...     state, cycle = osc.advance(system, state, inputs)
+        >>> np.allclose(cycle.reading[1][0], run.phasors[1][0][-1], atol=1e-5)
+        True
     """
     if system.noises:
         equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)
@@ -123,12 +137,13 @@ def run(
     length = jnp.asarray(teaching.period / plan.ticks, net.dtype)
 
     def tick(carry, numbered):
-        (moved, read, diverged, effort, step), (number, random) = carry, numbered
+        (moved, read, diverged, exhausted, effort, step), (number, random) = carry, numbered
         start = number * length
         # A plateau's value is taken at its middle: its ends belong to two plateaus.
         plateau = None if teaching.points is None else start + length / 2
         args = Arguments(net, inputs, teaching, state.cycle, start, plateau)
         done = equation.tick(moved, args, length, step, diverged, random)
+        exhausted |= done.exhausted & ~diverged
         diverged |= ~done.intact
         moved = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), done.moved, moved)
         s = net.activities(equation.potentials(moved))
@@ -136,18 +151,19 @@ def run(
         read = plan.demodulator.update(read, equation.seen(s, random), beta, number, plan.ticks)
         effort = jax.tree.map(jnp.add, effort, done.effort)
         watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta)
-        return (moved, read, diverged, effort, plan.steps.next(step, length, done.effort.accepted)), watched
+        step = plan.steps.next(step, length, done.effort.accepted)
+        return (moved, read, diverged, exhausted, effort, step), watched
 
     none = jnp.zeros((), jnp.int32)
     read = plan.demodulator.begin(state.demodulator, state.cycle)
     first = plan.steps.first(net, length, plan.ticks)
-    carry, watched = equation.scan(tick, (moved, read, state.diverged, Effort(none, none), first))
-    moved, read, diverged, effort, _ = carry
+    carry = moved, read, state.diverged, state.exhausted, Effort(none, none), first
+    (moved, read, diverged, exhausted, effort, _), watched = equation.scan(tick, carry)
     reading = jax.tree.map(lambda a: jnp.where(diverged, jnp.nan, a), plan.demodulator.read(read))
     number = jnp.where(state.diverged, state.cycle, state.cycle + 1)  # stands where it diverged, if the caller goes on
     tuning = _tuned(system.teaching, state.tuning, reading, bool(system.noises))
     noise = equation.noise(moved, state.noise)
-    after = State(equation.potentials(moved), number, read, reading, diverged, noise, tuning)
+    after = State(equation.potentials(moved), number, read, reading, diverged, exhausted, noise, tuning)
     return after, Cycle(reading, effort, watched), moved
 
 

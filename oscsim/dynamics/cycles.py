@@ -1,8 +1,10 @@
-"""Many cycles, averaged while they run: memory does not grow with their number."""
+"""Averages over many cycles, computed while they run: memory does not grow with their number."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from equinox.internal import nondifferentiable_backward
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -77,8 +79,9 @@ class Averaged(eqx.Module):
         self, state: State, cycle: Cycle, discard: Count | None, first: Bool[Array, ""] | None = None
     ) -> "Averaged":
         """Where they stand after one more cycle, which gave this."""
-        reading, before = cycle.reading, self.state.reading
-        residual, change = reading.change(before), reading.response_change(before)
+        reading = cycle.reading
+        now, before = lax.stop_gradient((reading, self.state.reading))  # what judges a cycle has no derivative
+        residual, change = now.change(before), now.response_change(before)
         change = jnp.where(self.count == 0 if first is None else first, jnp.inf, change)
         average = self.average
         if average is not None:
@@ -104,8 +107,20 @@ class Counts(eqx.Module):
 
 
 @eqx.filter_jit
-def averaged(system: System, state: State, inputs: Inputs, counts: Counts, *, key: Key[Array, ""] | None) -> Averaged:
-    """Run cycles and average what is read in them: pure, and compiled."""
+def averaged(
+    system: System,
+    state: State,
+    inputs: Inputs,
+    counts: Counts,
+    *,
+    key: Key[Array, ""] | None,
+    exactly: int | None = None,
+) -> Averaged:
+    """Run cycles and average what is read in them: pure, and compiled.
+
+    Exactly so many have every derivative that the plan's `adjoint` gives, and are compiled for their number; those that
+    go on as `counts` says are compiled once, and have derivatives in forward mode alone.
+    """
 
     def wanting(found):
         wanted, state = jnp.zeros((), bool), found.state
@@ -121,4 +136,15 @@ def averaged(system: System, state: State, inputs: Inputs, counts: Counts, *, ke
         state, cycle = advance(system, found.state, inputs, key=key)
         return found.after(state, cycle, counts.discard)
 
-    return lax.while_loop(wanting, one, Averaged.begin(system, state))
+    start = Averaged.begin(system, state)
+    if exactly is not None:
+        return lax.scan(jax.checkpoint(lambda found, _: (one(found), None)), start, length=exactly)[0]
+    return nondifferentiable_backward(lax.while_loop(wanting, one, start), msg=NO_REVERSE)
+
+
+NO_REVERSE = (
+    "cycles whose number depends on what is read in them (an Adaptive signal, an accuracy) have no derivative in "
+    "reverse mode: use jax.jvp or jax.jacfwd with Integration(adjoint=diffrax.ForwardMode()), or a fixed number of "
+    "cycles under Rotating"
+)
+"""What `jax.grad` is told."""

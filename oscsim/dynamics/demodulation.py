@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, PyTree
 
 from oscsim.core.arrays import Scalar, describe
-from oscsim.core.checks import as_count, positive
+from oscsim.core.checks import count, positive
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.phasors import Phasors, Points, Reading
 from oscsim.networks.base import Layers
@@ -26,10 +26,25 @@ FEWEST_TICKS = 8
 
 
 class AbstractDemodulator(eqx.Module):
-    """A streaming reader: `init` once, `begin` at each cycle, `update` at each tick, `read` whenever one likes.
+    """A streaming reader: `init` is called once, `begin` at each cycle, `update` at each tick, `read` at any time.
 
-    `fewest_ticks` says how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is whole,
-    `independent` whether each cycle's reading is of that cycle alone.
+    `fewest_ticks` is how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is complete,
+    `independent` whether the reading of each cycle depends on that cycle alone.
+
+    Example:
+        >>> class Stroboscope(osc.AbstractDemodulator):  # the activities at the end of each quarter of the cycle
+        ...     fewest_ticks = 4
+        ...     def init(self, s, beta, ticks):
+        ...         return jax.tree.map(lambda a: jnp.zeros((4, *a.shape), a.dtype), osc.Points(s, beta))
+        ...     def begin(self, state, cycle):
+        ...         return state
+        ...     def update(self, state, s, beta, tick, ticks):
+        ...         return jax.tree.map(lambda old, a: old.at[4 * tick // ticks].set(a), state, osc.Points(s, beta))
+        ...     def read(self, state):
+        ...         return state
+        >>> seen = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, demodulator=Stroboscope())
+        >>> seen.phasors.activities[0].shape  # (cycles, quarters, batch, neurons)
+        (3, 4, 3, 5)
     """
 
     fewest_ticks: ClassVar[int] = 1
@@ -111,6 +126,12 @@ class Boxcar(AbstractDemodulator):
 
     Raises:
         ValueError: harmonics without 0 and 1, or repeated ones.
+
+    Example:
+        >>> run.plan.demodulator  # the default
+        Boxcar(harmonics=(-1, 0, 1))
+        >>> run.phasors[1][0].shape  # (cycles, batch, neurons)
+        (3, 3, 5)
     """
 
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
@@ -144,6 +165,11 @@ class Exponential(AbstractDemodulator):
 
     Raises:
         ValueError: `cycles` is not positive; harmonics without 0 and 1, or repeated ones.
+
+    Example:
+        >>> smooth = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=9, demodulator=osc.Exponential(5.0))
+        >>> bool(smooth.lock_residual[-1] < smooth.lock_residual[1])
+        True
     """
 
     cycles: Scalar = eqx.field(converter=positive("cycles"), default=5.0)
@@ -179,7 +205,7 @@ class Hann(AbstractDemodulator):
 
     $c_n \propto \sum_j w(t_j)\, s(t_j)\, e^{-in\omega t_j}$; the window $w = 1 - \cos(2\pi t / (M T))$ suppresses
     drifts and slow transients far better than the boxcar does. $M$ staggered windows run side by side; each cycle the
-    oldest is read. The first $M - 1$ readings are of a window cut off, which mixes harmonics: discard them.
+    oldest is read. The first $M - 1$ readings come from a truncated window, which mixes harmonics: discard them.
 
     Attributes:
         cycles: $M$, at least 2.
@@ -187,15 +213,19 @@ class Hann(AbstractDemodulator):
 
     Raises:
         ValueError: fewer than two cycles; harmonics without 0 and 1, or repeated ones.
+
+    Example:
+        >>> windowed = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, demodulator=osc.Hann(cycles=2))
+        >>> windowed.plan.demodulator.warm_up  # cycles to discard: their windows are cut off
+        1
     """
 
-    cycles: int = eqx.field(static=True, default=4)
+    cycles: int = eqx.field(
+        static=True, default=4, converter=count("cycles", 2, "a Hann window needs an integer of 2 or more")
+    )
     harmonics: tuple[int, ...] = eqx.field(static=True, default=(-1, 0, 1), converter=_as_harmonics)
     fewest_ticks: ClassVar[int] = FEWEST_TICKS
     independent: ClassVar[bool] = False
-
-    def __check_init__(self):
-        as_count("cycles", self.cycles, 2, "a Hann window needs an integer of 2 or more")
 
     @property
     def warm_up(self) -> int:
@@ -244,6 +274,12 @@ class Plateaus(AbstractDemodulator):
     r"""The activities at the end of each plateau of a `Staircase`: $N$ points of the teaching circle per cycle.
 
     One tick per plateau. Read as `Points`, so the gradient is the $N$-point estimate taken in time.
+
+    Example:
+        >>> stairs = osc.Staircase(amplitude=0.2, period=100.0, points=4)
+        >>> read = osc.simulate(net, x, y, stairs, cycles=2, demodulator=osc.Plateaus())  # the default for a Staircase
+        >>> read.phasors.activities[0].shape  # (cycles, points, batch, neurons)
+        (2, 4, 3, 5)
     """
 
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> Points:

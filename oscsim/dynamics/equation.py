@@ -92,6 +92,18 @@ def bounded(layers: Layers) -> Bool[Array, ""]:
     return jnp.all(jnp.stack(parts) < RUNAWAY)
 
 
+CALM = 100.0
+"""Forces up to so many times the potentials do not carry neurons away, as a pole near by does."""
+
+
+def calm(u: Layers, args: Arguments, t: Array) -> Bool[Array, ""]:
+    """Whether no neuron is being carried away, by a pole or to infinity, at time `t` of the present tick."""
+    net, inputs = args.network, args.inputs
+    force = net.force(inputs.clamped, net.activities(u), inputs.y, args.signal(t))
+    near = [jnp.all(jnp.abs(f) < CALM * (1 + jnp.abs(v))) for f, v in zip(force, u, strict=True)]
+    return jnp.all(jnp.stack(near))
+
+
 Moved = TypeVar("Moved")
 """What an equation moves: the potentials, and what goes with them."""
 
@@ -104,12 +116,14 @@ class Tick(eqx.Module, Generic[Moved]):
         intact: whether the solver succeeded and everything is in range.
         effort: what it cost.
         args: the arguments at its end.
+        exhausted: whether the solver ran out of steps while the neurons did not run away.
     """
 
     moved: Moved
     intact: Bool[Array, ""]
     effort: Effort
     args: Arguments
+    exhausted: Bool[Array, ""]
 
 
 class AbstractEquation(eqx.Module, Generic[Moved]):
@@ -172,14 +186,17 @@ class AbstractSmooth(AbstractEquation[Moved]):
             y0=self.packed(moved),
             args=args,
             stepsize_controller=plan.steps.controller,
+            adjoint=plan.adjoint or diffrax.RecursiveCheckpointAdjoint(),
             max_steps=plan.steps.most(plan.ticks),
             throw=False,
         )
         moved = self.unpacked(jax.tree.map(lambda a: a[-1], solution.ys))
-        intact = (solution.result == diffrax.RESULTS.successful) & self.in_range(moved, args)
-        return Tick(
-            moved, intact, Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"]), args
-        )
+        in_range = self.in_range(moved, args)
+        intact = (solution.result == diffrax.RESULTS.successful) & in_range
+        effort = Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"])
+        capped = (solution.result == diffrax.RESULTS.max_steps_reached) & in_range
+        exhausted = lax.cond(capped, lambda: calm(self.potentials(moved), args, length), lambda: jnp.zeros((), bool))
+        return Tick(moved, intact, effort, args, exhausted)
 
 
 class Neurons(AbstractSmooth[Layers]):

@@ -1,4 +1,4 @@
-r"""How right an estimate is, measured on the estimate itself.
+r"""Error bars: how accurate an estimate is, measured on the estimate itself.
 
 With a teaching signal that turns one way, below the convergence radius, locked and without noise, harmonic -1 of every
 neuron is exactly zero. What stands there, the *image*, is contamination, and about as large as that in harmonic 1:

@@ -1,4 +1,4 @@
-"""What an estimate says of its own error."""
+"""`GradientError`: how accurate a gradient is, as the estimate itself reports."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from oscsim.core.arrays import compiled
+from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.errors import RESULTS, InexactGradientError, InexactGradientWarning
 from oscsim.networks.learned import Gradient, named
 
@@ -35,7 +35,7 @@ def out_of_regime(
 
 
 class GradientError(eqx.Module):
-    r"""How right a gradient is: the size of each part of its error, relative to the norm of the gradient.
+    r"""How accurate a gradient is: the size of each part of its error, relative to the norm of the gradient.
 
     A part that cannot be known is nan, and `reasons` says why.
 
@@ -57,6 +57,13 @@ class GradientError(eqx.Module):
         skipped: how many cycles before those were left out.
         amplitude: of each sample's teaching signal, $|a_1|$.
         noisy: whether there was noise.
+
+    Example:
+        >>> error = run.error()
+        >>> print(f"{error.lag:.1%}", error.total < 0.05)
+        0.3% True
+        >>> error.reasons  # nothing to complain of
+        ()
     """
 
     contamination: Float[Array, ""]
@@ -210,7 +217,7 @@ def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
     Raises:
         InexactGradientError: with `throw`.
     """
-    if error is None or not float(error.total) > tolerance:
+    if error is None or is_traced(error) or not float(error.total) > tolerance:
         return
     if throw:
         raise InexactGradientError(str(error))

@@ -1,4 +1,4 @@
-"""How a cycle is to be integrated: the solver, its steps, and how often it is read. `equation.py` calls diffrax."""
+"""Settings of the integration: the solver, its steps, and how often a cycle is read."""
 
 import math
 from typing import ClassVar, TypeAlias
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_count, require_instance
+from oscsim.core.checks import optional_count, require_instance
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
@@ -20,11 +20,14 @@ from oscsim.signals.teaching import AbstractTeaching
 DEFAULT_TICKS = 64
 
 MAX_STEPS = 4096
-"""Adaptive steps within one tick; more are taken for a trajectory that runs into a pole."""
+"""Adaptive steps within one tick, at most, where nothing else is asked for."""
+
+ADJOINTS = (diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint, diffrax.ForwardMode)
+"""Those that differentiate the steps themselves; others solve an equation of their own."""
 
 
 class Integration(eqx.Module):
-    """How a cycle is integrated: one argument wherever cycles are.
+    """How a cycle is integrated: the solver, its steps, and how often the activities are read.
 
     Attributes:
         solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`, under
@@ -36,16 +39,30 @@ class Integration(eqx.Module):
         ticks: how often per cycle the demodulator reads; by default 64, or the largest divisor of `steps_per_cycle` up
             to that, or one per plateau of a `Staircase`. Under noise every half time constant or more often, but not
             more often than there are steps: what fluctuates faster than the ticks is folded into the reading.
+        max_steps: how many adaptive steps a tick may take, by default 4096; a `MaxStepsError` says that they were not
+            enough. Not with `steps_per_cycle`, and not under noise.
+        adjoint: which derivatives can be taken through the steps, by jax: `diffrax.RecursiveCheckpointAdjoint()`, the
+            default, first ones in reverse (`jax.grad`), in little memory; `diffrax.ForwardMode()` any in forward mode
+            (`jax.jvp`, `jax.jacfwd`); `diffrax.DirectAdjoint()` all of them (`jax.hessian`), at more cost, which grows
+            with `max_steps`.
 
     Raises:
         TypeError: an implicit solver, or an object of the wrong kind.
         ValueError: counts that are not positive, do not divide, or contradict each other.
+
+    Example:
+        >>> steps = osc.Integration(diffrax.Heun(), steps_per_cycle=256)
+        >>> fixed = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, integration=steps)
+        >>> print(fixed.effort.accepted)  # solver steps of each cycle
+        [256 256 256]
     """
 
     solver: diffrax.AbstractSolver | None = None
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
-    steps_per_cycle: int | None = eqx.field(static=True, default=None)
-    ticks: int | None = eqx.field(static=True, default=None)
+    steps_per_cycle: int | None = eqx.field(static=True, default=None, converter=optional_count("steps_per_cycle"))
+    ticks: int | None = eqx.field(static=True, default=None, converter=optional_count("ticks"))
+    max_steps: int | None = eqx.field(static=True, default=None, converter=optional_count("max_steps"))
+    adjoint: diffrax.AbstractAdjoint | None = None
 
     def __check_init__(self):
         solver, controller = self.solver, self.stepsize_controller
@@ -59,11 +76,14 @@ class Integration(eqx.Module):
         if controller is not None:
             remedy = "use an instance, such as diffrax.PIDController(1e-6, 1e-6)"
             require_instance("stepsize_controller", controller, diffrax.AbstractStepSizeController, remedy)
+        if self.adjoint is not None:
+            names = ", ".join(f"diffrax.{kind.__name__}()" for kind in ADJOINTS)
+            require_instance("adjoint", self.adjoint, ADJOINTS, f"use one of {names}")
         steps, ticks = self.steps_per_cycle, self.ticks
-        if steps is not None:
-            as_count("steps_per_cycle", steps)
-        if ticks is not None:
-            as_count("ticks", ticks)
+        if steps is not None and self.max_steps is not None:
+            raise BadValue(
+                f"max_steps={self.max_steps} with steps_per_cycle={steps}: equal steps have no cap; leave max_steps out"
+            )
         if steps is not None and controller is not None:
             raise BadValue(
                 "steps_per_cycle and stepsize_controller exclude each other: give equal steps or a controller"
@@ -112,15 +132,17 @@ class AdaptiveSteps(eqx.Module):
 
     Attributes:
         controller: a diffrax controller.
+        cap: how many steps a tick may take; None for `MAX_STEPS`.
     """
 
     per_cycle: ClassVar[None] = None
 
     controller: diffrax.AbstractStepSizeController
+    cap: int | None = eqx.field(static=True, default=None)
 
     def most(self, ticks: int) -> int:
         """How many steps diffrax may take within a tick."""
-        return MAX_STEPS
+        return self.cap or MAX_STEPS
 
     def first(self, net: AbstractNetwork, length: Array, ticks: int) -> Array:
         """About the fastest time constant."""
@@ -143,12 +165,14 @@ class Plan(eqx.Module):
         steps: equal or adaptive ones.
         ticks: how often per cycle the demodulator reads.
         demodulator: what reads.
+        adjoint: which derivatives can be taken through it; None for those of `diffrax.RecursiveCheckpointAdjoint()`.
     """
 
     solver: diffrax.AbstractSolver
     steps: Steps
     ticks: int = eqx.field(static=True)
     demodulator: AbstractDemodulator
+    adjoint: diffrax.AbstractAdjoint | None = None
 
     @property
     def steps_per_cycle(self) -> int | None:
@@ -195,6 +219,8 @@ def _noisy(
             f"stepsize_controller={type(integration.stepsize_controller).__name__}() with noise, whose orders hold for "
             "equal steps: leave it out, or use steps_per_cycle"
         )
+    if integration.max_steps is not None:
+        raise BadValue(f"max_steps={integration.max_steps} with noise, where steps are equal: leave it out")
     per_step = any(noise.discrete for noise in noises)
     solver = integration.solver or (diffrax.Euler() if per_step else diffrax.Heun())
     needed = _steps_needed(net, teaching, per_step)
@@ -210,7 +236,8 @@ def _noisy(
     if ticks is None:  # the fewest that are fine enough; every step where none are
         divisors = (d for d in range(1, steps + 1) if steps % d == 0)
         ticks = steps if needed is None else next((d for d in divisors if d >= max(needed, DEFAULT_TICKS)), steps)
-    plan = _filled(Integration(solver, None, steps, ticks), demodulator, net, teaching)
+    equal = Integration(solver, None, steps, ticks, adjoint=integration.adjoint)
+    plan = _filled(equal, demodulator, net, teaching)
     step = None if is_traced(teaching) else float(teaching.period) / steps
     check_noises(noises, plan.solver, step, net.time_constants)
     return plan
@@ -255,7 +282,7 @@ def _filled(
                 f"steps_per_cycle={per_cycle} is not a multiple of the {ticks} ticks of this signal: use "
                 f"{ticks * max(1, round(per_cycle / ticks))}"
             )
-        return Plan(solver, EqualSteps(per_cycle), ticks, demodulator)
+        return Plan(solver, EqualSteps(per_cycle), ticks, demodulator, integration.adjoint)
     controller = integration.stepsize_controller
     if controller is None:
         tolerance = 1e-8 if net.dtype == np.float64 else 1e-4
@@ -270,7 +297,7 @@ def _filled(
             f"solver={solver!r} estimates no error, so its steps cannot adapt: give steps_per_cycle, or use an "
             "adaptive solver such as diffrax.Tsit5()"
         )
-    return Plan(solver, AdaptiveSteps(controller), ticks, demodulator)
+    return Plan(solver, AdaptiveSteps(controller, integration.max_steps), ticks, demodulator, integration.adjoint)
 
 
 def _check_ticks(integration: Integration, demodulator: AbstractDemodulator, ticks: int, points: int | None) -> None:

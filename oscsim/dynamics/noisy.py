@@ -1,4 +1,4 @@
-"""The same equation under noise: equal steps, one by one, with the noises as further terms."""
+"""The equation of the neurons under noise: equal steps, one by one, with the noises as further terms."""
 
 import functools
 from collections.abc import Callable
@@ -99,7 +99,7 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
         steps = jnp.arange(self.per_tick), random
         (packed, states), _ = lax.scan(one, (packed_of(u), states), steps, unroll=self.per_tick == 1)
         u, effort = unpacked(packed), Effort(jnp.asarray(self.per_tick, jnp.int32), jnp.zeros((), jnp.int32))
-        return Tick((u, states), bounded(u), effort, args._replace(noises=disturbing(states)))
+        return Tick((u, states), bounded(u), effort, args._replace(noises=disturbing(states)), jnp.zeros((), bool))
 
     def potentials(self, moved: tuple[Layers, PyTree]) -> Layers:
         return moved[0]

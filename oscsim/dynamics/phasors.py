@@ -34,6 +34,13 @@ class Phasors(eqx.Module):
         activities: for each harmonic, one array per layer.
         teaching: for each harmonic, the coefficient of $\beta$ itself, read the same way.
         harmonics: which $n$ are held.
+
+    Example:
+        >>> reading = run.state.reading  # of the last cycle
+        >>> reading.harmonics, reading[1][0].shape  # (batch, neurons)
+        ((-1, 0, 1), (3, 5))
+        >>> print(reading.image_ratio() < 1e-4)  # of each sample
+        [ True  True  True]
     """
 
     activities: tuple[Layers, ...]
@@ -134,6 +141,12 @@ class Points(eqx.Module):
         activities: one complex array (..., points, batch, neurons) per layer.
         teaching: $\beta_k$, (..., points), or (..., points, batch) where each sample has its own.
         by_sample: whether each sample has its own.
+
+    Example:
+        >>> circle = 0.2 * 1j ** jnp.arange(4)
+        >>> points = osc.Points((jnp.ones((4, 3, 5), complex),), circle)
+        >>> points.mean[0].shape  # (batch, neurons)
+        (3, 5)
     """
 
     activities: Layers

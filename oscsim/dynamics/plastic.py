@@ -1,4 +1,4 @@
-"""One cycle of neurons and synapses together: the weights are part of the equation."""
+"""Integration of neurons and synapses together over one cycle: the weights are part of the equation."""
 
 import equinox as eqx
 import jax
@@ -7,6 +7,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree
 
+from oscsim.core.arrays import promoting
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
@@ -19,6 +20,7 @@ from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import fourier_coefficient
 
 
+@promoting
 def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Gradient, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 
@@ -41,6 +43,11 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
         `state.diverged`, potentials and parameters are the last finite ones; nothing is raised here.
 
     Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+
+    Example:
+        >>> state, moved, reading = osc.advance_plastic(run.system, run.state, run.inputs, rate=1e-4)
+        >>> moved.weights[0].shape, int(state.cycle)
+        ((5, 6), 4)
     """
     net = system.network
     rate = jnp.asarray(rate, net.dtype)

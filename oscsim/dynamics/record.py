@@ -1,4 +1,4 @@
-"""What a run keeps."""
+"""Records: what a run keeps."""
 
 import abc
 import math
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 import equinox as eqx
 import numpy as np
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, optional_count
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.cycle import Watch
 from oscsim.networks.base import AbstractNetwork
@@ -27,6 +27,17 @@ class AbstractRecord(eqx.Module):
         every_reading: whether the reading of every cycle is kept, and not the mean alone.
         every_cycle: whether the samples of every cycle are kept, and not those of the last one alone.
         discard: of a mean, how many cycles at the start do not enter it; None for those before the lock.
+
+    Example:
+        >>> class FirstLayer(osc.AbstractRecord):
+        ...     every_reading = True
+        ...     every_cycle = True
+        ...     discard = None
+        ...
+        ...     def watch(self, net, batch):
+        ...         return osc.dynamics.Watch((np.arange(net.shapes[0][0]),), np.arange(batch))
+        >>> FirstLayer().watch(net, 3).count  # numbers a tick: 3 samples of 5 neurons
+        15
     """
 
     every_reading: eqx.AbstractClassVar[bool]
@@ -138,15 +149,16 @@ class Mean(AbstractRecord):
 
     Raises:
         ValueError: a negative number of cycles.
+
+    Example:
+        >>> averaged = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, record=osc.Mean(discard=1))
+        >>> averaged.phasors[1][0].shape  # one reading of all cycles
+        (1, 3, 5)
     """
 
     every_reading: ClassVar[bool] = False
     every_cycle: ClassVar[bool] = False
-    discard: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        if self.discard is not None:
-            as_count("discard", self.discard, 0)
+    discard: int | None = eqx.field(static=True, default=None, converter=optional_count("discard", 0))
 
     def watch(self, net: AbstractNetwork, batch: int) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A finished simulation: what was read, how it went, and the gradient in it."""
+"""`Run`, a finished simulation: what was read, how it went, and the gradient in it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, norm, sample_norm
+from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
 from oscsim.core.checks import as_count
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
@@ -22,7 +22,7 @@ from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
-from oscsim.dynamics.state import State
+from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
@@ -55,19 +55,25 @@ class Run(eqx.Module):
         change: how much each sample's response changed in the last cycle, relative to it.
         until: the rule by which it might have stopped early, if there was one.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> run.cycles, run.phasors[1][0].shape  # (cycles, batch, neurons)
+        (3, (3, 3, 5))
+        >>> print(f"{run.compare().cosine:.2f}")  # to the exact gradient
+        1.00
     """
 
     system: System
     stream: Stream
     first_cycle: int = eqx.field(static=True)
     phasors: Reading
-    lock_residual: Float[np.ndarray, " cycles"]
+    lock_residual: Float[Array | np.ndarray, " cycles"]
     effort: Effort
     watched: Watched | None
     watch: Watch | None
     state: State
     average: Average | None
-    change: Float[np.ndarray, " batch"]
+    change: Float[Array | np.ndarray, " batch"]
     until: AbstractStop | None
     seconds: float
 
@@ -103,12 +109,14 @@ class Run(eqx.Module):
 
     @property
     def diverged(self) -> bool:
-        """Whether the neurons ran away in the last cycle (with `throw=False`; otherwise an error was raised)."""
+        """Whether the last cycle failed: the neurons ran away, or the solver gave up (with `throw=False`)."""
         return bool(self.state.diverged)
 
     @property
     def result(self) -> RESULTS:
         """`RESULTS.successful`, or what went wrong: the neurons diverged, or what spoils the gradient most."""
+        if bool(self.state.exhausted):
+            return RESULTS.max_steps_reached
         return RESULTS.diverged if self.diverged else self.error().result
 
     @property
@@ -125,6 +133,7 @@ class Run(eqx.Module):
         """What the network was shown in the cycle of that number."""
         return self.stream.at(self.network, cycle)
 
+    @promoting
     def gradient(
         self,
         discard: int | None = None,
@@ -158,6 +167,7 @@ class Run(eqx.Module):
         report(error, tolerance, throw)
         return gradient
 
+    @promoting
     def error(self, discard: int | None = None) -> GradientError:
         """How right `gradient(discard)` is, by the run's own measure (see `GradientError`).
 
@@ -176,7 +186,7 @@ class Run(eqx.Module):
         if self.average is not None:
             return int(np.max(self.average.skipped))
         cut_off = max(0, self.plan.demodulator.warm_up - self.first_cycle)
-        if self.changing or self._recorded - cut_off < 2:
+        if self.changing or self._recorded - cut_off < 2 or is_traced(self.phasors):
             return min(cut_off, self._recorded - 1)
         average = _average(jax.tree.map(lambda a: a[cut_off:], self.phasors), self._changes()[cut_off:], None)
         return cut_off + int(np.max(average.skipped))
@@ -228,7 +238,9 @@ class Run(eqx.Module):
             return combined(self._each(readings))
         average, count = self.average, jax.tree.leaves(readings)[0].shape[0]
         if average is None:
-            average = _average(readings, self._changes()[-count:], 0)
+            # Traced, the cycles before the lock cannot be counted beforehand: the average starts anew after them.
+            unknown = discard is None and is_traced(readings)
+            average = _average(readings, self._changes()[-count:], None if unknown else 0)
             average = eqx.tree_at(lambda a: a.skipped, average, average.skipped + self._recorded - count)
         lag = self._lag(average) if in_full and isinstance(average.mean, Phasors) else None
         change = jnp.asarray(self.change, self.network.dtype)
@@ -240,7 +252,7 @@ class Run(eqx.Module):
 
     def _lag(self, average: Average) -> Gradient | None:
         """What the finite period does to the gradient, by the linear response at the run's own state, if known."""
-        if average.mean.has_image and not bool(average.mean.one_way):
+        if is_traced(average) or (average.mean.has_image and not bool(average.mean.one_way)):
             return None
         if not is_dense(self.network):
             return None  # the quadrature will do: a linear solve per sample would take as long as the run
@@ -260,6 +272,7 @@ class Run(eqx.Module):
         kept = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
         return resting_state(self.network, self.inputs, kept)
 
+    @promoting
     def exact(self) -> Gradient:
         """The exact gradient at the state that the neurons rest in.
 
@@ -268,6 +281,7 @@ class Run(eqx.Module):
         """
         return exact_gradient(self.network, self.inputs.x, self.inputs.y, at=self.equilibrium)
 
+    @promoting
     def compare(self, discard: int | None = None) -> "Comparison":
         """The gradient beside the exact one at the run's own state, and beside its own error bar.
 
@@ -429,6 +443,8 @@ class Run(eqx.Module):
     @property
     def verdict(self) -> tuple[str, ...]:
         """How right the gradient is, why not, and which state it belongs to: a sentence each."""
+        if bool(self.state.exhausted):
+            return (f"NOT INTEGRATED: {failure(self.system, self.state)}",)
         if self.diverged:
             return (f"DIVERGED in cycle {int(self.state.cycle) + 1}: there is no gradient",)
         try:

@@ -1,7 +1,8 @@
-"""Many cycles, one after another: `simulate` drives a network and returns a `Run`."""
+"""`simulate`: drives a network over many cycles and returns a `Run`."""
 
 import math
 import time
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from oscsim.core.arrays import Count, complex_of
-from oscsim.core.checks import as_count, require_instance
-from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
+from oscsim.core.checks import as_count, as_native, require_instance
+from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.cycles import Averaged
@@ -21,7 +22,7 @@ from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.record import AbstractRecord, PerCycle, announce
 from oscsim.dynamics.run import Run
-from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, divergence
+from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, failure
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.stopping import AbstractStop, Accuracy
 from oscsim.dynamics.system import System
@@ -37,6 +38,7 @@ Start = str | Equilibrium | Layers | State | Run
 """Where neurons start: `"rest"`, `"settled"`, a state, potentials, or an earlier run."""
 
 
+@promoting
 def simulate(
     net: AbstractNetwork,
     x: Data,
@@ -55,6 +57,10 @@ def simulate(
     key: Key[Array, ""] | None = None,
 ) -> Run:
     r"""Drive a network of coupled ODE neurons with a teaching signal, and read its activities while it turns.
+
+    Traced by jax (`jax.vmap` over amplitudes, `jax.grad`, `jax.jit`) it is pure: all cycles are run, nothing is raised
+    for what they hold, and the arrays of the run are traced. The integration's `adjoint` says which derivatives there
+    are.
 
     Integrates $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}(\sigma(u), \beta(t))$ cycle after cycle. Compiled
     once per network shape and settings; another number of cycles, amplitude or period does not compile again.
@@ -80,19 +86,25 @@ def simulate(
 
     Raises:
         DivergenceError: the neurons ran away; names the cycle, the layer and the amplitude.
+        MaxStepsError: the signal is too slow, or some neurons too fast, for the solver's steps.
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
         NotSettledError: `start="settled"` and there is no such state.
         ValueError: bad inputs, a period that the neurons cannot follow, counts that do not fit.
         TypeError: objects of the wrong kind.
 
     Source: Laborieux & Zenke (2022).
+
+    Example:
+        >>> run = osc.simulate(net, x, y, osc.Rotating(amplitude=0.2, period=100.0), cycles=3)
+        >>> print(f"{osc.cosine(run.gradient(), osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
     cycles, until = as_count("cycles", cycles), as_stop(until)
     _check_record(record, cycles, until, callable(x) or callable(y))
     system = System.of(net, teaching, noise, integration, demodulator)
     require_noise_key(system.noises, key)
     state, stream = starting_state(system, x, y, start, key)
-    first = int(state.cycle)
+    first = _first_cycle(start, state)
     if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
         check_unseen(net, lambda: stream.at(net, jnp.asarray(first)))
     discard = _discarded(system, record, first)
@@ -101,31 +113,25 @@ def simulate(
     announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize)
     averages = not record.every_reading or (until is not None and until.averages)
 
-    began = time.perf_counter()
-    found, chunks, done = Averaged.begin(system, state, averages), [], 0
-    watching = interactive() if progress is None else progress
-    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
-        request = 1 if watching else cycles
-        while done < cycles:
-            chunk_began = time.perf_counter()
-            most = np.int32(min(request, cycles - done))
-            chunk = _run_chunk(system, found, stream, record, watch, discard, until, most, key=key)
-            count = int(chunk.count)
-            found, done = chunk.found, done + count
-            chunks.append(_to_host(chunk, record))
-            bar.update(count)
-            if bool(chunk.finished):
-                break
-            if watching:  # so that the bar moves every quarter of a second
-                request = max(1, math.ceil(count * 0.25 / (time.perf_counter() - chunk_began)))
-    if throw and bool(found.state.diverged):
-        raise DivergenceError(divergence(teaching, found.state))
-    if throw and not bool(found.state.diverged):
-        check_steps(system, lambda: stream.at(net, found.state.cycle - 1), found.state.reading.mean)
-    readings, residual, effort, watched = _joined(chunks, record)
+    began, found = time.perf_counter(), Averaged.begin(system, state, averages)
+    if is_traced(system, found, stream, key):
+        _require_fixed(until, progress)
+        found, recorded = _run_traced(system, found, stream, record, watch, discard, cycles, key=key)
+    else:
+
+        def run_chunk(found, most):
+            return _run_chunk(system, found, stream, record, watch, discard, until, most, key=key)
+
+        found, recorded = _run_all(run_chunk, found, record, cycles, progress)
+        if throw and bool(found.state.diverged):
+            raise failure(system, found.state)
+        if throw:
+            check_steps(system, lambda: stream.at(net, found.state.cycle - 1), found.state.reading.mean)
+    readings, residual, effort, watched = recorded
     average = None if record.every_reading else found.average
+    on_host = jnp if is_traced(found) else np
     if average is not None:
-        readings = jax.tree.map(lambda a: np.asarray(a)[None], average.mean)
+        readings = jax.tree.map(lambda a: on_host.asarray(a)[None], average.mean)
     return Run(
         system=system,
         stream=stream,
@@ -137,10 +143,84 @@ def simulate(
         watch=watch,
         state=found.state,
         average=average,
-        change=np.asarray(found.change),
+        change=on_host.asarray(found.change),
         until=until,
         seconds=time.perf_counter() - began,
     )
+
+
+def _first_cycle(start: Start, state: State) -> int:
+    """The number of the first cycle, which cannot be looked at where the state is traced."""
+    if not is_traced(state.cycle):
+        return int(state.cycle)
+    match start:
+        case Run():
+            return start.first_cycle + start.cycles
+        case State():
+            raise BadValue("start is a traced State, whose cycle is not known: use advance, or start from a Run")
+    return 0
+
+
+def _require_fixed(until: AbstractStop | None, progress: bool | None) -> None:
+    """Refuse what is decided cycle by cycle where everything is traced."""
+    if until is not None:
+        raise BadValue(
+            f"until={describe(until)} under a transformation of jax, where all runs take the same cycles: leave it "
+            "out, or call simulate once for each setting"
+        )
+    if progress:
+        raise BadValue("progress=True under a transformation of jax, which runs later and elsewhere: leave it out")
+
+
+def _run_traced(
+    system: System,
+    found: Averaged,
+    stream: Stream,
+    record: AbstractRecord,
+    watch: Watch | None,
+    discard: Count | None,
+    cycles: int,
+    *,
+    key: Key[Array, ""] | None,
+) -> tuple[Averaged, tuple]:
+    """So many cycles as one pure scan, with derivatives, and what is recorded of them."""
+
+    @jax.checkpoint
+    def one(found, _):
+        number = found.state.cycle
+        found, cycle = found.advance(system, stream.at(system.network, number), key, discard, number == 0, watch)
+        reading = cycle.reading if record.every_reading else None
+        return found, (reading, found.residual, cycle.effort, cycle.watched)
+
+    found, (*rest, watched) = lax.scan(one, found, length=cycles)
+    if not record.every_cycle:
+        watched = jax.tree.map(lambda a: a[-1:], watched)
+    return found, (*rest, watched)
+
+
+def _run_all(
+    run_chunk: Callable[[Averaged, np.int32], "_Chunk"],
+    found: Averaged,
+    record: AbstractRecord,
+    cycles: int,
+    progress: bool | None,
+) -> tuple[Averaged, tuple]:
+    """Chunk after chunk until all cycles are done, or a rule ends them, and what is recorded of them."""
+    chunks, done, watching = [], 0, interactive() if progress is None else progress
+    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
+        request = 1 if watching else cycles
+        while done < cycles:
+            chunk_began = time.perf_counter()
+            chunk = run_chunk(found, np.int32(min(request, cycles - done)))
+            count = int(chunk.count)
+            found, done = chunk.found, done + count
+            chunks.append(_to_host(chunk, record))
+            bar.update(count)
+            if bool(chunk.finished):
+                break
+            if watching:  # so that the bar moves every quarter of a second
+                request = max(1, math.ceil(count * 0.25 / (time.perf_counter() - chunk_began)))
+    return found, _joined(chunks, record)
 
 
 def as_stop(until: float | AbstractStop | None) -> AbstractStop | None:
@@ -266,7 +346,7 @@ def starting_state(
                 "start is a state of another network, batch or demodulator: continue with the same ones, or start from "
                 "'rest' or 'settled'"
             )
-        if bool(earlier.diverged):
+        if not is_traced(earlier.diverged) and bool(earlier.diverged):
             raise BadValue("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, stream
     if start == "rest":
@@ -275,6 +355,7 @@ def starting_state(
     potentials = potentials.potentials if isinstance(potentials, Equilibrium) else potentials
     if not isinstance(potentials, tuple):
         raise BadValue(f"start={start!r}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state")
+    potentials = as_native("start", potentials)
     check_start(net, inputs, potentials)
     own = tuple(jnp.asarray(a, complex_of(net.dtype)) for a in potentials)
     return begin_compiled(system, inputs, key=key, start=own), stream

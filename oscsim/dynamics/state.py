@@ -1,4 +1,4 @@
-"""Where a simulation stands between two cycles."""
+"""`State`: where a simulation stands between two cycles."""
 
 import equinox as eqx
 import jax
@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from oscsim.core.arrays import complex_of, describe, to_complex
+from oscsim.core.arrays import complex_of, describe, promoting, to_complex
+from oscsim.core.errors import DivergenceError, MaxStepsError
 from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.system import System
 from oscsim.networks.base import Layers
@@ -23,9 +24,15 @@ class State(eqx.Module):
         cycle: how many cycles were run.
         demodulator: the demodulator's own state.
         reading: what was last read.
-        diverged: whether the neurons ran away; the potentials are then the last finite ones, the reading is nan.
+        diverged: whether the neurons ran away, or the solver gave up; the potentials are then the last finite ones, the
+            reading is nan.
+        exhausted: whether it was that the solver ran out of steps: see `MaxStepsError`.
         noise: the state of each noise, or None.
         tuning: the amplitudes of an `Adaptive` signal, or None.
+
+    Example:
+        >>> int(run.state.cycle), [u.shape for u in run.state.potentials]
+        (3, [(3, 5)])
     """
 
     potentials: Layers
@@ -33,6 +40,7 @@ class State(eqx.Module):
     demodulator: PyTree
     reading: Reading
     diverged: Bool[Array, ""]
+    exhausted: Bool[Array, ""]
     noise: PyTree = None
     tuning: Tuning | None = None
 
@@ -41,6 +49,7 @@ class State(eqx.Module):
         return teaching if self.tuning is None else teaching.at(self.tuning.amplitude)
 
 
+@promoting
 def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, start: Layers | None = None) -> State:
     """The state before the first cycle: the neurons at rest, or at the potentials `start`.
 
@@ -48,6 +57,12 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
 
     Raises:
         ValueError: noise without a key.
+
+    Example:
+        >>> system, inputs = osc.System.of(net, osc.Rotating(0.2, 100.0)), osc.Inputs.of(net, x, y)
+        >>> state = osc.begin(system, inputs)
+        >>> int(state.cycle), [u.shape for u in state.potentials]
+        (0, [(3, 5)])
     """
     net, teaching, plan = system.network, system.teaching, system.plan
     u = to_complex(net.rest(inputs.x.shape[0]) if start is None else start)
@@ -59,6 +74,7 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
         demodulator=demodulator,
         reading=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(plan.demodulator.read, demodulator)),
         diverged=jnp.zeros((), bool),
+        exhausted=jnp.zeros((), bool),
         noise=begin_noise(system.noises, key, u),
         tuning=tuning,
     )
@@ -87,6 +103,19 @@ def begin_noise(noises: tuple[AbstractNoise, ...], key: Key[Array, ""] | None, u
 
 begin_compiled = eqx.filter_jit(begin)
 """`begin`, compiled."""
+
+
+def failure(system: System, state: State) -> DivergenceError | MaxStepsError:
+    """The error that a cycle ended in."""
+    if bool(state.exhausted):
+        most, ticks = system.plan.steps.most(system.plan.ticks), system.plan.ticks
+        return MaxStepsError(
+            f"the solver reached max_steps={most} within one of the {ticks} ticks of cycle {int(state.cycle)}, under "
+            f"{describe(system.teaching)}; the neurons did not run away, but the signal is slow, or some neurons fast, "
+            f"for so few steps: use Integration(max_steps={8 * most}), or more ticks, ticks={8 * ticks}, which share "
+            "the steps, or another solver or tolerance"
+        )
+    return DivergenceError(divergence(system.teaching, state))
 
 
 def divergence(teaching: AbstractTeaching, state: State) -> str:

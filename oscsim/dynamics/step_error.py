@@ -1,4 +1,4 @@
-"""What the solver's steps leave of a response, and whether they are fine enough for this network."""
+"""The error of the solver's steps: its size in a response, and whether the steps are fine enough."""
 
 import math
 from collections.abc import Callable

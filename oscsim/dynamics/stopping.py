@@ -1,4 +1,4 @@
-"""When a run has gone on for long enough."""
+"""Stopping rules: when a run may end before its last cycle."""
 
 import abc
 from typing import ClassVar
@@ -17,7 +17,19 @@ from oscsim.networks.inputs import Inputs
 
 
 class AbstractStop(eqx.Module):
-    """A rule that ends a run before its last cycle."""
+    """A rule that ends a run before its last cycle.
+
+    Example:
+        >>> class Budget(osc.AbstractStop):
+        ...     averages = False
+        ...     cycles: int
+        ...     def reached(self, system, inputs, found, discard):
+        ...         return found.count >= self.cycles
+        ...     def verdict(self, error, residual, cycles):
+        ...         return f"stopped after {cycles} cycles"
+        >>> osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=9, until=Budget(2)).cycles
+        2
+    """
 
     averages: eqx.AbstractClassVar[bool]
     """Whether it looks at the average of the cycles."""
@@ -32,13 +44,18 @@ class AbstractStop(eqx.Module):
 
 
 class Locked(AbstractStop):
-    """Stop once the lock residual, the relative change of the reading from cycle to cycle, is below a number.
+    """Stop once the lock residual, the relative change of the reading from cycle to cycle, is below a threshold.
 
     Attributes:
-        residual: that number.
+        residual: the threshold.
 
     Raises:
         ValueError: not a positive number.
+
+    Example:
+        >>> stopped = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=20, until=osc.Locked(1e-3))
+        >>> stopped.cycles < 20
+        True
     """
 
     averages: ClassVar[bool] = False
@@ -53,13 +70,18 @@ class Locked(AbstractStop):
 
 
 class Accuracy(AbstractStop):
-    """Stop once the gradient's own error bar, `run.error().total`, is below a number, over two cycles at least.
+    """Stop once the gradient's own error bar, `run.error().total`, is below a threshold, over two cycles at least.
 
     Attributes:
-        error: that number, relative to the gradient.
+        error: the threshold, relative to the gradient.
 
     Raises:
         ValueError: not a positive number.
+
+    Example:
+        >>> stopped = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=20, until=osc.Accuracy(0.05))
+        >>> stopped.cycles < 20
+        True
     """
 
     averages: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What stays fixed from cycle to cycle, checked once."""
+"""`System`: what stays fixed from cycle to cycle, checked once."""
 
 import equinox as eqx
 
@@ -20,6 +20,11 @@ class System(eqx.Module):
         teaching: the signal.
         noises: what disturbs them; empty for nothing.
         plan: solver, steps, ticks and demodulator, with every default filled in.
+
+    Example:
+        >>> system = osc.System.of(net, osc.Rotating(0.2, 100.0))
+        >>> system.plan.ticks, system.plan.demodulator
+        (64, Boxcar(harmonics=(-1, 0, 1)))
     """
 
     network: AbstractNetwork

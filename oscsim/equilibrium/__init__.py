@@ -1,7 +1,6 @@
-"""Settled states and exact gradients: the references that every estimate is held against.
+"""Settled states and exact gradients: the references that every estimate is compared with.
 
-Without time stepping where that will do: accelerated sweeps find a state, and the neurons are followed in time where
-sweeps fail.
+Accelerated sweeps find a state without time stepping. Where they fail, the neurons are followed in time.
 """
 
 from oscsim.equilibrium.acceleration import PATIENCE, anderson

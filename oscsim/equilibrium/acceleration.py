@@ -1,4 +1,4 @@
-"""Fixed points of a map by Anderson acceleration."""
+"""Anderson acceleration: fixed points of a map."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What couplings that differ in the two directions do to the gradient that a lock-in reads."""
+"""Asymmetric couplings: what they do to the gradient that a lock-in reads."""
 
 import equinox as eqx
 import jax

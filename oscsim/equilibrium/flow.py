@@ -1,4 +1,4 @@
-r"""Where the neurons themselves come to rest: $\tau \dot u = -u + \partial\Phi/\partial s$, followed to its end.
+r"""The flow of the neurons, $\tau \dot u = -u + \partial\Phi/\partial s$, followed until they rest.
 
 The path is followed accurately, by explicit steps whose length each sample chooses for itself, as long as it matters,
 since several states may compete for the neurons. Near the end Newton's method takes over, where it can be trusted to

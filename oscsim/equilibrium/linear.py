@@ -1,4 +1,4 @@
-"""What a lock-in reads: the linear response of the activities to the signal, and the gradient in it."""
+"""The linear response of the activities to the teaching signal, which a lock-in reads, and the gradient in it."""
 
 import equinox as eqx
 import jax
@@ -77,6 +77,11 @@ def susceptibility(
         ValueError: bad inputs (see `Inputs.of`), or a frequency that is not finite.
 
     Source: Laborieux & Zenke (2022), section 4, for $\omega \to 0$.
+
+    Example:
+        >>> chi = osc.response.susceptibility(net, x, y, omega=2 * jnp.pi / 100.0)
+        >>> np.allclose(run.state.reading.response()[0], chi[0], atol=1e-3)  # as run has read it
+        True
     """
     omega = as_scalar(omega, "omega")
     inputs, free = free_state(net, x, y, at)

@@ -23,23 +23,45 @@ APART = 1e-2
 
 
 def cosine(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
-    r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction."""
+    r"""$\langle a, b \rangle / (\|a\| \|b\|)$ over all parameters together; 1 for the same direction.
+
+    Example:
+        >>> print(f"{osc.cosine(run.gradient(), osc.exact_gradient(net, x, y)):.2f}")
+        1.00
+    """
     return _cosine(*_gradients(estimate, exact))
 
 
 def relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
-    r"""$\|a - b\| / \|b\|$ over all parameters together."""
+    r"""$\|a - b\| / \|b\|$ over all parameters together.
+
+    Example:
+        >>> print(osc.relative_error(run.gradient(), osc.exact_gradient(net, x, y)) < 0.05)
+        True
+    """
     return _relative_error(*_gradients(estimate, exact))
 
 
 def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
-    r"""$\|a\| / \|b\|$ over all parameters together: above 1 the estimate is too long."""
+    r"""$\|a\| / \|b\|$ over all parameters together: above 1 the estimate is too long.
+
+    Example:
+        >>> double = jax.tree.map(lambda g: 2 * g, run.gradient())
+        >>> print(f"{osc.norm_ratio(double, run.gradient()):.2f}")
+        2.00
+    """
     estimate, exact = _gradients(estimate, exact)
     return norm(estimate) / norm(exact)
 
 
 def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
-    """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`."""
+    """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`.
+
+    Example:
+        >>> cosines = osc.per_layer(osc.cosine, run.gradient(), osc.exact_gradient(net, x, y))
+        >>> {name: f"{cosine:.2f}" for name, cosine in cosines.items()}
+        {'weights[0]': '1.00', 'weights[1]': '1.00', 'biases[0]': '1.00', 'biases[1]': '1.00'}
+    """
     estimate, exact = _gradients(estimate, exact)
     return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
 

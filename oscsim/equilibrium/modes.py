@@ -1,4 +1,4 @@
-"""How slowly the network comes to rest, and how fast its fastest mode is."""
+"""The slowest and the fastest mode of a network at rest."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-r"""Whether a linear system $\dot v = A v$ dies out."""
+r"""Linear stability: whether the solutions of $\dot v = A v$ decay."""
 
 from collections.abc import Callable
 

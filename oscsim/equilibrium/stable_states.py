@@ -1,4 +1,4 @@
-"""The stable states that a network has for each input."""
+"""The stable states of a network, for each input."""
 
 from collections.abc import Sequence
 
@@ -27,6 +27,11 @@ class States(eqx.Module):
         losses: the cost at each; nan where no targets were given.
         from_rest: which of them the neurons reach from rest; -1 if they settle nowhere.
         lost: the share of random starts that settle nowhere.
+
+    Example:
+        >>> states = osc.equilibria(net, x, y, starts=8, key=jax.random.key(0))[0]
+        >>> states.count, [u.shape for u in states.potentials], states.lost
+        (1, [(1, 5)], 0.0)
     """
 
     potentials: tuple[np.ndarray, ...]
@@ -55,6 +60,11 @@ class Equilibria(eqx.Module):
     Attributes:
         samples: one `States` per input.
         starts: how many random starts each had.
+
+    Example:
+        >>> found = osc.equilibria(net, x, y, starts=8, key=jax.random.key(0))
+        >>> len(found), found.counts  # inputs, and the stable states of each
+        (3, (1, 1, 1))
     """
 
     samples: tuple[States, ...]
@@ -124,6 +134,10 @@ def equilibria(
     Raises:
         ValueError: bad inputs (see `Inputs.of`), counts or scale.
         TypeError: a key of the wrong kind.
+
+    Example:
+        >>> osc.equilibria(net, x, y, starts=8, key=jax.random.key(0)).counts  # stable states of each input
+        (1, 1, 1)
     """
     check_parameters(net)
     starts = as_count("starts", starts)

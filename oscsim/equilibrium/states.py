@@ -1,4 +1,4 @@
-"""A settled state, and whether it is one."""
+"""`Equilibrium`: a settled state, and the test whether it is one."""
 
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -25,6 +25,11 @@ class Equilibrium(eqx.Module):
             where they were followed, per sample; infinite where all that was found is not stable.
         steps: sweeps that it took.
         by_flow: which samples were found by following the neurons in time, not by sweeps; None: none.
+
+    Example:
+        >>> free = osc.settle(net, x, y)
+        >>> np.allclose(net.activities(free.potentials)[0], free.activities[0])
+        True
     """
 
     potentials: Layers

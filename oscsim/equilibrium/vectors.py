@@ -1,4 +1,4 @@
-"""The neurons of one sample as one vector, which linear algebra asks for."""
+"""Vectors of all neurons of one sample, for linear algebra."""
 
 import math
 from collections.abc import Callable

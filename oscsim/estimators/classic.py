@@ -1,4 +1,4 @@
-"""Classic one-sided equilibrium propagation."""
+"""`Classic`: one-sided equilibrium propagation."""
 
 import equinox as eqx
 import jax
@@ -52,6 +52,11 @@ class Classic(AbstractEstimator):
         DivergenceError: the steps run away.
 
     Source: Scellier & Bengio (2017).
+
+    Example:
+        >>> estimate = osc.Classic(amplitude=0.02)(net, x, y)
+        >>> print(f"{osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
 
     amplitude: Float[Array, ""]

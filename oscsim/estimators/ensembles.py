@@ -1,14 +1,15 @@
-"""Many realisations of the noise at once: how an estimate scatters."""
+"""Ensembles: many realisations of the noise at once, to see how an estimate scatters."""
 
 import time
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
-from oscsim.core.arrays import all_finite, describe
+from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.cycles import Counts, averaged
@@ -36,22 +37,34 @@ class Ensemble(eqx.Module):
         diverged: which realisations ran away; their gradients and readings are nan.
         system: what was run.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=2, discard=1, noise=osc.WhiteNoise(0.02))
+        >>> many = osc.ensemble(lock_in, net, x, y, realisations=4, key=jax.random.key(0))
+        >>> many.gradients.weights[0].shape, many.spread.weights[0].shape
+        ((4, 5, 6), (5, 6))
     """
 
     gradients: Gradient
     readings: Reading
-    diverged: Bool[np.ndarray, " realisations"]
+    diverged: Bool[Array | np.ndarray, " realisations"]
     system: System
     seconds: float
 
     @property
     def mean(self) -> Gradient:
         """The mean gradient over the realisations that did not diverge."""
+        if is_traced(self.diverged):
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.mean(a, axis=0, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.mean(a[~self.diverged], axis=0), self.gradients)
 
     @property
     def spread(self) -> Gradient:
         """The standard deviation of each parameter's gradient over the realisations that did not diverge."""
+        if is_traced(self.diverged):
+            kept = ~jnp.asarray(self.diverged)
+            return jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1, where=per_sample(kept, a)), self.gradients)
         return jax.tree.map(lambda a: np.std(a[~self.diverged], axis=0, ddof=1), self.gradients)
 
     def __str__(self) -> str:
@@ -70,6 +83,7 @@ class Ensemble(eqx.Module):
         return str(self)
 
 
+@promoting
 def ensemble(
     lock_in: LockIn,
     net: AbstractNetwork,
@@ -82,7 +96,8 @@ def ensemble(
 ) -> Ensemble:
     """Run the same network many times under independent noise, in one compiled batch, and read a gradient off each.
 
-    Realisation $r$ is the run of `lock_in` with the key `jax.random.fold_in(key, r)`, whatever the chunk.
+    Realisation $r$ is the run of `lock_in` with the key `jax.random.fold_in(key, r)`, whatever the chunk. Traced by
+    jax, as in `jax.vmap` over amplitudes, all are computed at once.
 
     Args:
         lock_in: signal, noise, cycles, and how they are integrated and read.
@@ -97,6 +112,12 @@ def ensemble(
         ValueError: no noise or no key, counts that are not positive, a `lock_in` that extrapolates; and as `simulate`.
         TypeError: objects of the wrong kind.
         NotHolomorphicError: as `simulate`. Nothing is raised on divergence: look at `diverged`.
+
+    Example:
+        >>> lock_in = osc.LockIn(osc.Rotating(0.2, 64.0), cycles=2, discard=1, noise=osc.WhiteNoise(0.02))
+        >>> many = osc.ensemble(lock_in, net, x, y, realisations=4, key=jax.random.key(0))
+        >>> print(osc.cosine(many.mean, osc.exact_gradient(net, x, y)) > 0.9)
+        True
     """
     realisations = as_count("realisations", realisations)
     if not isinstance(lock_in, LockIn):
@@ -110,6 +131,9 @@ def ensemble(
     start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])
     chunk = min(_fitting(net, inputs) if chunk is None else as_count("chunk", chunk), realisations)
     began, counts, parts = time.perf_counter(), lock_in.counts(net.dtype), []
+    if is_traced(system, inputs, start, key):
+        numbers = np.arange(realisations, dtype=np.uint32)
+        return Ensemble(*_realised(system, inputs, start, counts, numbers, key=key), system, 0.0)
     for first in range(0, realisations, chunk):
         # The last chunk is filled up, so that it runs the same program.
         numbers = np.arange(first, first + chunk, dtype=np.uint32)

@@ -1,5 +1,6 @@
-"""The oscillation itself: one run from rest, or a stream of inputs under a signal that never stops."""
+"""`LockIn` and `AlwaysOn`: gradients read from an oscillation, in one run or in a stream of inputs."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -11,13 +12,13 @@ from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
 from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import RESULTS, BadType, BadValue, DivergenceError
+from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.phasors import require_turning
-from oscsim.dynamics.state import State, begin_compiled, divergence, read_anew
+from oscsim.dynamics.state import State, begin_compiled, failure, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import default_tolerance, free_equilibrium, is_settled, settle_inputs
@@ -32,7 +33,7 @@ from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
 
 
 class LockIn(AbstractEstimator):
-    r"""The oscillation itself: drive with a turning signal, demodulate, and read the gradient off the coefficients.
+    r"""The gradient from an oscillation: drive with a turning signal, demodulate, read it off the coefficients.
 
     Exact in amplitude; the finite period leaves a bias of $O((\omega\tau)^2)$. With `extrapolate` a second run at half
     the period removes it up to $O((\omega\tau)^4)$: $g = (4\, g(T) - g(T/2)) / 3$.
@@ -56,6 +57,11 @@ class LockIn(AbstractEstimator):
             `simulate`.
 
     Source: Laborieux & Zenke (2022), section 4.
+
+    Example:
+        >>> estimate = osc.LockIn(osc.Rotating(amplitude=0.2, period=100.0), cycles=3)(net, x, y)
+        >>> print(f"{osc.cosine(estimate.gradient, osc.exact_gradient(net, x, y)):.2f}")
+        1.00
     """
 
     teaching: AbstractTeaching
@@ -131,7 +137,10 @@ class LockIn(AbstractEstimator):
         teaching, counts = self.adaptive, self.counts(net.dtype)
         if state is None or teaching is None:
             system = self.system(net)
-            found = averaged(system, self.begin(system, inputs, key), inputs, counts, key=key)
+            start = self.begin(system, inputs, key)
+            # Where there may be derivatives the number of cycles is fixed; elsewhere it does not compile anew.
+            exactly = self.cycles if self.accuracy is None and is_traced(system, start, inputs, key) else None
+            found = averaged(system, start, inputs, counts, key=key, exactly=exactly)
             return None, estimate_in(system, inputs, found)
         system = self._with(teaching.at(state.amplitude)).system(net)
         start = eqx.tree_at(lambda s: s.tuning.floor, self.begin(system, inputs, key), state.floor)
@@ -163,7 +172,7 @@ class LockIn(AbstractEstimator):
         steps, ticks = plan.steps_per_cycle, plan.ticks
         if self.extrapolate:
             steps, ticks = self._two_periods(net)[0].integration.steps_per_cycle, self.integration.ticks
-        integration = Integration(self.integration.solver, None, steps, ticks)
+        integration = Integration(self.integration.solver, None, steps, ticks, adjoint=self.integration.adjoint)
         return eqx.tree_at(lambda lock_in: lock_in.integration, self, integration)
 
     def begin(self, system: System, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
@@ -192,7 +201,7 @@ class LockIn(AbstractEstimator):
                 discard=discard,
                 noise=self.noises,
                 demodulator=self.demodulator,
-                integration=Integration(own.solver, own.stepsize_controller, steps, ticks),
+                integration=dataclasses.replace(own, steps_per_cycle=steps, ticks=ticks),
                 start=self.start,
                 accuracy=self.accuracy,
             )
@@ -273,6 +282,11 @@ class AlwaysOn(AbstractEstimator):
     Raises:
         TypeError: not a `LockIn`.
         ValueError: one that extrapolates, which needs a second run.
+
+    Example:
+        >>> always = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.2, 100.0), cycles=3))  # for osc.train
+        >>> always.streams  # the neurons of one batch go on into the next
+        True
     """
 
     lock_in: LockIn
@@ -338,13 +352,13 @@ def estimate_in(system: System, inputs: Inputs, found: Averaged) -> Estimate:
     """The estimate in some cycles of one input.
 
     Raises:
-        DivergenceError: the neurons ran away; not under jit, nor what follows.
+        DivergenceError, MaxStepsError: the neurons ran away, or the solver gave up; not under jit, nor what follows.
         ValueError: the signal does not turn.
     """
     estimate = _read(system, inputs, found)
     if not is_traced(estimate):
         if bool(found.state.diverged):
-            raise DivergenceError(divergence(system.teaching, found.state))
+            raise failure(system, found.state)
         require_turning(system.teaching, found.averages.mean)
         check_steps(system, lambda: inputs, estimate.activities)
     return estimate
@@ -355,5 +369,6 @@ def _read(system: System, inputs: Inputs, found: Averaged) -> Estimate:
     gradient, error = gradient_and_error(system, inputs, found.averages, found.change)
     intact = ~found.state.diverged & all_finite(gradient)
     result = RESULTS.where(intact, RESULTS.successful, RESULTS.diverged)
+    result = RESULTS.where(found.state.exhausted, RESULTS.max_steps_reached, result)
     activities = found.averages.mean.mean
     return estimate_at(system.network, inputs, gradient, activities, found.residual, result, error)

@@ -1,4 +1,4 @@
-"""Settled points of the teaching circle."""
+"""`Phases`: the gradient from settled points of the teaching circle."""
 
 import equinox as eqx
 import jax
@@ -20,7 +20,7 @@ from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import as_noises, require_noise_key
-from oscsim.signals.teaching import DROWNED, TOO_LARGE, check_points, teaching_circle
+from oscsim.signals.teaching import DROWNED, TOO_LARGE, as_points, teaching_circle
 
 
 class Phases(AbstractEstimator):
@@ -54,6 +54,11 @@ class Phases(AbstractEstimator):
         DivergenceError: the steps run away.
 
     Source: Laborieux & Zenke (2022), eq. (7).
+
+    Example:
+        >>> estimate = osc.Phases(amplitude=0.2, points=6)(net, x, y)
+        >>> print(osc.relative_error(estimate.gradient, osc.exact_gradient(net, x, y)) < 1e-3)
+        True
     """
 
     amplitude: Float[Array, ""]
@@ -75,10 +80,10 @@ class Phases(AbstractEstimator):
     ):
         self.amplitude = as_scalar(amplitude, "amplitude")
         require_positive("amplitude", self.amplitude)
-        check_points(points)
-        self.points = int(points)
+        self.points = as_points(points)
         if tolerance is not None:
             require_positive("tolerance", tolerance)
+            tolerance = float(tolerance)
         if steps is not None:
             steps = as_steps(steps)
         if steps is not None and tolerance is not None:

@@ -1,4 +1,4 @@
-r"""How right a gradient is that was read off points: measured on the points themselves.
+r"""The error of a gradient that was read off points, measured on the points themselves.
 
 With $h(\beta) = \frac{\partial\Psi}{\partial\theta}(s(\beta), s_0, \beta) = \sum_n h_n \beta^n$ the gradient is $-h_1$,
 and what $N$ points read is $-\sum_m h_{1 + mN} A^{mN}$. Two things are wrong with it.

@@ -1,4 +1,4 @@
-"""The teaching signal and its reader as they would be built."""
+"""Imperfect teaching signals and demodulators."""
 
 import functools
 import math
@@ -32,6 +32,12 @@ class DistortedTeaching(AbstractTeaching):
 
     Raises:
         ValueError: numbers that are not finite.
+
+    Example:
+        >>> ideal = osc.Rotating(0.2, 100.0)
+        >>> distorted = osc.hardware.DistortedTeaching(ideal, harmonics=[0.1], image=0.05)
+        >>> print(f"{distorted(jnp.array(0.0)).real / ideal(jnp.array(0.0)).real:.2f}")  # 1 + 0.1 + 0.05
+        1.15
     """
 
     teaching: AbstractTeaching
@@ -76,6 +82,13 @@ class ImperfectDemodulator(AbstractDemodulator):
 
     Raises:
         ValueError: a negative resolution, a phase that is not finite.
+
+    Example:
+        >>> reader = osc.hardware.ImperfectDemodulator(osc.Boxcar(), phase=0.2)
+        >>> seen = osc.simulate(net, x, y, osc.Rotating(0.2, 100.0), cycles=3, demodulator=reader)
+        >>> turned = seen.state.reading.response()[0] / run.state.reading.response()[0]
+        >>> np.allclose(turned, np.exp(-0.2j), atol=1e-3)
+        True
     """
 
     demodulator: AbstractDemodulator

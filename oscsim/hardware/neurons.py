@@ -1,4 +1,4 @@
-"""Neurons that are not all alike, and couplings that differ in the two directions."""
+"""Imperfect neurons: gains and time constants that differ, couplings that differ in the two directions."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -72,6 +72,11 @@ class UnequalGains(AbstractImperfectNetwork[AbstractNetwork]):
         network: the ideal one. Gradients are pytrees like `parameters(self)`, with those of its parameters in
             `gradient.network`.
         imperfection: $g$, one array per layer.
+
+    Example:
+        >>> uneven = osc.hardware.UnequalGains(net, (jnp.array([0.9, 1.0, 1.1, 1.0, 0.8]),))
+        >>> osc.settle(uneven, x, y).activities[0].shape, uneven.symmetric
+        ((3, 5), True)
     """
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
@@ -106,6 +111,11 @@ def spread(
     Raises:
         TypeError: not a network, or one whose time constant is no field.
         ValueError: a negative deviation.
+
+    Example:
+        >>> uneven = osc.hardware.spread(net, jax.random.key(0), time_constant=0.1, gain=0.1)
+        >>> uneven.time_constant[0].shape, uneven.imperfection[0].shape
+        ((5,), (5,))
     """
     check_parameters(net)
     require_key(key)
@@ -133,7 +143,7 @@ def spread(
 
 
 class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
-    r"""A layered network whose backward path is another than its forward path: $B_l = W_l + \delta_l$.
+    r"""A layered network whose backward path differs from its forward path: $B_l = W_l + \delta_l$.
 
     Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
     $e = \partial C / \partial z$ comes back as $-\beta B_{out}^T e$. The force has no potential any more: it is
@@ -150,6 +160,11 @@ class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
         network: the forward path. Gradients are pytrees like `parameters(self)`, with those of its parameters in
             `gradient.network`.
         imperfection: $\delta$, one (out, in) array per weight array but the first, which has no way back.
+
+    Example:
+        >>> uneven = osc.hardware.mismatch(net, jax.random.key(0), deviation=0.1)
+        >>> uneven.symmetric, net.symmetric  # whether the force has a potential
+        (False, True)
     """
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
@@ -180,6 +195,11 @@ def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike)
     Raises:
         TypeError: another network, which has no forward and backward path to tell apart.
         ValueError: a negative deviation.
+
+    Example:
+        >>> uneven = osc.hardware.mismatch(net, jax.random.key(0), deviation=0.1)
+        >>> [delta.shape for delta in uneven.imperfection]
+        [(4, 5)]
     """
     if not isinstance(net, LayeredNetwork):
         raise BadType(f"net={type(net).__name__}: use a LayeredNetwork, whose forward and backward path are known")

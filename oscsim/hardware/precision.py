@@ -1,4 +1,4 @@
-"""Limited precision: weights and activities in steps."""
+"""Limited precision: quantised weights and activities."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -32,11 +32,16 @@ def rounded(a: Array, resolution: Array) -> Array:
 
 
 def quantise(net: Net, resolution: ArrayLike) -> Net:
-    """The network with every parameter at the nearest multiple of `resolution`, in units of the weights.
+    """The network with every parameter rounded to the nearest multiple of `resolution`, in units of the weights.
 
     Raises:
         TypeError: not a network.
         ValueError: a negative resolution.
+
+    Example:
+        >>> coarse = osc.hardware.quantise(net, resolution=0.25)
+        >>> np.allclose(4 * coarse.weights[0], np.round(4 * coarse.weights[0]))
+        True
     """
     check_parameters(net)
     resolution = not_negative("resolution")(resolution)
@@ -45,7 +50,7 @@ def quantise(net: Net, resolution: ArrayLike) -> Net:
 
 
 class Quantised(AbstractActivation):
-    r"""Activities in steps: real and imaginary part of $\sigma(u)$ at the nearest multiple of a resolution.
+    r"""Quantised activities: real and imaginary part of $\sigma(u)$, rounded to the nearest multiple of a resolution.
 
     No such function is holomorphic. It counts as holomorphic where the ideal is, because it stands for the ideal: how
     far the estimate is off is what there is to study. Its derivative is that of the ideal.
@@ -56,6 +61,11 @@ class Quantised(AbstractActivation):
 
     Raises:
         ValueError: a negative resolution.
+
+    Example:
+        >>> steps = osc.hardware.Quantised(osc.Tanh(), resolution=0.25)
+        >>> print(steps(jnp.array([0.1, 0.5, 2.0])))
+        [0.  0.5 1. ]
     """
 
     function: Callable

@@ -24,6 +24,11 @@ class TwoPhase(osc.AbstractTeaching):
         ValueError: amplitude or period are not positive.
 
     Source: Scellier & Bengio (2017).
+
+    Example:
+        >>> signal = osc.lab.TwoPhase(amplitude=0.25, period=100.0)
+        >>> print(jax.vmap(signal)(jnp.array([0.0, 40.0, 60.0])))
+        [0.   0.   0.25]
     """
 
     amplitude: Float[Array, ""] = eqx.field(converter=positive("amplitude"))
@@ -39,6 +44,12 @@ class PhaseMeans(osc.AbstractDemodulator):
 
     Read as two `Points`, the free one first; `classic_gradient` makes a gradient of them. A mean over a quarter of the
     period, not one instant: under noise the comparison with a lock-in is then a fair one.
+
+    Example:
+        >>> signal, reader = osc.lab.TwoPhase(0.1, period=100.0), osc.lab.PhaseMeans()
+        >>> phases = osc.simulate(net, x, y, signal, cycles=2, demodulator=reader)
+        >>> print(phases.phasors.teaching[-1].real.round(2))  # free, nudged
+        [0.  0.1]
     """
 
     fewest_ticks = 8
@@ -80,6 +91,12 @@ def classic_gradient(run: osc.Run, discard: int = 0) -> Gradient:
     Raises:
         TypeError: a run that was read in another way.
         ValueError: `discard` is negative or leaves no cycle.
+
+    Example:
+        >>> signal, reader = osc.lab.TwoPhase(0.1, period=100.0), osc.lab.PhaseMeans()
+        >>> phases = osc.simulate(net, x, y, signal, cycles=2, demodulator=reader)
+        >>> print(osc.cosine(osc.lab.classic_gradient(phases), osc.exact_gradient(net, x, y)) > 0.9)
+        True
     """
     if not isinstance(run.phasors, osc.Points) or np.shape(run.phasors.teaching)[1:] != (2,):
         raise osc.BadType("run was not read as two phases: use TwoPhase(...) and demodulator=PhaseMeans()")

@@ -66,6 +66,10 @@ class Frame:
         updates: how often the weights changed.
         diverged: what ran away, and what to change; empty if nothing did.
         seconds: wall time of the computation.
+
+    Example:
+        >>> frame = osc.lab.Engine(osc.lab.Settings(realisations=2)).advance()  # doctest: +SKIP
+        >>> frame.errors["all"].shape  # doctest: +SKIP
     """
 
     settings: Settings
@@ -108,6 +112,12 @@ class Engine:
 
     Raises:
         ValueError: a network that is not known, a sample that it does not have.
+
+    Example:
+        >>> engine = osc.lab.Engine(osc.lab.Settings(amplitude=0.2, noise="none"))
+        >>> engine.change(amplitude=0.4)
+        >>> engine.settings.amplitude
+        0.4
     """
 
     def __init__(self, settings: Settings | None = None, own: dict[str, Example] | None = None):

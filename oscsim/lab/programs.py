@@ -1,4 +1,4 @@
-"""One compilation at a time.
+"""A lock for compilation: one program is compiled at a time.
 
 Two visitors who need the same program wait for one compilation instead of compiling it twice. Compilations of different
 programs do not compete for the processor. A compiled program runs without a lock.

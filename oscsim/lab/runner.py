@@ -1,4 +1,4 @@
-"""Two threads beside the page: one runs the cycles, one computes predictions. The page waits for neither."""
+"""The threads beside the page: one runs the cycles, one computes predictions. The page waits for neither."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Serves the lab: each visitor has a network of their own, which stops when they leave."""
+"""The server of the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
 import logging
@@ -78,6 +78,9 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
     Raises:
         OSError: the port is taken.
         ValueError: bad options.
+
+    Example:
+        >>> osc.lab.serve(port=5006, amplitude=0.4)  # doctest: +SKIP
     """
     for name in ("bokeh", "panel", "tornado.access"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -74,6 +74,11 @@ class Settings:
 
     Raises:
         ValueError: a value out of its range; names it and says what to use.
+
+    Example:
+        >>> settings = osc.lab.Settings(amplitude=0.2, noise="none")
+        >>> settings.changed(period=50.0).period
+        50.0
     """
 
     network: str = "6-4-4-4"
@@ -173,7 +178,14 @@ def steps_for(net: osc.AbstractNetwork) -> int:
 
 
 class Example(NamedTuple):
-    """A network of the lab, with data to show it."""
+    """A network of the lab, with data to show it.
+
+    Example:
+        >>> own = {"mine": osc.lab.Example(net, x, y, x, y)}
+        >>> engine = osc.lab.Engine(osc.lab.Settings(network="mine"), own)
+        >>> engine.net.sizes
+        (6, 5, 4)
+    """
 
     network: osc.AbstractNetwork
     x: Data
@@ -195,6 +207,11 @@ def example(name: str) -> tuple[osc.AbstractNetwork, Data, Data]:
 
     Raises:
         ValueError: an unknown name.
+
+    Example:
+        >>> network, inputs, labels = osc.lab.example("6-4-4-4")
+        >>> network.sizes, inputs.shape
+        ((6, 4, 4, 4), (160, 6))
     """
     return examples(name)[:3]
 

@@ -98,6 +98,13 @@ class NoiseLab(pn.viewable.Viewer):
         ValueError: a value out of its range, data that do not fit; names it and says what to use.
         TypeError: something that is no network.
         FileNotFoundError: no network in that place.
+
+    Example:
+        >>> lab = osc.lab.NoiseLab("6-4-4-4", running=False, amplitude=0.2)
+        >>> lab.change(amplitude=0.4)
+        >>> lab.settings.amplitude
+        0.4
+        >>> lab.close()
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the neurons are: the scalar Phi and what follows from it."""
+"""Networks: the scalar Phi, and the neurons that follow from it."""
 
 from oscsim.networks.activations import (
     AbstractActivation,

@@ -103,6 +103,14 @@ class AbstractActivation(eqx.Module):
     """A function applied to every potential on its own.
 
     Any callable serves as an activation; a class also says whether it is `holomorphic`.
+
+    Example:
+        >>> class Algebraic(osc.AbstractActivation):
+        ...     def __call__(self, u):
+        ...         return u / jnp.sqrt(1 + u**2)
+        >>> osc.check_holomorphic(Algebraic())["Algebraic"] < 1e-3
+        True
+        >>> bent = osc.LayeredNetwork((6, 5, 4), activation=Algebraic(), key=jax.random.key(0))
     """
 
     holomorphic: ClassVar[bool] = True
@@ -120,6 +128,10 @@ class Logistic(AbstractActivation):
     Attributes:
         slope: $k$, the steepness; the derivative at the centre is $k / 4$.
         centre: $c$, the potential of half activity.
+
+    Example:
+        >>> print(np.array(osc.Logistic(slope=4.0, centre=0.5)(jnp.array([0.0, 0.5, 1.0]))).round(2))
+        [0.12 0.5  0.88]
     """
 
     slope: Scalar = eqx.field(converter=scalar("slope"), default=4.0)
@@ -141,6 +153,10 @@ class HoloTanh(AbstractActivation):
 
     Raises:
         ValueError: the width is not positive.
+
+    Example:
+        >>> print(np.array(osc.HoloTanh(a=4.0)(jnp.array([-1.0, 0.0, 0.5, 1.0]))).round(2))
+        [-0.02  0.02  0.5   0.98]
     """
 
     a: Scalar = eqx.field(converter=scalar("a"), default=4.0)
@@ -152,14 +168,24 @@ class HoloTanh(AbstractActivation):
 
 
 class SiLU(AbstractActivation):
-    r"""$\sigma(u) = u / (1 + e^{-u})$, the smooth rectifier, with poles at $i \pi (2n + 1)$."""
+    r"""$\sigma(u) = u / (1 + e^{-u})$, the smooth rectifier, with poles at $i \pi (2n + 1)$.
+
+    Example:
+        >>> print(np.array(osc.SiLU()(jnp.array([-4.0, 0.0, 4.0]))).round(2))
+        [-0.07  0.    3.93]
+    """
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return u * logistic(u)
 
 
 class Tanh(AbstractActivation):
-    r"""$\sigma(u) = \tanh u$, with poles at $i \pi (n + 1/2)$."""
+    r"""$\sigma(u) = \tanh u$, with poles at $i \pi (n + 1/2)$.
+
+    Example:
+        >>> print(np.array(osc.Tanh()(jnp.array([-1.0, 0.0, 1.0]))).round(2))
+        [-0.76  0.    0.76]
+    """
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return 2 * logistic(2 * u) - 1
@@ -170,6 +196,10 @@ class RaisedCosine(AbstractActivation):
 
     Attributes:
         a: half periods of the cosine per unit of potential.
+
+    Example:
+        >>> print(np.array(osc.RaisedCosine()(jnp.array([0.0, 0.5, 1.0]))).round(2))
+        [0.  0.5 1. ]
     """
 
     a: Scalar = eqx.field(converter=scalar("a"), default=1.0)
@@ -179,7 +209,12 @@ class RaisedCosine(AbstractActivation):
 
 
 class Identity(AbstractActivation):
-    r"""$\sigma(u) = u$: a linear network."""
+    r"""$\sigma(u) = u$: a linear network.
+
+    Example:
+        >>> print(osc.Identity()(jnp.array([0.5, -2.0])))
+        [ 0.5 -2. ]
+    """
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return u
@@ -202,6 +237,10 @@ class HardTanh(AbstractActivation):
 
     Raises:
         ValueError: the width is not positive.
+
+    Example:
+        >>> print(osc.HardTanh(width=2.0)(jnp.array([-1.0, 0.5, 1.0, 3.0])))
+        [0.   0.25 0.5  1.  ]
     """
 
     width: Scalar = eqx.field(converter=positive("width"), default=1.0)
@@ -212,7 +251,12 @@ class HardTanh(AbstractActivation):
 
 
 class ReLU(AbstractActivation):
-    r"""$\sigma(u) = \max(u, 0)$. Not holomorphic: for comparison under real teaching signals only."""
+    r"""$\sigma(u) = \max(u, 0)$. Not holomorphic: for comparison under real teaching signals only.
+
+    Example:
+        >>> print(osc.ReLU()(jnp.array([-1.0, 2.0])), osc.ReLU().holomorphic)
+        [0. 2.] False
+    """
 
     holomorphic: ClassVar[bool] = False
 

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import describe, is_traced, to_complex
-from oscsim.core.checks import Given, require_instance
+from oscsim.core.checks import Given, as_native, require_instance
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.learned import (
     SETTINGS,
@@ -57,6 +57,10 @@ def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[A
 
     Two real products instead of a complex one: four times cheaper than casting the weights, and just as fast under
     `jax.grad` and `jax.vmap`.
+
+    Example:
+        >>> print(osc.linear(jnp.array([[1.0, 2.0]]), jnp.array([1.0, 1.0j])))
+        [1.+2.j]
     """
     if not jnp.iscomplexobj(s):
         return weight @ s
@@ -85,6 +89,19 @@ class AbstractNetwork(eqx.Module):
     Every real array of the network is a parameter, but for those in activations, costs, poolings,
     `imperfection` and `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
     `check_holomorphic`.
+
+    Example:
+        >>> class Single(osc.AbstractNetwork):  # one layer of neurons, which are the outputs
+        ...     weights: jax.Array
+        ...     activation = osc.Tanh()
+        ...     shapes = ((4,),)
+        ...     def clamp(self, x):
+        ...         return osc.linear(self.weights, x)
+        ...     def phi(self, clamped, s, y, beta):
+        ...         return jnp.sum(clamped * s[0]) - beta * osc.SquaredError()(s[0], y)
+        >>> single = Single(0.1 * jax.random.normal(jax.random.key(0), (4, 6)))
+        >>> osc.exact_gradient(single, x, y).weights.shape
+        (4, 6)
     """
 
     activation: eqx.AbstractVar[Callable]
@@ -232,10 +249,9 @@ class AbstractNetwork(eqx.Module):
             TypeError: no real numbers.
 
         Example:
-            >>> import numpy as np
-            >>> quiet = net.replace(biases=[np.full(4, -1.0), None, None])
-            >>> quiet.biases[0]
-            Array([-1., -1., -1., -1.], dtype=float32)
+            >>> quiet = net.replace(biases=[np.full(5, -1.0), None])
+            >>> print(quiet.biases[0])
+            [-1. -1. -1. -1. -1.]
         """
         return replaced(self, given)
 
@@ -321,6 +337,8 @@ def check_parameters(network: AbstractNetwork) -> None:
     if is_traced(network):
         return
     for name, leaf in named(parameters(network)):
+        if as_native(name, leaf) is not leaf:
+            raise BadType(f"{name} has the byte order of another machine: use jnp.asarray({name}.astype(float))")
         if jnp.iscomplexobj(leaf):
             raise BadType(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"

@@ -1,4 +1,4 @@
-"""Layers of images, each coupled to the next by a convolution and its transpose."""
+"""Convolutional networks: layers of images, each coupled to the next by a convolution and its transpose."""
 
 from collections.abc import Callable, Sequence
 
@@ -41,6 +41,13 @@ def convolve(
     Raises:
         ValueError: kernels for another number of channels than the image has; unknown products, or products of bfloat16
             numbers where image or kernels are not float32.
+
+    Example:
+        >>> print(osc.convolve(jnp.ones((3, 3, 1, 2)), jnp.ones((4, 4, 1)))[..., 0])
+        [[4. 6. 6. 4.]
+         [6. 9. 9. 6.]
+         [6. 9. 9. 6.]
+         [4. 6. 6. 4.]]
     """
     height, width, channels, out = weight.shape
     if channels != s.shape[2]:
@@ -79,6 +86,11 @@ class Convolution(eqx.Module):
     Raises:
         TypeError: a pooling that is none.
         ValueError: channels, kernel or stride that are not positive integers, an unknown padding, a negative scale.
+
+    Example:
+        >>> layer = osc.Convolution(8, kernel=3, pooling=osc.SoftmaxPooling(2))
+        >>> layer(jnp.ones((3, 3, 1, 8)), jnp.zeros(8), jnp.ones((6, 6, 1))).shape
+        (3, 3, 8)
     """
 
     channels: int = eqx.field(static=True)
@@ -222,6 +234,12 @@ class ConvolutionalNetwork(AbstractNetwork):
 
     Source: Laborieux & Zenke (2022), section 4; Laborieux et al. (2021), *Scaling equilibrium propagation to deep
     ConvNets by drastically reducing its gradient estimator bias*.
+
+    Example:
+        >>> layers = (osc.Convolution(2, pooling=osc.SoftmaxPooling(2)), osc.Convolution(3, padding="VALID"))
+        >>> images = osc.ConvolutionalNetwork(layers, (8, 8, 1), 10, key=jax.random.key(0))
+        >>> images.shapes
+        ((4, 4, 2), (2, 2, 3))
     """
 
     weights: tuple[Real[Array, "..."], ...]

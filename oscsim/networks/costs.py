@@ -23,6 +23,15 @@ class AbstractCost(eqx.Module):
     `readout` says where the output comes from: a linear map outside the dynamics (True), or the last layer of
     neurons itself (False). `real` says whether the output is to be the target itself, real numbers, as in regression,
     rather than scores of classes.
+
+    Example:
+        >>> class Quartic(osc.AbstractCost):
+        ...     readout = False  # the output is the last layer of neurons
+        ...     def __call__(self, output, y):
+        ...         return jnp.sum((output - jax.nn.one_hot(y, output.shape[-1])) ** 4)
+        >>> print(Quartic()(jnp.array([0.5, 0.0]), jnp.array(0)))
+        0.0625
+        >>> quartic = osc.LayeredNetwork((6, 5, 4), cost=Quartic(), key=jax.random.key(0))
     """
 
     readout: eqx.AbstractClassVar[bool]
@@ -34,7 +43,12 @@ class AbstractCost(eqx.Module):
 
 
 class CrossEntropy(AbstractCost):
-    r"""$C = \sum_k y_k \, (\log \sum_j e^{o_j} - o_k)$ of logits $o$, read out of the dynamics by a linear map."""
+    r"""$C = \sum_k y_k \, (\log \sum_j e^{o_j} - o_k)$ of logits $o$, read out of the dynamics by a linear map.
+
+    Example:
+        >>> print(f"{osc.CrossEntropy()(jnp.zeros(4), jnp.array(0)):.3f}")  # log 4
+        1.386
+    """
 
     readout: ClassVar[bool] = True
 
@@ -48,6 +62,10 @@ class SquaredError(AbstractCost):
     r"""$C = \frac12 \sum_k (s_k - y_k)^2$ of the last layer's activities $s$.
 
     For real targets, or for classes, as one-hot targets or labels.
+
+    Example:
+        >>> print(osc.SquaredError()(jnp.array([0.5, 0.5]), jnp.array(1)))
+        0.25
     """
 
     readout: ClassVar[bool] = False

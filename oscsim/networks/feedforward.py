@@ -1,4 +1,4 @@
-"""The feed-forward twins: what ordinary backpropagation trains, to compare with."""
+"""Feed-forward networks, trained by ordinary backpropagation, to compare with."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -32,7 +32,19 @@ from oscsim.networks.products import check_products
 class AbstractFeedForwardNetwork(eqx.Module):
     """A network without feedback or dynamics, trained with `Backpropagation()`.
 
-    One of your own gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
+    A subclass gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
+
+    Example:
+        >>> class Perceptron(osc.AbstractFeedForwardNetwork):
+        ...     weights: tuple
+        ...     cost = osc.CrossEntropy()
+        ...     input_shape = (6,)
+        ...     outputs = 4
+        ...     def __call__(self, x):
+        ...         return self.weights[0] @ x
+        >>> perceptron = Perceptron((jnp.zeros((4, 6)),))
+        >>> print(f"{osc.Backpropagation()(perceptron, x, y).loss:.3f}")  # log 4
+        1.386
     """
 
     weights: eqx.AbstractVar[tuple[Array, ...]]
@@ -106,6 +118,11 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
     Raises:
         TypeError: an activation, a cost, a key or weights of the wrong kind.
         ValueError: fewer than two sizes; weights that do not fit them.
+
+    Example:
+        >>> twin = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> twin(x[0]).shape
+        (4,)
     """
 
     weights: tuple[Real[Array, "out in"], ...]
@@ -173,6 +190,11 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
     Raises:
         TypeError: an activation, a cost, a key or a convolution of the wrong kind.
         ValueError: no convolutions, or convolutions that do not fit the image that they are given; unknown products.
+
+    Example:
+        >>> images = osc.ConvolutionalFeedForwardNetwork([osc.Convolution(2)], (4, 4, 1), 3, key=jax.random.key(0))
+        >>> images(jnp.zeros((4, 4, 1))).shape
+        (3,)
     """
 
     weights: tuple[Real[Array, "..."], ...]

@@ -1,4 +1,4 @@
-"""All-to-all coupled neurons with symmetric weights."""
+"""Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
 from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
@@ -56,6 +56,9 @@ class HopfieldNetwork(AbstractNetwork):
     Source: Hopfield (1984); Scellier & Bengio (2017).
 
     Example:
+        >>> hopfield = osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> osc.settle(hopfield, x, y).activities[0].shape, hopfield.coupling.shape
+        ((3, 5), (5, 5))
         >>> ring = np.roll(np.eye(4), 1, axis=1)
         >>> osc.HopfieldNetwork((2, 4, 2), cost=osc.SquaredError(), coupling=ring, weights=np.ones((4, 2))).shapes
         ((4,),)

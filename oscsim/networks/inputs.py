@@ -1,5 +1,6 @@
-"""What a network is shown: inputs and targets, checked once, clamped once."""
+"""`Inputs`: the inputs and targets that a network is shown, checked and clamped once."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
+from oscsim.core.checks import as_native
 from oscsim.core.errors import BadType, BadValue
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ class Inputs(eqx.Module):
         x: inputs, (batch, ...).
         y: integer labels (batch,), or real targets (batch, outputs).
         clamped: the network's `clamp` of each input, computed once.
+
+    Example:
+        >>> inputs = osc.Inputs.of(net, x, y)
+        >>> net.loss(inputs.clamped, osc.settle(net, x, y).activities, inputs.y).shape
+        (3,)
     """
 
     x: Real[Array, "batch ..."]
@@ -70,6 +77,9 @@ class Stream(eqx.Module):
         Raises:
             ValueError, TypeError: as `Inputs.of`.
         """
+        for name, function in (("x", x), ("y", y)):
+            if callable(function):
+                _require_traceable(name, function)
         shown = Inputs.of(net, x(first) if callable(x) else x, y(first) if callable(y) else y)
         if callable(x) or callable(y):
             return Stream(x if callable(x) else shown.x, y if callable(y) else shown.y, None)
@@ -87,6 +97,21 @@ class Stream(eqx.Module):
         x = as_inputs(net, self.x(cycle)) if callable(self.x) else self.x
         y = as_targets(net, self.y(cycle)) if callable(self.y) else self.y
         return Inputs(x, y, clamped(net, x))
+
+
+def _require_traceable(name: str, function: Callable) -> None:
+    """Refuse a function of the cycle's number that cannot be called with a traced one.
+
+    Raises:
+        TypeError: it is written for NumPy, or indexes a list.
+    """
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    except TypeError as error:
+        raise BadType(
+            f"{name} cannot be called with a traced cycle: write it with jax.numpy, such as "
+            f"shown = jnp.asarray(shown) and lambda cycle: shown[cycle % len(shown)] ({str(error).splitlines()[0]})"
+        ) from error
 
 
 @eqx.filter_jit
@@ -151,7 +176,7 @@ def are_classes(y: Array | np.ndarray) -> bool:
 
 def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
     try:
-        value = value if isinstance(value, jax.Array) else np.asarray(value)
+        value = value if isinstance(value, jax.Array) else np.asarray(as_native(name, value))
     except ValueError as error:
         raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):

@@ -1,4 +1,4 @@
-"""Layers of neurons, each coupled to the next by symmetric feed-forward and feedback weights."""
+"""Layered networks: each layer is coupled to the next by symmetric feed-forward and feedback weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -120,6 +120,9 @@ class LayeredNetwork(AbstractNetwork):
     Source: Laborieux & Zenke (2022), section 2; Scellier & Bengio (2017).
 
     Example:
+        >>> layered = osc.LayeredNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> layered.shapes, [w.shape for w in layered.weights]  # the last weights are the readout
+        (((5,),), [(5, 6), (4, 5)])
         >>> osc.LayeredNetwork((2, 1, 2), weights=[np.ones((1, 2)), np.array([[1.0], [-1.0]])])
         LayeredNetwork, 7 parameters of float32
           input       2

@@ -49,11 +49,11 @@ def split_parameters(network: eqx.Module) -> tuple[Gradient, PyTree]:
 
 
 def parameters(network: eqx.Module) -> Gradient:
-    """What is learned: the network with None in place of everything that is not a parameter.
+    """The parameters, which are learned: the network with None in place of everything else.
 
     Example:
-        >>> osc.parameters(net).weights[0].shape
-        (4, 6)
+        >>> [leaf.shape for leaf in jax.tree.leaves(osc.parameters(net))]
+        [(5, 6), (4, 5), (5,), (4,)]
     """
     return split_parameters(network)[0]
 

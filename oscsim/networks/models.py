@@ -55,6 +55,11 @@ def vgg4(
     Raises:
         ValueError: a width that is not positive, or so small that a layer has no channels; a temperature beside another
             pooling; unknown products.
+
+    Example:
+        >>> small = osc.models.vgg4(width=1 / 64, key=jax.random.key(0))
+        >>> [convolution.channels for convolution in small.convolutions], small.shapes[-1]
+        ([2, 4, 8, 8], (1, 1, 8))
     """
     return ConvolutionalNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -77,6 +82,11 @@ def vgg6(
     figures compare with `pooling=MaxPooling(), activation=HardTanh(width=2.0)`.
 
     Arguments and errors are those of `vgg4`.
+
+    Example:
+        >>> small = osc.models.vgg6(width=1 / 64, temperature=10.0, key=jax.random.key(0))
+        >>> [convolution.channels for convolution in small.convolutions]
+        [2, 2, 4, 4, 8, 8]
     """
     return ConvolutionalNetwork(
         _stack(SIX, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key
@@ -96,6 +106,11 @@ def vgg4_feedforward(
     """The twin of `vgg4` without feedback or dynamics, of rectified linear units, trained with `Backpropagation()`.
 
     Arguments and errors are those of `vgg4`; the weights are those of `vgg4` with the same key.
+
+    Example:
+        >>> twin = osc.models.vgg4_feedforward(width=1 / 64, key=jax.random.key(0))
+        >>> twin.weights[-1].shape  # of the readout
+        (10, 8)
     """
     return ConvolutionalFeedForwardNetwork(
         _stack(FOUR, width, temperature, pooling), IMAGE, classes, activation=activation, products=products, key=key

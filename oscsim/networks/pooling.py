@@ -1,4 +1,4 @@
-"""Pooling: how the neurons of a window of an image become one drive."""
+"""Pooling: the neurons in a window of an image become one drive."""
 
 import abc
 from typing import ClassVar
@@ -9,13 +9,11 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import as_count, positive
+from oscsim.core.checks import count, positive
 from oscsim.core.errors import BadValue
 
-
-def as_size(value: object) -> int:
-    """The side of a window as a positive integer."""
-    return as_count("size", value)
+as_size = count("size")
+"""The side of a window as a positive integer."""
 
 
 def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Array, "places rows columns channels"]:
@@ -38,6 +36,15 @@ class AbstractPooling(eqx.Module):
     """One number for each window of `size` by `size` in each channel; the windows lie side by side.
 
     A class says whether it is `holomorphic`.
+
+    Example:
+        >>> class Corner(osc.AbstractPooling):  # the upper left pixel of each window
+        ...     size: int = 2
+        ...     def __call__(self, z):
+        ...         return z[:: self.size, :: self.size]
+        >>> print(Corner()(jnp.arange(16.0).reshape(4, 4, 1))[..., 0])
+        [[ 0.  2.]
+         [ 8. 10.]]
     """
 
     size: eqx.AbstractVar[int]
@@ -55,8 +62,8 @@ class AbstractPooling(eqx.Module):
 class SoftmaxPooling(AbstractPooling):
     r"""$\sum_i z_i e^{z_i / T} / \sum_j e^{z_j / T}$ over each window: the holomorphic stand-in for the maximum.
 
-    The mean for large $T$, the maximum for small. Its poles are where the denominator vanishes, which takes imaginary
-    parts that differ by $\pi T$ or more within a window.
+    It tends to the mean for large $T$, and to the maximum for small $T$. Its poles are where the denominator vanishes,
+    which takes imaginary parts that differ by $\pi T$ or more within a window.
 
     Attributes:
         size: side of the windows.
@@ -66,6 +73,11 @@ class SoftmaxPooling(AbstractPooling):
         ValueError: a size that is not a positive integer, a temperature that is not positive.
 
     Source: Laborieux & Zenke (2022), section 4.
+
+    Example:
+        >>> z = jnp.array([0.0, 1.0, 2.0, 3.0]).reshape(2, 2, 1)
+        >>> [f"{osc.SoftmaxPooling(2, temperature=t)(z).item():.2f}" for t in (100.0, 1.0, 0.01)]
+        ['1.51', '2.49', '3.00']
     """
 
     size: int = eqx.field(converter=as_size, static=True, default=2)
@@ -87,6 +99,11 @@ class AveragePooling(AbstractPooling):
 
     Raises:
         ValueError: a size that is not a positive integer.
+
+    Example:
+        >>> print(osc.AveragePooling(2)(jnp.arange(16.0).reshape(4, 4, 1))[..., 0])
+        [[ 2.5  4.5]
+         [10.5 12.5]]
     """
 
     size: int = eqx.field(converter=as_size, static=True, default=2)
@@ -105,6 +122,11 @@ class MaxPooling(AbstractPooling):
 
     Raises:
         ValueError: a size that is not a positive integer.
+
+    Example:
+        >>> print(osc.MaxPooling(2)(jnp.arange(16.0).reshape(4, 4, 1))[..., 0])
+        [[ 5.  7.]
+         [13. 15.]]
     """
 
     size: int = eqx.field(converter=as_size, static=True, default=2)

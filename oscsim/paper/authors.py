@@ -1,4 +1,4 @@
-"""What the authors of the paper published, as data."""
+"""The authors' published results, as data."""
 
 import functools
 import json
@@ -15,5 +15,10 @@ def authors() -> dict[str, Any]:
         `cosine` and `distance` after 0, 1, ..., 40 periods. `fig3c`: for each of two runs, `amplitude`, and
         `cosine` for `"N=1"` and `"N=15"`. `table1`: validation errors in percent after each of 50
         epochs, three runs of each method, `no_noise` and `noise`. `source`: where they come from.
+
+    Example:
+        >>> theirs = osc.paper.authors()
+        >>> sorted(theirs["fig2d"]["cosine"])
+        ['N=1', 'N=30']
     """
     return json.loads(resources.files("oscsim.paper").joinpath("authors.json").read_text("utf-8"))

@@ -34,6 +34,10 @@ def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, per
         `a`: `teaching` $\beta(t)$ and `activity` $s(t) - c_0$ of the last layer over one period, real and imaginary
         parts. `b`: `settled`, where in the plane of $\beta$ the free equilibrium continues to.
         `c`: `activity` of the last layer, settled at $\beta$ around circles of growing `amplitude`. `d`: as `fig2d`.
+
+    Example:
+        >>> panels = osc.paper.fig2(amplitudes=[0.1, 0.4], resolution=9)  # doctest: +SKIP
+        >>> sorted(panels)  # doctest: +SKIP
     """
     net, x, y = toy()
     radius = convergence_radius(net, x, y)
@@ -92,6 +96,10 @@ def fig2d(amplitudes: Sequence[float] | None = None) -> xarray.Dataset:
 
     Returns:
         `cosine` of the estimate to the exact gradient, over `amplitude` and `points` N (1: classic, and 30).
+
+    Example:
+        >>> quality = osc.paper.fig2d(amplitudes=[0.4])  # doctest: +SKIP
+        >>> quality.cosine.sel(points=30)  # doctest: +SKIP
     """
     net, x, y = toy()
     sizes: Sequence[float] = authors()["fig2d"]["amplitude"] if amplitudes is None else amplitudes
@@ -113,7 +121,11 @@ def _parts(values: np.ndarray, *dims: str) -> tuple[tuple[str, ...], np.ndarray]
 
 
 def draw_fig2(panels: Panels) -> np.ndarray:
-    """Draw what `fig2` returned, the authors' curves behind panel d. Returns the four axes."""
+    """Draw what `fig2` returned, the authors' curves behind panel d. Returns the four axes.
+
+    Example:
+        >>> axes = osc.paper.draw_fig2(osc.paper.fig2())  # doctest: +SKIP
+    """
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(2, 2, figsize=(8.0, 6.6), layout="constrained")

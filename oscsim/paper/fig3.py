@@ -54,6 +54,10 @@ def fig3(
 
     Raises:
         ValueError: a period that is no multiple of 10, or as `simulate` and `sweep`.
+
+    Example:
+        >>> images, labels = osc.datasets.load("mnist")  # doctest: +SKIP
+        >>> panels = osc.paper.fig3(images, labels, cycles=10, seeds=4)  # doctest: +SKIP
     """
     odd = [period for period in periods if period % 10]
     if odd:
@@ -100,6 +104,10 @@ def fig3c(
 
     Returns:
         `cosine` to the exact gradient without noise, over `amplitude`, `points` (1: classic, and 15) and `seed`.
+
+    Example:
+        >>> images, labels = osc.datasets.load("mnist")  # doctest: +SKIP
+        >>> osc.paper.fig3c(images, labels, amplitudes=[0.1, 1.03], seeds=4).cosine.mean("seed")  # doctest: +SKIP
     """
 
     def survival(key, amplitude, points):
@@ -122,7 +130,12 @@ def fig3c(
 
 
 def draw_fig3(panels: Panels) -> np.ndarray:
-    """Draw what `fig3` returned, the authors' curves behind. Returns the three axes."""
+    """Draw what `fig3` returned, the authors' curves behind. Returns the three axes.
+
+    Example:
+        >>> images, labels = osc.datasets.load("mnist")  # doctest: +SKIP
+        >>> axes = osc.paper.draw_fig3(osc.paper.fig3(images, labels))  # doctest: +SKIP
+    """
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(1, 3, figsize=(11.4, 3.7), layout="constrained")

@@ -91,6 +91,11 @@ def table1(
 
     Raises:
         ValueError: an unknown method or noise, or as `train`.
+
+    Example:
+        >>> data = osc.datasets.load("mnist")  # doctest: +SKIP
+        >>> test = osc.datasets.load("mnist", "test")  # doctest: +SKIP
+        >>> panels = osc.paper.table1(data, test, out="table1", epochs=1, seeds=[0])  # doctest: +SKIP
     """
     for argument, given, known in (("methods", methods, METHODS), ("noises", noises, NOISES)):
         unknown = [name for name in given if name not in known]
@@ -146,7 +151,13 @@ def _table(errors: xarray.Dataset) -> xarray.Dataset:
 
 
 def draw_table1(panels: Panels) -> np.ndarray:
-    """Draw what `table1` returned: test error over epochs, mean and range of the seeds, the authors' curves behind."""
+    """Draw what `table1` returned: test error over epochs, mean and range of the seeds, the authors' curves behind.
+
+    Example:
+        >>> data = osc.datasets.load("mnist")  # doctest: +SKIP
+        >>> panels = osc.paper.table1(data, osc.datasets.load("mnist", "test"), out="table1")  # doctest: +SKIP
+        >>> axes = osc.paper.draw_table1(panels)  # doctest: +SKIP
+    """
     import matplotlib.pyplot as plt
 
     errors = panels["errors"].validation_error

@@ -51,6 +51,12 @@ def learning_curves(
 
     Raises:
         ValueError: nothing to draw, or a metric that was not measured.
+
+    Example:
+        >>> history = [{"epoch": 1, "loss": 1.4}, {"epoch": 2, "loss": 1.2}]  # or what train returned
+        >>> ax = osc.plot.learning_curves({"lock-in": history}, metric="loss")
+        >>> ax.get_xlabel(), len(ax.lines)
+        ('epoch', 1)
     """
     named = _histories(results)
     for name, histories in named.items():
@@ -93,6 +99,11 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: no cosines were measured.
+
+    Example:
+        >>> history = [{"epoch": 1, "cosine/weights[0]": 0.99}, {"epoch": 2, "cosine/weights[0]": 0.98}]
+        >>> osc.plot.gradient_cosines(history).get_xlabel()
+        'epoch'
     """
     ((_, (history,)),) = _histories(result).items()
     names = [name for name in history[0] if name.startswith("cosine/")]
@@ -138,6 +149,10 @@ def weights(
 
     Raises:
         ValueError: inputs that are no image of this shape.
+
+    Example:
+        >>> ax = osc.plot.weights(net, shape=(2, 3), neurons=5)
+        >>> ax.figure.savefig("weights.png")
     """
     first = np.asarray(net.weights[0])  # pyright: ignore[reportAttributeAccessIssue]
     side = math.isqrt(first.shape[1])

@@ -26,6 +26,13 @@ def stability(
 
     Raises:
         ValueError: grid and map differ in shape, or are not two-dimensional.
+
+    Example:
+        >>> beta = np.linspace(-1, 1, 5) + 1j * np.linspace(-1, 1, 5)[:, None]
+        >>> plane = osc.response.stability_map(net, x, y, beta, steps=8)
+        >>> ax = osc.plot.stability(plane.grid, plane.settled, circles={"teaching signal": 0.2})
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['teaching signal', 'free equilibrium continues', 'lost behind a branch point']
     """
     grid, settled = np.asarray(grid), np.asarray(settled)
     if grid.ndim != 2 or grid.shape != settled.shape:

@@ -54,6 +54,11 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
 
     Raises:
         ValueError: the run holds no samples of these.
+
+    Example:
+        >>> ax = osc.plot.orbits(run)
+        >>> len(ax.lines) >= 5  # a path for each watched neuron
+        True
     """
     drawn = _watched(run, "orbits", sample, neurons)
     ax = axes_or_new(ax)
@@ -96,6 +101,10 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
 
     Raises:
         ValueError: the run holds no samples of these.
+
+    Example:
+        >>> ax = osc.plot.traces(run)
+        >>> ax.figure.savefig("traces.png")
     """
     drawn = _watched(run, "traces", sample, neurons)
     ax = axes_or_new(ax)
@@ -142,6 +151,10 @@ def spectrum(
 
     Raises:
         ValueError: the run holds no samples of these, or `harmonics` is not positive.
+
+    Example:
+        >>> osc.plot.spectrum(run, harmonics=5).get_yscale()
+        'log'
     """
     if harmonics < 1:
         raise BadValue(f"harmonics={harmonics}: use a positive integer")
@@ -190,6 +203,11 @@ def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: i
     Raises:
         ValueError: the run holds one mean reading only, or nothing but nan; `discard` leaves nothing; `exact` is of
             another network.
+
+    Example:
+        >>> ax = osc.plot.gradient_error(run, osc.exact_gradient(net, x, y))
+        >>> ax.get_xlabel(), ax.get_yscale()
+        ('cycle', 'log')
     """
     cycle, errors, distances = running_errors(run, exact, discard)
     bars = running_bars(run, discard)
@@ -220,6 +238,10 @@ def running_bars(run: Run, discard: int = 0) -> np.ndarray:
 
     Raises:
         ValueError: as `gradient_error`.
+
+    Example:
+        >>> osc.plot.running_bars(run).shape  # one for each number of cycles
+        (3,)
     """
     whole = run.error(discard)
     readings = jax.tree.map(lambda a: np.asarray(a[discard:]), run.phasors)
@@ -257,6 +279,11 @@ def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndar
 
     Raises:
         ValueError: as `gradient_error`.
+
+    Example:
+        >>> cycles, errors, angles = osc.plot.running_errors(run, osc.exact_gradient(net, x, y))
+        >>> cycles.tolist(), bool(errors[-1] < 0.05)
+        ([1, 2, 3], True)
     """
     running = run.gradient(discard=discard, cumulative=True)
     kept = len(jax.tree.leaves(running)[0])
@@ -289,6 +316,12 @@ def layers(
 
     Raises:
         ValueError: no estimate at all, or one of another network.
+
+    Example:
+        >>> estimates = {"lock-in": run.gradient(), "classic": osc.Classic(0.05)(net, x, y)}
+        >>> ax = osc.plot.layers(estimates, osc.exact_gradient(net, x, y))
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['lock-in', 'classic']
     """
     named = _named(estimates)
     values = {name: {k: float(v) for k, v in per_layer(metric, g, exact).items()} for name, g in named.items()}
@@ -326,6 +359,11 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
 
     Raises:
         ValueError: no estimate at all, or one of another network.
+
+    Example:
+        >>> ax = osc.plot.components(run.gradient(), osc.exact_gradient(net, x, y))
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('exact component', 'estimated component')
     """
     named = _named(estimates)
     for gradient in named.values():
@@ -365,6 +403,12 @@ def summary(
 
     Raises:
         ValueError: as the functions that draw the panels.
+
+    Example:
+        >>> axes = osc.plot.summary(run, osc.exact_gradient(net, x, y))
+        >>> axes.shape
+        (2, 3)
+        >>> axes[0, 0].figure.savefig("run.png")
     """
     import matplotlib.pyplot as plt
 

@@ -41,6 +41,13 @@ def sweep_curves(
 
     Raises:
         ValueError: no such result or setting, or settings left over.
+
+    Example:
+        >>> def study(key, mean):
+        ...     return {"drawn": mean + jax.random.normal(key)}
+        >>> data = osc.sweep(study, {"mean": [0.0, 1.0]}, seeds=3, key=jax.random.key(0))
+        >>> osc.plot.sweep_curves(data, "drawn").get_xlabel()
+        'mean'
     """
     summary, predicted, settings = _summary(data, name)
     x = x or (settings[0] if settings else "")
@@ -99,6 +106,14 @@ def sweep_map(
 
     Raises:
         ValueError: no such result or setting, settings left over, or none left.
+
+    Example:
+        >>> def study(key, mean, width):
+        ...     return {"drawn": mean + width * jax.random.normal(key)}
+        >>> data = osc.sweep(study, {"mean": [0.0, 1.0], "width": [1.0, 2.0]}, seeds=3, key=jax.random.key(0))
+        >>> ax = osc.plot.sweep_map(data, "drawn")
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('width', 'mean')
     """
     summary, predicted, settings = _summary(data, name)
     y = y or next((s for s in settings if s != x), "")

@@ -1,4 +1,4 @@
-"""The amplitude that makes the predicted error of the gradient least."""
+"""The optimal amplitude: the one at which the predicted error of the gradient is least."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,12 @@ SAFE = 0.5
 
 
 class VarianceTerms(NamedTuple):
-    r"""The variance of the whole gradient, summed over its entries: $a_{-2} A^{-2} + a_0 + a_2 A^2$."""
+    r"""The variance of the whole gradient, summed over its entries: $a_{-2} A^{-2} + a_0 + a_2 A^2$.
+
+    Example:
+        >>> osc.response.VarianceTerms(falling=1e-4, flat=0.0, rising=1e-4).at(np.array([0.1, 1.0]))
+        array([0.010001, 0.0002  ])
+    """
 
     falling: float
     flat: float
@@ -68,6 +73,11 @@ class OptimalAmplitude(eqx.Module):
         spread: error that the noise causes at `amplitude`.
         radius: estimate of the convergence radius.
         period: of the teaching signal.
+
+    Example:
+        >>> best = osc.response.optimal_amplitude(net, x, y, period=100.0, noise=osc.WhiteNoise(0.1), cycles=10)
+        >>> best.amplitude < best.radius, best.spread > 0
+        (True, True)
     """
 
     amplitude: float
@@ -136,6 +146,11 @@ def optimal_amplitude(
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, no point below `SAFE` times the radius, a bad period or spectrum, an exact
             gradient of zero.
+
+    Example:
+        >>> best = osc.response.optimal_amplitude(net, x, y, period=100.0, noise=osc.WhiteNoise(0.1), cycles=10)
+        >>> best.amplitude < osc.response.convergence_radius(net, x, y)
+        True
     """
     check_drive(net, Rotating(1.0, period), warn=False)
     period = float(as_scalar(period, "period"))

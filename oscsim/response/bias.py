@@ -1,4 +1,4 @@
-"""What the finite period does to the gradient that a lock-in reads."""
+"""The bias of the gradient that a lock-in reads at a finite period."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,11 @@ def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, 
         NotSettledError: the free network has no stable state, or none at `at`.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+
+    Example:
+        >>> expected = osc.response.predict_gradient(net, x, y, period=100.0)
+        >>> print(osc.relative_error(run.gradient(), expected) < 0.01)
+        True
     """
     return _read(net, x, y, period, at)[2]
 
@@ -45,7 +50,7 @@ def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> 
 
 
 def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Gradient:
-    r"""What the finite period does to the gradient: `predict_gradient` minus `exact_gradient`.
+    r"""The bias of the gradient at a finite period: `predict_gradient` minus `exact_gradient`.
 
     $\mathrm{Re}\,\chi(\omega)$ is even in $\omega$, so the bias falls as $1/T^2$. It does not depend on the amplitude.
 
@@ -63,6 +68,11 @@ def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, a
         NotSettledError: the free network, or the adjoint, does not settle.
         NotHolomorphicError: the network declares itself non-holomorphic.
         ValueError: bad inputs, or a period that is not positive or shorter than $2\pi\tau$.
+
+    Example:
+        >>> short, long = (osc.response.predict_bias(net, x, y, period=period) for period in (100.0, 200.0))
+        >>> print(f"{osc.norm_ratio(short, long):.1f}")  # a quarter at twice the period
+        4.0
     """
     inputs, free, read = _read(net, x, y, period, at)
     return jax.tree.map(jnp.subtract, read, exact_at(net, inputs, free))

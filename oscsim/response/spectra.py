@@ -1,4 +1,4 @@
-"""The noise at the frequencies that a lock-in listens at."""
+"""Noise spectra at the frequencies that a lock-in reads."""
 
 import math
 
@@ -20,6 +20,11 @@ class Spectra(eqx.Module):
     `density` holds $k = 0, \dots,$ `folds`, in a buffer that need not grow with every change of the period; beyond,
     where $R(\nu) \approx 1 / (i\nu\tau)$, `tail` holds the sums of $S(\nu) / \nu^2$ over both signs of $k$ for
     $m = 0$ and $m = 1$.
+
+    Example:
+        >>> spectra = osc.response.Spectra.of(net, osc.WhiteNoise(0.1), period=100.0, ticks=64)
+        >>> print(spectra.density[0])  # white: the same at every frequency
+        [0.01 0.01 0.01]
     """
 
     omega: Float[Array, ""]

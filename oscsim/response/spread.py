@@ -1,4 +1,4 @@
-"""How far noise scatters the gradient that a lock-in reads."""
+"""The spread of the gradient that a lock-in reads under noise."""
 
 import equinox as eqx
 import jax
@@ -85,6 +85,12 @@ def predict_spread(
         TypeError: `noise` has no spectrum, is not additive, or acts in discrete time.
         ValueError: bad inputs or counts, a spectrum that is negative or not finite, a signal that does not turn, is
             read as points, or whose period the neurons cannot follow.
+
+    Example:
+        >>> signal, noise = osc.Rotating(0.2, 100.0), osc.WhiteNoise(0.1)
+        >>> once, often = (osc.response.predict_spread(net, x, y, signal, noise, cycles=m) for m in (1, 4))
+        >>> print(f"{osc.norm_ratio(once, often):.1f}")  # half at four times the cycles
+        2.0
     """
     check_drive(net, teaching, warn=False)
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, teaching.period, ticks)

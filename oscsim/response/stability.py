@@ -1,4 +1,4 @@
-"""Where in the complex plane of beta the free equilibrium continues to."""
+"""The stability map: where in the complex plane of beta the free equilibrium continues to."""
 
 from collections.abc import Sequence
 
@@ -28,6 +28,11 @@ class StabilityMap(eqx.Module):
         settled: whether every sample is on that sheet.
         residual: the largest change of a potential in one more step, (..., batch); where it was lost, the last one.
         activities: $s(\beta)$, one complex (..., batch, neurons) array per layer; nan where the sample was lost.
+
+    Example:
+        >>> plane = osc.response.stability_map(net, x, y, [0.1, 0.1j, -0.1], steps=8)
+        >>> plane.settled.shape, plane.activities[0].shape  # (points, batch, neurons)
+        ((3,), (3, 3, 5))
     """
 
     grid: Complex[Array, "*grid"]
@@ -73,6 +78,11 @@ def stability_map(
         ValueError: bad inputs, a grid that is empty or not finite, `steps` below 1.
 
     Source: Laborieux & Zenke (2022), Fig. 2b.
+
+    Example:
+        >>> plane = osc.response.stability_map(net, x, y, [0.1, 0.1j, 9.0j], steps=8)
+        >>> print(plane.settled)
+        [ True  True False]
     """
     steps = as_count("steps", steps)
     values = np.asarray(grid)

@@ -1,4 +1,4 @@
-"""Which amplitude, period and discard suit a network: the first question of every user."""
+"""Suggested settings: amplitude, period and discard that suit a network."""
 
 import math
 import warnings
@@ -38,6 +38,11 @@ class Suggestion(eqx.Module):
         cycles: how many to keep, after those that are discarded; None where no accuracy was asked for.
         error: the relative error of the gradient that theory predicts for these settings; None likewise.
         limit: what stands in the way of fewer cycles or shorter periods, a sentence; empty likewise.
+
+    Example:
+        >>> suggestion = osc.suggest(net, x, y)
+        >>> suggestion.amplitude < suggestion.radius, suggestion.period > 6.28 * suggestion.slowest_time
+        (True, True)
     """
 
     amplitude: float
@@ -102,6 +107,12 @@ def suggest(
 
     Warns:
         UserWarning: some inputs have several stable states; neurons need not rest in the one that this is about.
+
+    Example:
+        >>> suggestion = osc.suggest(net, x, y)
+        >>> run = osc.simulate(net, x, y, suggestion.teaching, cycles=suggestion.discard + 2)
+        >>> print(osc.relative_error(run.gradient(), osc.exact_gradient(net, x, y)) < 0.05)
+        True
     """
     if not 0 < as_scalar(bias, "bias") < 1:
         raise BadValue(f"bias={bias}: use a fraction between 0 and 1")

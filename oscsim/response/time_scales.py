@@ -1,4 +1,4 @@
-"""Whether neurons, teaching signal, inputs and weights move on time scales far enough apart to learn."""
+"""Time scales of neurons, teaching signal, inputs and weights: whether they are far enough apart to learn."""
 
 import math
 import warnings
@@ -21,7 +21,7 @@ from oscsim.signals.teaching import AbstractTeaching
 
 
 class TimeScales(eqx.Module):
-    r"""The times that have to stay apart for a network to learn; `check_time_scales` makes it. Infinite: never.
+    r"""The time scales that must stay apart for a network to learn; made by `check_time_scales`. Infinite means never.
 
     Attributes:
         neurons: the time constant of the network's slowest mode, $\tau_s$.
@@ -33,6 +33,11 @@ class TimeScales(eqx.Module):
         rate: $\eta$, if one was given.
         fastest_rate: the largest rate that no warning stands against; gradients are true to some percent only well
             below it.
+
+    Example:
+        >>> scales = osc.check_time_scales(net, x, y, osc.Rotating(0.2, 100.0), cycles_per_input=None, rate=1e-4)
+        >>> scales.neurons < scales.period < scales.weights
+        True
     """
 
     neurons: float
@@ -134,6 +139,11 @@ def check_time_scales(
         ValueError: bad inputs; a period, a number of cycles or a rate that is not positive; a signal that does not
             turn.
         TypeError: objects of the wrong kind.
+
+    Example:
+        >>> scales = osc.check_time_scales(net, x, y, osc.Rotating(0.2, 100.0), cycles_per_input=None, rate=1e-4)
+        >>> scales.fastest_rate > 1e-4
+        True
     """
     check_drive(net, teaching)
     if cycles_per_input is not None:

@@ -1,4 +1,4 @@
-"""What acts on the neurons from outside: the teaching signal that turns at the output, and the noise."""
+"""Teaching signals, which turn at the output, and noise: what acts on the neurons from outside."""
 
 from oscsim.signals.coloured_noise import OrnsteinUhlenbeck
 from oscsim.signals.multiplicative_noise import Multiplicative

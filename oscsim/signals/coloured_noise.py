@@ -1,4 +1,4 @@
-"""Noise with a correlation time on the potentials."""
+"""Coloured noise on the potentials: it has a correlation time."""
 
 import diffrax
 import equinox as eqx
@@ -45,6 +45,11 @@ class OrnsteinUhlenbeck(AbstractForcing):
             correlation time below the step, or a solver that needs Lévy areas.
 
     Source: Gillespie (1996), the exact update.
+
+    Example:
+        >>> noise = osc.OrnsteinUhlenbeck(intensity=0.1, correlation_time=5.0)
+        >>> print(f"{noise.spectrum(0.0):.3f} {noise.spectrum(0.2):.3f}")  # half the power at 1 / correlation time
+        0.010 0.005
     """
 
     intensity: Scalar

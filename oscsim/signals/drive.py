@@ -1,4 +1,4 @@
-"""Whether a network can follow a teaching signal, and whether a gradient can be read off it."""
+"""Checks of a teaching signal: whether a network can follow it, and whether a gradient can be read off it."""
 
 import warnings
 
@@ -69,7 +69,7 @@ def check_turning(teaching: AbstractTeaching, strength: Array) -> None:
     Raises:
         ValueError: it does not turn, so there is no gradient in the response.
     """
-    if not bool(jnp.all(strength > 1e-4)):
+    if not is_traced(strength) and not bool(jnp.all(strength > 1e-4)):
         raise BadValue(
             f"{describe(teaching)} has no first harmonic at its period, so there is no gradient in the response: use "
             "Rotating, or Classic for a constant nudge"

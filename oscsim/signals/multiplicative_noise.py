@@ -1,4 +1,4 @@
-"""White noise whose amplitude follows the activity."""
+"""Multiplicative noise: white, with an amplitude that follows the activity."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -44,6 +44,11 @@ class Multiplicative(AbstractForcing):
             converges to the other equation.
 
     Source: Kloeden & Platen (1992), sections 4.9 and 10.2.
+
+    Example:
+        >>> noise = osc.Multiplicative(0.1, lambda s: 1 + s / 2)
+        >>> print(noise.amplitude((jnp.array([[0.0, 1.0]]),))[0])  # g(s), for one layer of two neurons
+        [[1.  1.5]]
     """
 
     intensity: Scalar

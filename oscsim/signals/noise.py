@@ -1,8 +1,8 @@
-r"""What every noise is: where it acts, what it draws in a step, and which solvers it may be given to.
+r"""Base classes of noise: where it acts, what it draws in a step, and which solvers it may be given to.
 
 There are three places to disturb. A forcing acts on the potentials, $\tau\, du = (-u + \partial\Phi/\partial s)\, dt +
 g(s)\, dX$; a teaching noise acts on $\beta(t)$; a readout noise acts on what the demodulator sees. Each has a base
-class here, and a noise of your own is one small class below one of them. Several act together as a tuple.
+class here, and a noise of your own derives from one of them. Several act together as a tuple.
 
 Randomness comes from one key, folded with the cycle's index, the noise's place in the tuple, the step's number and the
 sample's index. So a run that is resumed goes on with the same noise bit for bit, and neither the size of the batch nor
@@ -71,9 +71,15 @@ class Draw(NamedTuple):
 
 
 class AbstractNoise(eqx.Module):
-    """A disturbance of a run; see the three kinds below.
+    """A disturbance of a run: of the potentials, of the teaching signal, or of the reading, each with a class below.
 
-    What a kind does not disturb, it leaves as it is: `signal` returns the signal, `reading` the activities.
+    By default, `signal` returns the teaching signal and `reading` the activities unchanged.
+
+    Example:
+        >>> noise = osc.WhiteNoise(0.1)  # on the potentials: it leaves the teaching signal as it is
+        >>> signal, t = osc.Rotating(0.2, 100.0), jnp.array(25.0)
+        >>> print(noise.signal(None, signal, t, signal.period) == signal(t))
+        True
     """
 
     quadratures = "real"
@@ -126,7 +132,31 @@ class AbstractNoise(eqx.Module):
 
 
 class AbstractForcing(AbstractNoise):
-    r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$."""
+    r"""A noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + g(s)\, dX$.
+
+    Example:
+        >>> from oscsim.signals import Draw, Increment, normals
+        >>> class Kicks(osc.AbstractForcing):  # of one size, up or down
+        ...     size: float
+        ...     shared_over_batch = False
+        ...     def check(self, solver, step, time_constants):
+        ...         pass  # every step will do
+        ...     def init(self, key, u):
+        ...         return None  # no memory
+        ...     def random(self, key, u, area):
+        ...         return normals(key, u, 1, self.shared_over_batch)[0]
+        ...     def draw(self, state, random, step, area):
+        ...         kicks = tuple((self.size * jnp.sqrt(step) * jnp.sign(z)).astype(z.dtype) for z in random)
+        ...         return Draw(None, Increment(kicks, None), None)
+        ...     def amplitude(self, s):
+        ...         return None  # additive
+        ...     def spectrum(self, omega):
+        ...         return jnp.full(jnp.shape(omega), self.size**2)
+        >>> signal, noise = osc.Rotating(0.2, 64.0), Kicks(0.1)
+        >>> kicked = osc.simulate(net, x, y, signal, cycles=3, noise=noise, key=jax.random.key(0))
+        >>> bool(kicked.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
+        True
+    """
 
     @abc.abstractmethod
     def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""], area: bool) -> Draw:
@@ -152,7 +182,25 @@ class AbstractForcing(AbstractNoise):
 
 
 class AbstractTeachingNoise(AbstractNoise):
-    r"""A noise on the teaching signal, the same for all samples."""
+    r"""A noise on the teaching signal, the same for all samples.
+
+    Example:
+        >>> class Flicker(osc.AbstractTeachingNoise):
+        ...     shared_over_batch = True
+        ...     def check(self, solver, step, time_constants):
+        ...         pass  # every step will do
+        ...     def init(self, key, u):
+        ...         return jnp.ones(())
+        ...     def random(self, key, u, area):
+        ...         return jax.random.uniform(key, (), minval=0.9, maxval=1.1)
+        ...     def draw(self, state, random, step):
+        ...         return random
+        ...     def signal(self, state, teaching, t, period):
+        ...         return state * teaching(t)
+        >>> lit = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=3, noise=Flicker(), key=jax.random.key(0))
+        >>> bool(lit.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
+        True
+    """
 
     @abc.abstractmethod
     def draw(self, state: PyTree, random: PyTree, step: Real[Array, ""]) -> PyTree:
@@ -168,7 +216,25 @@ class AbstractTeachingNoise(AbstractNoise):
 
 
 class AbstractReadoutNoise(AbstractNoise):
-    """A noise on what the demodulator sees; the neurons feel nothing of it."""
+    """A noise on what the demodulator sees; the neurons feel nothing of it.
+
+    Example:
+        >>> class Uniform(osc.AbstractReadoutNoise):
+        ...     reach: float
+        ...     shared_over_batch = False
+        ...     def check(self, solver, step, time_constants):
+        ...         pass  # every step will do
+        ...     def init(self, key, u):
+        ...         return None  # no memory
+        ...     def random(self, key, u, area):
+        ...         return [jax.random.uniform(key, a.shape, minval=-self.reach, maxval=self.reach) for a in u]
+        ...     def reading(self, random, s):
+        ...         return tuple(a + r for a, r in zip(s, random, strict=True))
+        >>> signal, noise = osc.Rotating(0.2, 64.0), Uniform(0.1)
+        >>> blurred = osc.simulate(net, x, y, signal, cycles=3, noise=noise, key=jax.random.key(0))
+        >>> bool(blurred.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
+        True
+    """
 
     each_tick = True
 
@@ -198,11 +264,18 @@ def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
 
     Raises:
         ValueError: there is no key.
+            Or it is of a kind whose numbers depend on what is drawn beside them.
         TypeError: the key is none, such as a bare seed.
     """
     if key is None:
         raise BadValue("key is None: noise needs a random key, such as jax.random.key(0)")
     require_key(key)
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:  # under jax.vmap all of a batch is drawn from its first key
+        raise BadValue(
+            f"key is of the kind {kind}, whose numbers depend on the batch around them, so that no run could be "
+            'repeated alone: use jax.random.key(seed, impl="threefry2x32")'
+        )
     return key
 
 

@@ -1,4 +1,4 @@
-"""Noise between the neurons and the demodulator."""
+"""Readout noise, between the neurons and the demodulator."""
 
 import diffrax
 import equinox as eqx
@@ -27,6 +27,12 @@ class ReadoutNoise(AbstractReadoutNoise):
 
     Raises:
         ValueError: a standard deviation that is negative or not finite, unknown quadratures.
+
+    Example:
+        >>> noise, key = osc.ReadoutNoise(0.01), jax.random.key(0)
+        >>> noisy = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=3, noise=noise, key=key)
+        >>> bool(noisy.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
+        True
     """
 
     standard_deviation: Scalar

@@ -1,4 +1,4 @@
-"""The paper's noise, in discrete time."""
+"""Noise in discrete time, as in the paper."""
 
 import diffrax
 import equinox as eqx
@@ -24,9 +24,10 @@ class StepNoise(AbstractForcing):
 
     The continuous noise behind it: an Euler-Maruyama step of length $h$ of $\tau\, du = (-u + \partial\Phi/\partial
     s)\, dt + q\, dW$ is $u' = u + \frac{h}{\tau} (-u + \partial\Phi/\partial s) + \frac{q \sqrt h}{\tau} \xi$. At $h =
-    \tau$ the old potential drops out, and $\sigma = q / \sqrt\tau$. So `StepNoise(sigma)` is `WhiteNoise(q)` with $q =
-    \sigma \sqrt\tau$ in so far as it is slow: both have the spectrum $q^2$ far below $1/\tau$, where the first
-    coefficient is read. The variance of one lone potential is $\sigma^2$ here and $q^2 / 2\tau = \sigma^2 / 2$ there.
+    \tau$ the old potential drops out, and $\sigma = q / \sqrt\tau$. So `StepNoise(sigma)` acts as
+    `WhiteNoise(q)` with $q = \sigma \sqrt\tau$ at low frequencies: both have the spectrum $q^2$ far below $1/\tau$,
+    where the first coefficient is read. The variance of one lone potential is $\sigma^2$ here and $q^2 / 2\tau =
+    \sigma^2 / 2$ there.
 
     Attributes:
         standard_deviation: $\sigma \ge 0$, in the units of the potentials.
@@ -36,6 +37,13 @@ class StepNoise(AbstractForcing):
         ValueError: a negative or infinite standard deviation; when run, another solver than Euler, or other steps.
 
     Source: Laborieux & Zenke (2022), section 5.
+
+    Example:
+        >>> noise = osc.StepNoise(0.01)
+        >>> estimator = osc.Phases(0.2, points=6, steps=(20, 10), noise=noise)  # the noise acts at each step
+        >>> u = (jnp.zeros((3, 5)),)  # one layer of potentials
+        >>> noise(u, jax.random.key(0))[0].shape
+        (3, 5)
     """
 
     discrete = True

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
-from oscsim.core.checks import as_count, as_real, positive, require_positive, scalar
+from oscsim.core.checks import as_real, count, positive, require_positive, scalar
 from oscsim.core.errors import BadValue
 
 Number: TypeAlias = int | Int[Array, ""]
@@ -30,10 +30,26 @@ def as_amplitude(value: ArrayLike) -> Array:
     return value
 
 
+as_points = count("points", 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")
+"""A number of points on the teaching circle that gives an estimate."""
+
+
 class AbstractTeaching(eqx.Module):
     r"""A periodic teaching signal $\beta(t)$, complex or real.
 
-    One of your own gives `period` and `__call__`.
+    A subclass gives `period` and `__call__`.
+
+    Example:
+        >>> class TwoTones(osc.AbstractTeaching):
+        ...     amplitude: jax.Array
+        ...     period: jax.Array
+        ...     def __call__(self, t, cycle=0):
+        ...         turn = jnp.exp(2j * jnp.pi * t / self.period)
+        ...         return self.amplitude * (turn + turn**2 / 2)
+        >>> tones = osc.simulate(net, x, y, TwoTones(jnp.array(0.1), jnp.array(100.0)), cycles=3)
+        >>> read, expected = tones.state.reading.response()[0], run.state.reading.response()[0]
+        >>> np.allclose(read, expected, atol=1e-3)  # the second tone leaves the first coefficient as it is
+        True
     """
 
     period: eqx.AbstractVar[Scalar]
@@ -104,6 +120,11 @@ class Rotating(AbstractTeaching):
         ValueError: amplitude or period are not positive.
 
     Source: Laborieux & Zenke (2022), section 4.
+
+    Example:
+        >>> signal = osc.Rotating(amplitude=0.2, period=100.0)
+        >>> print(f"{signal(jnp.array(12.5)):.2f}")  # after an eighth of a turn
+        0.14+0.14j
     """
 
     one_way: ClassVar[bool | None] = True
@@ -163,6 +184,11 @@ class Adaptive(AbstractAdaptive):
 
     Raises:
         ValueError: numbers that are not positive, or not in the order lowest, amplitude, highest.
+
+    Example:
+        >>> tuned = osc.simulate(net, x, y, osc.Adaptive(period=100.0, amplitude=4.0, highest=4.0), cycles=6)
+        >>> print(tuned.state.tuning.amplitude < 4.0)  # lowered, sample by sample
+        [ True  True  True]
     """
 
     one_way: ClassVar[bool | None] = True
@@ -258,16 +284,18 @@ class Staircase(AbstractTeaching):
         ValueError: amplitude or period are not positive, or fewer than two points.
 
     Source: Laborieux & Zenke (2022), Figs. 3a and 3b.
+
+    Example:
+        >>> signal = osc.Staircase(amplitude=0.2, period=100.0, points=8)
+        >>> [f"{signal(jnp.array(t)):.2f}" for t in (0.0, 14.0, 24.0)]
+        ['0.20+0.00j', '0.14+0.14j', '0.14+0.14j']
     """
 
     one_way: ClassVar[bool | None] = False
 
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
-    points: int = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __check_init__(self):
-        check_points(self.points)
+    points: int = eqx.field(static=True, converter=as_points)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         k = jnp.floor(self.points * t / self.period)
@@ -285,6 +313,11 @@ class Cosine(AbstractTeaching):
 
     Raises:
         ValueError: amplitude or period are not positive.
+
+    Example:
+        >>> signal = osc.Cosine(amplitude=0.25, period=100.0)
+        >>> print(signal(jnp.array(0.0)), signal(jnp.array(50.0)))
+        0.25 -0.25
     """
 
     one_way: ClassVar[bool | None] = False
@@ -305,6 +338,12 @@ class Constant(AbstractTeaching):
 
     Raises:
         ValueError: the period is not positive.
+
+    Example:
+        >>> nudged = osc.simulate(net, x, y, osc.Constant(0.5, period=50.0), cycles=2)
+        >>> settled = osc.settle(net, x, y, beta=0.5)
+        >>> np.allclose(nudged.phasors.mean[0][-1], settled.activities[0], atol=1e-3)
+        True
     """
 
     one_way: ClassVar[bool | None] = False
@@ -317,11 +356,11 @@ class Constant(AbstractTeaching):
 
 
 class Onset(AbstractTeaching):
-    r"""Another signal, switched on smoothly over the first $n$ cycles.
+    r"""A signal that is switched on smoothly over the first $n$ cycles.
 
     It is $\beta(t)\, \sin^2(\frac{\pi}{2} \min(t / (n T), 1))$ with $t$ counted from the very start. A start without a
-    jump excites no transient beside the drive's own. The first $n$ cycles are no cycles of a
-    periodic response: discard them.
+    jump excites no transient beside the drive's own. The response to the first $n$ cycles is not periodic: discard
+    them.
 
     Attributes:
         teaching: the signal to switch on.
@@ -329,6 +368,11 @@ class Onset(AbstractTeaching):
 
     Raises:
         ValueError: `cycles` is not positive.
+
+    Example:
+        >>> signal = osc.Onset(osc.Constant(0.25, period=100.0), cycles=1)
+        >>> [f"{signal(jnp.array(t), 0):.3f}" for t in (0.0, 50.0, 100.0)]
+        ['0.000', '0.125', '0.250']
     """
 
     teaching: AbstractTeaching
@@ -370,8 +414,3 @@ def teaching_circle(amplitude: Array, points: int, dtype: DTypeLike) -> Array:
     angles = 2 * np.pi * np.arange(points) / points
     unit = np.cos(angles) + 1j * np.where(2 * np.arange(points) % points == 0, 0.0, np.sin(angles))
     return amplitude * jnp.asarray(unit, jnp.promote_types(dtype, jnp.complex64))
-
-
-def check_points(points: int) -> None:
-    """Refuse a number of points on the teaching circle that gives no estimate."""
-    as_count("points", points, 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")

@@ -41,6 +41,12 @@ class WhiteNoise(AbstractForcing):
         ValueError: an intensity that is negative or not finite, unknown quadratures.
 
     Source: Laborieux & Zenke (2022), section 5, in continuous time; see `StepNoise` for the relation.
+
+    Example:
+        >>> noise, key = osc.WhiteNoise(0.02), jax.random.key(0)
+        >>> noisy = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=3, noise=noise, key=key)
+        >>> bool(noisy.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
+        True
     """
 
     intensity: Scalar

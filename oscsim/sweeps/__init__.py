@@ -1,4 +1,4 @@
-"""One study at many settings: the grid, the store that survives anything, one number from many seeds."""
+"""Sweeps: one study at many settings, a store of the results, and summaries over many seeds."""
 
 from oscsim.sweeps import studies
 from oscsim.sweeps.grid import sweep

@@ -81,6 +81,13 @@ def sweep(
         TypeError: a study that returns no dict of arrays, or cannot be traced.
         ImportError: no dask, where it is asked for.
         RuntimeError: a task whose workers died again and again; the other tasks are finished.
+
+    Example:
+        >>> def study(key, mean):
+        ...     return {"drawn": mean + jax.random.normal(key)}
+        >>> data = osc.sweep(study, {"mean": [0.0, 1.0]}, seeds=3, key=jax.random.key(0))
+        >>> data.drawn.dims, data.drawn.shape
+        (('mean', 'seed'), (2, 3))
     """
     require_key(key)
     seeds = as_count("seeds", seeds)

@@ -210,6 +210,13 @@ def load_sweep(path: str | Path) -> xarray.Dataset:
 
     Raises:
         ValueError: there is no sweep at the path.
+
+    Example:
+        >>> def study(key, mean):
+        ...     return {"drawn": mean + jax.random.normal(key)}
+        >>> data = osc.sweep(study, {"mean": [0.0, 1.0]}, seeds=3, key=jax.random.key(0), store="results")
+        >>> osc.load_sweep("results").equals(data)
+        True
     """
     return Store.open(path).dataset()
 

@@ -33,6 +33,13 @@ def summarise(
 
     Raises:
         ValueError: no seeds, a confidence that is not between 0 and 1, an unknown average.
+
+    Example:
+        >>> def study(key, mean):
+        ...     return {"drawn": mean + jax.random.normal(key)}
+        >>> data = osc.sweep(study, {"mean": [0.0, 1.0]}, seeds=3, key=jax.random.key(0))
+        >>> print(osc.summarise(data).drawn.sel(statistic="count").values)  # seeds at each point
+        [3. 3.]
     """
     if "seed" not in data.dims:
         raise BadValue(f"data has the dimensions {sorted(map(str, data.dims))}: a summary needs `seed`, as from sweep")

@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: where they lie, when they are written, and how a run goes on from one."""
+"""The checkpoints of a training run: where they are, when they are written, and how a run resumes from one."""
 
 import json
 import math
@@ -28,7 +28,7 @@ MOST_ROLLBACKS = 10
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a training run is kept on disk, how often, and whether it goes back there after a divergence.
+    """Where and how often a training run is saved, and whether it goes back to a checkpoint after a divergence.
 
     Attributes:
         folder: for checkpoints and `metrics.jsonl`; made if it does not exist.
@@ -42,6 +42,16 @@ class Checkpoints:
 
     Raises:
         ValueError: counts or seconds that are not positive, a rollback that is not between 0 and 1.
+
+    Example:
+        >>> twin = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0))
+        >>> def learned(epochs, checkpoints):
+        ...     kept = {"key": jax.random.key(0), "batch_size": 3, "checkpoints": checkpoints}
+        ...     return osc.train(twin, (x, y), osc.Backpropagation(), optax.sgd(0.1), epochs=epochs, **kept)
+        >>> first = learned(1, osc.Checkpoints("runs/first"))
+        >>> longer = learned(2, osc.Checkpoints("runs/first", resume=True))  # goes on after the first epoch
+        >>> [row["epoch"] for row in longer.history]
+        [1, 2]
     """
 
     folder: str | Path

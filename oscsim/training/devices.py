@@ -1,4 +1,4 @@
-"""Several devices, of one process or of many: each takes its share of a batch, and all hold the parameters."""
+"""Training on several devices, of one process or many: each takes its share of a batch, and all hold the parameters."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar

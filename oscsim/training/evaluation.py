@@ -1,4 +1,4 @@
-"""What a network makes of data: loss, error and scores at its free equilibrium."""
+"""Evaluation: loss, error and scores of a network at its free equilibrium."""
 
 import math
 from typing import TypeAlias
@@ -74,8 +74,8 @@ def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: 
         NotSettledError: an input for which the network has no free equilibrium.
 
     Example:
-        >>> osc.predict(net, x).shape
-        (3,)
+        >>> osc.predict(net, x).shape, osc.predict(net, x, labels=False).shape
+        ((3,), (3, 4))
     """
     labels = not gives_numbers(net) if labels is None else labels
     found = _read_out(net, x, labels, as_count("batch_size", batch_size))
@@ -90,8 +90,9 @@ def scores(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarr
         NotSettledError: an input for which the network has no free equilibrium.
 
     Example:
-        >>> np.exp(osc.scores(net, x)).sum(axis=1).round(3)
-        array([1., 1., 1.], dtype=float32)
+        >>> scores = osc.scores(net, x)
+        >>> scores.shape, np.allclose(np.exp(scores).sum(axis=1), 1)
+        ((3, 4), True)
     """
     return _read_out(net, x, True, as_count("batch_size", batch_size))
 

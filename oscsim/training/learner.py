@@ -1,4 +1,4 @@
-"""Where a training run stands: what a checkpoint holds."""
+"""The state of a training run: what a checkpoint holds."""
 
 from typing import TypeAlias
 

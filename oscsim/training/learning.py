@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import describe
+from oscsim.core.arrays import describe, promoting
 from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import tqdm
@@ -52,6 +52,14 @@ class Trained(eqx.Module):
             lowest loss without validation data.
         history: one dict per epoch, as in `metrics.jsonl`.
         stopped: why the run ended before its last epoch; empty if it did not.
+
+    Example:
+        >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
+        >>> trained = osc.train(twin, (x, y), osc.Backpropagation(), optax.sgd(0.1), epochs=2, batch_size=3, key=key)
+        >>> [row["epoch"] for row in trained.history]
+        [1, 2]
+        >>> osc.predict(trained.network, x).shape
+        (3, 4)
     """
 
     network: Trainable
@@ -86,6 +94,7 @@ class Trained(eqx.Module):
         return str(self)
 
 
+@promoting
 def train(
     net: Trainable,
     data: "AbstractSource | tuple[Data, Data] | list[Data]",
@@ -140,6 +149,11 @@ def train(
         OSError: the folder cannot be written; said before training starts.
 
     With `AlwaysOn`, time scales that are too close for learning give a warning (see `check_time_scales`).
+
+    Example:
+        >>> trained = osc.train(net, (x, y), osc.Exact(), optax.sgd(0.1), epochs=2, batch_size=3, key=jax.random.key(0))
+        >>> trained.history[1]["loss"] < trained.history[0]["loss"]
+        True
     """
     require_key(key)
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
@@ -242,6 +256,15 @@ def load(path: str | Path, best: bool = False) -> PyTree:
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: what is there was not written by oscsim, or is damaged; `best` of a file that is not of a run.
+
+    Example:
+        >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
+        >>> kept = osc.Checkpoints("runs/first")
+        >>> trained = osc.train(
+        ...     twin, (x, y), osc.Backpropagation(), optax.sgd(0.1), epochs=1, batch_size=3, key=key, checkpoints=kept
+        ... )
+        >>> np.array_equal(osc.load("runs/first").weights[0], trained.network.weights[0])
+        True
     """
     path = Path(path)
     value = checkpoint.Folder(path, write=False).newest(Learner) if path.is_dir() else checkpoint.load(path)
@@ -269,6 +292,13 @@ def layerwise(
 
     Raises:
         ValueError: a parameter without a rate, or a rate without a parameter.
+
+    Example:
+        >>> optimizer = osc.layerwise(net, rates=[0.1, 0.01])
+        >>> gradient = osc.exact_gradient(net, x, y)
+        >>> updates, _ = optimizer.update(gradient, optimizer.init(osc.parameters(net)))
+        >>> np.allclose(updates.biases[1], -0.01 * gradient.biases[1])
+        True
     """
     leaves = jax.tree_util.tree_leaves_with_path(parameters(net))
     paths = {parameter_name(path): path for path, _ in leaves}

@@ -1,4 +1,4 @@
-"""What is measured while a network learns, what is shown of it, and when it ends the run."""
+"""Monitoring of training: what is measured, what is shown, and when the run ends early."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,16 @@ class Validation(NamedTuple):
         y: targets, (n,) labels or (n, outputs).
         patience: end the run after so many epochs without a better validation error (loss, with real targets); None
             never does.
+
+    Example:
+        >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
+        >>> held_out = osc.Validation(x, y, patience=5)
+        >>> trained = osc.train(
+        ...     twin, (x, y), osc.Backpropagation(), optax.sgd(0.1),
+        ...     epochs=2, batch_size=3, key=key, validation=held_out,
+        ... )
+        >>> "validation_error" in trained.history[0]
+        True
     """
 
     x: Data
@@ -48,7 +58,7 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class Monitor:
-    """What is looked at while a network learns.
+    """What is measured and shown while a network learns.
 
     Attributes:
         probe: samples of the data on which the estimate is compared with the exact gradient after each epoch (with
@@ -58,6 +68,17 @@ class Monitor:
 
     Raises:
         ValueError: a negative probe.
+
+    Example:
+        >>> def stop(metrics, network):
+        ...     return metrics["epoch"] == 2  # True ends the run
+        >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
+        >>> monitor = osc.Monitor(callbacks=[stop])
+        >>> trained = osc.train(
+        ...     twin, (x, y), osc.Backpropagation(), optax.sgd(0.1), epochs=9, batch_size=3, key=key, monitor=monitor
+        ... )
+        >>> len(trained.history)
+        2
     """
 
     probe: int = 100

@@ -1,4 +1,4 @@
-r"""Learning without a demodulator: the weights are part of the equation, and their slowness is what averages.
+r"""Learning without a demodulator: the weights are part of the equation, and they average because they are slow.
 
 $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$, $\dot\theta = -\eta\, \mathrm{Re}\big[e^{-i\omega t}
 (-\frac{\partial\Phi}{\partial\theta}(t)) / a_1\big]$: each synapse multiplies its own product by the turning reference
@@ -16,14 +16,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import Count, describe, norm
+from oscsim.core.arrays import Count, describe, norm, promoting
 from oscsim.core.checks import as_count, as_scalar, require_positive
-from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, starting_state
-from oscsim.dynamics.state import State, divergence
+from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Data, Stream, clamped
@@ -52,6 +52,11 @@ class Learned(eqx.Module):
         state: where it ended; `learn(learned.network, ..., start=learned)` goes on from there.
         time_scales: as at the start; None with `throw=False`.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> learned = osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3)
+        >>> learned.cycles, learned.loss.shape, learned.network.weights[0].shape
+        (3, (3,), (5, 6))
     """
 
     network: AbstractNetwork
@@ -95,6 +100,7 @@ class Learned(eqx.Module):
         return str(self)
 
 
+@promoting
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],
@@ -142,12 +148,19 @@ def learn(
 
     Raises:
         DivergenceError: neurons or weights ran away; names the cycle, the layer, the signal and the rate.
+        MaxStepsError: the signal is too slow, or some neurons too fast, for the solver's steps.
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
         NotSettledError: the free network has no stable state (with `throw`, or `start="settled"`).
         ValueError: a rate that is not positive, a signal that does not turn, bad inputs, counts that do not fit.
         TypeError: objects of the wrong kind.
 
     Source: Laborieux & Zenke (2022), section 4, with the demodulation left to the slowness of the weights.
+
+    Example:
+        >>> learned = osc.learn(net, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3)
+        >>> on = osc.learn(learned.network, (x, y), osc.Rotating(0.2, 100.0), rate=1e-4, cycles=3, start=learned)
+        >>> on.first_cycle, bool(on.loss[-1] < learned.loss[0])
+        (3, True)
     """
     cycles = as_count("cycles", cycles)
     require_positive("rate", rate)
@@ -179,7 +192,8 @@ def learn(
             done += int(count)
             bar.update(int(count))
     if throw and bool(state.diverged):
-        raise DivergenceError(f"{divergence(teaching, state)}; or lower rate={float(rate_now):.3g}")
+        error = failure(system, state)
+        raise type(error)(f"{error}; or lower rate={float(rate_now):.3g}")
     return Learned(
         network=net,
         system=system,

@@ -1,4 +1,4 @@
-"""One training run from the inside: the batches of its next steps, what came of them, what an epoch measured."""
+"""The inside of a training run: the batches of its next steps, their results, the measurements of an epoch."""
 
 import math
 import time
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import Count, all_finite
-from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, NotSettledError
+from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, MaxStepsError, NotSettledError
 from oscsim.datasets.source import AbstractSource, Samples
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
@@ -115,7 +115,7 @@ class Session:
         """The learner after these updates.
 
         Raises:
-            DivergenceError: the step after them failed; says why.
+            DivergenceError, MaxStepsError: the step after them failed; says why.
         """
         done = int(tally.count)
         self.epoch_steps += done
@@ -127,25 +127,27 @@ class Session:
         totals = total_loss, total_error, largest, bars
         learner = replace(learner, **moved._asdict(), step=learner.step + done, totals=totals)
         if bool(tally.failed):
-            raise DivergenceError(self.diagnosis(learner, *(a[done] for a in self.shown)))
+            raise self.diagnosis(learner, *(a[done] for a in self.shown))
         self.pace = agreed(max(1, math.ceil(done * CALL_SECONDS / (time.perf_counter() - self.call_began))))
         return learner
 
-    def diagnosis(self, learner: Learner, x: np.ndarray, y: np.ndarray) -> str:
+    def diagnosis(self, learner: Learner, x: np.ndarray, y: np.ndarray) -> DivergenceError | MaxStepsError:
         """Why the step after this state failed."""
-        place = f"training diverged at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
+        at = f"at step {learner.step + 1} (epoch {learner.step // self.steps_per_epoch + 1})"
         key = jax.random.fold_in(self.step_key, learner.step)
         if self.rule.augment is not None:
             x = self.rule.augment(x, jax.random.fold_in(key, AUGMENTED))
         try:
             estimate = self.estimate(unreplicate(self.rule.mesh, learner), x, y, key)
+        except MaxStepsError as error:
+            return MaxStepsError(f"training stopped {at}: {error}")
         except (DivergenceError, NotSettledError) as error:
-            return f"{place}: {error}; or lower the learning rate"
+            return DivergenceError(f"training diverged {at}: {error}; or lower the learning rate")
         broken = [name for name, a in named(estimate.gradient) if not all_finite(a)]
         what = f"the gradient of {broken[0]}" if broken else "the updated network"
         if not math.isfinite(float(estimate.loss)):
             what = "the loss"
-        return f"{place}: {what} is not finite; lower the learning rate"
+        return DivergenceError(f"training diverged {at}: {what} is not finite; lower the learning rate")
 
     def estimate(self, learner: Learner, x: Array | np.ndarray, y: np.ndarray, key: Key[Array, ""]) -> Estimate:
         """The estimate for one batch, as the learner stands."""
@@ -204,7 +206,7 @@ class Session:
             estimate = self.estimate(learner, x, y, jax.random.fold_in(self.step_key, learner.step))
             inputs = Inputs.of(net, x, y)
             exact = exact_gradient(net, x, y, at=resting_state(net, inputs, estimate.activities))
-        except (NotSettledError, DivergenceError) as error:
+        except (NotSettledError, DivergenceError, MaxStepsError) as error:
             warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
             return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(net))}
         each = per_layer(cosine, estimate.gradient, exact)
