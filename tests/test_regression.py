@@ -105,12 +105,13 @@ def test_classes_are_told_by_labels_and_by_scores():
     np.testing.assert_allclose(logits, osc.scores(net, x), atol=1e-5)  # of CrossEntropy both are log-probabilities
 
 
-def test_a_fit_no_better_than_the_mean_is_a_divergence():
+def test_a_fit_far_worse_than_the_mean_is_a_divergence():
     def history(*fits):
         return [{"epoch": i, "loss": 1.0, "validation_loss": 1.0, "validation_r2": fit} for i, fit in enumerate(fits)]
 
-    assert jumped_to_chance(history(0.8, 0.0), 1)
-    assert not jumped_to_chance(history(0.3, 0.0), 1)
+    assert jumped_to_chance(history(0.8, -1.5), 1)
+    assert not jumped_to_chance(history(0.3, -1.5), 1)
+    assert not jumped_to_chance(history(0.8, 0.0), 1)
     assert not jumped_to_chance(history(0.8, 0.6), 1)
     assert not jumped_to_chance(history(0.8, np.nan), 1)
 

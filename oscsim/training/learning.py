@@ -142,8 +142,8 @@ def train(
         probe; `rate_scale` (below 1 after a rollback), `seconds`, `samples_per_second` of training.
 
     Raises:
-        DivergenceError: a loss, a gradient or a state is not finite, or the error (or $R^2$) jumped to chance; names
-            the step, what broke, and the last good checkpoint.
+        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance ($R^2$ below -1);
+            names the step, what broke, and the last good checkpoint.
         ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
         TypeError: a network, estimator or optimizer of the wrong kind; an optimizer that needs what it is not given.
         OSError: the folder cannot be written; said before training starts.

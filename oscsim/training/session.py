@@ -191,7 +191,7 @@ class Session:
         )
         if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
             what = "the error jumped to chance, after less than half of that"
-            what = what if rule.classes else "the outputs fit no better than the mean of the targets, after R^2 > 0.5"
+            what = what if rule.classes else "R^2 fell below -1, from above 0.5"
             raise DivergenceError(
                 f"training diverged in epoch {row['epoch']} (step {learner.step}): {what}; lower the learning rate"
             )
@@ -239,11 +239,12 @@ class Session:
 def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
     """Whether the last error is that of guessing, after the one before was less than half of it.
 
-    Of real targets the error is what R^2 leaves to explain; who guesses gives their mean.
+    Real targets have no chance to fall back to: outputs that explained more than half of their variance are lost when
+    they are off by more than twice of it.
     """
     fit = next((name for name in ("validation_r2", "r2") if name in history[-1]), None)
     if fit is not None:
-        return 1 - history[-1][fit] > 0.95 and 1 - history[-2][fit] < 0.5
+        return history[-1][fit] < -1 and history[-2][fit] > 0.5
     name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
     if classes is None or name is None:
         return False

@@ -1,7 +1,7 @@
 """Networks as estimators of scikit-learn: `fit`, `predict`, `score`; in pipelines, searches and cross-validation.
 
-`Classifier` and `Regressor` pass `sklearn.utils.estimator_checks.check_estimator` but for the checks in
-`EXPECTED_FAILED_CHECKS`, which says why.
+`Classifier` and `Regressor` pass `sklearn.utils.estimator_checks.check_estimator`, but for what `EXPECTED_FAILED_CHECKS`
+says.
 """
 
 import abc
@@ -33,13 +33,13 @@ LOW, HIGH = 0.2, 0.8
 ADAM = optax.adam(0.01)
 """One object: another one would compile anew at each fit."""
 
-_DIGITS = "a network settles to a tolerance, so the last digits of an output depend on what else is in its batch"
+_DIGITS = "a network settles to a tolerance, so the last digits of an output may depend on what else is in its batch"
 
 EXPECTED_FAILED_CHECKS = {
     "check_methods_subset_invariance": _DIGITS,
     "check_methods_sample_order_invariance": _DIGITS,
 }
-"""What `check_estimator(..., expected_failed_checks=...)` takes: the checks that these estimators fail, and why."""
+"""What `check_estimator(..., expected_failed_checks=...)` takes: the checks that fail on some machines, and why."""
 
 
 class AbstractModel(BaseEstimator, abc.ABC):
