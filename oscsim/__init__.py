@@ -85,6 +85,7 @@ from oscsim.networks import (
     linear,
     models,
     parameters,
+    to_dict,
 )
 from oscsim.references import citation
 from oscsim.response.suggestion import Suggestion, suggest
@@ -243,6 +244,7 @@ __all__ = [
     "suggest",
     "summarise",
     "sweep",
+    "to_dict",
     "train",
 ]
 

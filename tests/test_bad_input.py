@@ -685,7 +685,11 @@ def test_sizes_of_networks(sizes):
                 make(tuple(sizes), key=KEY)
 
 
-@given(st.text(max_size=8).filter(lambda name: name not in ("rest", "settled", *osc.datasets.NAMES)))
+@given(
+    st.text(max_size=8).filter(
+        lambda name: name not in ("rest", "settled", *osc.datasets.NAMES) and not set(name) & set("./~\\")
+    )
+)
 @few
 def test_unknown_names(name):  # those of methods and splits are in the table
     for call in (lambda: sim(start=name), lambda: osc.datasets.load(name)):

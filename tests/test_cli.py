@@ -113,3 +113,8 @@ def test_a_defect_within_a_study_of_ours_keeps_its_traceback(monkeypatch, tmp_pa
     monkeypatch.setattr("oscsim.sweeps.studies.all_finite", broken)
     with pytest.raises(kind, match="a defect of ours"):
         main(["sweep", str(tmp_path / "study.toml"), "--store", str(tmp_path / "store")])
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"oscsim {osc.__version__}\n"

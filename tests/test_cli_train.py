@@ -16,7 +16,7 @@ import pytest
 
 import oscsim as osc
 from oscsim.cli import main
-from oscsim.cli.train import Train
+from oscsim.cli.learning import Descent
 from tests.test_datasets import write_cifar
 from tests.test_sources import SIZES, write_all
 
@@ -99,7 +99,7 @@ IMAGES = (
 def test_weight_decay_is_beside_the_momentum():
     """Of m <- mu m + g and w <- (1 - rate decay) w - rate m, as in the code of the method's authors."""
     rate, decay, mu = 0.1, 0.02, 0.9
-    optimizer = Train(learning_rate=(rate,), weight_decay=decay, momentum=mu)._optimizer(None, 1)
+    optimizer = Descent(weight_decay=decay, momentum=mu).build(None, (rate,), 1)
     w, expected, m = jnp.array(2.0), 2.0, 0.0
     state = optimizer.init(w)
     for g in (1.0, -0.5, 0.25):

@@ -79,6 +79,11 @@ def test_a_regressor_learns_and_keeps_the_shape_and_scale_of_its_targets():
         fitted.predict(np.zeros((2, 5)))
 
 
+def test_one_class_is_refused():
+    with pytest.raises(osc.BadValue, match="y holds one class, 'a'"):
+        model("Classifier").fit(np.eye(3), ["a"] * 3)
+
+
 def test_the_default_is_the_lock_in():
     x, y = load_iris(return_X_y=True)
     fitted = osc.sklearn.Classifier((4,), epochs=12, random_state=0).fit(x, y)

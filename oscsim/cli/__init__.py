@@ -7,7 +7,6 @@ case.
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import tyro
 
@@ -16,11 +15,11 @@ from oscsim.cli.demo import Demo
 from oscsim.cli.lab import Lab
 from oscsim.cli.reports import FAILURES, one_line
 from oscsim.cli.reproduce import Reproduce
-from oscsim.cli.settings import load_toml
+from oscsim.cli.settings import load_options, with_places
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
-from oscsim.core import BadValue
+from oscsim.core import BadValue, as_path
 
 COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
 
@@ -30,11 +29,15 @@ def main(args: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:
-            arguments = with_config(list(sys.argv[1:] if args is None else args))
+            arguments = list(sys.argv[1:] if args is None else args)
+            if arguments == ["--version"]:
+                return print(f"oscsim {osc.__version__}")
+            arguments = with_config(arguments)
             if arguments[:1] == ["train"]:
                 require_bare_resume(arguments)
-            description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options."
-            tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments).run()
+            description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
+            description += "--version alone prints the version."
+            with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
         except KeyboardInterrupt:
             print("oscsim: stopped", file=sys.stderr)
             sys.exit(130)
@@ -44,7 +47,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def with_config(args: list[str]) -> list[str]:
-    """The arguments with `--config FILE` replaced by the options in that TOML file; those given by hand win.
+    """The arguments with `--config FILE` replaced by the options in that file; those given by hand win.
+
+    It is a TOML file, or the `settings.json` of a training run.
 
     Raises:
         ValueError: there is no such file, or it is no TOML of plain options.
@@ -54,8 +59,8 @@ def with_config(args: list[str]) -> list[str]:
     place = args.index("--config")
     if place == 0 or place + 1 == len(args):
         raise BadValue("--config needs a command before it and a file behind it: oscsim train --config FILE")
-    path, rest = Path(args[place + 1]), args[1:place] + args[place + 2 :]
-    options = load_toml("config", path)
+    path, rest = as_path("config", args[place + 1]), args[1:place] + args[place + 2 :]
+    options = load_options(path)
     given = {arg.split("=")[0].replace("_", "-") for arg in rest if arg.startswith("--")}
     found, positional = [], []
     for name, value in options.items():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import oscsim as osc
-from oscsim.cli.settings import load_npz
+from oscsim.cli.settings import shaped
 from oscsim.core import BadValue
 
 
@@ -31,7 +31,7 @@ class Lab:
     """A network of yours, as oscsim train wrote it (folder or file). Read only files that you trust."""
 
     data: str = "digits"
-    """For the checkpoint: digits, or an .npz file with arrays x and y."""
+    """For the checkpoint: digits, another data set by its name, or a file of your own (see oscsim train --help)."""
 
     def run(self) -> None:
         """Run it."""
@@ -43,6 +43,7 @@ class Lab:
             return
         if self.network != Lab.network:
             raise BadValue(f"network={self.network} and checkpoint={self.checkpoint} exclude each other: give one")
-        data = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
+        x, y = osc.datasets.load(self.data)
+        data = shaped(osc.load(self.checkpoint), x), y
         held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
         serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)

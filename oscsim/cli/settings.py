@@ -1,20 +1,18 @@
 """Options that several commands share: the network, the teaching signal, the integration, the data."""
 
 import dataclasses
+import json
 import tomllib
-import zipfile
-import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import diffrax
 import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadValue, as_count
+from oscsim.core import BadValue, as_count, as_path
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork
@@ -34,6 +32,13 @@ MODELS = {
     ("vgg6", False): osc.models.vgg6,
 }
 """The networks for images, by name and by whether they are feed-forward."""
+
+
+class Of:
+    """Marks an option with the estimators that it belongs to: with others it would do nothing, and is refused."""
+
+    def __init__(self, *owners: str):
+        self.owners = owners
 
 
 def given(**options: T | None) -> dict[str, T]:
@@ -153,16 +158,16 @@ class Processes:
 class Signal:
     """The teaching signal."""
 
-    teaching: Literal["rotating", "adaptive", "staircase", "cosine"] = "rotating"
+    teaching: Annotated[Literal["rotating", "adaptive", "staircase", "cosine"], Of("lock-in")] = "rotating"
     """The form of the teaching signal; adaptive: rotating, with an amplitude for each sample that tunes itself."""
 
-    amplitude: float | None = None
+    amplitude: Annotated[float | None, Of("lock-in", "phases", "classic")] = None
     """Amplitude of the teaching signal, 0.4 if not given; of the adaptive one what it starts with, 0.05."""
 
-    period: float = 200.0
+    period: Annotated[float, Of("lock-in")] = 200.0
     """Period of the teaching signal, in units of the neurons' time constant."""
 
-    points: int | None = None
+    points: Annotated[int | None, Of("lock-in", "phases")] = None
     """Plateaus of the staircase, or points of the teaching circle; 10 if not given."""
 
     def build(self) -> osc.AbstractTeaching:
@@ -194,7 +199,7 @@ NOISES: dict[str, type[osc.AbstractNoise]] = {
 class Noise:
     """What disturbs the neurons, or their reading."""
 
-    noise: Literal[tuple(NOISES)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    noise: Annotated[Literal[tuple(NOISES)] | None, Of("lock-in", "phases", "classic")] = None  # pyright: ignore
     """White or coloured noise on the potentials, the paper's noise at every step of one time constant, or noise on the
     reading alone; none if not given."""
 
@@ -231,13 +236,13 @@ class Noise:
 class Integration:
     """How a cycle is integrated."""
 
-    solver: Literal[tuple(SOLVERS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    solver: Annotated[Literal[tuple(SOLVERS)] | None, Of("lock-in")] = None  # pyright: ignore
     """The integration scheme; tsit5 if not given, under noise heun, under step noise euler."""
 
-    steps_per_cycle: int | None = None
+    steps_per_cycle: Annotated[int | None, Of("lock-in")] = None
     """So many equal steps per cycle; adaptive steps if not given."""
 
-    ticks: int | None = None
+    ticks: Annotated[int | None, Of("lock-in")] = None
     """How often per cycle the activities are read; 64, or a divisor of the steps, if not given."""
 
     def build(self) -> osc.Integration:
@@ -256,33 +261,47 @@ def load_toml(name: str, path: Path) -> dict[str, Any]:
         raise BadValue(f"{name}={path} is no TOML file: {error}") from error
 
 
-def load_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
-    """Arrays of samples from a file, by default x and y, or an error that says what is wrong with it."""
-    names = names or ("x", "y")
-    if not path.is_file():
-        raise BadValue(f"data={path}: no such file; use digits, or an .npz file with {_listed(names)}")
-    if not zipfile.is_zipfile(path):
-        raise BadValue(f"data={path}: not an .npz file; write one with numpy.savez(path, x=x, y=y)")
+def load_options(path: Path) -> dict[str, Any]:
+    """The options in a TOML file, or those in the `settings.json` of a run, but for its folder."""
+    if path.suffix != ".json":
+        return load_toml("config", path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = set(names) - set(file.files)
-            if missing:
-                raise BadValue(f"no {_listed(sorted(missing))} in it")
-            arrays = tuple(file[name] for name in names)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadValue(f"data={path}: {error}; use an .npz file with numeric {_listed(names)}") from error
-    x, *rest = arrays
-    if x.ndim < 2 or any(y.ndim < 1 or len(x) != len(y) for y in rest):
-        shapes = ", ".join(f"{name} has shape {a.shape}" for name, a in zip(names, arrays, strict=True))
-        raise BadValue(f"data={path}: {shapes}; use x of shape (n, inputs) and y of shape (n,)")
-    return arrays
+        settings = json.loads(path.read_text("utf-8"))["settings"]
+        groups = [value for value in settings.values() if type(value) is dict]
+        options = {name: value for group in (settings, *groups) for name, value in group.items()}
+    except FileNotFoundError as error:
+        raise BadValue(f"config={path}: no such file") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadValue(f"config={path} was not written by oscsim train, or is damaged ({error})") from error
+    left_out = (None, *groups)
+    return {name: value for name, value in options.items() if value not in left_out and name not in ("out", "resume")}
+
+
+def with_places(command: T) -> T:
+    """The command with `~` written out in its paths.
+
+    Raises:
+        ValueError: a path that leads elsewhere than to this machine.
+    """
+    found: dict[str, Any] = {}
+    for name, value in vars(command).items():
+        if isinstance(value, Path):
+            found[name] = as_path(name, value)
+        elif dataclasses.is_dataclass(value):
+            found[name] = with_places(value)
+    return dataclasses.replace(command, **found)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    """Samples as rows, (n, inputs)."""
+    return x.reshape(len(x), -1)
+
+
+def shaped(net: AnyNetwork, x: np.ndarray) -> np.ndarray:
+    """Samples as the network takes them: as rows where it has dense layers."""
+    return flat(x) if len(net.input_shape or ()) == 1 else x
 
 
 def classes_of(*targets: np.ndarray) -> int:
     """How many classes there are in labels, or one-hot targets, of several splits."""
     return max(int(y.max()) + 1 if y.ndim == 1 else y.shape[1] for y in targets)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """`array x and array y`."""
-    return " and ".join(f"array {name}" for name in names)

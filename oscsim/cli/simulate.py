@@ -11,7 +11,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, print_cycles, require_writable
-from oscsim.cli.settings import Integration, Network, Noise, Signal, load_npz
+from oscsim.cli.settings import Integration, Network, Noise, Signal, flat
 from oscsim.core import BadValue, checkpoint
 
 
@@ -27,7 +27,10 @@ class Simulate:
     """Folder for run.osc and run.png; made if it does not exist."""
 
     data: str = "digits"
-    """The embedded digits, or an .npz file with arrays x, (n, inputs), and y, (n,) integer labels or (n, classes)."""
+    """The embedded digits, another data set by its name, or a file of your own (see oscsim train --help)."""
+
+    target: str | None = None
+    """Of a table of your own, the column with the labels."""
 
     batch: int = 20
     """How many samples to show, from the first."""
@@ -96,7 +99,7 @@ class Simulate:
         """The first samples of the data."""
         if self.batch < 1:
             raise BadValue(f"batch={self.batch}: use a positive integer")
-        x, y = osc.datasets.load("digits") if self.data == "digits" else load_npz(Path(self.data))
+        x, y = osc.datasets.load(self.data, target=self.target)
         if self.batch > len(x):
             raise BadValue(f"batch={self.batch}: {self.data} holds {len(x)} samples")
-        return x[: self.batch], y[: self.batch]
+        return flat(x[: self.batch]), y[: self.batch]

@@ -17,7 +17,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, require_writable
-from oscsim.cli.settings import Network, classes_of, load_npz, load_toml
+from oscsim.cli.settings import Network, classes_of, flat, load_toml
 from oscsim.core import BadValue, as_count, checkpoint
 from oscsim.datasets import Samples
 
@@ -87,6 +87,11 @@ def _numbers(data: "xarray.Dataset", names: list[str]) -> bool:
     return all(data[name].dtype.kind in "if" and data.sizes[name] > 1 for name in names)
 
 
+def _only(default: Any, matters: "Callable[[_File], bool]") -> Any:
+    """A key that matters to some studies only: where it would do nothing, it is refused."""
+    return field(default=default, metadata={"matters": matters})
+
+
 @dataclass(frozen=True)
 class _File:
     """A study as a file describes it: the fields are its keys."""
@@ -95,17 +100,20 @@ class _File:
     study: Literal["gradient_quality", "training"] = "gradient_quality"
     estimator: Literal["lock-in", "phases", "classic"] = "lock-in"
     data: str = "digits"
-    data_dir: str | None = None
+    data_dir: str | None = _only(None, lambda file: file.data in osc.datasets.NAMES)
+    target: str | None = None
+    validation: float | None = _only(None, lambda file: file.study == "training")
+    standardise: bool = False
     batch: int = 20
-    samples: int | None = None
+    samples: int | None = _only(None, lambda file: file.study == "training")
     hidden: tuple[int, ...] = (32,)
-    epochs: int = 10
-    points: int = 10
-    steps: tuple[int, int] | None = None
-    readings: int = 1
-    steps_per_cycle: int | None = None
-    shared_over_batch: bool = False
-    predict: bool = True
+    epochs: int = _only(10, lambda file: file.study == "training")
+    points: int = _only(10, lambda file: file.estimator == "phases")
+    steps: tuple[int, int] | None = _only(None, lambda file: file.estimator in ("phases", "classic"))
+    readings: int = _only(1, lambda file: file.estimator == "classic" and "standard_deviation" in file.axes)
+    steps_per_cycle: int | None = _only(None, lambda file: file.estimator == "lock-in")
+    shared_over_batch: bool = _only(False, lambda file: file.noisy)
+    predict: bool = _only(True, lambda file: file.study == "gradient_quality" and file.estimator == "lock-in")
     seeds: int = 16
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
@@ -123,13 +131,19 @@ class _File:
             raise BadValue(f"study={path} has no table [axes]: name the settings to vary, such as amplitude = [0.1]")
         network = _checked(path, Network, content.pop("network", {}), "network.")
         file = _File(**_checked(path, _File, content), network=Network(**network))
-        for name, matters in MATTERS.items():
-            if name in content and not matters(file):
+        for key in dataclasses.fields(_File):
+            if key.name in content and "matters" in key.metadata and not key.metadata["matters"](file):
                 raise BadValue(
-                    f"study={path}: {name} does nothing in a {file.study} study of {file.estimator} over "
+                    f"study={path}: {key.name} does nothing in a {file.study} study of {file.estimator} over "
                     f"{', '.join(file.axes)}: leave it out"
                 )
         return file
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the estimator has a noise of its own that is varied."""
+        built = self.study == "training" or self.estimator != "lock-in"
+        return built and not self.axes.keys().isdisjoint(("standard_deviation", "intensity"))
 
     def grid(self) -> dict[str, Any]:
         """The axes: lists as they are, ranges written out."""
@@ -139,8 +153,6 @@ class _File:
         """The study."""
         x, y = self._samples("train")
         held_out = self._samples("test") if self.study == "training" else (x, y)
-        if x.ndim != 2:
-            raise BadValue(f"data={self.data}: samples of shape {x.shape[1:]}, a layered network takes flat ones")
         sizes = (x.shape[1], *self.hidden, classes_of(y, held_out[1]))
 
         def network(key):
@@ -166,11 +178,15 @@ class _File:
         )
 
     def _samples(self, split: Literal["train", "test"]) -> Samples:
-        if self.data.endswith(".npz"):
-            names = ("x", "y") if split == "train" else ("x_test", "y_test")
-            x, y = load_npz(Path(self.data), *names)
-            return x, y
-        return osc.datasets.load(self.data, split, self.data_dir)
+        x, y = osc.datasets.load(
+            self.data,
+            split,
+            self.data_dir,
+            standardise=self.standardise,
+            target=self.target,
+            validation=self.validation,
+        )
+        return flat(x), y
 
     def _estimator(self) -> Callable[..., osc.AbstractEstimator]:
         """From settings to an estimator; its parameters are the settings that can be varied."""
@@ -200,23 +216,6 @@ class _File:
             )
 
         return {"phases": phases, "classic": classic, "lock-in": lock_in}[self.estimator]
-
-
-MATTERS: dict[str, Callable[[_File], bool]] = {
-    "epochs": lambda file: file.study == "training",
-    "samples": lambda file: file.study == "training",
-    "predict": lambda file: file.study == "gradient_quality" and file.estimator == "lock-in",
-    "points": lambda file: file.estimator == "phases",
-    "steps": lambda file: file.estimator in ("phases", "classic"),
-    "data_dir": lambda file: not file.data.endswith(".npz"),
-    "readings": lambda file: file.estimator == "classic" and "standard_deviation" in file.axes,
-    "steps_per_cycle": lambda file: file.estimator == "lock-in",
-    "shared_over_batch": lambda file: (
-        (file.study == "training" or file.estimator != "lock-in")
-        and not file.axes.keys().isdisjoint(("standard_deviation", "intensity"))
-    ),
-}
-"""Which keys matter only to some studies or estimators; one that would be ignored is refused."""
 
 
 def _checked(path: Path, cls: type, content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

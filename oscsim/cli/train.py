@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
+import io
 import json
 import math
 import operator
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,15 +16,25 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import numpy as np
-import optax
 import tyro
 from jaxtyping import PyTree
 
 import oscsim as osc
+from oscsim.cli.learning import Data, Descent, Estimation, Keeping, owners_of
 from oscsim.cli.reports import FAILURES, one_line, require_writable
-from oscsim.cli.settings import AnyNetwork, Images, Integration, Network, Noise, Processes, Signal, classes_of, load_npz
+from oscsim.cli.settings import (
+    AnyNetwork,
+    Images,
+    Integration,
+    Network,
+    Noise,
+    Processes,
+    Signal,
+    classes_of,
+    shaped,
+)
 from oscsim.core import BadValue, as_count, checkpoint
-from oscsim.datasets import AbstractSource, Samples
+from oscsim.datasets import AbstractSource, OwnData
 from oscsim.training import is_first
 
 T = TypeVar("T")
@@ -41,8 +51,9 @@ class Train:
     """
 
     data: Annotated[str, tyro.conf.Positional] = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10, cifar100, imagenet32 (read file by file, ahead of time), or an
-    .npz file with arrays x, y, x_test, y_test."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar100, imagenet32 (read file by file, ahead of time), or
+    data of your own: a table (.csv), an .npz file with arrays x, y, x_test, y_test, such arrays in .npy files, or a
+    folder of IDX files. Labels may be names; images are flattened for a layered network."""
 
     out: Path | None = None
     """Folder for the run; made if it does not exist."""
@@ -69,80 +80,21 @@ class Train:
     learning_rate: tuple[float, ...] = (0.3,)
     """One rate, or one per layer of weights from the input on."""
 
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the rate changes: not at all, or falling to zero over all epochs as a half cosine."""
-
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """What turns gradients into updates."""
-
-    momentum: float = 0.0
-    """Momentum of sgd."""
-
-    weight_decay: float = 0.0
-    """Take so much of each parameter, times the rate, off at every update, beside the momentum (as in AdamW)."""
-
-    clip: float | None = None
-    """Scale gradients whose norm, over all parameters, is larger than this down to it; not if not given."""
-
-    cycles: int = 2
-    """Cycles per update of the lock-in."""
-
-    discard: int | None = None
-    """How many of them, at the start, to leave out of the gradient; if not given, those before the network locked."""
-
-    start: Literal["rest", "settled"] = "settled"
-    """Where the neurons of the lock-in start at each update: at rest, or at the free equilibrium."""
-
-    always_on: bool = False
-    """Carry the neurons' state from input to input, instead of starting from rest."""
-
-    tolerance: float = 1e-4
-    """Residual that the phases are settled to."""
-
-    steps: tuple[int, int] | None = None
-    """Of phases and classic: so many plain steps free, and at each point, instead of settling."""
-
-    readings: int = 1
-    """Of classic under noise: each phase is read so often, and the readings are averaged; 5 in the authors' runs."""
-
-    method: Literal["implicit", "bptt"] = "implicit"
-    """Of the exact gradient: implicit differentiation, or backpropagation through the settling."""
-
-    samples: int | None = None
-    """Train on so many samples only, from the first."""
-
-    standardise: bool = False
-    """Bring the data to zero mean and unit variance."""
-
-    data_dir: Path | None = None
-    """Folder with the files of the data set; else that which OSCSIM_DATA names; else downloaded (imagenet32 is not)."""
-
-    patience: int | None = None
-    """Stop after so many epochs without a better validation error."""
-
-    rollback: float | None = None
-    """After a divergence go back to the last checkpoint, with updates multiplied by this; stop if not given."""
-
-    keep: int = 3
-    """How many checkpoints to keep."""
-
-    checkpoint_seconds: float = 60.0
-    """At most so long between checkpoints."""
-
-    probe: int = 100
-    """Samples on which the gradient is compared with the exact one after each epoch; 0 for none."""
-
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point numbers to compute in."""
 
-    images: Annotated[Images, tyro.conf.arg(name="")] = field(default_factory=Images)
-    network: Annotated[Network, tyro.conf.arg(name="")] = field(default_factory=Network)
-    signal: Annotated[Signal, tyro.conf.arg(name="")] = field(default_factory=lambda: Signal("adaptive", period=100.0))
-    integration: Annotated[Integration, tyro.conf.arg(name="")] = field(
+    dataset: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    descent: tyro.conf.OmitArgPrefixes[Descent] = field(default_factory=Descent)
+    keeping: tyro.conf.OmitArgPrefixes[Keeping] = field(default_factory=Keeping)
+    estimation: tyro.conf.OmitArgPrefixes[Estimation] = field(default_factory=Estimation)
+    images: tyro.conf.OmitArgPrefixes[Images] = field(default_factory=Images)
+    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
+    signal: tyro.conf.OmitArgPrefixes[Signal] = field(default_factory=lambda: Signal("adaptive", period=100.0))
+    integration: tyro.conf.OmitArgPrefixes[Integration] = field(
         default_factory=lambda: Integration(solver="euler", steps_per_cycle=100)
     )
-    noise: Annotated[Noise, tyro.conf.arg(name="")] = field(default_factory=Noise)
-    together: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
+    noise: tyro.conf.OmitArgPrefixes[Noise] = field(default_factory=Noise)
+    together: tyro.conf.OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> None:
         """Run it."""
@@ -186,9 +138,9 @@ class Train:
             raise BadValue(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
         except (KeyError, TypeError, ValueError) as error:
             raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
-        if self.epochs not in (None, saved.epochs) and saved.schedule != "constant":
+        if self.epochs not in (None, saved.epochs) and saved.descent.schedule != "constant":
             raise BadValue(
-                f"epochs={self.epochs} cannot change where schedule={saved.schedule} ends with the last of "
+                f"epochs={self.epochs} cannot change where schedule={saved.descent.schedule} ends with the last of "
                 f"{saved.epochs}: start anew with --out"
             )
         return saved if self.epochs is None else dataclasses.replace(saved, epochs=self.epochs)
@@ -197,18 +149,19 @@ class Train:
         epochs, batch_size = as_count("epochs", self.epochs), as_count("batch_size", self.batch_size)
         resume = bool(checkpoint.paths(out))  # one that was killed before its first starts again
         with jax.enable_x64(self.precision == "float64"):
-            data, validation = self._data()
+            own = self.dataset.own(self.data, self.keeping.patience) if self.data not in osc.datasets.NAMES else None
+            data, validation = self.dataset.build(self.data, own, self.images.model == "layered")
             key_weights, key = jax.random.split(jax.random.key(self.seed))
             if isinstance(data, AbstractSource):
-                shape, classes, samples = validation[0].shape[1:], 1000, len(data)
+                shape, classes, samples = (32, 32, 3), 1000, len(data)  # imagenet32
             else:
-                (x, y), (_, held_out) = data, validation
-                shape, classes, samples = x.shape[1:], classes_of(y, held_out), len(x)
+                (x, y), held_out = data, [] if validation is None else [validation[1]]
+                shape, classes, samples = x.shape[1:], classes_of(y, *held_out), len(x)
             net = self._network(shape, classes, key_weights)
             steps = epochs * max(1, samples // batch_size)
-            estimator, optimizer = self._estimator(), self._optimizer(net, steps)
+            estimator, optimizer = self._estimator(), self.descent.build(net, self.learning_rate, steps)
             versions = {name: metadata.version(name) for name in PACKAGES}
-            settings = {"settings": dataclasses.asdict(self), "versions": versions}
+            settings = {"settings": dataclasses.asdict(self), "versions": versions} | _about(own)
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
@@ -221,38 +174,18 @@ class Train:
                     epochs=epochs,
                     key=key,
                     batch_size=batch_size,
-                    validation=osc.Validation(*validation, self.patience),
+                    validation=None if validation is None else osc.Validation(*validation, self.keeping.patience),
                     augment=osc.datasets.augment if self.images.augment else None,
-                    checkpoints=osc.Checkpoints(out, resume, self.keep, self.checkpoint_seconds, self.rollback),
-                    monitor=osc.Monitor(self.probe, [_Rows()] if is_first() else []),
+                    checkpoints=osc.Checkpoints(
+                        out, resume, self.keeping.keep, self.keeping.checkpoint_seconds, self.keeping.rollback
+                    ),
+                    monitor=osc.Monitor(self.keeping.probe, [_Rows()] if is_first() else []),
                 )
             except KeyboardInterrupt:
                 print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
                 sys.exit(130)
         if is_first():
             print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
-
-    def _data(self) -> tuple[AbstractSource | Samples, Samples]:
-        """Samples to train on, or a source of them, and held-out ones."""
-        if self.data.endswith(".npz"):
-            for name, value in {"standardise": self.standardise, "data_dir": self.data_dir}.items():
-                if value:
-                    raise BadValue(f"{name} belongs to the named data sets, not to {self.data}: leave it out")
-            (x, y), (x_test, y_test) = load_npz(Path(self.data)), load_npz(Path(self.data), "x_test", "y_test")
-            held_out = x_test, y_test
-        elif self.data == "imagenet32":
-            if self.samples is not None:
-                raise BadValue(f"samples={self.samples}: imagenet32 is read file by file, as a whole; leave it out")
-            source = osc.datasets.stream("imagenet32", "train", self.data_dir, standardise=self.standardise)
-            by = source if self.standardise else False
-            test = osc.datasets.stream("imagenet32", "test", self.data_dir, standardise=by)
-            return source, test.first(len(test))
-        else:
-            x, y = osc.datasets.load(self.data, "train", self.data_dir, standardise=self.standardise)
-            held_out = osc.datasets.load(self.data, "test", self.data_dir, standardise=self.standardise)
-        if self.samples is not None and not 1 <= self.samples <= len(x):
-            raise BadValue(f"samples={self.samples}: {self.data} holds {len(x)}; use 1 to {len(x)}")
-        return (x[: self.samples], y[: self.samples]), held_out
 
     def _network(self, shape: tuple[int, ...], classes: int, key: jax.Array) -> AnyNetwork:
         feedforward, model = self.estimator == "backpropagation", self.images.model
@@ -262,7 +195,13 @@ class Train:
         for name, value in (refused | _changed(options)).items():
             raise BadValue(f"{name}={value} belongs to a {kind} network, not to model={model}: leave it out")
         if not layered:
-            return self.images.build(classes, key, feedforward)
+            net = self.images.build(classes, key, feedforward)
+            if net.input_shape not in (None, shape):
+                raise BadValue(
+                    f"data={self.data}: samples of shape {shape}, model={model} takes {net.input_shape}; bring them to "
+                    "that shape, or use --model layered, which flattens images"
+                )
+            return net
         if len(shape) != 1:
             raise BadValue(
                 f"data={self.data}: samples of shape {shape}, a layered network takes flat ones; use --model vgg4"
@@ -273,50 +212,10 @@ class Train:
     def _estimator(self) -> osc.AbstractEstimator:
         """The estimator, where no option is left that it would ignore."""
         changed = _changed(self)
-        for name, owners in OPTIONS_OF.items():
+        for name, owners in owners_of(self).items():
             if name in changed and self.estimator not in owners:
                 raise BadValue(f"{name} belongs to {' and '.join(owners)}, not to {self.estimator}: leave it out")
-        noise: Any = self.noise.build()  # an estimator refuses one that it cannot take
-        amplitude = self.signal.fixed_amplitude
-        if self.estimator == "lock-in":
-            signal, how = self.signal.build(), self.integration.build()
-            lock_in = osc.LockIn(
-                signal, cycles=self.cycles, discard=self.discard, noise=noise, start=self.start, integration=how
-            )
-            return osc.AlwaysOn(lock_in) if self.always_on else lock_in
-        if self.estimator == "phases":
-            points = 10 if self.signal.points is None else self.signal.points
-            if self.steps is not None and self.tolerance != Train().tolerance:
-                raise BadValue(f"tolerance={self.tolerance:g} and steps={self.steps} exclude each other: give one")
-            tolerance = self.tolerance if self.steps is None else None
-            return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps, noise=noise)
-        if self.estimator == "classic":
-            return osc.Classic(amplitude, steps=self.steps, noise=noise, readings=self.readings)
-        return osc.Backpropagation() if self.estimator == "backpropagation" else osc.Exact(self.method)
-
-    def _optimizer(self, net: PyTree, steps: int) -> optax.GradientTransformation:
-        def make(rate):
-            rate = optax.cosine_decay_schedule(rate, steps) if self.schedule == "cosine" else rate
-            if self.optimizer == "adam":
-                return optax.adamw(rate, weight_decay=self.weight_decay)
-            return optax.chain(
-                optax.trace(self.momentum) if self.momentum else optax.identity(),
-                optax.add_decayed_weights(self.weight_decay),  # after the momentum, which would add it up
-                optax.scale_by_learning_rate(rate),
-            )
-
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise BadValue(f"weight_decay={self.weight_decay:g}: use 0 or a small positive number, such as 0.001")
-        if self.optimizer == "adam" and self.momentum:
-            raise BadValue(f"momentum={self.momentum:g} belongs to sgd: leave it out, or use --optimizer sgd")
-        bad = [rate for rate in self.learning_rate if not (math.isfinite(rate) and rate > 0)]
-        if bad or not self.learning_rate:
-            raise BadValue(f"learning_rate={self.learning_rate}: use positive numbers, one or one per layer")
-        if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
-            raise BadValue(f"clip={self.clip:g}: use a positive norm, such as 1, or leave it out")
-        rates = self.learning_rate
-        descent = make(rates[0]) if len(rates) == 1 else osc.layerwise(net, rates, make)
-        return descent if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), descent)
+        return self.estimation.build(self.estimator, self.signal, self.integration, self.noise)
 
 
 def require_bare_resume(args: list[str]) -> None:
@@ -339,19 +238,6 @@ def _fixed(name: str) -> str:
     )
 
 
-OSCILLATION = ("cycles", "discard", "start", "always_on", "teaching", "period", "solver", "steps_per_cycle", "ticks")
-OPTIONS_OF: Mapping[str, tuple[str, ...]] = dict.fromkeys(OSCILLATION, ("lock-in",)) | {
-    "amplitude": ("lock-in", "phases", "classic"),
-    "points": ("lock-in", "phases"),
-    "noise": ("lock-in", "phases", "classic"),
-    "steps": ("phases", "classic"),
-    "tolerance": ("phases",),
-    "readings": ("classic",),
-    "method": ("exact",),
-}
-"""Which estimators an option belongs to; where it would be ignored, it is refused."""
-
-
 @dataclass(frozen=True)
 class Predict:
     """Classify the samples of a file with a trained network: one label per line on the standard output."""
@@ -360,7 +246,8 @@ class Predict:
     """Folder of a training run, or one of its checkpoints."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """An .npy file with inputs, (n, inputs), or an .npz file with an array x of such; scaled as in training."""
+    """A table (.csv), an .npy file with inputs, (n, inputs), or an .npz file with an array x of such. Inputs are scaled
+    as in training, but for those of a named data set that was standardised."""
 
     scores: Path | None = None
     """Write the score of each class, (n, classes), to this .npy file as well."""
@@ -373,13 +260,40 @@ class Predict:
 
     def run(self) -> None:
         """Run it."""
-        x = load_npz(self.data, "x")[0] if self.data.suffix == ".npz" else _load_npy(self.data)
+        about = _about_run(self.network)
         with jax.enable_x64(self.precision == "float64"):
-            scores = osc.scores(osc.load(self.network, self.best), x)
+            net = osc.load(self.network, self.best)
+            count = math.prod(net.input_shape) if net.input_shape else None
+            x = osc.datasets.read_inputs(self.data, count, about["settings"].get("dataset", {}).get("target"))
+            if about["scaling"] is not None:
+                mean, deviation = map(np.array, about["scaling"])
+                x = (x - mean) / deviation
+            scores = osc.scores(net, shaped(net, x))
         if self.scores is not None:
-            with self.scores.open("wb") as file:
-                np.save(file, scores)
-        print("\n".join(map(str, scores.argmax(axis=1))))
+            buffer = io.BytesIO()
+            np.save(buffer, scores)
+            checkpoint.write(self.scores, buffer.getbuffer())
+        names = about["classes"] or range(scores.shape[1])
+        print("\n".join(str(names[i]) for i in scores.argmax(axis=1)))
+
+
+def _about(own: OwnData | None) -> dict[str, Any]:
+    """What `predict` has to know of the data of a run."""
+    if own is None:
+        return {}
+    return {"classes": own.classes, "scaling": own.scaling and [np.ravel(a).tolist() for a in own.scaling]}
+
+
+def _about_run(network: Path) -> dict[str, Any]:
+    """The same, from the folder of a run or of its checkpoint, with the settings."""
+    path = (network if network.is_dir() else network.parent) / "settings.json"
+    nothing = {"settings": {}, "classes": (), "scaling": None}
+    try:
+        return nothing | json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return nothing
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
 
 
 COLUMNS = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "error_bar", "amplitude")
@@ -410,15 +324,6 @@ def _changed(part: object) -> dict[str, object]:
     """Those that have another value than `Train` has by default."""
     default = _options(Train())
     return {name: value for name, value in _options(part).items() if value != default[name]}
-
-
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise BadValue(f"data={path}: no such file; use an .npy or .npz file with inputs") from error
-    except (ValueError, EOFError) as error:
-        raise BadValue(f"data={path}: {error}; use an .npy or .npz file with inputs") from error
 
 
 def _restored(cls: type[T], values: dict[str, Any]) -> T:

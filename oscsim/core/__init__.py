@@ -2,7 +2,7 @@
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, norm
-from oscsim.core.checks import as_count, positive
+from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.errors import BadType, BadValue, MissingPackage
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Count",
     "MissingPackage",
     "as_count",
+    "as_path",
     "checkpoint",
     "norm",
     "positive",

@@ -12,12 +12,13 @@ import io
 import json
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import equinox as eqx
@@ -27,6 +28,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from oscsim.core.arrays import is_key
+from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 
 FORMAT = "oscsim 1"
@@ -39,7 +41,7 @@ def save(value: PyTree, path: str | Path) -> Path:
         ValueError: something cannot be written, such as a lambda; the message says where it sits.
         OSError: the folder cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     arrays: list[np.ndarray] = []
     structure = json.dumps({"format": FORMAT, "tree": _encode(value, type(value).__name__, arrays)})
     buffer = io.BytesIO()
@@ -73,13 +75,29 @@ def write(path: Path, content: bytes | memoryview) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into, which is at `path` once all is written; after an error it is gone.
+
+    Raises:
+        OSError: there is something at `path`, or the folder around it cannot be written.
+    """
+    beside = path.parent / f".{path.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 BINARY = os.O_BINARY if sys.platform == "win32" else 0
 """Where there are text files of another kind."""
 
 
 def paths(folder: str | Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; none where there is no folder."""
-    return sorted(Path(folder).glob("step-*.osc"))
+    return sorted(as_path("folder", folder).glob("step-*.osc"))
 
 
 class Folder:
@@ -96,7 +114,7 @@ class Folder:
     """
 
     def __init__(self, path: str | Path, keep: int = 3, write: bool = True):
-        self.path, self.keep, self.write = Path(path), keep, write
+        self.path, self.keep, self.write = as_path("folder", path), keep, write
         if not write and not self.path.is_dir():
             raise FileNotFoundError(f"{path}: no such folder; give one that holds checkpoints")
         if write:
@@ -173,7 +191,7 @@ def load(path: str | Path, expect: type | None = None) -> PyTree:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, was not written by `save`, holds something else, or needs float64.
     """
-    path = Path(path)
+    path = as_path("path", path)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file["structure"]))

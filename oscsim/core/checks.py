@@ -1,7 +1,10 @@
 """Checks and conversions of arguments, one for each kind. An error names the argument, its value and the remedy."""
 
 import functools
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
@@ -123,6 +126,16 @@ def as_count(name: str, value: Given, least: int = 1, remedy: str | None = None)
             kind = BadType
     usual = {0: "use 0 or a positive integer", 1: "use a positive integer"}
     raise kind(f"{name}={value!r}: {remedy or usual.get(least, f'use an integer of {least} or more')}")
+
+
+def as_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """A place on this machine, with `~` written out, or an error that names what lies elsewhere."""
+    if re.match(r"\w[\w+.-]+:/", os.fspath(value)):  # one letter is a drive; Path makes one slash of two
+        raise BadValue(f"{name}={os.fspath(value)}: only folders and files of this machine are read and written")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise BadValue(f"{name}={os.fspath(value)}: {error}") from error
 
 
 def count(name: str, least: int = 1, remedy: str | None = None) -> Callable[[Given], int]:

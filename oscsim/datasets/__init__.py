@@ -1,10 +1,13 @@
-"""Data sets: embedded, downloaded once, or read from a folder that the user names.
+"""Data sets: embedded, downloaded once, or read from a folder or file that the user names.
 
-`load` reads every data set in `NAMES` from its files as published, into arrays; `stream` leaves in its files what is
-too large for memory; `augment` varies images at random.
+`load` reads every data set in `NAMES` from its files as published, into arrays, and files of your own; `read` says more
+of the latter; `as_labels` makes numbers of names; `stream` leaves in its files what is too large for memory; `augment`
+varies images at random.
 """
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +17,8 @@ from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
 from oscsim.datasets.idx import read_mnist
 from oscsim.datasets.imagenet32 import imagenet32_files, load_imagenet32, read_imagenet32, read_pixels
+from oscsim.datasets.labels import as_labels
+from oscsim.datasets.own import OwnData, read, read_inputs
 from oscsim.datasets.source import AbstractSource, ArraySource, FileSource, Samples
 
 __all__ = [
@@ -21,12 +26,16 @@ __all__ = [
     "AbstractSource",
     "ArraySource",
     "FileSource",
+    "OwnData",
     "Samples",
     "Split",
+    "as_labels",
     "augment",
     "imagenet32_files",
     "load",
+    "read",
     "read_imagenet32",
+    "read_inputs",
     "stream",
 ]
 
@@ -34,8 +43,16 @@ NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet32"
 """What `load` knows."""
 
 
-def load(name: str, split: Split = "train", data_dir: Folder = None, *, standardise: bool = False) -> Data:
-    """Load a data set: inputs in [0, 1], and labels from 0.
+def load(
+    name: str | os.PathLike[str],
+    split: Split = "train",
+    data_dir: Folder = None,
+    *,
+    standardise: bool = False,
+    target: str | None = None,
+    validation: float | None = None,
+) -> Samples:
+    """Load a data set: inputs in [0, 1], and labels from 0; or a file or folder of your own, as `read` does.
 
     | name | inputs | train, test | classes | source |
     |---|---|---|---|---|
@@ -51,22 +68,26 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
     `train-images-idx3-ubyte.gz`, `cifar-10-python.tar.gz`, `train_data_batch_1`); unpacked ones
     (`train-images-idx3-ubyte`, `cifar-10-batches-py`) do as well. Where no folder is named, they are downloaded once
     into the user's cache, and checked. ImageNet32 is not downloaded; its training split takes 16 GB of memory: `stream`
-    leaves it in its ten files, and `read_imagenet32` reads one of them.
+    leaves it in its ten files, and `read_imagenet32` reads one of them. Files that were unpacked, renamed or nested by
+    Kaggle, 7-Zip or torchvision are found as well.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or the path of your own data.
         split: `"train"` or `"test"` (of ImageNet32, the validation set).
         data_dir: the folder with the files.
         standardise: shift and scale to mean 0 and variance 1 over the training split, whichever split is returned: per
-            colour channel, or over all pixels together where images are flat.
+            colour channel, or over all pixels together where images are flat (each column of a table of your own).
+        target: of a table of your own, the column with the labels.
+        validation: of your own data without a part to test, the share that becomes one.
 
     Returns:
-        Inputs, float32, and labels, int32 (n,).
+        Inputs, float32 (your own floats keep their precision), and labels, int32 (n,).
 
     Raises:
         ValueError: an unknown data set or split; a file that is truncated, damaged or not as published; a download
-            with a wrong checksum; a folder named for the digits, or none for ImageNet32.
-        FileNotFoundError: the folder, or a file in it, is missing.
+            with a wrong checksum; a folder named for the digits, or none for ImageNet32; of your own data, what `read`
+            refuses.
+        FileNotFoundError: the folder or path, or a file in it, is missing.
         OSError: a download failed; nothing of it is kept.
 
     Example:
@@ -74,8 +95,18 @@ def load(name: str, split: Split = "train", data_dir: Folder = None, *, standard
         >>> images.shape, int(labels.max())
         ((1437, 64), 9)
     """
-    _require_name(name)
     require_split(split)
+    if _is_own(name):
+        if data_dir is not None:
+            raise BadValue(
+                f"data_dir={os.fspath(data_dir)!r} belongs to the named data sets, not to {name}: leave it out"
+            )
+        own = read(name, target=target, validation=validation, standardise=standardise)
+        return own.train if split == "train" else own.held_out()
+    name = str(name)
+    for option, value in {"target": target, "validation": validation}.items():
+        if value is not None:
+            raise BadValue(f"{option}={value} belongs to data of your own, not to {name!r}: leave it out")
     x, y = _read(name, split, data_dir)
     if standardise:
         mean, deviation = _statistics(x if split == "train" else _read(name, "train", data_dir)[0])
@@ -120,9 +151,23 @@ def stream(
     return FileSource(paths, read_pixels, standardise)
 
 
+def _is_own(name: str | os.PathLike[str]) -> bool:
+    """Whether this is a path of the user's own data, and not one of `NAMES`.
+
+    Raises:
+        ValueError: neither a known name nor anything like a path.
+    """
+    text = os.fspath(name)
+    own = text not in NAMES and text != "" and (Path(text).name != text or "." in text or Path(text).exists())
+    if not own:
+        _require_name(text)
+    return own
+
+
 def _require_name(name: str) -> None:
     if name not in NAMES:
-        raise BadValue(f"name={name!r}: no such data set; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
+        known = ", ".join(map(repr, NAMES))
+        raise BadValue(f"name={name!r}: no such data set; use {known}, or the path of a file or folder that is there")
 
 
 def _read(name: str, split: Split, data_dir: Folder) -> Data:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 
 Split = Literal["train", "test"]
@@ -51,6 +52,10 @@ PUBLISHED = {
 }
 
 
+TORCHVISION = {"mnist": ("MNIST", "."), "fashion_mnist": ("FashionMNIST", ".")}
+"""The folders above `raw`, seen from the root of torchvision or from within."""
+
+
 def require_split(split: str) -> None:
     """Refuse an unknown split."""
     if split not in ("train", "test"):
@@ -75,7 +80,7 @@ def named_folder(data_dir: Folder) -> tuple[Path, str] | None:
         argument, value = "OSCSIM_DATA", os.environ.get("OSCSIM_DATA") or None
     if value is None:
         return None
-    folder, called = Path(value).expanduser(), f"{argument}={str(value)!r}"
+    folder, called = as_path(argument, value), f"{argument}={str(value)!r}"
     if not folder.is_dir():
         raise FileNotFoundError(f"{called}: no such folder; name the one with the files of the data set")
     return folder, called
@@ -83,14 +88,17 @@ def named_folder(data_dir: Folder) -> tuple[Path, str] | None:
 
 def find(name: str, folder: Path, called: str, *files: str) -> Path:
     """The first of the files that is in the folder, or an error that says what belongs there."""
-    for place in (folder / name, folder):
+    below = [folder / name, folder, *(folder / torch / "raw" for torch in TORCHVISION.get(name, ()))]
+    for place in below:
         for file in files:
+            if (place / file / file).is_file():  # as unpacked from Kaggle's archive
+                return place / file / file
             if (place / file).exists():
                 return place / file
     instead = ", or name no folder to have it downloaded" if name in PUBLISHED else ""
     raise FileNotFoundError(
-        f"{called}: {name} needs {' or '.join(files)} in this folder or in its subfolder {name}, and there is none; "
-        f"put it there{instead}"
+        f"{called}: {name} needs {' or '.join(files[:2])} in this folder or in its subfolder {name}, and there is "
+        f"none; put it there{instead}"
     )
 
 

@@ -35,8 +35,9 @@ def read_mnist(name: str, split: Split, data_dir: Folder) -> Data:
 
 
 def _read_file(name: str, data_dir: Folder, file: str, rank: int) -> tuple[np.ndarray, Path]:
-    path = locate(name, data_dir, f"{file}.gz", file)
-    array, md5 = read_idx(path, rank, get_again(name))
+    unpacked = file.replace("-idx", ".idx")  # as 7-Zip and others call it
+    path = locate(name, data_dir, *(f"{stem}{ending}" for stem in (file, unpacked) for ending in (".gz", "")))
+    array, md5 = read_idx(path, get_again(name), rank)
     if name == "mnist" and md5 != MNIST_MD5[file]:
         raise BadValue(
             f"{path} is not MNIST's: the MD5 of its unpacked content is {md5}, expected {MNIST_MD5[file]}; "
@@ -47,14 +48,24 @@ def _read_file(name: str, data_dir: Folder, file: str, rank: int) -> tuple[np.nd
     return array, path
 
 
-def read_idx(path: Path, rank: int, remedy: str) -> tuple[np.ndarray, str]:
-    """The array in an IDX file of bytes (two zeros, the type, the rank, the sizes, the data), and the MD5 of it all."""
+def is_idx(path: Path) -> bool:
+    """Whether a file is gzipped, or begins as an IDX file of bytes."""
+    with path.open("rb") as file:
+        return file.read(3) in (b"\0\0\x08", b"\x1f\x8b\x08")
+
+
+def read_idx(path: Path, remedy: str, rank: int | None = None) -> tuple[np.ndarray, str]:
+    """The array in an IDX file of bytes (two zeros, the type, the rank, the sizes, the data), and the MD5 of it all.
+
+    Gzipped or not, whatever its name ends with.
+    """
+    content = path.read_bytes()
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
+        if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadValue(f"{path} is truncated or damaged ({error}): {remedy}") from error
+    rank = content[3] if rank is None and len(content) > 3 else rank or 0
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     if content[:4] != magic:
         raise BadValue(

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, read_batch, to_images
 from oscsim.datasets.files import Data, Folder, Split, find, named_folder, require_split
@@ -58,7 +59,7 @@ def read_imagenet32(path: str | os.PathLike[str]) -> Data:
         >>> images.shape, labels.tolist()
         ((2, 32, 32, 3), [0, 999])
     """
-    return to_images([read_pixels(Path(path))])
+    return to_images([read_pixels(as_path("path", path))])
 
 
 def load_imagenet32(data_dir: Folder, split: Split) -> Data:

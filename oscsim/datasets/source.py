@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, as_native, require_key
+from oscsim.core.checks import as_count, as_native, as_path, require_key
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -84,6 +85,9 @@ class ArraySource(AbstractSource):
         x: inputs, (n, ...).
         y: labels or targets, (n, ...).
 
+    Warns:
+        UserWarning: all labels are the same one.
+
     Raises:
         ValueError: not one label for each input.
 
@@ -98,6 +102,8 @@ class ArraySource(AbstractSource):
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
+        if self.y.ndim == 1 and self.y.dtype.kind in "iu" and len(self.y) > 1 and np.all(self.y == self.y[0]):
+            warnings.warn(f"all {len(self.y)} labels are {self.y[0]}: there is nothing to tell apart", stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -161,7 +167,7 @@ class FileSource(AbstractSource):
         if not len(paths):
             raise BadValue(f"paths={paths!r}: give one file or more")
         self._read = read
-        self._files = [_survey(path, read(path)) for path in map(Path, paths)]
+        self._files = [_survey(path, read(path)) for path in (as_path("path", path) for path in paths)]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
         by = self if standardise is True else standardise or None
         self._shift, self._scale = np.zeros(3, np.float32), np.ones(3, np.float32)

@@ -77,7 +77,7 @@ def gradient_and_error(
     network, reading = system.network, average.mean
     gradient = reading.gradient(network, inputs)
     sizes, tiny = norms(gradient), jnp.finfo(network.dtype).tiny
-    if isinstance(reading, Phasors):
+    if isinstance(reading, Phasors) and isinstance(average.contrast, Phasors):
         found = _of_phasors(system, inputs, average, reading, change, lag)
         change = jnp.fmax(change, scatter(reading, average.contrast)) if reading.has_image else change
     else:

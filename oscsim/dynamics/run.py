@@ -19,6 +19,7 @@ from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
+from oscsim.dynamics.export import export
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
@@ -405,6 +406,27 @@ class Run(eqx.Module):
             OSError: the folder cannot be written.
         """
         return checkpoint.save(self, path)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the readings for other programs, complete or not at all; the ending of the path decides how.
+
+        - `.nc`: `to_xarray()` as netCDF 3, complex variables in two, `layer_1_real` and `layer_1_imag`.
+        - `.zarr`: `to_xarray()` as a Zarr group, complex numbers as they are.
+        - `.csv`: a row for each reading of a neuron: layer, cycle, harmonic or point, sample, neuron, `real`, `imag`.
+        - `.mat`: the variables of `to_xarray()` for MATLAB, with the dimensions of each as text, and the settings as a
+          structure.
+
+        What is at the path is replaced; a Zarr group is not.
+
+        Raises:
+            ValueError: another ending; a Zarr group where there is something already.
+            OSError: the folder cannot be written.
+
+        Example:
+            >>> run.export("run.nc").name
+            'run.nc'
+        """
+        return export(self.to_xarray(), path)
 
     @staticmethod
     def load(path: str | Path) -> "Run":

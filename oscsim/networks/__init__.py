@@ -19,7 +19,7 @@ from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.layered import LayeredNetwork
-from oscsim.networks.learned import Gradient, parameters
+from oscsim.networks.learned import Gradient, parameters, to_dict
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
 __all__ = [
@@ -56,4 +56,5 @@ __all__ = [
     "fastest_neuron",
     "linear",
     "parameters",
+    "to_dict",
 ]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Real
 
+from oscsim.core.errors import BadValue
+
 
 def one_hot(y: Real[Array, "*classes"], classes: int, dtype) -> Array:
     """The target as a vector: integer labels become one-hot, vectors stay what they are."""
@@ -53,6 +55,11 @@ class CrossEntropy(AbstractCost):
     readout: ClassVar[bool] = True
 
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
+        if output.shape[-1] == 1:
+            raise BadValue(
+                "outputs=1: the cross-entropy of one class is 0 whatever the network does; use two outputs or more, or "
+                "cost=SquaredError() for a real target"
+            )
         target = one_hot(y, output.shape[-1], output.real.dtype)
         shifted = output - lax.stop_gradient(jnp.max(output.real))  # the shift cancels; it keeps exp in range
         return jnp.sum(target) * jnp.log(jnp.sum(jnp.exp(shifted))) - jnp.sum(target * shifted)

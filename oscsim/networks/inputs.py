@@ -146,16 +146,21 @@ def as_targets(net: "Network", y: Data) -> Array:
             y = y[:, None]  # one real output
         if y.ndim == 1 and classes is not None:
             raise BadType(
-                f"y holds {y.dtype} labels: use integers, or one-hot or real targets of shape (batch, {classes})"
+                f"y holds {y.dtype} labels: use integers, or one-hot or real targets of shape (batch, {classes}); "
+                "datasets.as_labels(y) makes integers of whole numbers"
             )
         y = jnp.asarray(y, net.dtype)
     elif not is_traced(y) and y.ndim == 1 and classes is not None:
         low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
         if low < 0 or high >= classes:
-            hint = "; give real targets as floats" if classes == 1 else ""
-            raise BadValue(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}{hint}")
+            remedy = "; datasets.as_labels(y) numbers them from 0" if low < 0 else ""
+            remedy = "; give real targets as floats" if classes == 1 else remedy
+            raise BadValue(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}{remedy}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
-        raise BadValue(f"y has shape {y.shape}: use labels (batch,), or one-hot or real targets (batch, {classes})")
+        column = "; a column of labels is y[:, 0]" if y.shape[1:] == (1,) else ""
+        raise BadValue(
+            f"y has shape {y.shape}: use labels (batch,), or one-hot or real targets (batch, {classes}){column}"
+        )
     # jax counts classes in the type of the labels, where 8 bits end at 255
     narrow = jnp.issubdtype(y.dtype, jnp.integer) and y.dtype.itemsize < 4
     return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
@@ -180,7 +185,8 @@ def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
     except ValueError as error:
         raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
-        raise BadType(f"{name} holds {value.dtype}: give numbers")
+        names = "; datasets.as_labels(y) makes numbers of names" if name == "y" else ""
+        raise BadType(f"{name} holds {value.dtype}: give numbers{names}")
     if jnp.iscomplexobj(value):
         raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")
     return value

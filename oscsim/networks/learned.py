@@ -2,6 +2,7 @@
 
 import html
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -66,6 +67,24 @@ def parameter_name(path: tuple) -> str:
 def named(tree: PyTree) -> list[tuple[str, Array]]:
     """The arrays of a pytree like `parameters(net)`, with their names."""
     return [(parameter_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def plain_name(name: str) -> str:
+    """A name that every kind of file takes as that of a variable: `cosine/weights[0]` is `cosine_weights_0`."""
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
+def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
+    """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
+
+    `weights[0]` is called `weights_0`: `np.savez(path, **to_dict(gradient))` and
+    `scipy.io.savemat(path, to_dict(gradient))` write them.
+
+    Example:
+        >>> sorted(osc.to_dict(osc.parameters(net)))
+        ['biases_0', 'biases_1', 'weights_0', 'weights_1']
+    """
+    return {plain_name(name): np.asarray(leaf) for name, leaf in named(gradient)}
 
 
 # Numbers of the user's own.

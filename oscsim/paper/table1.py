@@ -13,7 +13,7 @@ import xarray
 from jaxtyping import Array
 
 import oscsim as osc
-from oscsim.core import checkpoint
+from oscsim.core import as_path, checkpoint
 from oscsim.paper.authors import authors
 from oscsim.paper.panels import THEIRS, Panels
 from oscsim.plot import style
@@ -102,7 +102,7 @@ def table1(
         if unknown:
             raise osc.BadValue(f"{argument}={tuple(given)}: {unknown[0]!r} is none of {', '.join(map(repr, known))}")
     runs = [
-        _run(data, validation, Path(out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress)
+        _run(data, validation, as_path("out", out) / f"{noise}-{method}-{seed}", noise, method, seed, epochs, progress)
         for noise, method, seed in itertools.product(noises, methods, seeds)
     ]
     found = np.reshape(runs, (len(noises), len(methods), len(seeds), epochs))

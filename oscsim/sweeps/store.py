@@ -23,6 +23,8 @@ import xarray
 from jaxtyping import PyTree
 
 from oscsim.core.arrays import describe, is_key
+from oscsim.core.checkpoint import whole_folder
+from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.datasets.source import digest_of
 
@@ -103,7 +105,7 @@ class Store:
         Raises:
             ValueError: it holds another sweep, or something else.
         """
-        path = Path(path).absolute()
+        path = as_path("store", path).absolute()
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
         try:
@@ -139,7 +141,7 @@ class Store:
         """
         import zarr
 
-        path = Path(path).absolute()
+        path = as_path("store", path).absolute()
         try:
             return Store(zarr.open_group(str(path), mode="r+"), path)
         except (KeyError, OSError, ValueError) as error:
@@ -167,15 +169,10 @@ class Store:
             group = zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3)
             _fill(group, identity, layout, variables, coordinates)
             return Store(group, None)
-        path = Path(path).absolute()
+        path = as_path("store", path).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.parent / f".{path.name}.{os.getpid()}"
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
+        with whole_folder(path) as beside:
             _fill(zarr.create_group(str(beside), zarr_format=3), identity, layout, variables, coordinates)
-            os.replace(beside, path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return Store.open(path)
 
     def unfinished(self) -> list[int]:
@@ -283,7 +280,7 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
             return
         where = "of memory are free: give a store"
     else:
-        parents = Path(path).absolute().parents
+        parents = as_path("store", path).absolute().parents
         parent = next((p for p in parents if p.exists()), parents[-1])
         free, where = shutil.disk_usage(parent).free, f"are free on the disk of {parent}: use another"
     if needed > free:

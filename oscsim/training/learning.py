@@ -20,7 +20,7 @@ from jaxtyping import Array, Key, PyTree
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe, promoting
-from oscsim.core.checks import as_count, require_key
+from oscsim.core.checks import as_count, as_path, require_key
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import tqdm
 from oscsim.datasets.source import AbstractSource, ArraySource, Samples, digest_of
@@ -28,7 +28,7 @@ from oscsim.estimators import AbstractEstimator
 from oscsim.networks.base import check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_targets
-from oscsim.networks.learned import named, parameter_name, parameters
+from oscsim.networks.learned import named, parameter_name, parameters, plain_name
 from oscsim.signals import AbstractNoise
 from oscsim.training.checkpoints import Checkpoints, Keeping
 from oscsim.training.devices import Devices, as_mesh, unreplicate
@@ -74,10 +74,13 @@ class Trained(eqx.Module):
         return pandas.DataFrame(self.history).set_index("epoch")
 
     def to_xarray(self) -> "xarray.Dataset":
-        """The history as an `xarray.Dataset` over `epoch`, one variable for each metric."""
+        """The history as an `xarray.Dataset` over `epoch`, one variable for each metric.
+
+        Their names are such as every kind of file takes: `cosine/weights[0]` is `cosine_weights_0`.
+        """
         import xarray
 
-        return xarray.Dataset.from_dataframe(self.to_pandas())
+        return xarray.Dataset.from_dataframe(self.to_pandas().rename(columns=plain_name))
 
     def __str__(self) -> str:
         if not self.history:
@@ -266,7 +269,7 @@ def load(path: str | Path, best: bool = False) -> PyTree:
         >>> np.array_equal(osc.load("runs/first").weights[0], trained.network.weights[0])
         True
     """
-    path = Path(path)
+    path = as_path("path", path)
     value = checkpoint.Folder(path, write=False).newest(Learner) if path.is_dir() else checkpoint.load(path)
     if isinstance(value, Learner):
         return value.best if best else value.network

@@ -1,7 +1,7 @@
 """Networks as estimators of scikit-learn: `fit`, `predict`, `score`; in pipelines, searches and cross-validation.
 
-`Classifier` and `Regressor` pass `sklearn.utils.estimator_checks.check_estimator`, but for what `EXPECTED_FAILED_CHECKS`
-says.
+`Classifier` and `Regressor` pass `sklearn.utils.estimator_checks.check_estimator`, but for what
+`EXPECTED_FAILED_CHECKS` says.
 """
 
 import abc
@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from oscsim.core.checks import Given, as_count
+from oscsim.core.errors import BadValue
 from oscsim.dynamics import Integration
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.networks import AbstractCost, CrossEntropy, LayeredNetwork, SquaredError
@@ -134,6 +135,8 @@ class Classifier(ClassifierMixin, AbstractModel):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise BadValue(f"y holds one class, {self.classes_[0]!r}: give two or more")
         self._fit(X, labels.astype(np.int32), len(self.classes_), CrossEntropy())
         return self
 
