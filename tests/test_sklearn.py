@@ -80,7 +80,7 @@ def test_a_regressor_learns_and_keeps_the_shape_and_scale_of_its_targets():
 
 
 def test_one_class_is_refused():
-    with pytest.raises(osc.BadValue, match="y holds one class, 'a'"):
+    with pytest.raises(osc.BadValue, match="y holds one class, a: give two"):
         model("Classifier").fit(np.eye(3), ["a"] * 3)
 
 

@@ -136,7 +136,7 @@ class Classifier(ClassifierMixin, AbstractModel):
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise BadValue(f"y holds one class, {self.classes_[0]!r}: give two or more")
+            raise BadValue(f"y holds one class, {self.classes_[0]}: give two or more")
         self._fit(X, labels.astype(np.int32), len(self.classes_), CrossEntropy())
         return self
 
