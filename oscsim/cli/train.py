@@ -268,7 +268,7 @@ class Predict:
             if about["scaling"] is not None:
                 mean, deviation = map(np.array, about["scaling"])
                 x = (x - mean) / deviation
-            scores = osc.predict(net, shaped(net, x))
+            scores = osc.scores(net, shaped(net, x))
         if self.scores is not None:
             buffer = io.BytesIO()
             np.save(buffer, scores)
