@@ -240,7 +240,7 @@ def _fixed(name: str) -> str:
 
 @dataclass(frozen=True)
 class Predict:
-    """Apply a trained network to the samples of a file, and print a label, or the outputs of a regression, on each line."""
+    """Apply a trained network to the samples of a file: a label, or the outputs of a regression, on each line."""
 
     network: Annotated[Path, tyro.conf.Positional]
     """Folder of a training run, or one of its checkpoints."""
@@ -250,7 +250,7 @@ class Predict:
     as in training, but for those of a named data set that was standardised."""
 
     scores: Path | None = None
-    """Write the score of each class, (n, classes), to this .npy file as well."""
+    """Write the score of each class, (n, classes), or the outputs of a regression to this .npy file as well."""
 
     best: bool = False
     """Use the network after the best epoch of the run, instead of the newest."""
@@ -268,7 +268,8 @@ class Predict:
             if about["scaling"] is not None:
                 mean, deviation = map(np.array, about["scaling"])
                 x = (x - mean) / deviation
-            scores = osc.scores(net, shaped(net, x))
+            x = shaped(net, x)
+            scores = osc.predict(net, x, labels=False) if about["real"] else osc.scores(net, x)
         if self.scores is not None:
             buffer = io.BytesIO()
             np.save(buffer, scores)
