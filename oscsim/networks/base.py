@@ -191,7 +191,7 @@ class AbstractNetwork(eqx.Module):
         labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
 
-    def output(self, clamped: PyTree[Array], s: Layers) -> Real[Array, "batch outputs"]:
+    def read_output(self, clamped: PyTree[Array], s: Layers) -> Real[Array, "batch outputs"]:
         r"""What the cost compares with real targets: $-\partial C/\partial y$ at $y = 0$, at the real part of `s`.
 
         With `SquaredError` these are the outputs themselves. Needs `outputs`, their number. A network with a cost of

@@ -87,7 +87,7 @@ class AbstractFeedForwardNetwork(eqx.Module):
         """The output for each input."""
         return jax.vmap(self)(clamped)
 
-    def output(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
+    def read_output(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
         """The output for each input."""
         return jax.vmap(self)(clamped)
 

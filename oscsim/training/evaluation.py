@@ -162,7 +162,7 @@ def _judge(
             activities, residual = free.activities, free.residual
         read = jnp.zeros((len(x), 0))
         if net.outputs is not None:
-            read = (net.readout if classes else net.output)(inputs.clamped, activities)
+            read = (net.readout if classes else net.read_output)(inputs.clamped, activities)
         return net.loss(inputs.clamped, activities, inputs.y), read, residual
 
     return gather(mesh, sharded(judge, mesh, SHARDED, 2)(net, sweeps, x, y))

@@ -228,7 +228,7 @@ class Session:
             return
         self.warned = True
         warnings.warn(
-            f"epoch {row['epoch']}: the gradients of the batches are off by {100 * bar:.0f} % (root mean square), by "
+            f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} % (root mean square over batches), by "
             "their own measure; use Adaptive(period) instead of a fixed amplitude, more cycles under noise, a longer "
             "period where neurons lag",
             InexactGradientWarning,

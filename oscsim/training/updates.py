@@ -190,7 +190,7 @@ def check_optimizer(optimizer: optax.GradientTransformation, net: Trainable, inp
 def _error(net: Trainable, inputs: Inputs, estimate: Estimate, classes: bool) -> Array:
     """The `error` of a tally for a batch, at the estimator's own free equilibrium."""
     if not classes and gives_numbers(net):
-        output = net.output(inputs.clamped, estimate.activities)
+        output = net.read_output(inputs.clamped, estimate.activities)
         return jnp.mean(jnp.sum((output - inputs.y) ** 2, axis=1)).astype(net.dtype)
     if net.outputs is None or not classes:
         return jnp.zeros((), net.dtype)
