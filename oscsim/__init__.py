@@ -104,7 +104,7 @@ from oscsim.signals import (
 )
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
 from oscsim.training.checkpoints import Checkpoints
-from oscsim.training.evaluation import evaluate, predict
+from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
@@ -112,6 +112,7 @@ from oscsim.training.plasticity import Learned, learn
 if TYPE_CHECKING:
     from oscsim import lab, paper, plot
     from oscsim.sweeps import load_sweep, studies, summarise, sweep
+    from oscsim.training import sklearn
 
 __version__ = "0.2.0"
 
@@ -235,8 +236,10 @@ __all__ = [
     "predict",
     "relative_error",
     "response",
+    "scores",
     "settle",
     "simulate",
+    "sklearn",
     "studies",
     "suggest",
     "summarise",
@@ -250,6 +253,7 @@ _LATER = {
     "lab": "oscsim",
     "paper": "oscsim",
     "plot": "oscsim",
+    "sklearn": "oscsim.training",
     "studies": "oscsim.sweeps",
     "load_sweep": "oscsim.sweeps",
     "summarise": "oscsim.sweeps",
@@ -265,6 +269,6 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     room = _LATER[name]
-    if room == "oscsim":
-        return importlib.import_module(f"oscsim.{name}")
+    if room in ("oscsim", "oscsim.training"):
+        return importlib.import_module(f"{room}.{name}")
     return getattr(importlib.import_module(room), name)

@@ -9,7 +9,7 @@ import scipy.io
 import xarray
 
 import oscsim as osc
-from oscsim.networks.base import named
+from oscsim.networks.learned import named
 from tests.helpers import toy
 
 SIGNALS = {

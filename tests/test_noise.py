@@ -615,9 +615,9 @@ def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
 
     averaged = lock_in.averaged
 
-    def watching(system, *args, key):
+    def watching(system, *args, key, **how):
         seen.append((float(system.teaching.period) / system.plan.steps_per_cycle, key is KEY))
-        return averaged(system, *args, key=key)
+        return averaged(system, *args, key=key, **how)
 
     monkeypatch.setattr(lock_in, "averaged", watching)
     estimator = osc.LockIn(osc.Rotating(0.2, 129.0), noise=osc.WhiteNoise(0.01), extrapolate=True)

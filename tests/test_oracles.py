@@ -131,7 +131,7 @@ def settled_losses(net, x, y, directions, steps):
         def at(point):
             other = eqx.combine(restore(point), net)
             inputs = osc.Inputs.of(other, x, y)
-            plain = {"tolerance": 1e-14, "max_steps": 60, "method": "sweeps", "check": False}
+            plain = {"tolerance": 1e-14, "max_steps": 60, "method": "sweeps", "throw": False}
             free = osc.settle(other, x, y, start=start, **plain)
             return jnp.mean(other.loss(inputs.clamped, free.activities, inputs.y)), jnp.max(free.residual)
 

@@ -353,6 +353,20 @@ def test_a_table_is_trained_on_and_its_names_are_predicted(oscsim, tmp_path):
     assert settings["classes"] == ["ape", "bee", "cow"]
 
 
+def test_a_table_of_real_targets_is_a_regression(oscsim, tmp_path):
+    """The epochs report R^2, and `predict` prints what `osc.predict` gives."""
+    x = np.linspace(0, 1, 60, dtype=np.float32)
+    y = 0.5 + 0.3 * x
+    np.savetxt(tmp_path / "line.csv", np.column_stack([x, y]), delimiter=",", header="x,target", comments="")
+    options = ["--cost", "squarederror", "--estimator", "exact", "--hidden", "4", "--probe", "0", "--validation", "0.2"]
+    shown = oscsim("train", str(tmp_path / "line.csv"), *options, "--epochs", "2", "--out", str(tmp_path / "run")).out
+    assert "validation r2" in shown
+    np.save(tmp_path / "x.npy", x[:3, None])
+    printed = oscsim("predict", str(tmp_path / "run"), str(tmp_path / "x.npy")).out
+    expected = osc.predict(osc.load(tmp_path / "run"), x[:3, None])
+    np.testing.assert_allclose([float(line) for line in printed.split()], np.ravel(expected), rtol=1e-5)
+
+
 def test_settings_of_a_run_are_a_file_of_options(oscsim, tmp_path):
     table(tmp_path / "own.csv")
     oscsim("train", "own.csv", *QUICK, "--validation", 0.25, "--seed", 3, "--slope", 2, "--out", "first")

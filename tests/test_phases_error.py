@@ -161,7 +161,7 @@ def test_nudge_below_the_tolerance_is_not_valid():
 
 def test_too_large_an_amplitude_says_so_and_adaptive_lowers_it():
     net, x, y, exact, radius = problem("two layers", 0, False)
-    with pytest.warns(osc.InexactGradientWarning, match=r"amplitude is too large.*O\(A\^4\).*adaptive=True"):
+    with pytest.warns(osc.InexactGradientWarning, match="amplitude is too large.*adaptive=True"):
         fixed = osc.Phases(4 * radius, 4)(net, x, y)
     assert fixed.error.outside.any()
     assert osc.relative_error(fixed.gradient, exact) > 0.1

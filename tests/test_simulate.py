@@ -330,6 +330,7 @@ def test_suggestion_locks_and_is_nearly_exact(digits):
     assert "amplitude" in str(suggestion)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_suggested_radius_is_where_the_points_part():
     """Below the suggested radius the N-point estimate converges, above it does not."""

@@ -221,7 +221,7 @@ def test_samples_that_sweeps_do_not_settle_are_judged_where_the_neurons_rest():
     assert float(swept.residual.max()) > 1e-10
     free = osc.settle(net, x, y)
     expected = net.readout(osc.Inputs.of(net, x, y).clamped, free.activities)
-    np.testing.assert_allclose(osc.predict(net, x), expected, atol=1e-8)
+    np.testing.assert_allclose(osc.scores(net, x), expected, atol=1e-8)
     assert osc.evaluate(net, x, y)["settle_residual"] < 1e-10
 
 

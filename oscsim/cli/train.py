@@ -240,7 +240,7 @@ def _fixed(name: str) -> str:
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify the samples of a file with a trained network: one label per line on the standard output."""
+    """Apply a trained network to the samples of a file: a label, or the outputs of a regression, on each line."""
 
     network: Annotated[Path, tyro.conf.Positional]
     """Folder of a training run, or one of its checkpoints."""
@@ -250,7 +250,7 @@ class Predict:
     as in training, but for those of a named data set that was standardised."""
 
     scores: Path | None = None
-    """Write the score of each class, (n, classes), to this .npy file as well."""
+    """Write the score of each class, (n, classes), or the outputs of a regression to this .npy file as well."""
 
     best: bool = False
     """Use the network after the best epoch of the run, instead of the newest."""
@@ -268,26 +268,31 @@ class Predict:
             if about["scaling"] is not None:
                 mean, deviation = map(np.array, about["scaling"])
                 x = (x - mean) / deviation
-            scores = osc.predict(net, shaped(net, x))
+            x = shaped(net, x)
+            scores = osc.predict(net, x, labels=False) if about["real"] else osc.scores(net, x)
         if self.scores is not None:
             buffer = io.BytesIO()
             np.save(buffer, scores)
             checkpoint.write(self.scores, buffer.getbuffer())
-        names = about["classes"] or range(scores.shape[1])
-        print("\n".join(str(names[i]) for i in scores.argmax(axis=1)))
+        if about["real"]:
+            print("\n".join(" ".join(f"{value:.7g}" for value in row) for row in scores))
+        else:
+            names = about["classes"] or range(scores.shape[1])
+            print("\n".join(str(names[i]) for i in scores.argmax(axis=1)))
 
 
 def _about(own: OwnData | None) -> dict[str, Any]:
     """What `predict` has to know of the data of a run."""
     if own is None:
         return {}
-    return {"classes": own.classes, "scaling": own.scaling and [np.ravel(a).tolist() for a in own.scaling]}
+    scaling = own.scaling and [np.ravel(a).tolist() for a in own.scaling]
+    return {"classes": own.classes, "scaling": scaling, "real": own.train[1].dtype.kind == "f"}
 
 
 def _about_run(network: Path) -> dict[str, Any]:
     """The same, from the folder of a run or of its checkpoint, with the settings."""
     path = (network if network.is_dir() else network.parent) / "settings.json"
-    nothing = {"settings": {}, "classes": (), "scaling": None}
+    nothing = {"settings": {}, "classes": (), "scaling": None, "real": False}
     try:
         return nothing | json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -296,8 +301,8 @@ def _about_run(network: Path) -> dict[str, Any]:
         raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
 
 
-COLUMNS = ("epoch", "loss", "error", "validation_loss", "validation_error", "cosine", "error_bar", "amplitude")
-COLUMNS += ("seconds",)
+COLUMNS = ("epoch", "loss", "error", "r2", "validation_loss", "validation_error", "validation_r2", "cosine")
+COLUMNS += ("error_bar", "amplitude", "seconds")
 
 
 class _Rows:

@@ -15,8 +15,9 @@ from oscsim.dynamics.noisy import NoisyNeurons
 from oscsim.dynamics.phasors import Phasors, Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
 Places: TypeAlias = Int[Array, "..."] | np.ndarray

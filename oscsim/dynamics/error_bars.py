@@ -30,8 +30,9 @@ from oscsim.dynamics.step_error import step_error
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.equilibrium.linear import gradient_read, linear_response, response_gradient
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 from oscsim.signals.noise import AbstractForcing
 
 LAG = 1.0

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.errors import RESULTS, InexactGradientError, InexactGradientWarning
-from oscsim.networks.base import Gradient, named
+from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
 """A gradient whose error is larger than this is called wrong, unless somebody asks for another tolerance."""

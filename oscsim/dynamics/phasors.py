@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Inexact, PyTree
 from oscsim.core.arrays import norm, per_sample, sample_norm
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.linear import response_gradient
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 from oscsim.signals.drive import check_turning
 from oscsim.signals.teaching import AbstractTeaching
 

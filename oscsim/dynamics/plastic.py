@@ -14,8 +14,9 @@ from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.state import State
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import fourier_coefficient
 
 

@@ -29,8 +29,9 @@ from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs, Stream
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import AbstractTeaching
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, PyTree
 from oscsim.core.arrays import norm
 from oscsim.equilibrium.linear import gradient_read
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, krylov
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 
 
 class Asymmetry(eqx.Module):

@@ -18,8 +18,9 @@ from oscsim.equilibrium.implicit import settled_adjoint
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, without_matrix
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, split_parameters
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient, split_parameters
 
 
 @promoting

@@ -15,8 +15,9 @@ from oscsim.equilibrium.exact_gradients import exact_solution
 from oscsim.equilibrium.settling import state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants, without_matrix
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters, gradient_of, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient
 
 
 def response_gradient(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from oscsim.core.arrays import compiled, is_traced, norm
 from oscsim.core.errors import BadType, BadValue
-from oscsim.networks.base import Gradient, named
+from oscsim.networks.learned import Gradient, named
 
 APART = 1e-2
 """Two free states whose activities differ by more than this, in the Euclidean norm of a sample, are not the same."""

@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from oscsim.core.arrays import is_traced, promoting
 from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, check_parameters
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient, as_text, gradient_summary
 
 
 class Estimate(eqx.Module):
@@ -39,6 +40,17 @@ class Estimate(eqx.Module):
     residual: Float[Array, ""]
     result: RESULTS
     error: GradientError | None = None
+
+    def __str__(self) -> str:
+        if is_traced(self):
+            return eqx.tree_pformat(self)
+        told = "" if bool(self.valid) else f", {RESULTS[self.result]}"
+        own = "" if self.error is None else f", off by {100 * float(self.error.total):.2g} % by its own measure"
+        title = f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}"
+        return f"{title}\n{as_text(gradient_summary(self.gradient))}"
+
+    def __repr__(self) -> str:
+        return str(self)
 
     @property
     def valid(self) -> Bool[Array, ""]:

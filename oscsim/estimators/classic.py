@@ -23,8 +23,9 @@ from oscsim.equilibrium import (
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
-from oscsim.networks.base import AbstractNetwork, Gradient
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import as_noises, require_noise_key
 

@@ -18,8 +18,9 @@ from oscsim.dynamics.state import begin
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import LockIn
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.noise import noise_key, require_noise_key
 
 MEMORY = 2**28

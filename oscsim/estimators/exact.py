@@ -11,9 +11,10 @@ from oscsim.core.arrays import all_finite
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.networks.base import AbstractNetwork, split_parameters
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import split_parameters
 
 
 class Exact(AbstractEstimator):

@@ -24,8 +24,9 @@ from oscsim.dynamics.error_bars import asymmetry_norms
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import flatten_samples
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
+from oscsim.networks.learned import Gradient
 
 ACCURACY, SWEEPS, MEMORY = 0.03, 20, 3
 """How well the step of Newton's method is solved for, in how many sweeps at most, of which so many are mixed."""

@@ -13,7 +13,8 @@ from jaxtyping import Array, Inexact
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import not_negative
 from oscsim.networks.activations import AbstractActivation
-from oscsim.networks.base import AbstractNetwork, check_parameters, split_parameters
+from oscsim.networks.base import AbstractNetwork, check_parameters
+from oscsim.networks.learned import split_parameters
 
 Net = TypeVar("Net", bound=AbstractNetwork)
 

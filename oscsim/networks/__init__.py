@@ -11,7 +11,7 @@ from oscsim.networks.activations import (
     SiLU,
     Tanh,
 )
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, fastest_neuron, linear, parameters, to_dict
+from oscsim.networks.base import AbstractNetwork, Layers, fastest_neuron, linear
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
@@ -19,6 +19,7 @@ from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.layered import LayeredNetwork
+from oscsim.networks.learned import Gradient, parameters, to_dict
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
 __all__ = [

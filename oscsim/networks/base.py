@@ -11,7 +11,6 @@ both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$,
 """
 
 import abc
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -23,12 +22,25 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
-from oscsim.core.arrays import is_traced, to_complex
-from oscsim.core.checks import as_native, require_instance
+from oscsim.core.arrays import describe, is_traced, to_complex
+from oscsim.core.checks import Given, as_native, require_instance
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
-from oscsim.networks.activations import AbstractActivation
-from oscsim.networks.costs import AbstractCost
-from oscsim.networks.pooling import AbstractPooling
+from oscsim.networks.learned import (
+    SETTINGS,
+    Gradient,
+    Network,
+    Row,
+    as_html,
+    as_text,
+    gradient_summary,
+    is_gradient,
+    is_setting,
+    named,
+    parameters,
+    replaced,
+    split_parameters,
+    summary,
+)
 
 if TYPE_CHECKING:  # what is read of a run may lie on the host, where it is used the same way
     Layers: TypeAlias = tuple[Array, ...]
@@ -36,17 +48,8 @@ else:
     Layers = tuple[Inexact[Array | np.ndarray, "..."], ...]
 """One array per layer of neurons; in a batch, the leading axis of each is the sample."""
 
-Gradient: TypeAlias = PyTree[Array | np.ndarray]
-"""Arrays as in a network's parameters, on the device or on the host."""
-
 TimeConstant: TypeAlias = ArrayLike | tuple[ArrayLike, ...]
 """One for all neurons, or one for each layer; an entry may be an array, one for each neuron."""
-
-SETTINGS = ("activation", "cost", "time_constant", "imperfection")
-"""Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
-
-Of a network, or of one that it wraps.
-"""
 
 
 def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[Array, " out"]:
@@ -76,7 +79,7 @@ class AbstractNetwork(eqx.Module):
 
     and may give more, as fields or class attributes: `time_constant` ($\tau$, one number or a tuple with one
     per layer, each a number or an array over its neurons), `input_shape` and `outputs` (the shape of one input and
-    the number of classes; `x` and `y` are checked against them before anything runs).
+    the number of classes or of real outputs; `x` and `y` are checked against them before anything runs).
 
     One whose force has no potential also gives `directed(clamped, s, r, y, beta)`: the scalar $D$ in
     $\Psi(s, r) = \Phi(s) + D(s, r)$, of what neurons emit, $s$, and what they hear, $r$, one array per layer each. The
@@ -188,6 +191,17 @@ class AbstractNetwork(eqx.Module):
         labels = jnp.broadcast_to(jnp.arange(self.outputs)[:, None], (self.outputs, batch))
         return -jax.vmap(lambda y: self.loss(clamped, s, y))(labels).T
 
+    def read_output(self, clamped: PyTree[Array], s: Layers) -> Real[Array, "batch outputs"]:
+        r"""What the cost compares with real targets: $-\partial C/\partial y$ at $y = 0$, at the real part of `s`.
+
+        With `SquaredError` these are the outputs themselves. Needs `outputs`, their number. A network with a cost of
+        which this is not so gives its own.
+        """
+        if self.outputs is None:
+            raise BadValue("outputs is None: a network needs its number of outputs to be read out")
+        zero = jnp.zeros((s[0].shape[0], self.outputs), self.dtype)
+        return -jax.grad(lambda y: jnp.sum(self.loss(clamped, s, y)))(zero)
+
     def plasticity(
         self, x: Array, s: Layers, y: Array, beta: ArrayLike, weight: ArrayLike = 1.0, heard: Layers | None = None
     ) -> "AbstractNetwork":
@@ -222,6 +236,44 @@ class AbstractNetwork(eqx.Module):
         leaves = [leaf for leaf in jax.tree.leaves(parts, is_leaf=is_setting) if eqx.is_inexact_array(leaf)]
         return np.dtype(jnp.result_type(*leaves)) if leaves else np.dtype(jnp.asarray(0.0).dtype)
 
+    def replace(self: Network, **given: Given) -> Network:
+        """The same network with other numbers for some of its parameters, by their names.
+
+        Where a field holds one array per layer, give a list with one entry per layer; None leaves that layer as it is.
+        A field that holds a module or a dict takes another one of the same structure. Numbers become arrays of the
+        network's precision.
+
+        Raises:
+            ValueError: a name that is no parameter, a shape that is not that of the old numbers, numbers that are not
+                finite.
+            TypeError: no real numbers.
+
+        Example:
+            >>> quiet = net.replace(biases=[np.full(5, -1.0), None])
+            >>> print(quiet.biases[0])
+            [-1. -1. -1. -1. -1.]
+        """
+        return replaced(self, given)
+
+    def _summary(self) -> list[Row]:
+        if is_gradient(self):
+            return gradient_summary(self)
+        about = {
+            "input": "" if self.input_shape is None else "x".join(map(str, self.input_shape)),
+            "neurons": "-".join("x".join(map(str, shape)) for shape in self.shapes),
+            "outputs": "" if self.outputs is None else str(self.outputs),
+            "activation": describe(self.activation),
+            "cost": describe(vars(self)["cost"]) if "cost" in vars(self) else "",
+            "tau": ", ".join(dict.fromkeys(map(describe, self.time_constants))),
+        }
+        return summary(self, [(name, text) for name, text in about.items() if text])
+
+    def __repr__(self) -> str:
+        return as_text(self._summary()) if jax.tree.leaves(parameters(self)) else eqx.tree_pformat(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._summary())
+
     @property
     def time_constants(self) -> tuple[Array, ...]:
         r"""$\tau$ of each layer: a number, or an array (1, neurons) that fits a batch."""
@@ -230,21 +282,6 @@ class AbstractNetwork(eqx.Module):
             jnp.asarray(t, self.dtype) for t in (tau if isinstance(tau, (tuple, list)) else (tau,) * len(self.shapes))
         ]
         return tuple(t[None] if t.ndim else t for t in per_layer)
-
-
-def is_setting(part: object) -> bool:
-    """Whether all numbers in a part of a network are settings."""
-    return isinstance(part, (AbstractActivation, AbstractCost, AbstractPooling))
-
-
-def split_parameters(network: eqx.Module) -> tuple[Gradient, PyTree]:
-    """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
-
-    def is_parameter(path, part):
-        in_setting = any(getattr(entry, "name", None) in SETTINGS for entry in path)
-        return eqx.is_inexact_array(part) and not in_setting and not is_setting(part)
-
-    return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
 
 
 def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: AbstractNetwork, x: Array) -> Gradient:
@@ -256,16 +293,6 @@ def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: Abstract
         return scalar(network, jax.vmap(network.clamp)(x))
 
     return jax.grad(of_parameters)(learned)
-
-
-def parameters(network: eqx.Module) -> Gradient:
-    """The parameters, which are learned: the network with None in place of everything else.
-
-    Example:
-        >>> [leaf.shape for leaf in jax.tree.leaves(osc.parameters(net))]
-        [(5, 6), (4, 5), (5,), (4,)]
-    """
-    return split_parameters(network)[0]
 
 
 def require_holomorphic(network: AbstractNetwork, what: str) -> None:
@@ -295,34 +322,6 @@ def fastest_neuron(time_constants: Sequence[Array]) -> float:
 def slowest_neuron(time_constants: Sequence[Array]) -> float:
     """The largest of the neurons' own time constants."""
     return max(float(np.max(np.asarray(tau))) for tau in time_constants)
-
-
-def parameter_name(path: tuple) -> str:
-    """The name of a parameter array by its path in the network, such as `weights[0]`."""
-    return jax.tree_util.keystr(path).lstrip(".")
-
-
-def named(tree: PyTree) -> list[tuple[str, Array]]:
-    """The arrays of a pytree like `parameters(net)`, with their names."""
-    return [(parameter_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def plain_name(name: str) -> str:
-    """A name that every kind of file takes as that of a variable: `cosine/weights[0]` is `cosine_weights_0`."""
-    return re.sub(r"\W+", "_", name).strip("_")
-
-
-def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
-    """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
-
-    `weights[0]` is called `weights_0`: `np.savez(path, **to_dict(gradient))` and
-    `scipy.io.savemat(path, to_dict(gradient))` write them.
-
-    Example:
-        >>> sorted(osc.to_dict(osc.parameters(net)))
-        ['biases_0', 'biases_1', 'weights_0', 'weights_1']
-    """
-    return {plain_name(name): np.asarray(leaf) for name, leaf in named(gradient)}
 
 
 def check_parameters(network: AbstractNetwork) -> None:

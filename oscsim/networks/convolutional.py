@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
-from oscsim.core.checks import as_count, require_instance
+from oscsim.core.checks import as_count, require_instance, require_key
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
@@ -225,7 +225,7 @@ class ConvolutionalNetwork(AbstractNetwork):
 
     Args:
         image: the `input_shape`.
-        key: for the initial weights.
+        key: for the initial weights; `replace` puts your own in their place.
         readout_scale: standard deviation of the readout's; by default 1/sqrt(fan in). Each `Convolution` has its own.
 
     Raises:
@@ -265,7 +265,8 @@ class ConvolutionalNetwork(AbstractNetwork):
         readout_scale: float | None = None,
         products: str | None = None,
     ):
-        check_parts(activation, cost, key)
+        check_parts(activation, cost)
+        require_key(key)
         self.products = check_products(products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]

@@ -23,7 +23,8 @@ class AbstractCost(eqx.Module):
     """The cost of one sample, a holomorphic function of the network's output.
 
     `readout` says where the output comes from: a linear map outside the dynamics (True), or the last layer of
-    neurons itself (False).
+    neurons itself (False). `real` says whether the output is to be the target itself, real numbers, as in regression,
+    rather than scores of classes.
 
     Example:
         >>> class Quartic(osc.AbstractCost):
@@ -36,6 +37,7 @@ class AbstractCost(eqx.Module):
     """
 
     readout: eqx.AbstractClassVar[bool]
+    real: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
@@ -66,12 +68,15 @@ class CrossEntropy(AbstractCost):
 class SquaredError(AbstractCost):
     r"""$C = \frac12 \sum_k (s_k - y_k)^2$ of the last layer's activities $s$.
 
+    For real targets, or for classes, as one-hot targets or labels.
+
     Example:
         >>> print(osc.SquaredError()(jnp.array([0.5, 0.5]), jnp.array(1)))
         0.25
     """
 
     readout: ClassVar[bool] = False
+    real: ClassVar[bool] = True
 
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
         return jnp.sum((output - one_hot(y, output.shape[-1], output.real.dtype)) ** 2) / 2

@@ -8,11 +8,24 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, Real
 
+from oscsim.core.arrays import describe
+from oscsim.core.checks import Given, require_key
 from oscsim.networks.activations import ReLU
 from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
+from oscsim.networks.learned import (
+    Network,
+    Row,
+    as_html,
+    as_text,
+    gradient_summary,
+    is_gradient,
+    parameters,
+    replaced,
+    summary,
+)
 from oscsim.networks.products import check_products
 
 
@@ -39,6 +52,22 @@ class AbstractFeedForwardNetwork(eqx.Module):
     input_shape: eqx.AbstractVar[tuple[int, ...]]
     outputs: eqx.AbstractVar[int]
 
+    def replace(self: Network, **given: Given) -> Network:
+        """The same network with other numbers for some of its parameters, as `AbstractNetwork.replace`."""
+        return replaced(self, given)
+
+    def __repr__(self) -> str:
+        return as_text(self._summary()) if jax.tree.leaves(parameters(self)) else eqx.tree_pformat(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._summary())
+
+    def _summary(self) -> list[Row]:
+        if is_gradient(self):
+            return gradient_summary(self)
+        about = {"input": "x".join(map(str, self.input_shape)), "outputs": str(self.outputs)}
+        return summary(self, (about | {"cost": describe(self.cost)}).items())
+
     @abc.abstractmethod
     def __call__(self, x: Real[Array, "..."]) -> Real[Array, " out"]:
         """The output for one input."""
@@ -58,6 +87,10 @@ class AbstractFeedForwardNetwork(eqx.Module):
         """The output for each input."""
         return jax.vmap(self)(clamped)
 
+    def read_output(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
+        """The output for each input."""
+        return jax.vmap(self)(clamped)
+
     def loss(self, clamped: Real[Array, "batch ..."], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
         """The cost of each output."""
         return jax.vmap(self.cost)(self.readout(clamped, s), y)
@@ -70,19 +103,21 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
     trained with `Backpropagation()`.
 
     Attributes:
-        weights: one (out, in) array per pair of neighbouring sizes; truncated normal at the start.
-        biases: one (out,) array per pair; zero at the start.
+        weights: one (out, in) array per pair of neighbouring sizes.
+        biases: one (out,) array per pair.
         activation: $\sigma$ of every layer but the last; `ReLU()` by default.
         cost: `CrossEntropy()` by default.
         sizes: input, layers, output.
 
     Args:
-        key: for the initial weights.
+        key: for weights at random, from a truncated normal; not needed where all are given.
         scale: their standard deviation; by default 1/sqrt(fan in).
+        weights: your own, a list with one array per pair of sizes; None in it is drawn. Later: `replace`.
+        biases: likewise; None is zero, as all are by default.
 
     Raises:
-        TypeError: an activation, a cost or a key of the wrong kind.
-        ValueError: fewer than two sizes.
+        TypeError: an activation, a cost, a key or weights of the wrong kind.
+        ValueError: fewer than two sizes; weights that do not fit them.
 
     Example:
         >>> twin = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0))
@@ -100,16 +135,18 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
         self,
         sizes: Sequence[int],
         *,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None = None,
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
         scale: float | None = None,
+        weights: Given = None,
+        biases: Given = None,
     ):
-        check_parts(activation, cost, key)
+        check_parts(activation, cost)
         self.sizes = check_sizes(sizes, 2, "an input, layers of neurons, and an output")
         self.activation = ReLU() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
-        self.weights, self.biases = dense_weights(self.sizes, scale, key)
+        self.weights, self.biases = dense_weights(self.sizes, scale, key, weights, biases)
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -147,7 +184,7 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
 
     Args:
         image: the `input_shape`.
-        key: for the initial weights.
+        key: for the initial weights; `replace` puts your own in their place.
         readout_scale: standard deviation of the readout's; by default 1/sqrt(fan in). Each `Convolution` has its own.
 
     Raises:
@@ -181,7 +218,8 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         readout_scale: float | None = None,
         products: str | None = None,
     ):
-        check_parts(activation, cost, key)
+        check_parts(activation, cost)
+        require_key(key)
         self.products = check_products(products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]

@@ -1,17 +1,28 @@
 """Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Key, Real
 
+from oscsim.core.checks import Given, as_array
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import as_time_constant, check_parts, check_sizes, truncated_normal
+from oscsim.networks.layered import as_time_constant, check_parts, check_sizes, drawn
+
+
+class Couplings(TypedDict, total=False):
+    """The parameters of a `HopfieldNetwork`, by name."""
+
+    weights: Given
+    bias: Given
+    coupling: Given
+    readout_weights: Given
+    readout_bias: Given
 
 
 class HopfieldNetwork(AbstractNetwork):
@@ -33,12 +44,14 @@ class HopfieldNetwork(AbstractNetwork):
         sizes: inputs, neurons, outputs.
 
     Args:
-        key: for the initial weights.
+        key: for weights at random, from a truncated normal; not needed where all are given.
         scale: their standard deviation; by default 1/sqrt(fan in).
+        given: your own `weights`, `bias`, `coupling`, `readout_weights`, `readout_bias`. Biases are zero by default.
+            Later: `replace`.
 
     Raises:
-        TypeError: an activation, a cost or a key of the wrong kind.
-        ValueError: not three sizes, or more output neurons than neurons.
+        TypeError: an activation, a cost, a key or weights of the wrong kind.
+        ValueError: not three sizes, more output neurons than neurons, weights that do not fit them, an unknown name.
 
     Source: Hopfield (1984); Scellier & Bengio (2017).
 
@@ -46,6 +59,9 @@ class HopfieldNetwork(AbstractNetwork):
         >>> hopfield = osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(0))
         >>> osc.settle(hopfield, x, y).activities[0].shape, hopfield.coupling.shape
         ((3, 5), (5, 5))
+        >>> ring = np.roll(np.eye(4), 1, axis=1)
+        >>> osc.HopfieldNetwork((2, 4, 2), cost=osc.SquaredError(), coupling=ring, weights=np.ones((4, 2))).shapes
+        ((4,),)
     """
 
     weights: Real[Array, "neurons inputs"]
@@ -62,13 +78,14 @@ class HopfieldNetwork(AbstractNetwork):
         self,
         sizes: Sequence[int],
         *,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None = None,
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
         time_constant: TimeConstant = 1.0,
         scale: float | None = None,
+        **given: Unpack[Couplings],
     ):
-        check_parts(activation, cost, key)
+        check_parts(activation, cost)
         self.sizes = check_sizes(sizes, 3, "inputs, neurons and outputs")
         self.activation = Logistic() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
@@ -76,12 +93,20 @@ class HopfieldNetwork(AbstractNetwork):
         if len(self.sizes) != 3 or (not self.cost.readout and self.sizes[2] > self.sizes[1]):
             raise BadValue(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")
         inputs, neurons, outputs = self.sizes
-        k_in, k_coupling, k_out = jax.random.split(key, 3)
-        self.weights = truncated_normal(k_in, (neurons, inputs), scale)
-        self.bias = jnp.zeros(neurons)
-        self.coupling = truncated_normal(k_coupling, (neurons, neurons), scale)
-        self.readout_weights = truncated_normal(k_out, (outputs, neurons), scale) if self.cost.readout else None
-        self.readout_bias = jnp.zeros(outputs) if self.cost.readout else None
+        shapes = {"weights": (neurons, inputs), "coupling": (neurons, neurons), "readout_weights": (outputs, neurons)}
+        shapes |= {"bias": (neurons,), "readout_bias": (outputs,)}
+        expected = [name for name in shapes if self.cost.readout or not name.startswith("readout")]
+        if unknown := [name for name in given if name not in expected]:
+            raise BadValue(f"{unknown[0]} is no parameter of this HopfieldNetwork: give {', '.join(expected)}")
+        own = {name: as_array(name, array, shapes[name]) for name, array in given.items() if array is not None}
+        if not self.cost.readout:
+            own["readout_weights"] = jnp.zeros(shapes["readout_weights"])  # none is drawn
+        drawable = [name for name in shapes if name.endswith(("weights", "coupling"))]
+        of_weights = drawn(key, [shapes[name] for name in drawable], scale, [own.get(name) for name in drawable])
+        self.weights, self.coupling, readout = of_weights
+        self.bias = own.get("bias", jnp.zeros(neurons))
+        self.readout_weights = readout if self.cost.readout else None
+        self.readout_bias = own.get("readout_bias", jnp.zeros(outputs)) if self.cost.readout else None
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -95,7 +120,7 @@ class HopfieldNetwork(AbstractNetwork):
 
     @property
     def outputs(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of real outputs."""
         return self.sizes[2]
 
     def clamp(self, x: Real[Array, " inputs"]) -> Array:

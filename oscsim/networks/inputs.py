@@ -26,7 +26,7 @@ class Inputs(eqx.Module):
 
     Attributes:
         x: inputs, (batch, ...).
-        y: integer labels (batch,), or real targets (batch, classes).
+        y: integer labels (batch,), or real targets (batch, outputs).
         clamped: the network's `clamp` of each input, computed once.
 
     Example:
@@ -142,9 +142,11 @@ def as_targets(net: "Network", y: Data) -> Array:
     y, classes = _as_numbers("y", y), net.outputs
     _check_batch("y", y, net.dtype)
     if not jnp.issubdtype(y.dtype, jnp.integer):
+        if y.ndim == 1 and classes == 1:
+            y = y[:, None]  # one real output
         if y.ndim == 1 and classes is not None:
             raise BadType(
-                f"y holds {y.dtype} labels: use integers, or one-hot targets of shape (batch, {classes}); "
+                f"y holds {y.dtype} labels: use integers, or one-hot or real targets of shape (batch, {classes}); "
                 "datasets.as_labels(y) makes integers of whole numbers"
             )
         y = jnp.asarray(y, net.dtype)
@@ -152,13 +154,29 @@ def as_targets(net: "Network", y: Data) -> Array:
         low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
         if low < 0 or high >= classes:
             remedy = "; datasets.as_labels(y) numbers them from 0" if low < 0 else ""
+            remedy = "; give real targets as floats" if classes == 1 else remedy
             raise BadValue(f"y has labels from {low} to {high}, this network has classes 0 to {classes - 1}{remedy}")
     if y.ndim > 1 and classes is not None and y.shape[1:] != (classes,):
         column = "; a column of labels is y[:, 0]" if y.shape[1:] == (1,) else ""
-        raise BadValue(f"y has shape {y.shape}: use labels (batch,) or one-hot targets (batch, {classes}){column}")
+        raise BadValue(
+            f"y has shape {y.shape}: use labels (batch,), or one-hot or real targets (batch, {classes}){column}"
+        )
     # jax counts classes in the type of the labels, where 8 bits end at 255
     narrow = jnp.issubdtype(y.dtype, jnp.integer) and y.dtype.itemsize < 4
     return jnp.asarray(y, jnp.int32) if narrow else jnp.asarray(y)
+
+
+def are_classes(y: Array | np.ndarray) -> bool:
+    """Whether targets stand for classes: integer labels, or shares of two classes or more, as one-hot targets are.
+
+    Shares are not negative and sum to one. All other targets are real numbers, as in regression.
+    """
+    if y.ndim == 1:
+        return bool(jnp.issubdtype(y.dtype, jnp.integer))
+    if y.ndim != 2 or y.shape[1] < 2:
+        return False
+    y = np.asarray(y)
+    return bool(np.all(y >= 0) and np.all(np.abs(np.sum(y, axis=1, dtype=float) - 1) < 1e-3))
 
 
 def _as_numbers(name: str, value: Data) -> Array | np.ndarray:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_count, as_real, as_scalar, require_instance, require_key
+from oscsim.core.checks import Given, as_count, as_real, as_scalar, require_instance, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
+from oscsim.networks.learned import as_layers
 
 
 def as_time_constant(value: TimeConstant) -> TimeConstant:
@@ -34,14 +35,43 @@ def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float |
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
 
-def dense_weights(
-    sizes: Sequence[int], scale: float | None, key: Key[Array, ""]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Weights and biases between layers of these sizes, at the start."""
-    shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
+def drawn(
+    key: Key[Array, ""] | None,
+    shapes: Sequence[tuple[int, ...]],
+    scale: float | None,
+    given: Sequence[Array | None],
+) -> tuple[Array, ...]:
+    """Weights of these shapes: those that are given, and random ones for the others.
+
+    Raises:
+        TypeError: some are to be drawn, and the key is none.
+        ValueError: a scale, and nothing to draw.
+    """
+    own = tuple(array for array in given if array is not None)
+    if len(own) == len(shapes):
+        if scale is not None:
+            raise BadValue(f"scale={scale}: all weights are given, none is drawn; leave it out")
+        return own
+    if key is None:
+        raise BadType("key is None, and weights are to be drawn: give key=jax.random.key(0), or all weights")
+    require_key(key)
     keys = jax.random.split(key, len(shapes))
-    weights = tuple(truncated_normal(k, shape, scale) for k, shape in zip(keys, shapes, strict=True))
-    return weights, tuple(jnp.zeros(n_out) for n_out, _ in shapes)
+    return tuple(
+        truncated_normal(k, shape, scale) if array is None else array
+        for k, shape, array in zip(keys, shapes, given, strict=True)
+    )
+
+
+def dense_weights(
+    sizes: Sequence[int], scale: float | None, key: Key[Array, ""] | None, weights: Given = None, biases: Given = None
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Weights and biases between layers of these sizes: those that are given; else at random, and zero."""
+    shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
+    of_biases = as_layers("biases", biases, [(n_out,) for n_out, _ in shapes])
+    return (
+        drawn(key, shapes, scale, as_layers("weights", weights, shapes)),
+        tuple(jnp.zeros(n) if b is None else b for (n, _), b in zip(shapes, of_biases, strict=True)),
+    )
 
 
 def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, ...]:
@@ -55,13 +85,12 @@ def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, .
     return counts
 
 
-def check_parts(activation: object, cost: object, key: object) -> None:
-    """Refuse a class in place of an instance, a name, a bare seed."""
+def check_parts(activation: object, cost: object) -> None:
+    """Refuse a class in place of an instance, or a name."""
     if activation is not None and (not callable(activation) or isinstance(activation, type)):
         raise BadType(f"activation={activation!r}: use a function or an instance, such as Logistic()")
     if cost is not None:
         require_instance("cost", cost, AbstractCost, "use an instance of a cost, such as CrossEntropy()")
-    require_key(key)
 
 
 class LayeredNetwork(AbstractNetwork):
@@ -71,20 +100,22 @@ class LayeredNetwork(AbstractNetwork):
     the neurons are `sizes[1:-1]`. With `SquaredError` the last layer is made of neurons too, and $C = C(s_{last}, y)$.
 
     Attributes:
-        weights: one (out, in) array per pair of neighbouring sizes; truncated normal at the start.
-        biases: one (out,) array per pair; zero at the start.
+        weights: one (out, in) array per pair of neighbouring sizes.
+        biases: one (out,) array per pair.
         activation: $\sigma$ of every layer.
         cost: `CrossEntropy()` or `SquaredError()`.
         time_constant: $\tau$, one number, or a tuple with one entry per layer of neurons.
         sizes: input, layers, output.
 
     Args:
-        key: for the initial weights.
+        key: for weights at random, from a truncated normal; not needed where all are given.
         scale: their standard deviation; by default 1/sqrt(fan in).
+        weights: your own, a list with one array per pair of sizes; None in it is drawn. Later: `replace`.
+        biases: likewise; None is zero, as all are by default.
 
     Raises:
-        TypeError: an activation, a cost or a key of the wrong kind.
-        ValueError: fewer sizes than an input, a layer of neurons and an output.
+        TypeError: an activation, a cost, a key or weights of the wrong kind.
+        ValueError: fewer sizes than an input, a layer of neurons and an output; weights that do not fit them.
 
     Source: Laborieux & Zenke (2022), section 2; Scellier & Bengio (2017).
 
@@ -92,6 +123,16 @@ class LayeredNetwork(AbstractNetwork):
         >>> layered = osc.LayeredNetwork((6, 5, 4), key=jax.random.key(0))
         >>> layered.shapes, [w.shape for w in layered.weights]  # the last weights are the readout
         (((5,),), [(5, 6), (4, 5)])
+        >>> osc.LayeredNetwork((2, 1, 2), weights=[np.ones((1, 2)), np.array([[1.0], [-1.0]])])
+        LayeredNetwork, 7 parameters of float32
+          input       2
+          neurons     1
+          outputs     2
+          activation  Logistic(slope=4, centre=0.5)
+          cost        CrossEntropy()
+          tau         1
+          layer 0     weights[0] (1, 2), biases[0] (1,)  3
+          layer 1     weights[1] (2, 1), biases[1] (2,)  4
     """
 
     weights: tuple[Real[Array, "out in"], ...]
@@ -105,18 +146,20 @@ class LayeredNetwork(AbstractNetwork):
         self,
         sizes: Sequence[int],
         *,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None = None,
         activation: Callable | None = None,
         cost: AbstractCost | None = None,
         time_constant: TimeConstant = 1.0,
         scale: float | None = None,
+        weights: Given = None,
+        biases: Given = None,
     ):
-        check_parts(activation, cost, key)
+        check_parts(activation, cost)
         self.sizes = check_sizes(sizes, 3, "an input, one layer of neurons or more, and an output")
         self.activation = Logistic() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
-        self.weights, self.biases = dense_weights(self.sizes, scale, key)
+        self.weights, self.biases = dense_weights(self.sizes, scale, key, weights, biases)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -130,7 +173,7 @@ class LayeredNetwork(AbstractNetwork):
 
     @property
     def outputs(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of real outputs."""
         return self.sizes[-1]
 
     def clamp(self, x: Real[Array, " in"]) -> Array:

@@ -1,4 +1,4 @@
-"""Figures: of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
+"""Figures: of a network, of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
 Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes; `running_errors`
 and `running_bars` compute what one of them draws. No global style is touched, and matplotlib is imported when the first
@@ -7,6 +7,7 @@ figure is made.
 
 from oscsim.plot import style
 from oscsim.plot.learning import gradient_cosines, learning_curves, weights
+from oscsim.plot.networks import network
 from oscsim.plot.planes import stability
 from oscsim.plot.runs import (
     components,
@@ -27,6 +28,7 @@ __all__ = [
     "gradient_error",
     "layers",
     "learning_curves",
+    "network",
     "orbits",
     "running_bars",
     "running_errors",

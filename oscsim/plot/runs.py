@@ -20,7 +20,7 @@ from oscsim.dynamics.phasors import Reading
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
-from oscsim.networks.base import Gradient
+from oscsim.networks.learned import Gradient
 from oscsim.plot.style import (
     COLOURS,
     DRIVE,

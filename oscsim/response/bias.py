@@ -8,8 +8,9 @@ from oscsim.core.checks import as_scalar
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.equilibrium.states import At
-from oscsim.networks.base import AbstractNetwork, Gradient
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient
 from oscsim.signals.drive import check_drive
 from oscsim.signals.teaching import Rotating
 

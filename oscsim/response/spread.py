@@ -16,8 +16,9 @@ from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.networks.base import AbstractNetwork, Gradient, gradient_of, parameters
+from oscsim.networks.base import AbstractNetwork, gradient_of
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.response.orbit import Orbit, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
 from oscsim.signals import WhiteNoise

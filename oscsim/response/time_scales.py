@@ -13,8 +13,9 @@ from oscsim.core.arrays import norm
 from oscsim.core.checks import as_scalar, require_positive
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.equilibrium.modes import slowest_time
-from oscsim.networks.base import AbstractNetwork, Gradient, Layers, parameters
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.teaching import AbstractTeaching
 

@@ -26,8 +26,9 @@ from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
-from oscsim.networks.base import AbstractNetwork, Gradient, fastest_neuron, parameters, split_parameters
-from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
+from oscsim.networks.base import AbstractNetwork, fastest_neuron
+from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
+from oscsim.networks.learned import Gradient, parameters, split_parameters
 from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
@@ -273,6 +274,8 @@ def training(
         raise BadValue("outputs is None: a network needs its number of classes to be judged by its error")
     x, y = checked_data(pattern, "data", data)
     x_held, y_held = checked_data(pattern, "validation", validation)
+    if not (are_classes(y) and are_classes(y_held)):
+        raise BadValue("data: targets are real; a study judges by errors in percent: use train, and evaluate each run")
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
     if batch_size > len(x):
         raise BadValue(f"batch_size={batch_size}: the data hold {len(x)} samples, use fewer")

@@ -2,7 +2,7 @@
 
 from oscsim.training.checkpoints import Checkpoints
 from oscsim.training.devices import is_first
-from oscsim.training.evaluation import evaluate, predict
+from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
@@ -19,5 +19,6 @@ __all__ = [
     "learn",
     "load",
     "predict",
+    "scores",
     "train",
 ]

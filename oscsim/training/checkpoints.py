@@ -18,7 +18,7 @@ from oscsim.core import checkpoint
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadValue, DivergenceError
-from oscsim.networks.base import split_parameters
+from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import is_first, replicate, wait_for_all
 from oscsim.training.learner import Learner
 

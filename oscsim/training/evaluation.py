@@ -18,8 +18,9 @@ from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.equilibrium.flow import GROUP
 from oscsim.equilibrium.settling import Method
 from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.costs import AbstractCost
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
+from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
 from oscsim.training.devices import SHARDED, gather, shard, sharded
 from oscsim.training.learner import Trainable
 
@@ -27,21 +28,25 @@ Held: TypeAlias = Array | np.ndarray
 """On the device, or on the host."""
 
 Judged: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Losses, scores and residuals of samples."""
+"""Losses, scores of classes or outputs, and residuals of samples."""
 
 
 def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dict[str, float]:
-    """Loss and error on held-out data, at the free equilibrium.
+    r"""Loss, and error or $R^2$, on held-out data, at the free equilibrium.
+
+    Targets stand for classes where they are integer labels, or rows of shares that are not negative and sum to one, as
+    one-hot targets are. All others are real, and outputs are compared with them.
 
     Args:
         net: a trained network.
         x: inputs, (n, ...).
-        y: targets, (n,) labels or (n, classes).
+        y: targets, (n,) labels, or (n, outputs).
         batch_size: samples per device call.
 
     Returns:
-        `loss` (mean), `settle_residual` (largest), and, for networks with `outputs`: `error` in percent, and
-        `top5_error` with more than five classes.
+        `loss` (mean) and `settle_residual` (largest). Of networks with `outputs` also, for classes, `error` in percent,
+        and `top5_error` with more than five; for real targets, with `SquaredError`, `r2`: $R^2 = 1 - \sum |o - y|^2 /
+        \sum |y - \bar y|^2$ over all outputs $o$.
 
     Raises:
         ValueError: bad data (see `Inputs.of`).
@@ -54,29 +59,75 @@ def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dic
     return measured(net, x, y, as_count("batch_size", batch_size))
 
 
-def predict(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarray, "n classes"]:
-    """The score of each class for each input: log-probabilities with `CrossEntropy`.
+def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: int = 1000) -> np.ndarray:
+    """What a network says of inputs, at its free equilibrium: a label for each, or real outputs.
+
+    Args:
+        net: a trained network.
+        x: inputs, (n, ...).
+        labels: True for the class with the largest score, (n,); False for the outputs, (n, outputs). By default the
+            cost decides: outputs with `SquaredError`, which may stand for real numbers, labels with any other.
+        batch_size: samples per device call.
 
     Raises:
         ValueError: bad data (see `Inputs.of`), a network without `outputs`.
         NotSettledError: an input for which the network has no free equilibrium.
 
     Example:
-        >>> scores = osc.predict(net, x)
+        >>> osc.predict(net, x).shape, osc.predict(net, x, labels=False).shape
+        ((3,), (3, 4))
+    """
+    labels = not gives_numbers(net) if labels is None else labels
+    found = _read_out(net, x, labels, as_count("batch_size", batch_size))
+    return found.argmax(axis=1) if labels else found
+
+
+def scores(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarray, "n classes"]:
+    """The score of each class for each input: log-probabilities with `CrossEntropy`, minus the cost in general.
+
+    Raises:
+        ValueError: bad data (see `Inputs.of`), a network without `outputs`.
+        NotSettledError: an input for which the network has no free equilibrium.
+
+    Example:
+        >>> scores = osc.scores(net, x)
         >>> scores.shape, np.allclose(np.exp(scores).sum(axis=1), 1)
         ((3, 4), True)
     """
+    return _read_out(net, x, True, as_count("batch_size", batch_size))
+
+
+def _read_out(net: Trainable, x: Data, classes: bool, batch_size: int) -> np.ndarray:
+    """Scores of classes, or outputs."""
     if net.outputs is None:
-        raise BadValue("outputs is None: a network needs its number of classes to be read out")
+        raise BadValue("outputs is None: a network needs its number of classes or outputs to be read out")
     x = np.asarray(as_inputs(net, x))
-    _, scores, residuals = _judged(net, x, np.zeros(len(x), np.int32), as_count("batch_size", batch_size))
+    y = np.zeros(len(x), np.int32) if classes else np.zeros((len(x), net.outputs), x.dtype)
+    _, found, residuals = _judged(net, x, y, batch_size, classes=classes)
     lost = np.flatnonzero(~(residuals <= 10 * judged_tolerance(net.dtype)))
     if lost.size:
         raise NotSettledError(
             f"input {lost[0]} does not settle ({lost.size} of {len(x)} do not): train with smaller rates, or lower the "
             "scale of the weights"
         )
-    return scores
+    return found
+
+
+def gives_numbers(net: Trainable) -> bool:
+    """Whether the outputs of a network can be compared with real targets, one by one."""
+    match net:
+        case object(outputs=int(), cost=AbstractCost(real=real)):
+            return real
+        case object(network=inner, imperfection=_):
+            return gives_numbers(inner)
+    return False
+
+
+def variance_of(y: Held) -> float:
+    """The mean squared distance of targets from their mean, over all outputs; nan where they are all the same."""
+    y = np.asarray(y, float)
+    variance = float(np.mean(np.sum(((y - y.mean(axis=0)) ** 2).reshape(len(y), -1), axis=1)))
+    return variance if variance > 0 else math.nan
 
 
 FIRST_SWEEPS, JUDGED_SWEEPS = 30, 2 * PATIENCE
@@ -94,17 +145,25 @@ def judged_tolerance(dtype: DTypeLike) -> float:
 
 @eqx.filter_jit
 def _judge(
-    net: Trainable, x: Held, y: Held, sweeps: Count | int, mesh: Mesh | None = None, method: Method = "sweeps"
+    net: Trainable,
+    x: Held,
+    y: Held,
+    sweeps: Count | int,
+    mesh: Mesh | None = None,
+    method: Method = "sweeps",
+    classes: bool = True,
 ) -> tuple[Array, Array, Array]:
-    """Loss of each sample, score of each class, and residual of the free equilibrium, for one batch."""
+    """Loss of each sample, its scores or outputs, and residual of the free equilibrium, for one batch."""
 
     def judge(net, sweeps, x, y):
         inputs, activities, residual = Inputs.of(net, x, y), (), jnp.zeros(len(x))
         if not isinstance(net, AbstractFeedForwardNetwork):
             free = settle_inputs(net, inputs, jnp.zeros(()), judged_tolerance(net.dtype), sweeps, method=method)
             activities, residual = free.activities, free.residual
-        scores = jnp.zeros((len(x), 0)) if net.outputs is None else net.readout(inputs.clamped, activities)
-        return net.loss(inputs.clamped, activities, inputs.y), scores, residual
+        read = jnp.zeros((len(x), 0))
+        if net.outputs is not None:
+            read = (net.readout if classes else net.read_output)(inputs.clamped, activities)
+        return net.loss(inputs.clamped, activities, inputs.y), read, residual
 
     return gather(mesh, sharded(judge, mesh, SHARDED, 2)(net, sweeps, x, y))
 
@@ -126,8 +185,10 @@ def mean_loss_and_error(net: AbstractNetwork, x: Array, y: Array) -> tuple[Array
     return jnp.mean(losses), 100 * jnp.mean(wrong).astype(losses.dtype)
 
 
-def _judged(net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Judged:
-    """Losses, scores and residuals of all samples, batch by batch; those that settle late are settled together."""
+def _judged(
+    net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None, classes: bool = True
+) -> Judged:
+    """Losses, scores or outputs, and residuals, batch by batch; samples that settle late are settled together."""
     whole = 1 if mesh is None else mesh.size
 
     def settled(rows: np.ndarray, size: int, sweeps: int, method: Method = "sweeps") -> Judged:
@@ -135,7 +196,7 @@ def _judged(net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh:
         for first in range(0, len(rows), size):
             chosen = np.resize(rows[first:][:size], size)  # filled up: one compilation serves the last batch too
             batch = shard(mesh, x[chosen], 0), shard(mesh, y[chosen], 0)
-            judged = _judge(net, *batch, np.int32(sweeps), mesh, method)
+            judged = _judge(net, *batch, np.int32(sweeps), mesh, method, classes)
             found.append([np.asarray(a)[: len(rows) - first] for a in judged])
         losses, scores, residuals = map(np.concatenate, zip(*found, strict=True))
         return losses, scores, residuals
@@ -159,14 +220,17 @@ def measured(
     net: Trainable, x: np.ndarray, y: np.ndarray, batch_size: int, mesh: Mesh | None = None
 ) -> dict[str, float]:
     """`evaluate` on checked data, each batch shared by the devices of a mesh; `net` is on all of them."""
-    losses, scores, residuals = _judged(net, x, y, batch_size, mesh)
+    classes = are_classes(y)
+    losses, found, residuals = _judged(net, x, y, batch_size, mesh, classes)
     row = {"loss": float(np.mean(losses, dtype=float))}
-    if net.outputs is not None:
-        order = np.argsort(-scores, axis=1, kind="stable")
-        right = (order == labels_of(y)[:, None]) & np.isfinite(scores).all(axis=1, keepdims=True)
+    if net.outputs is not None and classes:
+        order = np.argsort(-found, axis=1, kind="stable")
+        right = (order == labels_of(y)[:, None]) & np.isfinite(found).all(axis=1, keepdims=True)
         row["error"] = float(100 * np.mean(~right[:, 0]))
         if net.outputs > 5:
             row["top5_error"] = float(100 * np.mean(~right[:, :5].any(axis=1)))
+    elif gives_numbers(net):
+        row["r2"] = 1 - float(np.mean(np.sum((found - y) ** 2, axis=1, dtype=float))) / variance_of(y)
     return row | {"settle_residual": float(np.max(residuals))}
 
 

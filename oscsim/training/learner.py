@@ -25,10 +25,10 @@ class Learner(eqx.Module):
             of an `Adaptive` signal; None for others.
         step: how many updates were made.
         rate_scale: what updates are multiplied by; below 1 after a rollback.
-        best: the network after its best epoch so far, by validation error (by loss without validation data).
-        best_score: that error, or loss.
-        totals: over the steps of the epoch so far: sums of loss and error in percent, the largest residual, and the sum
-            of the squared error bars.
+        best: the network after its best epoch so far, as `score_name` judges it.
+        best_score: its score.
+        totals: over the steps of the epoch so far: sums of loss and error (see `Tally`), the largest residual, and
+            the sum of the squared error bars.
         history: what was measured after each epoch.
         seconds: wall time spent so far.
         identity: what the run is made of; a run is only resumed with the same.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
@@ -22,19 +23,20 @@ from oscsim.core.arrays import describe, promoting
 from oscsim.core.checks import as_count, as_path, require_key
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import tqdm
-from oscsim.datasets.source import AbstractSource, ArraySource, digest_of
+from oscsim.datasets.source import AbstractSource, ArraySource, Samples, digest_of
 from oscsim.estimators import AbstractEstimator
-from oscsim.networks.base import check_parameters, named, parameter_name, parameters, plain_name
+from oscsim.networks.base import check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
-from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.inputs import Data, Inputs, are_classes, as_targets
+from oscsim.networks.learned import named, parameter_name, parameters, plain_name
 from oscsim.signals import AbstractNoise
 from oscsim.training.checkpoints import Checkpoints, Keeping
 from oscsim.training.devices import Devices, as_mesh, unreplicate
-from oscsim.training.evaluation import checked_data
+from oscsim.training.evaluation import checked_data, variance_of
 from oscsim.training.learner import Learner, Metrics, Trainable, score_name
 from oscsim.training.monitor import Monitor, Validation, best_of, reason_to_stop, shown_of
 from oscsim.training.session import Session
-from oscsim.training.updates import Rule, updates
+from oscsim.training.updates import Rule, check_optimizer, updates
 
 if TYPE_CHECKING:
     import pandas
@@ -46,7 +48,8 @@ class Trained(eqx.Module):
 
     Attributes:
         network: after the last epoch.
-        best: after the epoch with the lowest validation error (lowest loss without validation data).
+        best: after the epoch with the lowest validation error; with real targets, the lowest validation loss; the
+            lowest loss without validation data.
         history: one dict per epoch, as in `metrics.jsonl`.
         stopped: why the run ended before its last epoch; empty if it did not.
 
@@ -114,13 +117,15 @@ def train(
 
     Each epoch shuffles the data anew and goes through them in batches; what does not fill the last batch is left out
     this time. The steps are compiled once. With `validation` the network is evaluated after each epoch, at its free
-    equilibrium.
+    equilibrium. Where targets are real numbers (see `evaluate`), epochs are judged by their loss.
 
     Args:
         net: the neurons, or a feed-forward network with `Backpropagation()`.
         data: inputs and targets, `(x, y)`, or a source of batches, such as `datasets.stream("imagenet32")`.
         estimator: `LockIn(...)`, `AlwaysOn(LockIn(...))`, `Phases(...)`, `Classic(...)`, `Exact(...)`, or your own.
-        optimizer: from optax, with schedules if you like; `layerwise` gives each layer a rate of its own.
+        optimizer: from optax, with schedules if you like; `layerwise` gives each layer a rate of its own. One that asks
+            for it is told the loss of the batch (`optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`); a line search
+            (`optax.lbfgs`) tries the loss at the free equilibrium, on one device.
         epochs: how often to go through the data, in all (a resumed run included).
         key: for the order of the data, augmentation and noise.
         batch_size: samples per update.
@@ -134,14 +139,16 @@ def train(
     Returns:
         The network after the last and after the best epoch, and the metrics of each epoch. They are `epoch` (from 1),
         `step`, `loss` and `error` over the epoch's batches; with `validation` `validation_loss`, `validation_error`,
-        with more than five classes `validation_top5_error` (errors in percent), and `settle_residual` of the
-        evaluation; `residual` (the largest that the estimator reported), `cosine` and `cosine/<parameter>` of the
+        with more than five classes `validation_top5_error` (errors in percent; where targets are real `r2` and
+        `validation_r2` stand in their place), and `settle_residual` of the evaluation; `residual` (the largest that the
+        estimator reported), `cosine` and `cosine/<parameter>` of the
         probe; `rate_scale` (below 1 after a rollback), `seconds`, `samples_per_second` of training.
 
     Raises:
-        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance; names the step,
-            what broke, and the last good checkpoint.
+        DivergenceError: a loss, a gradient or a state is not finite, or the error jumped to chance ($R^2$ below -1);
+            names the step, what broke, and the last good checkpoint.
         ValueError: bad data (see `Inputs.of`), counts or settings that do not fit, a folder that holds another run.
+        TypeError: a network, estimator or optimizer of the wrong kind; an optimizer that needs what it is not given.
         OSError: the folder cannot be written; said before training starts.
 
     With `AlwaysOn`, time scales that are too close for learning give a warning (see `check_time_scales`).
@@ -161,19 +168,15 @@ def train(
         raise BadValue(f"batch_size={batch_size}: the data hold {len(source)} samples, use fewer")
     sample = checked_data(net, "data", source.first(max(batch_size, monitor.probe)))
     mesh = _mesh_of(estimator, devices, batch_size)
-    identity = {
-        "estimator": describe(estimator),
-        "augment": "none" if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__),
-        "batch_size": str(batch_size),
-        "key": str(jax.random.key_data(key).tolist()),
-        "data": source.digest,
-        "validation data": "none" if held_out is None else digest_of(held_out.x, held_out.y),
-        "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
-    }
     inputs = Inputs.of(net, *(a[:batch_size] for a in sample))
+    check_optimizer(optimizer, net, inputs, mesh is None)
     state, stream = jax.tree.leaves(optimizer.init(parameters(net))), planned.init(net, inputs, key)
+    identity = _identity_of(net, estimator, augment, source, held_out)
+    identity |= {"batch_size": str(batch_size), "key": str(jax.random.key_data(key).tolist())}
     fresh = Learner(net, state, stream, 0, 1.0, net, math.inf, (0.0, 0.0, 0.0, 0.0), [], 0.0, identity)
-    session = Session(Rule(planned, optimizer, augment, mesh), source, sample, held_out, batch_size, monitor, key=key)
+    targets = _targets_of(net, source, sample)
+    rule = Rule(planned, optimizer, augment, mesh, are_classes(targets))
+    session = Session(rule, source, sample, held_out, batch_size, monitor, variance_of(targets), key=key)
     keeping = Keeping(checkpoints, fresh, session.steps_per_epoch, mesh)
     learner = keeping.start()
     if learner.step == 0:
@@ -212,6 +215,23 @@ def train(
     return Trained(network, best, learner.history, stopped)
 
 
+def _identity_of(
+    net: Trainable,
+    estimator: AbstractEstimator,
+    augment: Callable | None,
+    source: AbstractSource,
+    held_out: Validation | None,
+) -> dict[str, str]:
+    """What a run is made of, in words, beside its batch size and key."""
+    return {
+        "estimator": describe(estimator),
+        "augment": "none" if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__),
+        "data": source.digest,
+        "validation data": "none" if held_out is None else digest_of(held_out.x, held_out.y),
+        "network": str([(name, a.shape, str(a.dtype)) for name, a in named(parameters(net))]),
+    }
+
+
 def _source_of(net: Trainable, data: "AbstractSource | tuple[Data, Data] | list[Data]") -> AbstractSource:
     """The data as a source of batches; where they are in memory, looked at as a whole."""
     if not isinstance(data, AbstractSource):
@@ -219,6 +239,14 @@ def _source_of(net: Trainable, data: "AbstractSource | tuple[Data, Data] | list[
     if isinstance(data, ArraySource):
         checked_data(net, "data", (data.x, data.y))
     return data
+
+
+def _targets_of(net: Trainable, source: AbstractSource, sample: Samples) -> np.ndarray:
+    """The targets: all where they are in memory, else the first."""
+    match source:
+        case ArraySource(y=y):
+            return np.asarray(as_targets(net, y))
+    return sample[1]
 
 
 def load(path: str | Path, best: bool = False) -> PyTree:

@@ -19,8 +19,9 @@ class Validation(NamedTuple):
 
     Attributes:
         x: inputs, (n, ...).
-        y: targets, (n,) labels or (n, classes).
-        patience: end the run after so many epochs without a better validation error; None never does.
+        y: targets, (n,) labels or (n, outputs).
+        patience: end the run after so many epochs without a better validation error (loss, with real targets); None
+            never does.
 
     Example:
         >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
@@ -114,5 +115,5 @@ def best_of(scores: Sequence[float]) -> int:
 
 def shown_of(row: Metrics) -> dict[str, str]:
     """What is worth showing of an epoch."""
-    names = ("loss", "error", "validation_loss", "validation_error", "validation_top5_error")
+    names = ("loss", "error", "r2", "validation_loss", "validation_error", "validation_top5_error", "validation_r2")
     return {name: f"{row[name]:.4g}" for name in names if name in row}

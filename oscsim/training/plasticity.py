@@ -25,8 +25,9 @@ from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, starting_state
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, split_parameters
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Data, Stream, clamped
+from oscsim.networks.learned import split_parameters
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
 from oscsim.signals.drive import turning_coefficient
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching

@@ -19,10 +19,10 @@ from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.estimators import Estimate
-from oscsim.networks.base import named, parameters
 from oscsim.networks.inputs import Inputs, as_targets
+from oscsim.networks.learned import named, parameters
 from oscsim.training.devices import agreed, replicate, shard, unreplicate
-from oscsim.training.evaluation import EVALUATED, measured
+from oscsim.training.evaluation import EVALUATED, gives_numbers, measured
 from oscsim.training.learner import Learner, Metrics, score_name
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.updates import AUGMENTED, Moving, Rule, Tally
@@ -38,7 +38,10 @@ CALL_SECONDS = 0.5
 
 
 class Session:
-    """What stays the same from step to step, and where the run stands in its data; `sample` holds the first of them."""
+    """What stays the same from step to step, and where the run stands in its data.
+
+    `sample` holds the first of them; `variance` is that of real targets.
+    """
 
     def __init__(
         self,
@@ -48,11 +51,12 @@ class Session:
         validation: Validation | None,
         batch_size: int,
         monitor: Monitor,
+        variance: float,
         *,
         key: Key[Array, ""],
     ):
         self.rule, self.source, self.sample, self.validation = rule, source, sample, validation
-        self.batch_size, self.probe = batch_size, monitor.probe
+        self.batch_size, self.probe, self.variance = batch_size, monitor.probe, variance
         self.order_key, self.step_key = jax.random.split(key)
         self.key = replicate(rule.mesh, self.step_key)
         self.steps_per_epoch = len(source) // batch_size
@@ -159,8 +163,10 @@ class Session:
         now, steps, rule = time.perf_counter(), self.steps_per_epoch, self.rule
         loss, error, residual, bars = learner.totals
         row: Metrics = {"epoch": learner.step // steps, "step": learner.step, "loss": loss / steps}
-        if learner.network.outputs is not None:
+        if rule.classes and learner.network.outputs is not None:
             row["error"] = error / steps
+        elif gives_numbers(learner.network):
+            row["r2"] = 1 - error / steps / self.variance
         if self.validation is not None:
             found = measured(learner.network, self.validation.x, self.validation.y, EVALUATED, rule.mesh)
             row |= {("" if k == "settle_residual" else "validation_") + k: v for k, v in found.items()}
@@ -184,9 +190,10 @@ class Session:
             best_score=score if better else learner.best_score,
         )
         if len(learner.history) > 1 and jumped_to_chance(learner.history, learner.network.outputs):
+            what = "the error jumped to chance, after less than half of that"
+            what = what if rule.classes else "R^2 fell below -1, from above 0.5"
             raise DivergenceError(
-                f"training diverged in epoch {row['epoch']} (step {learner.step}): the error jumped to chance, after "
-                "less than half of that; lower the learning rate"
+                f"training diverged in epoch {row['epoch']} (step {learner.step}): {what}; lower the learning rate"
             )
         return learner
 
@@ -221,7 +228,7 @@ class Session:
             return
         self.warned = True
         warnings.warn(
-            f"epoch {row['epoch']}: the gradients of the batches are off by {100 * bar:.0f} % (root mean square), by "
+            f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} % (root mean square over batches), by "
             "their own measure; use Adaptive(period) instead of a fixed amplitude, more cycles under noise, a longer "
             "period where neurons lag",
             InexactGradientWarning,
@@ -230,7 +237,14 @@ class Session:
 
 
 def jumped_to_chance(history: list[Metrics], classes: int | None) -> bool:
-    """Whether the last error is that of guessing, after the one before was less than half of it."""
+    """Whether the last error is that of guessing, after the one before was less than half of it.
+
+    Real targets have no chance to fall back to: outputs that explained more than half of their variance are lost when
+    they are off by more than twice of it.
+    """
+    fit = next((name for name in ("validation_r2", "r2") if name in history[-1]), None)
+    if fit is not None:
+        return history[-1][fit] < -1 and history[-2][fit] > 0.5
     name = next((name for name in ("validation_error", "error") if name in history[-1]), None)
     if classes is None or name is None:
         return False

@@ -1,0 +1,191 @@
+"""What of a network is learned: its parameters, their names, other numbers in their place, and how all that prints."""
+
+import html
+import operator
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from oscsim.core.arrays import is_traced
+from oscsim.core.checks import Given, as_array
+from oscsim.core.errors import BadType, BadValue
+from oscsim.networks.activations import AbstractActivation
+from oscsim.networks.costs import AbstractCost
+from oscsim.networks.pooling import AbstractPooling
+
+Gradient: TypeAlias = PyTree[Array | np.ndarray]
+"""Arrays as in a network's parameters, on the device or on the host."""
+
+Network = TypeVar("Network", bound=eqx.Module)
+
+SETTINGS = ("activation", "cost", "time_constant", "imperfection")
+"""Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
+
+Of a network, or of one that it wraps.
+"""
+
+
+def is_setting(part: object) -> bool:
+    """Whether all numbers in a part of a network are settings."""
+    return isinstance(part, (AbstractActivation, AbstractCost, AbstractPooling))
+
+
+def in_setting(path: tuple) -> bool:
+    """Whether the part of a network at this path stands in a field of settings."""
+    return any(getattr(entry, "name", None) in SETTINGS for entry in path)
+
+
+def split_parameters(network: eqx.Module) -> tuple[Gradient, PyTree]:
+    """The network as (parameters, the rest), each with None in the other's places; `eqx.combine` joins them."""
+
+    def is_parameter(path, part):
+        return eqx.is_inexact_array(part) and not in_setting(path) and not is_setting(part)
+
+    return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
+
+
+def parameters(network: eqx.Module) -> Gradient:
+    """The parameters, which are learned: the network with None in place of everything else.
+
+    Example:
+        >>> [leaf.shape for leaf in jax.tree.leaves(osc.parameters(net))]
+        [(5, 6), (4, 5), (5,), (4,)]
+    """
+    return split_parameters(network)[0]
+
+
+def parameter_name(path: tuple) -> str:
+    """The name of a parameter array by its path in the network, such as `weights[0]`."""
+    return jax.tree_util.keystr(path).lstrip(".")
+
+
+def named(tree: PyTree) -> list[tuple[str, Array]]:
+    """The arrays of a pytree like `parameters(net)`, with their names."""
+    return [(parameter_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def plain_name(name: str) -> str:
+    """A name that every kind of file takes as that of a variable: `cosine/weights[0]` is `cosine_weights_0`."""
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
+def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
+    """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
+
+    `weights[0]` is called `weights_0`: `np.savez(path, **to_dict(gradient))` and
+    `scipy.io.savemat(path, to_dict(gradient))` write them.
+
+    Example:
+        >>> sorted(osc.to_dict(osc.parameters(net)))
+        ['biases_0', 'biases_1', 'weights_0', 'weights_1']
+    """
+    return {plain_name(name): np.asarray(leaf) for name, leaf in named(gradient)}
+
+
+# Numbers of the user's own.
+
+
+def as_layers(name: str, given: Given, shapes: Sequence[tuple[int, ...]]) -> list[Array | None]:
+    """One array per layer, checked; None where none is given.
+
+    Raises:
+        TypeError: not a sequence, or arrays that are not real.
+        ValueError: another number of them, other shapes, numbers that are not finite.
+    """
+    expected = ", ".join(map(str, shapes))
+    match given:
+        case None:
+            return [None] * len(shapes)
+        case tuple() | list() if len(given) == len(shapes):
+            pairs = enumerate(zip(given, shapes, strict=True))
+            return [None if a is None else as_array(f"{name}[{i}]", a, shape) for i, (a, shape) in pairs]
+        case tuple() | list():
+            raise BadValue(f"{name} has {len(given)} entries: give {len(shapes)} arrays, of shapes {expected}")
+    raise BadType(f"{name} is a {type(given).__name__}: give a list of {len(shapes)} arrays, of shapes {expected}")
+
+
+def replaced(network: Network, given: dict[str, Given]) -> Network:
+    """The network with other numbers for the parameters of these names: `AbstractNetwork.replace`."""
+    learned, fixed = split_parameters(network)
+    own = {name: part for name, part in vars(learned).items() if any(map(eqx.is_array, jax.tree.leaves(part)))}
+    for name, value in given.items():
+        if name not in own:
+            raise BadValue(
+                f"{name} is no parameter of this {type(network).__name__}: its parameters are {', '.join(own)}; make "
+                "another network to change anything else"
+            )
+        learned = eqx.tree_at(operator.attrgetter(name), learned, _in_place_of(name, own[name], value))
+    return eqx.combine(learned, fixed)
+
+
+def _in_place_of(name: str, old: PyTree, new: Given) -> PyTree:
+    """New numbers of the structure and shapes of the old ones; None leaves those as they are."""
+    match old:
+        case jax.Array() | np.ndarray():
+            return old if new is None else as_array(name, new, old.shape).astype(old.dtype)
+        case tuple() if all(map(eqx.is_array, old)):
+            layers = as_layers(name, new, [a.shape for a in old])
+            return tuple(a if b is None else b.astype(a.dtype) for a, b in zip(old, layers, strict=True))
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        raise BadType(f"{name} is a {type(new).__name__}: give arrays in a {type(old).__name__}, as in parameters(net)")
+    return jax.tree.map(lambda a, b: as_array(name, b, a.shape).astype(a.dtype), old, new)
+
+
+# How it prints.
+
+Row: TypeAlias = tuple[str, ...]
+
+
+def summary(network: eqx.Module, about: Iterable[Row]) -> list[Row]:
+    """What a network says of itself, a title and then rows of words: what it is (`about`), and its parameters."""
+    found = named(parameters(network))
+    layers: dict[str, list[tuple[str, Array]]] = {}
+    for name, a in found:  # what has the same number belongs to one layer
+        number = name[name.rfind("[") + 1 : -1] if name.endswith("]") else ""
+        layers.setdefault(f"layer {number}" if number.isdecimal() else "", []).append((name, a))
+    alone = [(name, str(a.shape), f"{a.size:,}") for name, a in layers.pop("", [])]
+    rows = [
+        (layer, ", ".join(f"{name} {a.shape}" for name, a in some), f"{sum(a.size for _, a in some):,}")
+        for layer, some in layers.items()
+    ]
+    total = sum(a.size for _, a in found)
+    return [(f"{type(network).__name__}, {total:,} parameters of {found[0][1].dtype}",), *about, *alone, *rows]
+
+
+def gradient_summary(gradient: eqx.Module) -> list[Row]:
+    """What a gradient says of itself: a title, then name, shape and norm of each of its arrays."""
+    found, title = named(parameters(gradient)), f"Gradient of a {type(gradient).__name__}, or its parameters"
+    if is_traced(gradient):
+        return [(title,), *((name, str(a.shape)) for name, a in found)]
+    norms = [float(np.linalg.norm(np.ravel(a))) for _, a in found]
+    rows = [(name, str(a.shape), f"norm {norm:.3g}") for (name, a), norm in zip(found, norms, strict=True)]
+    return [(f"{title}, norm {np.linalg.norm(norms):.3g}",), *rows]
+
+
+def is_gradient(network: eqx.Module) -> bool:
+    """Whether settings are missing, as in what `parameters` gives."""
+    parts = jax.tree_util.tree_leaves_with_path(network, is_leaf=lambda part: part is None)
+    return any(part is None and in_setting(path) for path, part in parts)
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """A title and columns below it."""
+    (title,), *rest = rows
+    widths = [max((len(row[i]) for row in rest if len(row) > i + 1), default=0) for i in range(2)]
+    lines = [
+        "  " + "  ".join(f"{word:{width}}" for word, width in zip(row, (*widths, 0), strict=False)) for row in rest
+    ]
+    return "\n".join([title, *(line.rstrip() for line in lines)])
+
+
+def as_html(rows: Sequence[Row]) -> str:
+    """The same as a table for notebooks."""
+    (title,), *rest = rows
+    cells = ("".join(f'<td style="text-align:left">{html.escape(word)}</td>' for word in row) for row in rest)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    return f"<b>{html.escape(title)}</b><table>{body}</table>"
