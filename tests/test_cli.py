@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import matplotlib.image
 import numpy as np
 import pytest
@@ -118,3 +119,23 @@ def test_a_defect_within_a_study_of_ours_keeps_its_traceback(monkeypatch, tmp_pa
 def test_the_version(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"oscsim {osc.__version__}\n"
+
+
+def test_a_suggestion_is_that_of_the_library(oscsim):
+    printed = oscsim("suggest", "digits", "--batch", 5, "--sizes", 64, 8, 10, "--seed", 3).out
+    x, y = osc.datasets.load("digits")
+    net = osc.LayeredNetwork((64, 8, 10), activation=osc.Logistic(4.0, 0.5), key=jax.random.key(3))
+    assert printed == f"{osc.suggest(net, x[:5], y[:5])}\n"
+
+
+def test_what_a_file_holds(oscsim, tmp_path, capsys):
+    net = osc.LayeredNetwork((6, 5, 4), key=jax.random.key(0))
+    osc.core.checkpoint.save(net, tmp_path / "net.osc")
+    assert oscsim("info", tmp_path / "net.osc").out == f"{net}\n"
+    oscsim("train", "--estimator", "exact", "--samples", 40, "--epochs", 1, "--probe", 0, "--out", tmp_path / "run")
+    said = oscsim("info", tmp_path / "run").out
+    assert "after epoch 1:\n  epoch                    1\n" in said
+    assert str(osc.load(tmp_path / "run")) in said
+    with pytest.raises(SystemExit):
+        main(["info", str(tmp_path / "nothing")])
+    assert "there is no such file or folder" in capsys.readouterr().err

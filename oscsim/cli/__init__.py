@@ -12,6 +12,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.demo import Demo
+from oscsim.cli.info import Info, Suggest
 from oscsim.cli.lab import Lab
 from oscsim.cli.reports import FAILURES, one_line
 from oscsim.cli.reproduce import Reproduce
@@ -21,7 +22,7 @@ from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
 from oscsim.core import BadValue, as_path
 
-COMMANDS = Demo | Simulate | Train | Predict | Sweep | Lab | Reproduce
+COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Sweep | Lab | Reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -297,6 +297,14 @@ def flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
 
 
+def first_samples(data: str, target: str | None, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many samples of a data set, from the first, as rows."""
+    x, y = osc.datasets.load(data, target=target)
+    if as_count("batch", batch) > len(x):
+        raise BadValue(f"batch={batch}: {data} holds {len(x)} samples")
+    return flat(x[:batch]), y[:batch]
+
+
 def shaped(net: AnyNetwork, x: np.ndarray) -> np.ndarray:
     """Samples as the network takes them: as rows where it has dense layers."""
     return flat(x) if len(net.input_shape or ()) == 1 else x

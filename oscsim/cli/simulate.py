@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
-import numpy as np
 import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, print_cycles, require_writable
-from oscsim.cli.settings import Integration, Network, Noise, Signal, flat
+from oscsim.cli.settings import Integration, Network, Noise, Signal, first_samples
 from oscsim.core import BadValue, checkpoint
 
 
@@ -71,7 +70,7 @@ class Simulate:
         if self.discard is not None and not 0 <= self.discard < self.cycles:
             raise BadValue(f"discard={self.discard} leaves nothing of cycles={self.cycles}: discard fewer")
         with jax.enable_x64(self.precision == "float64"):
-            x, y = self._samples()
+            x, y = first_samples(self.data, self.target, self.batch)
             net = self.network.build(self.sizes, jax.random.key(self.seed))
             teaching, noise = self.signal.build(), self.noise.build()
             key = None if noise is None else jax.random.key(self.seed)
@@ -94,12 +93,3 @@ class Simulate:
             run.save(run_file)
             checkpoint.write(picture, image)
         print(f"\nRun:    {run_file}  (oscsim.Run.load reads it)\nFigure: {picture}")
-
-    def _samples(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first samples of the data."""
-        if self.batch < 1:
-            raise BadValue(f"batch={self.batch}: use a positive integer")
-        x, y = osc.datasets.load(self.data, target=self.target)
-        if self.batch > len(x):
-            raise BadValue(f"batch={self.batch}: {self.data} holds {len(x)} samples")
-        return flat(x[: self.batch]), y[: self.batch]
