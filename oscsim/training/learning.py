@@ -58,8 +58,8 @@ class Trained(eqx.Module):
         >>> trained = osc.train(twin, (x, y), osc.Backpropagation(), optax.sgd(0.1), epochs=2, batch_size=3, key=key)
         >>> [row["epoch"] for row in trained.history]
         [1, 2]
-        >>> osc.predict(trained.network, x).shape
-        (3, 4)
+        >>> osc.predict(trained.network, x).shape  # a label for each
+        (3,)
     """
 
     network: Trainable
