@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -52,7 +52,8 @@ class Suggest:
                 net = self.network.build(self.sizes, jax.random.key(self.seed))
             else:
                 net = osc.load(self.trained)
-            print(osc.suggest(net, x, y, accuracy=self.accuracy, noise=self.noise.build()))
+            noise: Any = self.noise.build()  # `suggest` refuses one that it cannot predict from
+            print(osc.suggest(net, x, y, accuracy=self.accuracy, noise=noise))
 
 
 @dataclass(frozen=True)
