@@ -367,6 +367,14 @@ def test_a_table_of_real_targets_is_a_regression(oscsim, tmp_path):
     np.testing.assert_allclose([float(line) for line in printed.split()], np.ravel(expected), rtol=1e-5)
 
 
+def test_one_hot_targets_are_classes_also_where_they_are_floats(oscsim, tmp_path):
+    np.savez(tmp_path / "own.npz", x=X, y=np.eye(3)[Y], x_test=X, y_test=np.eye(3)[Y])
+    oscsim("train", "own.npz", *QUICK, "--out", "run")
+    np.save(tmp_path / "x.npy", X)
+    labels = osc.predict(osc.load(tmp_path / "run"), X)
+    assert oscsim("predict", "run", "x.npy").out.split() == [str(label) for label in labels]
+
+
 def test_settings_of_a_run_are_a_file_of_options(oscsim, tmp_path):
     table(tmp_path / "own.csv")
     oscsim("train", "own.csv", *QUICK, "--validation", 0.25, "--seed", 3, "--slope", 2, "--out", "first")

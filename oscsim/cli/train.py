@@ -35,6 +35,7 @@ from oscsim.cli.settings import (
 )
 from oscsim.core import BadValue, as_count, checkpoint
 from oscsim.datasets import AbstractSource, OwnData
+from oscsim.networks import are_classes
 from oscsim.training import is_first
 
 T = TypeVar("T")
@@ -286,7 +287,7 @@ def _about(own: OwnData | None) -> dict[str, Any]:
     if own is None:
         return {}
     scaling = own.scaling and [np.ravel(a).tolist() for a in own.scaling]
-    return {"classes": own.classes, "scaling": scaling, "real": own.train[1].dtype.kind == "f"}
+    return {"classes": own.classes, "scaling": scaling, "real": not are_classes(own.train[1])}
 
 
 def _about_run(network: Path) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def read(
     if parts["train"][1].ndim == 1 and len(np.unique(parts["train"][1])) == 1:
         only = classes[parts["train"][1][0]] if classes else parts["train"][1][0]
         raise BadValue(f"data={path}: all {len(parts['train'][1])} labels to train on are {only!s}: give two classes")
-    scaling = _scaling(parts["train"][0]) if standardise else None
+    scaling = scaling_of(parts["train"][0]) if standardise else None
     if scaling is not None:
         mean, deviation = scaling
         parts = {split: (((x - mean) / deviation).astype(x.dtype), y) for split, (x, y) in parts.items()}
@@ -421,7 +421,8 @@ def _divided(path: Path, x: np.ndarray, y: np.ndarray, share: float) -> tuple[Sa
     return (x[train], y[train]), (x[test], y[test])
 
 
-def _scaling(x: np.ndarray) -> Scaling:
+def scaling_of(x: np.ndarray) -> Scaling:
+    """Mean and standard deviation: of each column, of each channel of colour images, of all pixels of others."""
     axes = (0,) if x.ndim == 2 else tuple(range(3 if x.ndim == 4 else x.ndim))
     mean, deviation = np.asarray(x.mean(axes, np.float64)), np.asarray(x.std(axes, np.float64))
     return mean, np.where(deviation > 0, deviation, 1.0)  # what is the same everywhere becomes 0

@@ -18,7 +18,7 @@ from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.simulation import simulate
-from oscsim.dynamics.state import State, begin, divergence, read_anew
+from oscsim.dynamics.state import State, begin, failure, read_anew
 from oscsim.dynamics.stopping import AbstractStop, Accuracy, Locked
 from oscsim.dynamics.system import System
 
@@ -51,7 +51,7 @@ __all__ = [
     "advance",
     "advance_plastic",
     "begin",
-    "divergence",
+    "failure",
     "gradient_and_error",
     "read_anew",
     "response_lag",

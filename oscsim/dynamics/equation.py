@@ -194,8 +194,10 @@ class AbstractSmooth(AbstractEquation[Moved]):
         in_range = self.in_range(moved, args)
         intact = (solution.result == diffrax.RESULTS.successful) & in_range
         effort = Effort(solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"])
-        capped = (solution.result == diffrax.RESULTS.max_steps_reached) & in_range
-        exhausted = lax.cond(capped, lambda: calm(self.potentials(moved), args, length), lambda: jnp.zeros((), bool))
+        exhausted = jnp.zeros((), bool)
+        if plan.steps_per_cycle is None:  # equal steps have no cap
+            capped = (solution.result == diffrax.RESULTS.max_steps_reached) & in_range
+            exhausted = lax.cond(capped, lambda: calm(self.potentials(moved), args, length), lambda: exhausted)
         return Tick(moved, intact, effort, args, exhausted)
 
 

@@ -15,7 +15,7 @@ from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
 from oscsim.core.checks import as_count, as_native, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
-from oscsim.dynamics.cycle import Watch, Watched
+from oscsim.dynamics.cycle import Cycle, Watch, Watched
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
@@ -114,13 +114,14 @@ def simulate(
     averages = not record.every_reading or (until is not None and until.averages)
 
     began, found = time.perf_counter(), Averaged.begin(system, state, averages)
+    fixed = _Fixed(system, stream, record, watch, discard)
     if is_traced(system, found, stream, key):
         _require_fixed(until, progress)
-        found, recorded = _run_traced(system, found, stream, record, watch, discard, cycles, key=key)
+        found, recorded = _run_traced(fixed, found, cycles, key=key)
     else:
 
         def run_chunk(found, most):
-            return _run_chunk(system, found, stream, record, watch, discard, until, most, key=key)
+            return _run_chunk(fixed, found, until, most, key=key)
 
         found, recorded = _run_all(run_chunk, found, record, cycles, progress)
         if throw and bool(found.state.diverged):
@@ -172,30 +173,33 @@ def _require_fixed(until: AbstractStop | None, progress: bool | None) -> None:
         raise BadValue("progress=True under a transformation of jax, which runs later and elsewhere: leave it out")
 
 
-def _run_traced(
-    system: System,
-    found: Averaged,
-    stream: Stream,
-    record: AbstractRecord,
-    watch: Watch | None,
-    discard: Count | None,
-    cycles: int,
-    *,
-    key: Key[Array, ""] | None,
-) -> tuple[Averaged, tuple]:
+class _Fixed(eqx.Module):
+    """What stays the same from cycle to cycle of a run."""
+
+    system: System
+    stream: Stream
+    record: AbstractRecord
+    watch: Watch | None
+    discard: Count | None
+
+    def advance(self, found: Averaged, key: Key[Array, ""] | None) -> tuple[Averaged, Cycle]:
+        """One more cycle."""
+        number = found.state.cycle
+        inputs = self.stream.at(self.system.network, number)
+        return found.advance(self.system, inputs, key, self.discard, number == 0, self.watch)
+
+
+def _run_traced(fixed: _Fixed, found: Averaged, cycles: int, *, key: Key[Array, ""] | None) -> tuple[Averaged, tuple]:
     """So many cycles as one pure scan, with derivatives, and what is recorded of them."""
 
     @jax.checkpoint
     def one(found, _):
-        number = found.state.cycle
-        found, cycle = found.advance(system, stream.at(system.network, number), key, discard, number == 0, watch)
-        reading = cycle.reading if record.every_reading else None
+        found, cycle = fixed.advance(found, key)
+        reading = cycle.reading if fixed.record.every_reading else None
         return found, (reading, found.residual, cycle.effort, cycle.watched)
 
     found, (*rest, watched) = lax.scan(one, found, length=cycles)
-    if not record.every_cycle:
-        watched = jax.tree.map(lambda a: a[-1:], watched)
-    return found, (*rest, watched)
+    return found, (*rest, _wanted(watched, fixed.record))
 
 
 def _run_all(
@@ -262,36 +266,23 @@ class _Chunk(eqx.Module):
 
 @eqx.filter_jit
 def _run_chunk(
-    system: System,
-    found: Averaged,
-    stream: Stream,
-    record: AbstractRecord,
-    watch: Watch | None,
-    discard: Count | None,
-    until: AbstractStop | None,
-    most: Count,
-    *,
-    key: Key[Array, ""] | None,
+    fixed: _Fixed, found: Averaged, until: AbstractStop | None, most: Count, *, key: Key[Array, ""] | None
 ) -> _Chunk:
     """Up to `most` cycles, fewer if they may stop or diverge; one compilation serves every number of cycles."""
-    net, every_reading = system.network, record.every_reading
-
-    def one(found):
-        number = found.state.cycle
-        return found.advance(system, stream.at(net, number), key, discard, number == 0, watch)
+    every_reading, every_cycle = fixed.record.every_reading, fixed.record.every_cycle
 
     def buffer(a, many=True):
         return jnp.zeros((length, *a.shape) if many else a.shape, a.dtype)
 
-    _, cycle = jax.eval_shape(one, found)
-    kept = (cycle.reading if every_reading else None, cycle.watched if record.every_cycle else None)
+    _, cycle = jax.eval_shape(lambda found: fixed.advance(found, key), found)
+    kept = (cycle.reading if every_reading else None, cycle.watched if every_cycle else None)
     length = _buffer_length(kept)
     empty = _Chunk(
         found=found,
         readings=jax.tree.map(buffer, cycle.reading) if every_reading else None,
         lock_residual=buffer(found.residual),
         effort=jax.tree.map(buffer, cycle.effort),
-        watched=jax.tree.map(lambda a: buffer(a, record.every_cycle), cycle.watched),
+        watched=jax.tree.map(lambda a: buffer(a, every_cycle), cycle.watched),
         count=jnp.zeros((), jnp.int32),
         finished=jnp.zeros((), bool),
     )
@@ -303,17 +294,18 @@ def _run_chunk(
         def put(kept, new):
             return jax.tree.map(lambda a, b: a.at[chunk.count].set(b), kept, new)
 
-        found, cycle = one(chunk.found)
+        found, cycle = fixed.advance(chunk.found, key)
         finished = found.state.diverged
         if until is not None:
-            shown = stream.at(net, chunk.found.state.cycle)
-            finished |= until.reached(system, shown, found, np.int32(0) if discard is None else discard)
+            shown = fixed.stream.at(fixed.system.network, chunk.found.state.cycle)
+            discard = np.int32(0) if fixed.discard is None else fixed.discard
+            finished |= until.reached(fixed.system, shown, found, discard)
         return _Chunk(
             found=found,
             readings=put(chunk.readings, cycle.reading) if every_reading else None,
             lock_residual=put(chunk.lock_residual, found.residual),
             effort=put(chunk.effort, cycle.effort),
-            watched=put(chunk.watched, cycle.watched) if record.every_cycle else cycle.watched,
+            watched=put(chunk.watched, cycle.watched) if every_cycle else cycle.watched,
             count=chunk.count + 1,
             finished=finished,
         )
@@ -374,8 +366,11 @@ def _to_host(chunk: _Chunk, record: AbstractRecord) -> tuple:
 
 
 def _joined(chunks: list[tuple], record: AbstractRecord) -> tuple:
-    """All chunks end to end; of the samples the last cycle alone, unless every cycle's are kept."""
-    readings, residual, effort, watched = jax.tree.map(lambda *a: np.concatenate(a), *chunks)
-    if not record.every_cycle:
-        watched = jax.tree.map(lambda a: a[-1:], watched)
-    return readings, residual, effort, watched
+    """All chunks end to end."""
+    *rest, watched = jax.tree.map(lambda *a: np.concatenate(a), *chunks)
+    return *rest, _wanted(watched, record)
+
+
+def _wanted(watched: Watched | None, record: AbstractRecord) -> Watched | None:
+    """Of the samples of many cycles those of the last one alone, unless every cycle's are kept."""
+    return watched if record.every_cycle else jax.tree.map(lambda a: a[-1:], watched)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 import oscsim as osc
 from oscsim.core import Count, norm
-from oscsim.dynamics import Averaged, Watch, Watched, divergence, gradient_and_error, read_anew, response_lag
+from oscsim.dynamics import Averaged, Watch, Watched, failure, gradient_and_error, read_anew, response_lag
 from oscsim.equilibrium import is_dense
 from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
@@ -196,7 +196,7 @@ class Engine:
         lost = np.asarray(self._found.state.diverged)[:shown]
         if lost.any():
             state = jax.tree.map(lambda a: a[int(np.argmax(lost))], self._found.state)
-            self.diverged = divergence(settings.teaching, state)
+            self.diverged = str(failure(settings.system(self.net), state))
         frame = self._frame(began)
         if settings.learning and frame.averaged > 0 and not self.diverged and not self._waiting():
             self._update()

@@ -17,7 +17,7 @@ from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
-from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.inputs import Data, Inputs, are_classes
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.networks.learned import Gradient, parameters, to_dict
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
@@ -51,6 +51,7 @@ __all__ = [
     "SoftmaxPooling",
     "SquaredError",
     "Tanh",
+    "are_classes",
     "check_holomorphic",
     "convolve",
     "fastest_neuron",

@@ -23,23 +23,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import describe, is_traced, to_complex
-from oscsim.core.checks import Given, as_native, require_instance
+from oscsim.core.checks import as_native, require_instance
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.learned import (
     SETTINGS,
+    AbstractLearned,
     Gradient,
-    Network,
     Row,
-    as_html,
-    as_text,
-    gradient_summary,
-    is_gradient,
     is_setting,
     named,
     parameters,
-    replaced,
     split_parameters,
-    summary,
 )
 
 if TYPE_CHECKING:  # what is read of a run may lie on the host, where it is used the same way
@@ -67,7 +61,7 @@ def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[A
     return lax.complex(weight @ s.real, weight @ s.imag)
 
 
-class AbstractNetwork(eqx.Module):
+class AbstractNetwork(AbstractLearned):
     r"""Neurons with potentials $u$, activities $s = \sigma(u)$, and $\tau \dot u = -u + \partial\Phi/\partial s$.
 
     A network of your own gives four things, each for *one* sample; batching is done here:
@@ -236,28 +230,7 @@ class AbstractNetwork(eqx.Module):
         leaves = [leaf for leaf in jax.tree.leaves(parts, is_leaf=is_setting) if eqx.is_inexact_array(leaf)]
         return np.dtype(jnp.result_type(*leaves)) if leaves else np.dtype(jnp.asarray(0.0).dtype)
 
-    def replace(self: Network, **given: Given) -> Network:
-        """The same network with other numbers for some of its parameters, by their names.
-
-        Where a field holds one array per layer, give a list with one entry per layer; None leaves that layer as it is.
-        A field that holds a module or a dict takes another one of the same structure. Numbers become arrays of the
-        network's precision.
-
-        Raises:
-            ValueError: a name that is no parameter, a shape that is not that of the old numbers, numbers that are not
-                finite.
-            TypeError: no real numbers.
-
-        Example:
-            >>> quiet = net.replace(biases=[np.full(5, -1.0), None])
-            >>> print(quiet.biases[0])
-            [-1. -1. -1. -1. -1.]
-        """
-        return replaced(self, given)
-
-    def _summary(self) -> list[Row]:
-        if is_gradient(self):
-            return gradient_summary(self)
+    def _about(self) -> list[Row]:
         about = {
             "input": "" if self.input_shape is None else "x".join(map(str, self.input_shape)),
             "neurons": "-".join("x".join(map(str, shape)) for shape in self.shapes),
@@ -266,13 +239,7 @@ class AbstractNetwork(eqx.Module):
             "cost": describe(vars(self)["cost"]) if "cost" in vars(self) else "",
             "tau": ", ".join(dict.fromkeys(map(describe, self.time_constants))),
         }
-        return summary(self, [(name, text) for name, text in about.items() if text])
-
-    def __repr__(self) -> str:
-        return as_text(self._summary()) if jax.tree.leaves(parameters(self)) else eqx.tree_pformat(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self._summary())
+        return [(name, text) for name, text in about.items() if text]
 
     @property
     def time_constants(self) -> tuple[Array, ...]:

@@ -15,21 +15,11 @@ from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
-from oscsim.networks.learned import (
-    Network,
-    Row,
-    as_html,
-    as_text,
-    gradient_summary,
-    is_gradient,
-    parameters,
-    replaced,
-    summary,
-)
+from oscsim.networks.learned import AbstractLearned, Row
 from oscsim.networks.products import check_products
 
 
-class AbstractFeedForwardNetwork(eqx.Module):
+class AbstractFeedForwardNetwork(AbstractLearned):
     """A network without feedback or dynamics, trained with `Backpropagation()`.
 
     A subclass gives weights, a cost, the shape of one input, the number of classes, and its output for one input.
@@ -52,21 +42,9 @@ class AbstractFeedForwardNetwork(eqx.Module):
     input_shape: eqx.AbstractVar[tuple[int, ...]]
     outputs: eqx.AbstractVar[int]
 
-    def replace(self: Network, **given: Given) -> Network:
-        """The same network with other numbers for some of its parameters, as `AbstractNetwork.replace`."""
-        return replaced(self, given)
-
-    def __repr__(self) -> str:
-        return as_text(self._summary()) if jax.tree.leaves(parameters(self)) else eqx.tree_pformat(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self._summary())
-
-    def _summary(self) -> list[Row]:
-        if is_gradient(self):
-            return gradient_summary(self)
+    def _about(self) -> list[Row]:
         about = {"input": "x".join(map(str, self.input_shape)), "outputs": str(self.outputs)}
-        return summary(self, (about | {"cost": describe(self.cost)}).items())
+        return [*about.items(), ("cost", describe(self.cost))]
 
     @abc.abstractmethod
     def __call__(self, x: Real[Array, "..."]) -> Real[Array, " out"]:

@@ -1,5 +1,6 @@
 """What of a network is learned: its parameters, their names, other numbers in their place, and how all that prints."""
 
+import abc
 import html
 import operator
 import re
@@ -109,20 +110,6 @@ def as_layers(name: str, given: Given, shapes: Sequence[tuple[int, ...]]) -> lis
     raise BadType(f"{name} is a {type(given).__name__}: give a list of {len(shapes)} arrays, of shapes {expected}")
 
 
-def replaced(network: Network, given: dict[str, Given]) -> Network:
-    """The network with other numbers for the parameters of these names: `AbstractNetwork.replace`."""
-    learned, fixed = split_parameters(network)
-    own = {name: part for name, part in vars(learned).items() if any(map(eqx.is_array, jax.tree.leaves(part)))}
-    for name, value in given.items():
-        if name not in own:
-            raise BadValue(
-                f"{name} is no parameter of this {type(network).__name__}: its parameters are {', '.join(own)}; make "
-                "another network to change anything else"
-            )
-        learned = eqx.tree_at(operator.attrgetter(name), learned, _in_place_of(name, own[name], value))
-    return eqx.combine(learned, fixed)
-
-
 def _in_place_of(name: str, old: PyTree, new: Given) -> PyTree:
     """New numbers of the structure and shapes of the old ones; None leaves those as they are."""
     match old:
@@ -189,3 +176,48 @@ def as_html(rows: Sequence[Row]) -> str:
     cells = ("".join(f'<td style="text-align:left">{html.escape(word)}</td>' for word in row) for row in rest)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<b>{html.escape(title)}</b><table>{body}</table>"
+
+
+class AbstractLearned(eqx.Module):
+    """A network of either kind: it prints as a summary, and takes other numbers for what is learned."""
+
+    @abc.abstractmethod
+    def _about(self) -> Iterable[Row]:
+        """What it is, beside its parameters: rows of words."""
+
+    def replace(self: Network, **given: Given) -> Network:
+        """The same network with other numbers for some of its parameters, by their names.
+
+        Where a field holds one array per layer, give a list with one entry per layer; None leaves that layer as it is.
+        A field that holds a module or a dict takes another one of the same structure. Numbers become arrays of the
+        network's precision.
+
+        Raises:
+            ValueError: a name that is no parameter, a shape that is not that of the old numbers, numbers that are not
+                finite.
+            TypeError: no real numbers.
+
+        Example:
+            >>> quiet = net.replace(biases=[np.full(5, -1.0), None])
+            >>> print(quiet.biases[0])
+            [-1. -1. -1. -1. -1.]
+        """
+        learned, fixed = split_parameters(self)
+        own = {name: part for name, part in vars(learned).items() if any(map(eqx.is_array, jax.tree.leaves(part)))}
+        for name, value in given.items():
+            if name not in own:
+                raise BadValue(
+                    f"{name} is no parameter of this {type(self).__name__}: its parameters are {', '.join(own)}; make "
+                    "another network to change anything else"
+                )
+            learned = eqx.tree_at(operator.attrgetter(name), learned, _in_place_of(name, own[name], value))
+        return eqx.combine(learned, fixed)
+
+    def __repr__(self) -> str:
+        return as_text(self._summary()) if jax.tree.leaves(parameters(self)) else eqx.tree_pformat(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._summary())
+
+    def _summary(self) -> list[Row]:
+        return gradient_summary(self) if is_gradient(self) else summary(self, self._about())

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from oscsim.core.checks import Given, as_count
 from oscsim.core.errors import BadValue
+from oscsim.datasets.own import scaling_of
 from oscsim.dynamics import Integration
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.networks import AbstractCost, CrossEntropy, LayeredNetwork, SquaredError
@@ -67,9 +68,7 @@ class AbstractModel(BaseEstimator, abc.ABC):
 
     def _fit(self, x: np.ndarray, y: np.ndarray, outputs: int, cost: AbstractCost) -> None:
         """Train a network on labels from 0, or on targets within the range of its neurons."""
-        self.mean_ = x.mean(axis=0)
-        spread = x.std(axis=0)
-        self.scale_ = np.where(spread > 0, spread, 1.0)
+        self.mean_, self.scale_ = scaling_of(x)
         batch_size = min(as_count("batch_size", self.batch_size), len(x))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         of_weights, of_order = jax.random.split(jax.random.key(seed))
