@@ -133,7 +133,7 @@ def test_the_derivative_of_a_settled_loss_is_the_exact_gradient():
 @pytest.mark.usefixtures("x64")
 def test_a_linear_system_without_a_matrix_gives_the_same_derivatives(monkeypatch):
     expected = jax.grad(exact(None))(POINT), jax.grad(settled(None))(POINT)
-    monkeypatch.setattr("oscsim.equilibrium.implicit.DENSE", 0)
+    monkeypatch.setattr("oscsim.equilibrium.derivatives.DENSE", 0)
     assert_close(jax.grad(exact(None))(POINT), expected[0])
     assert_close(jax.grad(settled(None))(POINT), expected[1])
 

@@ -14,7 +14,7 @@ from oscsim.core.arrays import constant, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count, require_positive
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
-from oscsim.equilibrium.implicit import settled_adjoint
+from oscsim.equilibrium.derivatives import settled_adjoint
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, without_matrix

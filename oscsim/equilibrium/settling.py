@@ -13,8 +13,8 @@ from oscsim.core.arrays import complex_of, constant, is_traced, promoting, to_co
 from oscsim.core.checks import as_count, as_native, count, require_positive
 from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.derivatives import settled
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
-from oscsim.equilibrium.implicit import settled
 from oscsim.equilibrium.states import (
     At,
     Equilibrium,
@@ -163,7 +163,7 @@ def settle_inputs(
     """`settle` on checked inputs: pure, nothing is raised.
 
     Called with traced arrays it is one program; otherwise the flow is compiled where it is needed. What it finds has
-    derivatives of any order in network, inputs and `beta`: see `implicit.py`.
+    derivatives of any order in network, inputs and `beta`: see `derivatives.py`.
     """
     still, shown, at, begun = constant((net, inputs, beta, start))
     return _differentiable(net, inputs, beta, _found(still, shown, at, tolerance, max_steps, begun, method))
