@@ -30,9 +30,9 @@ MOST_ROLLBACKS = 10
 class Checkpoints:
     """Where and how often a training run is saved, and whether it goes back to a checkpoint after a divergence.
 
-    A checkpoint holds the whole run, a `Learner`: the network, the best one so far and its score; the optimizer's state and
-    what the estimator carries from batch to batch; the number of updates, the sums over the epoch so far, and the metrics
-    of all epochs; and what the run is made of, by which it is known again. It is written whole or not at all.
+    A checkpoint holds the whole run, a `Learner`: the network, the best one so far and its score; the optimizer's state
+    and what the estimator carries from batch to batch; the number of updates, the sums over the epoch so far, and the
+    metrics of all epochs; and what the run is made of, by which it is known again. It is written whole or not at all.
 
     Attributes:
         folder: for checkpoints and `metrics.jsonl`; made if it does not exist.
