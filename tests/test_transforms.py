@@ -361,12 +361,14 @@ def test_keys_of_the_old_style_are_refused(unchecked):
         )
 
 
-def test_inputs_by_cycle_are_written_for_jax():
+def test_inputs_by_cycle_may_be_written_for_numpy():
     net, x, y = toy()
     shown, signal = np.stack([x, x[::-1]]), osc.Rotating(0.3, 100.0)
-    for function in (lambda n: shown[n % 2], lambda n: [*shown][n % 2]):
-        with pytest.raises(osc.BadType, match=r"x cannot be called with a traced cycle: write it with jax.numpy"):
-            osc.simulate(net, function, y, signal, cycles=2, integration=steps())
     inside = jnp.asarray(shown)
-    run = osc.simulate(net, lambda n: inside[n % 2], y, signal, cycles=2, integration=steps())
-    np.testing.assert_array_equal(run.inputs_in(1).x, shown[1])
+    own = osc.simulate(net, lambda n: inside[n % 2], y, signal, cycles=2, integration=steps())
+    for function in (lambda n: shown[n % 2], lambda n: [*shown][n % 2]):
+        run = osc.simulate(net, function, y, signal, cycles=2, integration=steps())
+        np.testing.assert_array_equal(run.inputs_in(1).x, shown[1])
+        np.testing.assert_array_equal(run.phasors[1][0], own.phasors[1][0])
+    with pytest.raises(osc.BadType, match="x is a function that cannot be called with the number of a cycle"):
+        osc.simulate(net, lambda n: "abc" + n, y, signal, cycles=2)

@@ -68,10 +68,16 @@ def as_scalar(value: Given, name: str = "value") -> Array:
 
 def as_array(name: str, value: Given, shape: tuple[int, ...]) -> Array:
     """Finite real numbers as an array of this shape, or an error that names it."""
-    value = as_real(name, value)
+    value = as_finite(name, value)
     if value.shape != shape:
         hint = "; it fits transposed: use .T" if value.ndim == 2 and value.shape[::-1] == shape else ""
         raise BadValue(f"{name} has shape {value.shape}: give one of shape {shape}{hint}")
+    return value
+
+
+def as_finite(name: str, value: Given) -> Array:
+    """Finite real numbers as an array of any shape, or an error that names it."""
+    value = as_real(name, value)
     if not is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
         raise BadValue(f"{name} holds values that are not finite: give finite numbers")
     return value

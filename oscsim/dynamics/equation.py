@@ -66,10 +66,14 @@ class Arguments(NamedTuple):
         beta = signal(self.start + t if self.plateau is None else self.plateau)
         return jnp.asarray(beta, complex_of(self.network.dtype))
 
+    def shown(self, t: Time) -> Inputs:
+        """What the neurons are shown at time `t` of the present tick."""
+        return self.inputs.at(self.network, self.start + t, self.cycle, self.teaching.period)
+
 
 def velocity(t: Time, packed: Packed, args: Arguments) -> Packed:
     r"""$\dot u = (-u + \partial\Phi/\partial s) / \tau$ on (real parts, imaginary parts)."""
-    net, inputs = args.network, args.inputs
+    net, inputs = args.network, args.shown(t)
     u = unpacked(packed)
     force = net.force(inputs.clamped, net.activities(u), inputs.y, args.signal(t))
     rates = [(f - v) * (1 / tau) for f, v, tau in zip(force, u, net.time_constants, strict=True)]
@@ -98,7 +102,7 @@ CALM = 100.0
 
 def calm(u: Layers, args: Arguments, t: Array) -> Bool[Array, ""]:
     """Whether no neuron is being carried away, by a pole or to infinity, at time `t` of the present tick."""
-    net, inputs = args.network, args.inputs
+    net, inputs = args.network, args.shown(t)
     force = net.force(inputs.clamped, net.activities(u), inputs.y, args.signal(t))
     near = [jnp.all(jnp.abs(f) < CALM * (1 + jnp.abs(v))) for f, v in zip(force, u, strict=True)]
     return jnp.all(jnp.stack(near))

@@ -67,7 +67,8 @@ def simulate(
 
     Args:
         net: the neurons.
-        x: inputs (batch, ...), or a function from the cycle's index (a traced integer) to such.
+        x: inputs (batch, ...); a function from the number of the cycle to such, where they change from cycle to cycle;
+            or `Moving(function)` and `TimeSeries(values, interval)`, where they move within the cycle.
         y: targets, (batch,) labels or (batch, classes), or a function of the cycle's index.
         teaching: the signal, e.g. `Rotating(amplitude=0.4, period=200.0)`.
         cycles: how many periods to integrate.
@@ -100,11 +101,12 @@ def simulate(
         1.00
     """
     cycles, until = as_count("cycles", cycles), as_stop(until)
-    _check_record(record, cycles, until, callable(x) or callable(y))
     system = System.of(net, teaching, noise, integration, demodulator)
     require_noise_key(system.noises, key)
     state, stream = starting_state(system, x, y, start, key)
     first = _first_cycle(start, state)
+    _check_record(record, cycles, until, stream.changing)
+    check_lasts(system, stream, first, cycles)
     if jnp.iscomplexobj(jax.eval_shape(teaching, jnp.zeros((), net.dtype))):
         check_unseen(net, lambda: stream.at(net, jnp.asarray(first)))
     discard = _discarded(system, record, first)
@@ -243,6 +245,15 @@ def _check_record(record: AbstractRecord, cycles: int, until: AbstractStop | Non
         raise BadValue(f"{what} readings, which inputs that change with the cycle forbid: use PerCycle(), and no until")
 
 
+def check_lasts(system: System, stream: Stream, first: int, cycles: int) -> None:
+    """Refuse more cycles than what is recorded, inputs or noise, lasts for."""
+    stream.check_lasts(first, cycles)
+    period = system.teaching.period
+    if not is_traced(period):
+        for noise in system.noises:
+            noise.check_lasts(first + cycles, float(period))
+
+
 def _discarded(system: System, record: AbstractRecord, first: int) -> np.int32 | None:
     """How many cycles do not enter the average, if that is known beforehand."""
     cut_off = max(0, system.plan.demodulator.warm_up - first)
@@ -326,7 +337,7 @@ def starting_state(
     net = system.network
     earlier = start.state if isinstance(start, Run) else start if isinstance(start, State) else None
     number = jnp.zeros((), jnp.int32) if earlier is None else earlier.cycle
-    stream = Stream.of(net, x, y, number)
+    stream = Stream.of(net, x, y, system.teaching.period, number)
     inputs = stream.at(net, number)
     if earlier is not None:
         fresh = jax.eval_shape(lambda: begin(system, inputs, key=key))

@@ -20,6 +20,7 @@ from oscsim.networks.hopfield import HopfieldNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes
 from oscsim.networks.layered import LayeredNetwork
 from oscsim.networks.learned import Gradient, parameters, to_dict
+from oscsim.networks.moving import Moving, TimeSeries
 from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling, SoftmaxPooling
 
 __all__ = [
@@ -45,12 +46,14 @@ __all__ = [
     "Layers",
     "Logistic",
     "MaxPooling",
+    "Moving",
     "RaisedCosine",
     "ReLU",
     "SiLU",
     "SoftmaxPooling",
     "SquaredError",
     "Tanh",
+    "TimeSeries",
     "are_classes",
     "check_holomorphic",
     "convolve",

@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_native
 from oscsim.core.errors import BadType, BadValue
+from oscsim.networks.moving import AbstractMoving, Cycle, Period, check_moving
 
 if TYPE_CHECKING:
     from oscsim.networks.base import AbstractNetwork
@@ -28,6 +29,7 @@ class Inputs(eqx.Module):
         x: inputs, (batch, ...).
         y: integer labels (batch,), or real targets (batch, outputs).
         clamped: the network's `clamp` of each input, computed once.
+        moving: what moves within the cycle, if anything does; `x` and `clamped` are then of its mean.
 
     Example:
         >>> inputs = osc.Inputs.of(net, x, y)
@@ -38,6 +40,7 @@ class Inputs(eqx.Module):
     x: Real[Array, "batch ..."]
     y: Real[Array, "batch ..."]
     clamped: PyTree[Array]
+    moving: AbstractMoving | None = None
 
     @staticmethod
     def of(net: "Network", x: "Data", y: "Data") -> "Inputs":
@@ -52,6 +55,13 @@ class Inputs(eqx.Module):
             raise BadValue(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
         return Inputs(x, y, clamped(net, x))
 
+    def at(self, net: "Network", t: Real[Array, ""], cycle: Cycle, period: Period) -> "Inputs":
+        """What the neurons are shown at time `t` within the cycle of that number."""
+        if self.moving is None:
+            return self
+        x = jnp.asarray(self.moving.at(t, cycle, period), net.dtype)
+        return Inputs(x, self.y, clamped(net, x))
+
 
 Data: TypeAlias = Any
 """Inputs or targets: an array, anything that makes one, or a function from a cycle's number to such."""
@@ -61,57 +71,99 @@ class Stream(eqx.Module):
     """What a network is shown, cycle after cycle: `at(net, cycle)`.
 
     Attributes:
-        x: inputs, checked, or a function from the cycle's number (a traced integer) to such.
-        y: targets, likewise.
+        x: inputs, checked; or a function from the cycle's number (a traced integer) to such; or what moves in a cycle.
+        y: targets, or a function from the cycle's number to such.
         clamped: what the inputs contribute, where nothing changes; else None.
+        period: how long a cycle lasts, where inputs move in it; else None.
     """
 
     x: Data
     y: Data
     clamped: PyTree[Array] | None
+    period: Period | None = None
 
     @staticmethod
-    def of(net: "Network", x: Data, y: Data, first: ArrayLike = 0) -> "Stream":
+    def of(net: "Network", x: Data, y: Data, period: Period, first: Cycle = 0) -> "Stream":
         """Check what is shown in the cycle of number `first`, and keep it where it does not change.
 
         Raises:
             ValueError, TypeError: as `Inputs.of`.
         """
-        for name, function in (("x", x), ("y", y)):
-            if callable(function):
-                _require_traceable(name, function)
-        shown = Inputs.of(net, x(first) if callable(x) else x, y(first) if callable(y) else y)
-        if callable(x) or callable(y):
-            return Stream(x if callable(x) else shown.x, y if callable(y) else shown.y, None)
-        return Stream(shown.x, shown.y, shown.clamped)
+        if isinstance(x, AbstractMoving):
+            check_moving(x, period)
+        x, y = (traceable(name, data, first) if callable(data) else data for name, data in (("x", x), ("y", y)))
+        shown = Stream(x, y, None, period)._shown(net, first)
+        if not (_changes(x) or _changes(y)):
+            return Stream(shown.x, shown.y, shown.clamped)
+        period = period if isinstance(x, AbstractMoving) else None
+        return Stream(x if _changes(x) else shown.x, y if _changes(y) else shown.y, None, period)
 
     @property
     def changing(self) -> bool:
-        """Whether inputs or targets change from cycle to cycle."""
-        return callable(self.x) or callable(self.y)
+        """Whether inputs or targets change, from cycle to cycle or within one."""
+        return _changes(self.x) or _changes(self.y)
 
-    def at(self, net: "Network", cycle: ArrayLike) -> Inputs:
+    def at(self, net: "Network", cycle: Cycle) -> Inputs:
         """What the network is shown in the cycle of that number."""
         if not self.changing:
             return Inputs(self.x, self.y, self.clamped)
-        x = as_inputs(net, self.x(cycle)) if callable(self.x) else self.x
-        y = as_targets(net, self.y(cycle)) if callable(self.y) else self.y
-        return Inputs(x, y, clamped(net, x))
+        return self._shown(net, cycle)
+
+    def check_lasts(self, first: int, cycles: int) -> None:
+        """Refuse so many cycles, from the one of number `first` on, where a recorded series ends before them."""
+        if isinstance(self.x, AbstractMoving) and self.period is not None and not is_traced(self.period):
+            self.x.check_lasts(first, cycles, float(self.period))
+
+    def _shown(self, net: "Network", cycle: Cycle) -> Inputs:
+        x, y, moving = self.x, self.y, None
+        if isinstance(x, AbstractMoving) and self.period is not None:
+            moving, x = x, x.mean(cycle, self.period)
+        shown = Inputs.of(net, x(cycle) if callable(x) else x, y(cycle) if callable(y) else y)
+        return Inputs(shown.x, shown.y, shown.clamped, moving)
 
 
-def _require_traceable(name: str, function: Callable) -> None:
-    """Refuse a function of the cycle's number that cannot be called with a traced one.
+def _changes(data: Data) -> bool:
+    return callable(data) or isinstance(data, AbstractMoving)
+
+
+class OnHost(eqx.Module):
+    """A function of the cycle's number that NumPy computes, outside of the compiled program.
+
+    Attributes:
+        function: from an integer to an array.
+        shape, dtype: of what it returns.
+    """
+
+    function: Callable = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
+
+    def __call__(self, cycle: Cycle) -> Array:
+        like = jax.ShapeDtypeStruct(self.shape, self.dtype)
+        return jax.pure_callback(self._computed, like, cycle, vmap_method="sequential")
+
+    def _computed(self, cycle: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.function(int(cycle)), self.dtype), self.shape)
+
+
+def traceable(name: str, function: Callable, first: Cycle) -> Callable:
+    """The function of the cycle's number; `OnHost` where it cannot be called with a traced one, as those of NumPy.
 
     Raises:
-        TypeError: it is written for NumPy, or indexes a list.
+        TypeError: it cannot be called with an integer either.
     """
     try:
         jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+        return function
     except TypeError as error:
-        raise BadType(
-            f"{name} cannot be called with a traced cycle: write it with jax.numpy, such as "
-            f"shown = jnp.asarray(shown) and lambda cycle: shown[cycle % len(shown)] ({str(error).splitlines()[0]})"
-        ) from error
+        if is_traced(first):
+            raise BadType(f"{name} cannot be called with a traced cycle: write it with jax.numpy") from error
+    try:
+        shown = _as_numbers(name, function(int(first)))
+    except TypeError as error:
+        raise BadType(f"{name} is a function that cannot be called with the number of a cycle: {error}") from error
+    shown = jnp.asarray(shown)  # the types that jax has
+    return OnHost(function, shown.shape, shown.dtype)
 
 
 @eqx.filter_jit
@@ -180,6 +232,8 @@ def are_classes(y: Array | np.ndarray) -> bool:
 
 
 def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
+    if _changes(value):
+        raise BadType(f"{name}={value!r} changes in time, which simulate and learn take: give one batch, an array")
     try:
         value = value if isinstance(value, jax.Array) else np.asarray(as_native(name, value))
     except ValueError as error:

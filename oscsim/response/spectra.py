@@ -60,8 +60,8 @@ class Spectra(eqx.Module):
         density = np.asarray(jax.vmap(lambda nu: jnp.asarray(noise.spectrum(nu)))(jnp.asarray(frequencies)), float)
         if density.shape != frequencies.shape or not np.all((density >= 0) & np.isfinite(density)):
             raise BadValue(
-                f"noise={noise!r} has a spectrum of shape {density.shape[1:]} or with values that are negative or not "
-                "finite: `spectrum(omega)` returns one finite power spectral density"
+                f"noise={describe(noise)} has a spectrum of shape {density.shape[1:]} or with values that are negative "
+                "or not finite: `spectrum(omega)` returns one finite power spectral density"
             )
         tail = np.sum((density[near.size :] / frequencies[near.size :] ** 2).reshape(far.shape), axis=1)
         values = (omega, sampling, folds, density[: near.size].reshape(near.shape), tail)

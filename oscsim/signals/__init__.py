@@ -13,6 +13,7 @@ from oscsim.signals.noise import (
     normals,
 )
 from oscsim.signals.readout_noise import ReadoutNoise
+from oscsim.signals.recorded_noise import RecordedNoise
 from oscsim.signals.step_noise import StepNoise
 from oscsim.signals.teaching import AbstractTeaching, Adaptive, Constant, Cosine, Onset, Rotating, Staircase
 from oscsim.signals.teaching_noise import TeachingNoise
@@ -34,6 +35,7 @@ __all__ = [
     "Onset",
     "OrnsteinUhlenbeck",
     "ReadoutNoise",
+    "RecordedNoise",
     "Rotating",
     "Staircase",
     "StepNoise",

@@ -102,6 +102,9 @@ class AbstractNoise(eqx.Module):
             ValueError: names the argument, its value and the remedy.
         """
 
+    def check_lasts(self, cycles: int, period: float) -> None:
+        """Refuse so many cycles in all, where the noise is recorded and ends before them."""
+
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], u: Layers) -> PyTree:
         """The noise's own state at the start, in its stationary distribution; None where it has none."""

@@ -22,7 +22,7 @@ from oscsim.core.errors import BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
-from oscsim.dynamics.simulation import Start, starting_state
+from oscsim.dynamics.simulation import Start, check_lasts, starting_state
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork
@@ -174,10 +174,12 @@ def learn(
     turning_coefficient(teaching, net.dtype)
     state, stream = starting_state(system, *data, start.state if isinstance(start, Learned) else start)
     first = int(state.cycle)
+    check_lasts(system, stream, first, cycles)
     scales = None
     if throw:
         shown = stream.at(net, state.cycle)
-        scales = time_scales_of(net, shown, teaching, _cycles_per_input(stream, first, cycles), float(rate_now), False)
+        lasting = _cycles_per_input(net, stream, first, cycles)
+        scales = time_scales_of(net, shown, teaching, lasting, float(rate_now), False)
         warn_of(scales)
 
     began = time.perf_counter()
@@ -233,14 +235,14 @@ def _learn_chunk(
     return state, eqx.combine(learned, fixed), losses, drifts, count
 
 
-def _cycles_per_input(stream: Stream, first: int, cycles: int) -> float:
+def _cycles_per_input(net: AbstractNetwork, stream: Stream, first: int, cycles: int) -> float:
     """For how many cycles the data of cycle `first` stay what they are; infinite if that is to the end of the run."""
-    functions = [data for data in (stream.x, stream.y) if callable(data)]
-    if not functions:
+    if not stream.changing:
         return math.inf
 
     def shown(cycle):
-        return [np.asarray(function(jnp.asarray(cycle, jnp.int32))) for function in functions]
+        inputs = stream.at(net, jnp.asarray(cycle, jnp.int32))
+        return np.asarray(inputs.x), np.asarray(inputs.y)
 
     def change(steps, after):
         return next((n for n in steps if not all(map(np.array_equal, now, shown(n)))), after)
