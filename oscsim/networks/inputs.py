@@ -95,8 +95,8 @@ class Stream(eqx.Module):
         shown = Stream(x, y, None, period)._shown(net, first)
         if not (_changes(x) or _changes(y)):
             return Stream(shown.x, shown.y, shown.clamped)
-        period = period if isinstance(x, AbstractMoving) else None
-        return Stream(x if _changes(x) else shown.x, y if _changes(y) else shown.y, None, period)
+        lasting = period if isinstance(x, AbstractMoving) else None
+        return Stream(x if _changes(x) else shown.x, y if _changes(y) else shown.y, None, lasting)
 
     @property
     def changing(self) -> bool:
