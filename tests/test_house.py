@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.references import ENTRIES
+from oscsim.core.references import ENTRIES
 
 HOUSE = Path(__file__).resolve().parents[1] / "oscsim"
 SOURCES = {path: path.read_text("utf-8") for path in sorted(HOUSE.rglob("*.py"))}

@@ -1,5 +1,6 @@
 """Networks: the scalar Phi, and the neurons that follow from it."""
 
+from oscsim.networks import models
 from oscsim.networks.activations import (
     AbstractActivation,
     HardTanh,
@@ -59,6 +60,7 @@ __all__ = [
     "convolve",
     "fastest_neuron",
     "linear",
+    "models",
     "parameters",
     "to_dict",
 ]

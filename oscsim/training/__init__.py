@@ -1,5 +1,8 @@
 """From gradients to learning: step by step, or with weights that are part of the equation."""
 
+import importlib
+from types import ModuleType
+
 from oscsim.training.checkpoints import Checkpoints
 from oscsim.training.devices import is_first
 from oscsim.training.evaluation import evaluate, predict, scores
@@ -22,3 +25,10 @@ __all__ = [
     "scores",
     "train",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `sklearn` when it is asked for: it brings scikit-learn, which takes long."""
+    if name != "sklearn":
+        raise AttributeError(f"module 'oscsim.training' has no attribute {name!r}")
+    return importlib.import_module("oscsim.training.sklearn")
