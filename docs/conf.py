@@ -1,5 +1,6 @@
 """Settings of the documentation: `sphinx-build -W -b html docs docs/_build/html`. Building fetches nothing."""
 
+import os
 import re
 import typing
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.domains.python import PyObject
+from sphinx.ext.intersphinx import resolve_reference_any_inventory
 
 typing.GENERATING_DOCUMENTATION = "oscsim"  # then jaxtyping writes Float[Array, "batch neurons"], without modules
 
@@ -18,17 +20,46 @@ author = "The oscsim developers"
 project_copyright = author
 version = release = oscsim.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 
-myst_enable_extensions = ["amsmath", "dollarmath"]
+# Where other packages describe the names that oscsim's pages mention. The inventories are short and lie here, so that
+# building needs no network; a name that is missing from them is code without a link.
+intersphinx_mapping = {
+    name: (address, f"inventories/{name}.inv")
+    for name, address in {
+        "diffrax": "https://docs.kidger.site/diffrax/",
+        "equinox": "https://docs.kidger.site/equinox/",
+        "jax": "https://docs.jax.dev/en/latest/",
+        "matplotlib": "https://matplotlib.org/stable/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "optax": "https://optax.readthedocs.io/en/latest/",
+        "pandas": "https://pandas.pydata.org/docs/",
+        "xarray": "https://docs.xarray.dev/en/stable/",
+    }.items()
+}
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # the outputs are those committed in the notebooks
+nb_execution_mode = "cache"  # the gallery runs when it has changed
+nb_execution_excludepatterns = ["notebooks/*"]  # these show the outputs committed in them
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # of programs that run once
+copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of an example
 
 default_role = "py:obj"  # a name in backticks is a link where it is documented, and code elsewhere
 add_module_names = False
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 120
+python_maximum_signature_line_length = 88
 autodoc_inherit_docstrings = False  # a method is described where it is abstract
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -101,17 +132,50 @@ def drop_any(app: Any, domain: str, what: str, content: nodes.Element) -> None:
             field.parent.remove(field)
 
 
+KINDS = {"Bool": "boolean", "Complex": "complex", "Float": "real", "Inexact": "real or complex", "Int": "integer"}
+KINDS |= {"Key": "key", "Real": "real"}  # of arrays, as jaxtyping calls them, and as people do
+
+
+def describe_types(app: Any, domain: str, what: str, content: nodes.Element) -> None:
+    """Write the types of arguments for people: `Float[Array, 'batch neurons']` is a real array (batch, neurons)."""
+    for annotations in app.env.current_document.autodoc_annotations.values():
+        for name, annotation in annotations.items():
+            annotations[name] = re.sub(r"\b([A-Z][a-z]+)\[(?:\w+\.)*(?:Array|ndarray), '(.*?)'\]", array, annotation)
+
+
+def array(annotation: re.Match) -> str:
+    """An array by its kind of numbers and its shape."""
+    kind, shape = KINDS.get(annotation[1], annotation[1]), ", ".join(annotation[2].split())
+    if kind == "key":
+        return "jax.random.key"
+    return f"{kind} array ({shape})" if shape else f"{kind} scalar"
+
+
 def no_field_numbers(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what Python says of the fields of a named tuple: a number."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
+PUBLISHED = {"Array": "jax.Array", "matplotlib.axes._axes.Axes": "matplotlib.axes.Axes"}
+
+
 def public_name(app: Any, env: Any, node: Any, text: Any) -> Any:
-    """A name in backticks is also looked up as a name of the package."""
-    if node.get("refdomain") != "py" or node["reftarget"].startswith("oscsim"):
+    """Look a name up as a public one of the package, and a type of another by its public name, not by its file."""
+    if node.get("refdomain") != "py":
         return None
-    target = f"oscsim.{node['reftarget']}"
-    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, text)
+    target = PUBLISHED.get(node["reftarget"], node["reftarget"])
+    package, _, rest = target.partition(".")
+    name = target.rpartition(".")[2]
+    if package in intersphinx_mapping:
+        if re.match(r"_|core\.", rest):
+            target = f"{package}.{name}"
+        node["reftarget"] = target
+        return resolve_reference_any_inventory(env, True, node, text)
+    places = (
+        [f"oscsim.{target}"] if package != "oscsim" else [f"oscsim.{name}", f"oscsim.{rest.partition('.')[0]}.{name}"]
+    )
+    found = (env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", it, node, text) for it in places)
+    return next(filter(None, found), None)
 
 
 # Formulas become MathML, which browsers draw without a script: the pages need no network.
@@ -141,8 +205,9 @@ def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", no_field_numbers)
+    app.connect("object-description-transform", describe_types, priority=400)  # before the types are put in
     app.connect("object-description-transform", drop_any, priority=900)  # after the types were put in
-    app.connect("missing-reference", public_name)
+    app.connect("missing-reference", public_name, priority=400)  # before intersphinx
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"

@@ -44,14 +44,33 @@ def test_the_reference_holds_every_public_name_once():
     assert max(found.values()) == 1
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
-    """Broken links and images, names that cannot be imported, formulas that cannot be read: all are warnings."""
+@pytest.mark.parametrize("gallery", ["off", pytest.param("force", marks=pytest.mark.slow)])
+def test_the_site_builds_without_a_warning(gallery, tmp_path):
+    """Broken links and images, names that cannot be imported, formulas that cannot be read: all are warnings.
+
+    So is a cell of the gallery that fails; drawing it takes a minute.
+    """
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path / "html"]
+    command += ["-D", f"nb_execution_mode={gallery}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     built = subprocess.run([*command, "-d", tmp_path / "trees"], capture_output=True, text=True, env=environment)
     assert built.returncode == 0, built.stdout + built.stderr
     assert "://" not in " ".join(re.findall(r'<(?:script|link)[^>]+(?:src|href)="([^"]+)"', page(tmp_path, "concepts")))
     assert "$" not in re.sub(r"<pre>.*?</pre>", "", page(tmp_path, "api/response"), flags=re.S)
+
+
+def test_the_gallery_shows_every_plot():
+    shown = set(re.findall(r"osc\.plot\.(\w+)", (DOCS / "gallery.md").read_text("utf-8")))
+    assert set(osc.plot.__all__) - {"style"} - shown == set()
+
+
+def test_code_fits_its_column():
+    """The column of the site holds 88 characters; what a program prints is broken there."""
+    wide = []
+    for path in sorted(DOCS.rglob("*.md")):
+        code = re.findall(r"(?ms)^```(?:python|sh|\{code-cell\} ipython3)\n(.*?)^```", path.read_text("utf-8"))
+        wide += [f"{path.name}: {line}" for block in code for line in block.splitlines() if len(line) > 88]
+    assert wide == []
 
 
 def page(folder: Path, name: str) -> str:

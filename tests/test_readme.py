@@ -83,7 +83,8 @@ def _line_says(expected: str, printed: str) -> bool:
 
 DOCUMENTS = documents()
 LONG = {f"docs/{name}.md" for name in ("accuracy", "derivatives", "learning", "regression", "sweeps")}
-"""Half a minute and more each; what they show has tests of its own."""
+LONG |= {f"docs/{name}.md" for name in ("amplitude", "feedback", "own_data", "paper_figure", "solvers")}
+"""Long to compile; what they show has tests of its own."""
 
 
 @pytest.mark.parametrize("name", slow_except(DOCUMENTS.keys() - LONG, DOCUMENTS))
