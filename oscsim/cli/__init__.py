@@ -26,7 +26,10 @@ COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Sweep | Lab | Re
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The command `oscsim`. Errors of input are one line on stderr, with exit status 2; defects have a traceback."""
+    """The command `oscsim`. Errors of input are one line on stderr, with exit status 2; defects have a traceback.
+
+    What ends it early is heard in `oscsim_command`.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
         try:
@@ -39,9 +42,6 @@ def main(args: Sequence[str] | None = None) -> None:
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
             description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
-        except KeyboardInterrupt:
-            print("oscsim: stopped", file=sys.stderr)
-            sys.exit(130)
         except FAILURES as error:
             print(f"oscsim: error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)

@@ -11,7 +11,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import png, print_table, require_writable
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import Samples, Split
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Reproduce:
         return osc.paper.draw_fig3, fig3()
 
     def _table1(self) -> Drawn:
+        ending.go_on_by("the same command goes on, from the last checkpoint")
         train, test = self._mnist("train"), self._mnist("test")
         if self.quick:
             train, test = ((x[:200], y[:200]) for x, y in (train, test))

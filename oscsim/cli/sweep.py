@@ -18,7 +18,7 @@ import tyro
 import oscsim as osc
 from oscsim.cli.reports import png, require_writable
 from oscsim.cli.settings import Network, classes_of, flat, load_toml
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import Samples
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Sweep:
         require_writable(self.store.parent)
         if self.result is not None and self.figure is None:
             raise BadValue(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
+        ending.go_on_by("the same command goes on, from the blocks that are finished")
         with jax.enable_x64(file.precision == "float64"):
             data = osc.sweep(
                 file.build(),

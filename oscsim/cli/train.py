@@ -7,6 +7,7 @@ import json
 import math
 import operator
 import os
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from oscsim.cli.settings import (
     classes_of,
     shaped,
 )
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import AbstractSource, OwnData
 from oscsim.networks import are_classes
 from oscsim.training import is_first
@@ -119,6 +120,7 @@ class Train:
 
     def _run(self) -> None:
         if self.resume is not None:
+            ending.go_on_by(_resumed_by(self.resume))
             return self._saved_settings()._train(self.resume)
         if self.out is None:
             raise BadValue("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
@@ -166,25 +168,22 @@ class Train:
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
-            try:
-                result = osc.train(
-                    net,
-                    data,
-                    estimator,
-                    optimizer,
-                    epochs=epochs,
-                    key=key,
-                    batch_size=batch_size,
-                    validation=None if validation is None else osc.Validation(*validation, self.keeping.patience),
-                    augment=osc.datasets.augment if self.images.augment else None,
-                    checkpoints=osc.Checkpoints(
-                        out, resume, self.keeping.keep, self.keeping.checkpoint_seconds, self.keeping.rollback
-                    ),
-                    monitor=osc.Monitor(self.keeping.probe, [_Rows()] if is_first() else []),
-                )
-            except KeyboardInterrupt:
-                print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
-                sys.exit(130)
+            ending.go_on_by(_resumed_by(out))
+            result = osc.train(
+                net,
+                data,
+                estimator,
+                optimizer,
+                epochs=epochs,
+                key=key,
+                batch_size=batch_size,
+                validation=None if validation is None else osc.Validation(*validation, self.keeping.patience),
+                augment=osc.datasets.augment if self.images.augment else None,
+                checkpoints=osc.Checkpoints(
+                    out, resume, self.keeping.keep, self.keeping.checkpoint_seconds, self.keeping.rollback
+                ),
+                monitor=osc.Monitor(self.keeping.probe, [_Rows()] if is_first() else []),
+            )
         if is_first():
             print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
 
@@ -230,6 +229,10 @@ def require_bare_resume(args: list[str]) -> None:
     for name in names if "resume" in names else ():
         if name not in kept:
             raise BadValue(_fixed(name))
+
+
+def _resumed_by(folder: Path) -> str:
+    return f"go on with: oscsim train --resume {shlex.quote(str(folder))}"
 
 
 def _fixed(name: str) -> str:
