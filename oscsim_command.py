@@ -1,8 +1,8 @@
-"""The command `oscsim`, from its first moment: what ends it is heard before the package is imported, which takes a second.
+"""The command `oscsim`: what ends it is heard from its first moment, before the package is imported, which takes long.
 
-Ctrl-C (SIGINT), SIGTERM and SIGHUP end it at once, wherever it is, also while XLA compiles: a thread hears of them, saves
-what would be lost, says in one line on stderr how to go on, and ends the process with the status 130, 143 or 129. No
-exception is raised at a random place, and nothing is torn down under threads that still run.
+Ctrl-C (SIGINT), SIGTERM and SIGHUP end it at once, wherever it is, also while XLA compiles: a thread hears of them,
+saves what would be lost, says in one line on stderr how to go on, and ends the process with the status 130, 143 or 129.
+No exception is raised at a random place, and nothing is torn down under threads that still run.
 """
 
 import os

@@ -14,6 +14,7 @@ import oscsim as osc
 from oscsim.cli.demo import Demo
 from oscsim.cli.info import Info, Suggest
 from oscsim.cli.lab import Lab
+from oscsim.cli.plot import Plot
 from oscsim.cli.reports import FAILURES, one_line
 from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_options, with_places
@@ -21,8 +22,9 @@ from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
 from oscsim.core import BadValue, as_path
+from oscsim.core.progress import say
 
-COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Sweep | Lab | Reproduce
+COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Plot | Sweep | Lab | Reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -31,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
     What ends it early is heard in `oscsim_command`.
     """
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: say(f"oscsim: warning: {one_line(message)}")
         try:
             arguments = list(sys.argv[1:] if args is None else args)
             if arguments == ["--version"]:

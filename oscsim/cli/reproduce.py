@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import png, print_table, require_writable
+from oscsim.cli.reports import print_table, require_writable, save_figure
 from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import Samples, Split
 
@@ -57,7 +57,7 @@ class Reproduce:
             separator = "" if len(name) == 1 else "-"
             text = panel.to_dataframe().to_csv(float_format="%.8g")
             checkpoint.write(self._file(f"{separator}{name}.csv"), text.encode())
-        checkpoint.write(self._file(".png"), png(draw(panels)))
+        save_figure(draw(panels), self._file(".png"))
         print(f"Figure: {self._file('.png')}, data beside it  ({time.perf_counter() - began:.0f} s in all)")
 
     def _check(self) -> None:
@@ -111,7 +111,7 @@ class Reproduce:
             for method in table.method.values
         ]
         print("Test error in percent, mean over the seeds:\n")
-        print_table(["method", "noise", "final", "best", f"authors, epoch {epochs}", "authors, best"], rows)
+        print_table(["method", "noise", "final", "best", f"authors,\nepoch {epochs}", "authors,\nbest"], rows)
         print()
         return osc.paper.draw_table1, panels
 

@@ -1,4 +1,4 @@
-"""The progress bar: a widget in notebooks where there are widgets, text at a terminal, a line now and then in a pipe."""
+"""The progress bar: a widget in notebooks that have them, text at a terminal, a line now and then in a pipe."""
 
 import contextlib
 import sys
@@ -61,7 +61,7 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """The first time, this compiles: the bar says so, and neither the time nor the units done count for what is left.
+        """The first time, this compiles: the bar says so, and this time does not count for the time left.
 
         What comes later under the same name is compiled already.
         """

@@ -79,7 +79,7 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
 
 @contextlib.contextmanager
 def _deaf_to_the_terminal() -> Iterator[None]:
-    """Processes that threads begun in this context start do not hear Ctrl-C: they end with the process that has them."""
+    """Processes that threads begun here start do not hear Ctrl-C: they end with the process that has them."""
     if sys.platform == "win32":
         yield
         return
@@ -90,9 +90,7 @@ def _deaf_to_the_terminal() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_on(
-    client: "Client", task: Work, store: Path | None, numbers: list[int], bar: Progress
-) -> None:
+def run_on(client: "Client", task: Work, store: Path | None, numbers: list[int], bar: Progress) -> None:
     """Run these blocks there. Each writes its own results, and is tried again where its worker dies.
 
     Raises:

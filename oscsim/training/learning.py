@@ -91,6 +91,7 @@ class Trained(eqx.Module):
         lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
         for name, row in (("final", final), ("best", best)):
             text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown_of(row).items())
+            text = text.replace(", validation ", "; held out: ", 1).replace("validation ", "")
             lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
