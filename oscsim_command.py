@@ -5,6 +5,7 @@ saves what would be lost, says in one line on stderr how to go on, and ends the 
 No exception is raised at a random place, and nothing is torn down under threads that still run.
 """
 
+import io
 import os
 import signal
 import sys
@@ -51,7 +52,8 @@ def main() -> None:
     """Run the command."""
     global last_words
     listen()
-    sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
     from oscsim.cli import main
     from oscsim.core import ending
 

@@ -106,8 +106,11 @@ def print_table(heads: list[str], rows: list[list[str]], fixed: int = 1) -> None
     print("\n\n".join(tables))
 
 
-def require_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or cannot be made, before anything is computed."""
+def require_writable(folder: Path, said: str | None = None) -> None:
+    """Refuse a folder that cannot be written, or cannot be made, before anything is computed.
+
+    `said` is what was asked for, if it is not the folder.
+    """
     found = folder.absolute()
     while not found.exists() and found != found.parent:  # the root is its own: a drive may be missing
         found = found.parent
@@ -115,7 +118,7 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=found):  # what permissions say is not all: of a share, or to root
             pass
     except OSError as error:
-        raise BadValue(f"{folder} cannot be written: {found} is not a folder open for writing") from error
+        raise BadValue(f"{said or folder} cannot be written: {found} is not a folder open for writing") from error
 
 
 def require_writable_file(name: str, path: Path | None, endings: tuple[str, ...] = FIGURES) -> None:
@@ -126,7 +129,7 @@ def require_writable_file(name: str, path: Path | None, endings: tuple[str, ...]
         raise BadValue(f"{name}={path}: give a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise BadValue(f"{name}={path} is a folder: give the name of a file in it")
-    require_writable(path.parent)
+    require_writable(path.parent, f"{name}={path}")
 
 
 def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:

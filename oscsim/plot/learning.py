@@ -117,7 +117,7 @@ def training(result: Trained | History) -> np.ndarray:
     metrics = [name for name in ("loss", "error", "r2") if name in history[0] or f"validation_{name}" in history[0]]
     compared = any(name.startswith("cosine/") for name in history[0])
     count = len(metrics) + compared
-    size = (3.1 * count + compared, 3.0)
+    size = (3.1 * count + compared, 3.2)
     _, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
     epochs = [row["epoch"] for row in history]
     for ax, metric in zip(axes[0], metrics, strict=False):
