@@ -15,6 +15,8 @@ with warnings.catch_warnings():
 
 tqdm.set_lock(threading.RLock())  # no other process draws a bar, and its own lock is one of the system's
 
+__all__ = ["Progress", "interactive", "say"]
+
 FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s, {remaining} left"
 SECONDS, SHARE = 10.0, 0.01
 """In a pipe so long passes between two lines at least, and so much of the work is done."""
@@ -42,7 +44,7 @@ class Progress:
         self.bar = tqdm(total=total, initial=done, unit=unit, **look)
         self.total, self.unit, self.done, self.first = total, unit, done, done
         self.began = self.said_at = time.perf_counter()
-        self.said, self.compiled = done, set[str]()
+        self.said, self.compiled, self.busy = done, set[str](), False
 
     def __enter__(self) -> "Progress":
         return self
@@ -54,7 +56,7 @@ class Progress:
         """So many units are done, in all."""
         self.bar.update(done - self.done)
         self.done, now = done, time.perf_counter()
-        if self.lines and now - self.said_at > SECONDS and done - self.said > SHARE * self.total:
+        if self.lines and not self.busy and now - self.said_at > SECONDS and done - self.said > SHARE * self.total:
             left = (now - self.began) * (self.total - done) / max(1, done - self.first)
             self.said_at, self.said = now, done
             print(f"{done} of {self.total} {self.unit}s, {tqdm.format_interval(left)} left", file=sys.stderr)
@@ -71,7 +73,9 @@ class Progress:
         self.compiled.add(what)
         began, before = time.perf_counter(), self.done
         self.bar.set_description("compiling")
+        self.busy = True
         yield
+        self.busy = False
         seconds, units = time.perf_counter() - began, self.done - before
         self.began, self.first = self.began + seconds, self.first + units
         if not self.bar.disable:
