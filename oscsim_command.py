@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+__all__ = ["main"]
+
 SIGNALS = {signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__}
 
 

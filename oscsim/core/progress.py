@@ -74,8 +74,10 @@ class Progress:
         began, before = time.perf_counter(), self.done
         self.bar.set_description("compiling")
         self.busy = True
-        yield
-        self.busy = False
+        try:
+            yield
+        finally:
+            self.busy = False
         seconds, units = time.perf_counter() - began, self.done - before
         self.began, self.first = self.began + seconds, self.first + units
         if not self.bar.disable:
