@@ -21,8 +21,7 @@ from oscsim.cli.settings import load_options, with_places
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
-from oscsim.core import BadValue, as_path
-from oscsim.core.progress import say
+from oscsim.core import BadValue, as_path, say
 
 COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Plot | Sweep | Lab | Reproduce
 
