@@ -1,7 +1,10 @@
 """The command line as a user meets it: on real data, in an empty folder."""
 
+import io
+import json
 import subprocess
 import sys
+import time
 
 import jax
 import matplotlib.image
@@ -10,6 +13,8 @@ import pytest
 
 import oscsim as osc
 from oscsim.cli import main
+from oscsim.cli.reports import print_table
+from oscsim.core.progress import Progress, say
 
 
 def figure(path):
@@ -23,7 +28,8 @@ def figure(path):
 def test_demo(oscsim, tmp_path):
     done = oscsim("demo")
     assert done.err == ""
-    for word in ("LayeredNetwork", "lock residual", "1 - cosine", "weights[0]", "lock-in", "10 points", "classic"):
+    assert max(map(len, done.out.splitlines())) <= 110  # the printed run and a path; tables have 80
+    for word in ("LayeredNetwork", "residual", "relative", "weights", "lock-in", "10 points", "classic"):
         assert word in done.out
     rows = [line.split() for line in done.out.splitlines()]
     (lock_in,) = [row for row in rows if row[:1] == ["lock-in"]]
@@ -139,3 +145,132 @@ def test_what_a_file_holds(oscsim, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["info", str(tmp_path / "nothing")])
     assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def table(printed):
+    """The cells of a printed table, by row."""
+    return [line.split() for line in printed.splitlines()]
+
+
+def test_a_table_that_is_too_wide_is_continued_with_its_first_columns(capsys):
+    heads = ["amplitude", "noise\n(Hz)", *(f"result\n{i}" for i in range(12))]
+    rows = [[f"{i}", f"{i}0", *(f"{i}.123{j}" for j in range(12))] for i in range(3)]
+    print_table(heads, rows, fixed=2)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    parts = [table(part) for part in printed.split("\n\n")]
+    assert [part[3][:2] for part in parts] == [["0", "00"]] * len(parts)
+    assert [cell for part in parts for cell in part[-1][2:]] == rows[-1][2:]  # each number once, in order
+    print_table(["one"], [["1"]])
+    assert capsys.readouterr().out == "  one\n  ---\n  1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("simulate", "--data", "none.npz", "--out", "FILE/run"),
+        ("train", "none.npz", "--out", "FILE/run"),
+        ("reproduce", "fig3", "--data-dir", "none", "--out", "FILE/run"),
+        ("sweep", "study.toml", "--store", "FILE/store"),
+        ("sweep", "study.toml", "--store", "store", "--figure", "FILE/figure.png"),
+        ("sweep", "study.toml", "--store", "store", "--figure", "figure.doc"),
+        ("sweep", "study.toml", "--store", "store", "--figure", "folder.png"),
+        ("predict", "net.osc", "none.npy", "--scores", "FILE/scores.npy"),
+        ("predict", "net.osc", "none.npy", "--scores", "scores.csv"),
+        ("plot", "study.toml", "--out", "FILE/figure.svg"),
+        ("plot", "study.toml", "--out", "figure"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_written_is_refused_before_any_work(monkeypatch, capsys, tmp_path, arguments):
+    """What else is wrong with these calls would be said later."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "study.toml").write_text('data = "none.npz"\n[axes]\namplitude = 0.1\n')
+    osc.core.checkpoint.save(osc.LayeredNetwork((6, 5, 4), key=jax.random.key(0)), tmp_path / "net.osc")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert arguments[-1] in line
+    assert "cannot be written" in line or "give a name that ends in" in line or "is a folder" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
+    small = ("--estimator", "exact", "--samples", 40, "--hidden", 6)
+    said = oscsim("train", *small, "--epochs", 2, "--probe", 20, "--out", "run").out
+    assert said.endswith("Figure: run/learning.png\n")
+    assert max(map(len, said.splitlines())) <= 80
+    drawn = figure(tmp_path / "run" / "learning.png")
+    (tmp_path / "run" / "learning.png").unlink()
+    assert oscsim("plot", "run").out == "Figure: run/learning.png\n"
+    np.testing.assert_array_equal(drawn, figure(tmp_path / "run" / "learning.png"))
+    oscsim("plot", "run", "--out", "new/learning.svg")
+    assert (tmp_path / "new" / "learning.svg").read_text().startswith("<?xml")
+    assert oscsim("plot", next((tmp_path / "run").glob("*.osc"))).out.endswith("-network.png\n")
+
+    study = 'estimator = "classic"\nbatch = 2\nhidden = [4]\nseeds = 2\n[axes]\namplitude = [0.1, 0.2]\n'
+    (tmp_path / "study.toml").write_text(study)
+    said = oscsim("sweep", "study.toml", "--store", "store", "--figure", "store.pdf")
+    assert (tmp_path / "store.pdf").read_bytes().startswith(b"%PDF")
+    data = osc.load_sweep(tmp_path / "store")
+    (row,) = [cells for cells in table(said.out) if cells[:1] == ["0.1"]]
+    np.testing.assert_allclose(float(row[1]), data.relative_error.sel(amplitude=0.1).mean(), rtol=1e-3)
+    assert oscsim("plot", "store", "--result", "cosine").out == "Figure: store-cosine.png\n"
+    assert (tmp_path / "store-cosine.png").exists()
+    with pytest.raises(SystemExit):
+        main(["plot", "store", "--result", "nothing"])
+
+
+def test_the_settings_of_a_run_are_options_of_another(oscsim, tmp_path):
+    own = ("--hidden", 6, 5, "--learning-rate", 0.1, 0.2, 0.3, "--standardise", "--estimator", "phases", "--points", 4)
+    oscsim("train", *own, "--samples", 40, "--epochs", 1, "--probe", 0, "--out", "run")
+    oscsim("train", "--config", "run/settings.json", "--seed", 3, "--out", "again")
+    first, second = (json.loads((tmp_path / n / "settings.json").read_text())["settings"] for n in ("run", "again"))
+    assert first | {"seed": 3, "out": "again"} == second
+
+
+class Stream(io.StringIO):
+    """Where a bar is drawn: a terminal or a pipe."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+def test_compiling_does_not_count_for_the_time_left(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Stream(True))
+    with Progress(21, "block") as bar:
+        with bar.compiling("it"):
+            time.sleep(0.6)
+            bar.update(1)
+        for i in range(2, 12):
+            with bar.compiling("it"):
+                time.sleep(0.02)
+                bar.update(i)
+        bar.bar.refresh()
+        shown = terminal.getvalue()
+        assert "compiling:   0%" in shown
+        assert "11/21 blocks, 00:00 left" in shown  # 0.2 s, and 0.8 s if compilation counted
+        left = (bar.bar.format_dict["total"] - 11) * bar.bar.format_dict["elapsed"] / 10
+        assert 0.15 < left < 0.5
+        say("a warning")
+    assert terminal.getvalue().endswith("\r" + " " * (len(terminal.getvalue().split("\r")[-2])) + "\r")  # wiped out
+
+
+def test_a_pipe_gets_lines_where_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr("oscsim.core.progress.SECONDS", 0.0)
+    for asked, lines in ((None, 0), (True, 3)):
+        monkeypatch.setattr("sys.stderr", pipe := Stream(False))
+        with Progress(3, "block", shown=asked) as bar:
+            for i in range(1, 4):
+                bar.update(i)
+        assert pipe.getvalue().count("\n") == lines
+        assert "\r" not in pipe.getvalue()
+    assert pipe.getvalue().splitlines()[1].startswith("2 of 3 blocks, 00:00 left")

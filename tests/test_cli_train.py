@@ -194,26 +194,6 @@ def test_what_the_user_can_mend_is_said_in_one_line(capsys, tmp_path, monkeypatc
     assert message in line
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        command("train", "digits", "--epochs", 10_000, "--out", "run", "--checkpoint-seconds", 0.05, *QUICK),
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_for(lambda: last_step(tmp_path / "run") > 0, process)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert said.strip() == "Stopped; go on with: oscsim train --resume run"
-    assert last_step(tmp_path / "run") > 0
-
-
 def last_step(folder):
     return max((int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.osc")), default=-1)
 

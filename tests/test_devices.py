@@ -204,5 +204,5 @@ def test_ctrl_c_ends_all_of_them_and_leaves_a_checkpoint(tmp_path):
         process.send_signal(signal.SIGINT)
     said = [process.communicate(timeout=BOUND)[1] for process in processes]  # raises if one does not end
     assert processes[0].returncode == 130, said
-    assert "Stopped; go on with: oscsim train --resume run" in said[0]
+    assert "oscsim: stopped by Ctrl-C; go on with: oscsim train --resume run\n" in said[0]
     assert last_step(tmp_path / "run") > 40

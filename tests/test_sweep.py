@@ -534,7 +534,7 @@ def test_the_command(tmp_path, capsys):
     file.write_text(STUDY)
     arguments = ["sweep", str(file), "--store", str(tmp_path / "store"), "--figure", str(tmp_path / "figure.png")]
     main(arguments)
-    assert "relative_error" in capsys.readouterr().out
+    assert "relative error: average over 4 seeds" in capsys.readouterr().out
     found = osc.load_sweep(tmp_path / "store")
     np.testing.assert_allclose(found.amplitude, [0.1, 0.2, 0.4])
     assert found.relative_error.shape == (3, 4)

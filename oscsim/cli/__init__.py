@@ -14,21 +14,25 @@ import oscsim as osc
 from oscsim.cli.demo import Demo
 from oscsim.cli.info import Info, Suggest
 from oscsim.cli.lab import Lab
+from oscsim.cli.plot import Plot
 from oscsim.cli.reports import FAILURES, one_line
 from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_options, with_places
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
 from oscsim.cli.train import Predict, Train, require_bare_resume
-from oscsim.core import BadValue, as_path
+from oscsim.core import BadValue, as_path, say
 
-COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Sweep | Lab | Reproduce
+COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Plot | Sweep | Lab | Reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The command `oscsim`. Errors of input are one line on stderr, with exit status 2; defects have a traceback."""
+    """The command `oscsim`. Errors of input are one line on stderr, with exit status 2; defects have a traceback.
+
+    What ends it early is heard in `oscsim_command`.
+    """
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"oscsim: warning: {one_line(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: say(f"oscsim: warning: {one_line(message)}")
         try:
             arguments = list(sys.argv[1:] if args is None else args)
             if arguments == ["--version"]:
@@ -39,9 +43,6 @@ def main(args: Sequence[str] | None = None) -> None:
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
             description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
-        except KeyboardInterrupt:
-            print("oscsim: stopped", file=sys.stderr)
-            sys.exit(130)
         except FAILURES as error:
             print(f"oscsim: error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)

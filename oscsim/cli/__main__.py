@@ -1,5 +1,5 @@
 """`python -m oscsim.cli`."""
 
-from oscsim.cli import main
+from oscsim_command import main
 
 main()

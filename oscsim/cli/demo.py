@@ -7,8 +7,7 @@ from pathlib import Path
 import jax
 
 import oscsim as osc
-from oscsim.cli.reports import compare, png, print_cycles, require_writable
-from oscsim.core import checkpoint
+from oscsim.cli.reports import compare, print_cycles, require_writable, save_figure
 
 
 @dataclass(frozen=True)
@@ -45,5 +44,5 @@ class Demo:
         print("\nThe same gradient by other means; the exact one is found by implicit differentiation:\n")
         estimates = compare(estimators, net, x, y, exact)
         figure = osc.plot.summary(run, exact, {name: estimates[name] for name in estimates if name != "exact"})
-        checkpoint.write(picture.resolve(), png(figure))
+        save_figure(figure, picture.resolve())
         print(f"\nFigure: {picture.resolve()}  ({time.perf_counter() - began:.0f} s in all)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import oscsim as osc
 from oscsim.cli.settings import shaped
-from oscsim.core import BadValue
+from oscsim.core import BadValue, ending
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Lab:
 
     def run(self) -> None:
         """Run it."""
+        ending.go_on_by("the lab is closed")
         serve = osc.lab.serve
         if self.checkpoint is None:
             if self.data != "digits":

@@ -2,22 +2,35 @@
 
 import io
 import math
-import os
+import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadType, BadValue, MissingPackage
+from oscsim.core import BadType, BadValue, MissingPackage, checkpoint
 from oscsim.equilibrium import errors_of, per_layer, relative_error
 from oscsim.networks import Data, Gradient
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.MaxStepsError, osc.NotSettledError)
 """What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""
+
+FIGURES = (".png", ".pdf", ".svg")
+"""What a figure can be written as."""
+
+WIDTH = 80
+"""Columns of a terminal."""
+
+DOTS = 160
+"""Per inch of a figure."""
 
 
 def one_line(message: object) -> str:
@@ -33,7 +46,8 @@ def print_cycles(run: osc.Run, exact: Gradient, discard: int = 0) -> None:
     first = run.first_cycle + discard + 1
     print(f"The running gradient (readings averaged from cycle {first} on) against the exact one;")
     print("its own bar knows nothing of that one; at the right, the relative error of each parameter array:\n")
-    heads = ["cycle", "lock residual", "1 - cosine", "rel. error", "its own bar", *of_layers]
+    heads = ["cycle", "lock\nresidual", "1 -\ncosine", "relative\nerror", "its own\nbar"]
+    heads += [name.replace("[", "\n[") for name in of_layers]
     rows = [
         [f"{number}", *(f"{v:.2e}" for v in (run.lock_residual[discard + i], distances[i], errors[i], bars[i], *rest))]
         for i, (number, *rest) in enumerate(zip(numbers, *of_layers.values(), strict=True))
@@ -58,7 +72,8 @@ def compare(
         estimates[name] = estimate
         bar = "" if estimate.error is None else f"{float(estimate.error.total):.2e}"
         rows.append([name, f"{distance:.2e}", f"{error:.2e}", bar, f"{seconds[0]:.2f}", f"{seconds[1]:.3f}"])
-    print_table(["estimator", "1 - cosine", "rel. error", "its own bar", "seconds, first call", "once compiled"], rows)
+    heads = ["estimator", "1 -\ncosine", "relative\nerror", "its own\nbar", "first call\n(s)", "compiled\n(s)"]
+    print_table(heads, rows)
     return estimates
 
 
@@ -67,27 +82,62 @@ def _layer_errors(running: Gradient, exact: Gradient) -> dict[str, jax.Array]:
     return jax.vmap(lambda row: per_layer(relative_error, row, exact))(running)
 
 
-def print_table(heads: list[str], rows: list[list[str]]) -> None:
-    """Rows under their heads, the first column left-aligned, the others right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for cells in (heads, ["-" * width for width in widths], *rows):
-        print("  " + "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip())
+def print_table(heads: list[str], rows: list[list[str]], fixed: int = 1) -> None:
+    """Rows under their heads, which may have several lines; the first column left-aligned, the others right.
+
+    What does not fit into 80 columns is a further table, with the same first columns: `fixed` of them.
+    """
+    height = max(head.count("\n") + 1 for head in heads)
+    columns = []
+    for i, (head, *cells) in enumerate(zip(heads, *rows, strict=True)):
+        lines = [""] * (height - 1 - head.count("\n")) + head.split("\n")
+        width = max(map(len, (*lines, *cells)))
+        aligned = [cell.rjust(width) if i else cell.ljust(width) for cell in (*lines, "-" * width, *cells)]
+        columns.append(aligned)
+    widths = [len(column[0]) for column in columns]
+    gap = 2 if sum(widths) + 2 * len(widths) <= WIDTH else 1
+    parts = [columns[:fixed]]
+    for column in columns[fixed:]:
+        taken = sum(len(other[0]) + gap for other in parts[-1])
+        if taken + len(column[0]) + 2 > WIDTH and len(parts[-1]) > fixed:
+            parts.append(columns[:fixed])
+        parts[-1] = [*parts[-1], column]
+    tables = ("\n".join("  " + (" " * gap).join(line).rstrip() for line in zip(*p, strict=True)) for p in parts)
+    print("\n\n".join(tables))
 
 
-def require_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or cannot be made, before anything is computed."""
+def require_writable(folder: Path, said: str | None = None) -> None:
+    """Refuse a folder that cannot be written, or cannot be made, before anything is computed.
+
+    `said` is what was asked for, if it is not the folder.
+    """
     found = folder.absolute()
     while not found.exists() and found != found.parent:  # the root is its own: a drive may be missing
         found = found.parent
-    if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
-        raise BadValue(f"{folder} cannot be written: {found} is not a folder open for writing")
+    try:
+        with tempfile.TemporaryFile(dir=found):  # what permissions say is not all: of a share, or to root
+            pass
+    except OSError as error:
+        raise BadValue(f"{said or folder} cannot be written: {found} is not a folder open for writing") from error
 
 
-def png(axes: np.ndarray) -> bytes:
-    """The figure of these axes as a PNG file, then closed."""
+def require_writable_file(name: str, path: Path | None, endings: tuple[str, ...] = FIGURES) -> None:
+    """Refuse a file that cannot be written, or is of another kind, before anything is computed."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise BadValue(f"{name}={path}: give a name that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise BadValue(f"{name}={path} is a folder: give the name of a file in it")
+    require_writable(path.parent, f"{name}={path}")
+
+
+def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:
+    """Write the figure of these axes, as its name says, whole or not at all; then it is closed."""
     import matplotlib.pyplot as plt
 
-    buffer, figure = io.BytesIO(), axes.flat[0].figure
-    figure.savefig(buffer, format="png", dpi=120)
+    buffer, figure = io.BytesIO(), np.ravel(np.asarray(axes))[0].figure
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=DOTS)
     plt.close(figure)
-    return buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, buffer.getbuffer())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import png, print_table, require_writable
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.cli.reports import print_table, require_writable, save_figure
+from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import Samples, Split
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Reproduce:
             separator = "" if len(name) == 1 else "-"
             text = panel.to_dataframe().to_csv(float_format="%.8g")
             checkpoint.write(self._file(f"{separator}{name}.csv"), text.encode())
-        checkpoint.write(self._file(".png"), png(draw(panels)))
+        save_figure(draw(panels), self._file(".png"))
         print(f"Figure: {self._file('.png')}, data beside it  ({time.perf_counter() - began:.0f} s in all)")
 
     def _check(self) -> None:
@@ -89,6 +89,7 @@ class Reproduce:
         return osc.paper.draw_fig3, fig3()
 
     def _table1(self) -> Drawn:
+        ending.go_on_by("the same command goes on, from the last checkpoint")
         train, test = self._mnist("train"), self._mnist("test")
         if self.quick:
             train, test = ((x[:200], y[:200]) for x, y in (train, test))
@@ -110,7 +111,7 @@ class Reproduce:
             for method in table.method.values
         ]
         print("Test error in percent, mean over the seeds:\n")
-        print_table(["method", "noise", "final", "best", f"authors, epoch {epochs}", "authors, best"], rows)
+        print_table(["method", "noise", "final", "best", f"authors,\nepoch {epochs}", "authors,\nbest"], rows)
         print()
         return osc.paper.draw_table1, panels
 

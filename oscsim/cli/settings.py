@@ -147,6 +147,7 @@ class Processes:
             if not 0 <= number < as_count("processes", count):
                 raise BadValue(f"process_id={number}: use 0 to {count - 1}")
         as_count("lost_after", self.lost_after)
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which ends the process
         try:
             jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=self.lost_after)
         except (RuntimeError, ValueError) as error:

@@ -9,9 +9,9 @@ import jax
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import png, print_cycles, require_writable
+from oscsim.cli.reports import print_cycles, require_writable, save_figure
 from oscsim.cli.settings import Integration, Network, Noise, Signal, first_samples
-from oscsim.core import BadValue, checkpoint
+from oscsim.core import BadValue
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,16 @@ class Simulate:
             exact = osc.exact_gradient(net, x, y)
             how = self.integration.build()
             run = osc.simulate(
-                net, x, y, teaching, cycles=self.cycles, until=self.until, noise=noise, key=key, integration=how
+                net,
+                x,
+                y,
+                teaching,
+                cycles=self.cycles,
+                until=self.until,
+                noise=noise,
+                key=key,
+                integration=how,
+                progress=True,
             )
             discard = self.discard if self.discard is None else min(self.discard, run.cycles - 1)
             print(run, "\n")
@@ -88,8 +97,8 @@ class Simulate:
                     "not lock; use more cycles, or a lower amplitude (see oscsim.suggest)",
                     stacklevel=1,
                 )
-            image = png(osc.plot.summary(run, exact, discard=discard))
+            axes = osc.plot.summary(run, exact, discard=discard)
             self.out.mkdir(parents=True, exist_ok=True)
             run.save(run_file)
-            checkpoint.write(picture, image)
+            save_figure(axes, picture)
         print(f"\nRun:    {run_file}  (oscsim.Run.load reads it)\nFigure: {picture}")

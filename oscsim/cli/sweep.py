@@ -16,14 +16,17 @@ import typeguard
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import png, require_writable
+from oscsim.cli.reports import print_table, require_writable, require_writable_file, save_figure
 from oscsim.cli.settings import Network, classes_of, flat, load_toml
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.core import BadValue, as_count, ending
 from oscsim.datasets import Samples
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.axes import Axes
 
+ROWS = 40
+"""Of the table of results, at most."""
 
 EVERY_ITEM = typeguard.CollectionCheckStrategy.ALL_ITEMS
 
@@ -59,9 +62,11 @@ class Sweep:
     def run(self) -> None:
         """Run it."""
         file = _File.read(self.study)
-        require_writable(self.store.parent)
+        require_writable(self.store)
+        require_writable_file("figure", self.figure)
         if self.result is not None and self.figure is None:
             raise BadValue(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
+        ending.go_on_by("the same command goes on, from the blocks that are finished")
         with jax.enable_x64(file.precision == "float64"):
             data = osc.sweep(
                 file.build(),
@@ -72,19 +77,61 @@ class Sweep:
                 client=self.scheduler,
                 workers=self.workers,
                 block=self.block,
+                progress=True,
             )
-        print(data)
-        result = self.result or ("final_error" if file.study == "training" else "relative_error")
+        result = result_of(data, self.result)
+        _print_results(data, result)
+        print(f"\nStore:  {self.store}  (oscsim.load_sweep reads it, oscsim plot draws it)")
         if self.figure is not None:
-            varied = [str(name) for name in data[result].dims if name in file.axes] if result in data else []
-            draw = osc.plot.sweep_map if len(varied) == 2 and _numbers(data, varied) else osc.plot.sweep_curves
-            checkpoint.write(self.figure, png(np.array([draw(data, result)])))
-            print(f"\nFigure: {self.figure}")
-        print(f"\nStore: {self.store}  (oscsim.load_sweep reads it)")
+            save_figure(draw_sweep(data, result), self.figure)
+            print(f"Figure: {self.figure}")
 
 
-def _numbers(data: "xarray.Dataset", names: list[str]) -> bool:
-    return all(data[name].dtype.kind in "if" and data.sizes[name] > 1 for name in names)
+def result_of(data: "xarray.Dataset", name: str | None) -> str:
+    """The result to look at: the one named, or that which answers the question of the study, or the first."""
+    measured = [str(n) for n, a in data.data_vars.items() if set(a.dims) - {"seed"} <= set(data.coords)]
+    measured = [n for n in measured if "seed" in data[n].dims]
+    for found in (name,) if name is not None else ("relative_error", "final_error", *measured):
+        if found in measured:
+            return found
+    raise BadValue(f"result={name}: the sweep measured {', '.join(measured)}; choose among these")
+
+
+def draw_sweep(data: "xarray.Dataset", result: str) -> "Axes":
+    """A map over two axes of numbers, else curves."""
+    varied = [str(name) for name in data[result].dims if name != "seed"]
+    flat = len(varied) == 2 and all(data[n].dtype.kind in "if" and data.sizes[n] > 1 for n in varied)
+    return (osc.plot.sweep_map if flat else osc.plot.sweep_curves)(data, result)
+
+
+def _print_results(data: "xarray.Dataset", result: str) -> None:
+    """A table: at each point the average of a result over the seeds, its band, its prediction; other results."""
+    names = [str(name) for name in data[result].dims if name != "seed"]
+    theory = f"predicted_{result}"
+    summary = osc.summarise(data[[result]], average="rms" if theory in data else "mean")[result]
+    shown = {part: summary.sel(statistic=part) for part in ("average", "low", "high")}
+    shown |= {"predicted": data[theory]} if theory in data else {}
+    others = [str(n) for n, a in data.data_vars.items() if n != result and {*a.dims} == {*names, "seed"}]
+    shown |= {n: data[n].mean("seed") for n in others if data[n].dtype != bool or data[n].any()}
+    grid = [np.ravel(a) for a in np.meshgrid(*(data[n].values for n in names), indexing="ij")]
+    columns = [*grid, *(np.ravel(a.transpose(*names).values) for a in shown.values())]
+    rows = [[*map(_text, row)] for row in zip(*columns, strict=True)]
+    kind = "root mean square" if theory in data else "average"
+    print(f"{result.replace('_', ' ')}: {kind} over {data.sizes['seed']} seeds, from low to high with 95 % confidence")
+    if len(rows) > ROWS:
+        print(f"{len(rows)} points, of which the first {ROWS} are shown")
+    heads = [_head(n, data[n].attrs.get("units", "1")) for n in names]
+    print()
+    print_table([*heads, *(n.replace("_", "\n") for n in shown)], rows[:ROWS], max(1, len(names)))
+
+
+def _head(name: str, unit: str) -> str:
+    lines = name.split("_") + ([] if unit == "1" else [f"({unit.replace('tau', 'τ')})"])
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, (float, np.number)) else str(value)
 
 
 def _only(default: Any, matters: "Callable[[_File], bool]") -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 import operator
 import os
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from jaxtyping import PyTree
 
 import oscsim as osc
 from oscsim.cli.learning import Data, Descent, Estimation, Keeping, owners_of
-from oscsim.cli.reports import FAILURES, one_line, require_writable
+from oscsim.cli.reports import FAILURES, one_line, require_writable, require_writable_file, save_figure
 from oscsim.cli.settings import (
     AnyNetwork,
     Images,
@@ -33,7 +34,7 @@ from oscsim.cli.settings import (
     classes_of,
     shaped,
 )
-from oscsim.core import BadValue, as_count, checkpoint
+from oscsim.core import BadValue, as_count, checkpoint, ending
 from oscsim.datasets import AbstractSource, OwnData
 from oscsim.networks import are_classes
 from oscsim.training import is_first
@@ -119,6 +120,7 @@ class Train:
 
     def _run(self) -> None:
         if self.resume is not None:
+            ending.go_on_by(_resumed_by(self.resume))
             return self._saved_settings()._train(self.resume)
         if self.out is None:
             raise BadValue("out is None: give a folder for the run with --out DIR, or --resume DIR to go on with one")
@@ -166,27 +168,27 @@ class Train:
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
-            try:
-                result = osc.train(
-                    net,
-                    data,
-                    estimator,
-                    optimizer,
-                    epochs=epochs,
-                    key=key,
-                    batch_size=batch_size,
-                    validation=None if validation is None else osc.Validation(*validation, self.keeping.patience),
-                    augment=osc.datasets.augment if self.images.augment else None,
-                    checkpoints=osc.Checkpoints(
-                        out, resume, self.keeping.keep, self.keeping.checkpoint_seconds, self.keeping.rollback
-                    ),
-                    monitor=osc.Monitor(self.keeping.probe, [_Rows()] if is_first() else []),
-                )
-            except KeyboardInterrupt:
-                print(f"\nStopped; go on with: oscsim train --resume {out}", file=sys.stderr)
-                sys.exit(130)
+            ending.go_on_by(_resumed_by(out))
+            result = osc.train(
+                net,
+                data,
+                estimator,
+                optimizer,
+                epochs=epochs,
+                key=key,
+                batch_size=batch_size,
+                validation=None if validation is None else osc.Validation(*validation, self.keeping.patience),
+                augment=osc.datasets.augment if self.images.augment else None,
+                checkpoints=osc.Checkpoints(
+                    out, resume, self.keeping.keep, self.keeping.checkpoint_seconds, self.keeping.rollback
+                ),
+                monitor=osc.Monitor(self.keeping.probe, [_Rows()] if is_first() else []),
+            )
         if is_first():
             print(f"\n{result}\nFolder: {out}  (oscsim.load reads the network, oscsim train --resume goes on)")
+            if result.history:
+                save_figure(osc.plot.training(result), out / "learning.png")
+                print(f"Figure: {out / 'learning.png'}")
 
     def _network(self, shape: tuple[int, ...], classes: int, key: jax.Array) -> AnyNetwork:
         feedforward, model = self.estimator == "backpropagation", self.images.model
@@ -232,6 +234,10 @@ def require_bare_resume(args: list[str]) -> None:
             raise BadValue(_fixed(name))
 
 
+def _resumed_by(folder: Path) -> str:
+    return f"go on with: oscsim train --resume {shlex.quote(str(folder))}"
+
+
 def _fixed(name: str) -> str:
     return (
         f"{name} cannot change in a resumed run: give --resume alone, or with --epochs and the options that say which "
@@ -261,6 +267,7 @@ class Predict:
 
     def run(self) -> None:
         """Run it."""
+        require_writable_file("scores", self.scores, (".npy",))
         about = _about_run(self.network)
         with jax.enable_x64(self.precision == "float64"):
             net = osc.load(self.network, self.best)
@@ -274,6 +281,7 @@ class Predict:
         if self.scores is not None:
             buffer = io.BytesIO()
             np.save(buffer, scores)
+            self.scores.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write(self.scores, buffer.getbuffer())
         if about["real"]:
             print("\n".join(" ".join(f"{value:.7g}" for value in row) for row in scores))
@@ -302,8 +310,20 @@ def _about_run(network: Path) -> dict[str, Any]:
         raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
 
 
-COLUMNS = ("epoch", "loss", "error", "r2", "validation_loss", "validation_error", "validation_r2", "cosine")
-COLUMNS += ("error_bar", "amplitude", "seconds")
+COLUMNS = {
+    "epoch": ("epoch", 5, ".0f"),
+    "loss": ("loss", 8, ".4g"),
+    "error": ("error\n(%)", 6, ".2f"),
+    "r2": ("R²", 8, ".4f"),
+    "validation_loss": ("validation\nloss", 11, ".4g"),
+    "validation_error": ("validation\nerror (%)", 11, ".2f"),
+    "validation_r2": ("validation\nR²", 11, ".4f"),
+    "cosine": ("cosine to\nexact", 10, ".6f"),
+    "error_bar": ("its own\nerror", 9, ".2g"),
+    "amplitude": ("amplitude", 10, ".3g"),
+    "seconds": ("time\n(s)", 8, ".1f"),
+}
+"""Of the table of epochs: head, width and form of each metric; together 80 columns at most."""
 
 
 class _Rows:
@@ -315,8 +335,17 @@ class _Rows:
     def __call__(self, row: dict[str, float | int], net: PyTree) -> None:
         if not self.columns:
             self.columns = [name for name in COLUMNS if name in row]
-            print("  ".join(f"{name.replace('_', ' '):>16}" for name in self.columns))
-        print("  ".join(f"{row[name]:>16.5g}" for name in self.columns), flush=True)
+            heads = [(*COLUMNS[name][0].split("\n"), "")[:2] for name in self.columns]
+            for line in zip(*heads, strict=True):
+                print(
+                    "".join(
+                        text.rjust(COLUMNS[name][1]) for name, text in zip(self.columns, line, strict=True)
+                    ).rstrip()
+                )
+            print(
+                "".join(("-" * (COLUMNS[name][1] - (name != "epoch"))).rjust(COLUMNS[name][1]) for name in self.columns)
+            )
+        print("".join(format(row[name], COLUMNS[name][2]).rjust(COLUMNS[name][1]) for name in self.columns), flush=True)
 
 
 def _options(part: object) -> dict[str, object]:

@@ -1,9 +1,10 @@
 """Shared by all packages: named errors, checks and conversions, files that are written whole or not at all."""
 
-from oscsim.core import checkpoint
+from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.errors import BadType, BadValue, MissingPackage
+from oscsim.core.progress import say
 
 __all__ = [
     "BadType",
@@ -13,6 +14,8 @@ __all__ = [
     "as_count",
     "as_path",
     "checkpoint",
+    "ending",
     "norm",
     "positive",
+    "say",
 ]

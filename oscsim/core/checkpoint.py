@@ -29,6 +29,7 @@ from jaxtyping import PyTree
 
 from oscsim.core.arrays import is_key
 from oscsim.core.checks import as_path
+from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue
 
 FORMAT = "oscsim 1"
@@ -55,6 +56,11 @@ def write(path: Path, content: bytes | memoryview) -> Path:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
+    with WRITING:
+        return _write(path, content)
+
+
+def _write(path: Path, content: bytes | memoryview) -> Path:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666), "wb") as file:
@@ -84,11 +90,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     beside = path.parent / f".{path.name}.{os.getpid()}"
     shutil.rmtree(beside, ignore_errors=True)
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with WRITING:
+        try:
+            yield beside
+            os.replace(beside, path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 BINARY = os.O_BINARY if sys.platform == "win32" else 0

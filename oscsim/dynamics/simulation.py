@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
 from oscsim.core.checks import as_count, as_native, require_instance
 from oscsim.core.errors import BadValue
-from oscsim.core.progress import interactive, tqdm
+from oscsim.core.progress import Progress
 from oscsim.dynamics.cycle import Cycle, Watch, Watched
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
@@ -212,19 +212,20 @@ def _run_all(
     progress: bool | None,
 ) -> tuple[Averaged, tuple]:
     """Chunk after chunk until all cycles are done, or a rule ends them, and what is recorded of them."""
-    chunks, done, watching = [], 0, interactive() if progress is None else progress
-    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
-        request = 1 if watching else cycles
+    chunks, done = [], 0
+    with Progress(cycles, "cycle", shown=progress) as bar:
+        request = 1 if bar.watched else cycles
         while done < cycles:
             chunk_began = time.perf_counter()
-            chunk = run_chunk(found, np.int32(min(request, cycles - done)))
-            count = int(chunk.count)
-            found, done = chunk.found, done + count
+            with bar.compiling("a cycle"):
+                chunk = run_chunk(found, np.int32(min(request, cycles - done)))
+                count = int(chunk.count)
+                found, done = chunk.found, done + count
+                bar.update(done)
             chunks.append(_to_host(chunk, record))
-            bar.update(count)
             if bool(chunk.finished):
                 break
-            if watching:  # so that the bar moves every quarter of a second
+            if bar.watched:  # so that the bar moves every quarter of a second
                 request = max(1, math.ceil(count * 0.25 / (time.perf_counter() - chunk_began)))
     return found, _joined(chunks, record)
 

@@ -6,7 +6,7 @@ figure is made.
 """
 
 from oscsim.plot import style
-from oscsim.plot.learning import gradient_cosines, learning_curves, weights
+from oscsim.plot.learning import gradient_cosines, learning_curves, training, weights
 from oscsim.plot.networks import network
 from oscsim.plot.planes import stability
 from oscsim.plot.runs import (
@@ -39,5 +39,6 @@ __all__ = [
     "sweep_curves",
     "sweep_map",
     "traces",
+    "training",
     "weights",
 ]

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from oscsim.core.errors import BadValue
 from oscsim.networks import AbstractNetwork
 from oscsim.plot.style import (
+    COLOURS,
+    DASHES,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
@@ -86,6 +88,53 @@ def learning_curves(
     finish(ax)
     legend(ax)
     return ax
+
+
+def training(result: Trained | History) -> np.ndarray:
+    """How a network learned, on one page: loss, error (or $R^2$), and where it was measured how right the gradient was.
+
+    Loss and error are those of training, and dashed those of validation.
+
+    Args:
+        result: what `train` returned, or its history.
+
+    Returns:
+        The axes, one for each panel.
+
+    Raises:
+        ValueError: no epoch was finished.
+
+    Example:
+        >>> history = [{"epoch": 1, "loss": 1.4, "error": 40.0}, {"epoch": 2, "loss": 1.2, "error": 31.0}]
+        >>> axes = osc.plot.training(history)  # or what train returned
+        >>> axes.shape
+        (2,)
+        >>> axes[0].figure.savefig("learning.png")
+    """
+    import matplotlib.pyplot as plt
+
+    ((_, (history,)),) = _histories(result).items()
+    metrics = [name for name in ("loss", "error", "r2") if name in history[0] or f"validation_{name}" in history[0]]
+    compared = any(name.startswith("cosine/") for name in history[0])
+    count = len(metrics) + compared
+    size = (3.1 * count + compared, 3.2)
+    _, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
+    epochs = [row["epoch"] for row in history]
+    for ax, metric in zip(axes[0], metrics, strict=False):
+        for name, label, dashes in ((metric, "training", DASHES[0]), (f"validation_{metric}", "validation", DASHES[1])):
+            if name in history[0]:
+                look = {"color": COLOURS[dashes != DASHES[0]], "linestyle": dashes, "linewidth": 1.4}
+                mark = "o" if len(epochs) <= 20 else None
+                ax.plot(epochs, [row[name] for row in history], label=label, marker=mark, markersize=3.5, **look)
+        whole_ticks(ax)
+        ax.set(xlabel="epoch", ylabel="R²" if metric == "r2" else _label(metric))
+        if metric == "error":
+            ax.set_ylim(bottom=0)
+        finish(ax)
+        legend(ax)
+    if compared:
+        gradient_cosines(history, axes[0, -1])
+    return axes[0]
 
 
 def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:

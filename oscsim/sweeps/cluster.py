@@ -5,8 +5,10 @@ import hashlib
 import itertools
 import os
 import pickle
+import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -14,6 +16,7 @@ import jax
 
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue, MissingPackage
+from oscsim.core.progress import Progress
 from oscsim.sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -54,7 +57,9 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
     if workers is not None:
         count = as_count("workers", workers)
         options: dict = {"threads_per_worker": 1, "dashboard_address": None, "env": ALONE}
-        with LocalCluster(n_workers=count, **options) as cluster, Client(cluster) as connection:
+        with _deaf_to_the_terminal():
+            cluster = LocalCluster(n_workers=count, **options)
+        with cluster, Client(cluster) as connection:
             yield connection
     elif isinstance(client, str):
         try:
@@ -72,9 +77,20 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
         raise BadType(f"client={client!r}: use a dask.distributed.Client, or the address of a scheduler")
 
 
-def run_on(
-    client: "Client", task: Work, store: Path | None, numbers: list[int], finished: Callable[[], object]
-) -> None:
+@contextlib.contextmanager
+def _deaf_to_the_terminal() -> Iterator[None]:
+    """Processes that threads begun here start do not hear Ctrl-C: they end with the process that has them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_on(client: "Client", task: Work, store: Path | None, numbers: list[int], bar: Progress) -> None:
     """Run these blocks there. Each writes its own results, and is tried again where its worker dies.
 
     Raises:
@@ -97,7 +113,7 @@ def run_on(
         return client.submit(_run, payload, precision, str(store), number, key=f"block-{number}-{payload.key}")
 
     lost: list[str] = []
-    running = as_completed()
+    running, done = as_completed(), bar.done
 
     def fill():  # workers come and go
         threads = client.nthreads().values()  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,12 +121,15 @@ def run_on(
         running.update([submit(number) for number in itertools.islice(waiting, max(0, ahead - running.count()))])
 
     fill()
-    for future in running:
-        try:
-            future.result()
-            finished()
-        except KilledWorker as error:
-            lost.append(str(error))
+    while running.count():
+        with bar.compiling("a block"):
+            future = next(running)
+            try:
+                future.result()
+                done += 1
+                bar.update(done)
+            except KilledWorker as error:
+                lost.append(str(error))
         future.release()
         fill()
     if lost:

@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadType, BadValue
-from oscsim.core.progress import interactive, tqdm
+from oscsim.core.progress import Progress
 from oscsim.sweeps.cluster import connected, run_on
 from oscsim.sweeps.store import Coordinate, Layout, Store, Variable, fingerprint
 from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity, Results, Setting, Settings
@@ -99,19 +99,15 @@ def sweep(
         task = Task(study, grid, seeds, key)
         opened = _opened(task, store, block)
         todo = opened.unfinished()
-        bar = tqdm(
-            total=opened.layout.count,
-            initial=opened.layout.count - len(todo),
-            unit="block",
-            disable=not (interactive() if progress is None else progress),
-        )
-        with bar:
+        total = opened.layout.count
+        with Progress(total, "block", total - len(todo), progress) as bar:
             if connection is None:
-                for number in todo:
-                    task.run(opened, number)
-                    bar.update()
+                for i, number in enumerate(todo):
+                    with bar.compiling("a block"):
+                        task.run(opened, number)
+                        bar.update(total - len(todo) + i + 1)
             else:
-                run_on(connection, task, opened.path, todo, bar.update)
+                run_on(connection, task, opened.path, todo, bar)
     return opened.dataset()
 
 

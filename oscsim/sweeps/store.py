@@ -25,6 +25,7 @@ from jaxtyping import PyTree
 from oscsim.core.arrays import describe, is_key
 from oscsim.core.checkpoint import whole_folder
 from oscsim.core.checks import as_path
+from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue
 from oscsim.datasets.source import digest_of
 
@@ -183,10 +184,11 @@ class Store:
         """Write a block: its results, (points, [seeds,] ...), then that it is done."""
         region = self.layout.region(number)
         sizes = tuple(part.stop - part.start for part in region)
-        for name, values in results.items():
-            self.group[name][(*region, ...)] = values.reshape(*sizes, *values.shape[1:])
         place = np.unravel_index(number, self.layout.blocks) if self.layout.shape else ()
-        self.group[DONE][tuple(map(int, place))] = True
+        with WRITING:
+            for name, values in results.items():
+                self.group[name][(*region, ...)] = values.reshape(*sizes, *values.shape[1:])
+            self.group[DONE][tuple(map(int, place))] = True
 
     def dataset(self) -> xarray.Dataset:
         """The results as a labelled dataset; read from disk where they are looked at."""

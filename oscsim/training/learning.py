@@ -5,6 +5,7 @@ from its last checkpoint ends with the same weights, bit for bit. Where several 
 same, and the first one writes.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +19,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
-from oscsim.core import checkpoint
+from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import describe, promoting
 from oscsim.core.checks import as_count, as_path, require_key
 from oscsim.core.errors import BadType, BadValue, DivergenceError
-from oscsim.core.progress import tqdm
+from oscsim.core.progress import Progress
 from oscsim.datasets.source import AbstractSource, ArraySource, Samples, digest_of
 from oscsim.estimators import AbstractEstimator
 from oscsim.networks.base import check_parameters
@@ -90,6 +91,7 @@ class Trained(eqx.Module):
         lines = [f"Trained in {len(self.history)} epochs, {final['seconds']:.3g} s"]
         for name, row in (("final", final), ("best", best)):
             text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown_of(row).items())
+            text = text.replace(", validation ", "; held out: ", 1).replace("validation ", "")
             lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
@@ -184,33 +186,33 @@ def train(
     session.began -= learner.seconds
     total, patience = epochs * session.steps_per_epoch, None if held_out is None else held_out.patience
     stopped = reason_to_stop(learner, patience)
-    bar = tqdm(total=total, initial=learner.step, unit="step", disable=not monitor.shown)
-    try:
+    save_now = ending.saving(lambda: keeping.save(replace(learner, seconds=session.seconds)))
+    bar = Progress(total, "step", learner.step, monitor.shown)
+    with contextlib.closing(session), save_now, bar:
         while learner.step < total and not stopped:
             ended = False
             try:
-                new = session.after(learner, *updates(session.rule, *session.next(learner), key=session.key))
+                with bar.compiling("the updates"):
+                    new = session.after(learner, *updates(session.rule, *session.next(learner), key=session.key))
+                    bar.update(new.step)
                 ended = new.step % session.steps_per_epoch == 0
-                # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
-                learner = session.finish_epoch(new) if ended else new
+                with bar.compiling("the measurements") if ended else contextlib.nullcontext():
+                    # One assignment: whatever interrupts, the learner is that of a boundary, its epoch measured.
+                    learner = session.finish_epoch(new) if ended else new
                 if ended or keeping.due():
                     learner = replace(learner, seconds=session.seconds)
                     keeping.save(learner)
             except DivergenceError as error:
                 learner, ended = keeping.back(learner, error, ended), False
                 session.begin_epoch()
-            bar.update(learner.step - bar.n)
+                bar.update(learner.step)
             if ended:
                 keeping.write_metrics(learner)
-                bar.set_postfix(shown_of(learner.history[-1]))
-                told = monitor.told_to_stop(learner)
+                with bar.aside():
+                    told = monitor.told_to_stop(learner)
+                if not monitor.callbacks:
+                    bar.show(shown_of(learner.history[-1]))
                 stopped = reason_to_stop(learner, patience) or told
-    except KeyboardInterrupt:
-        keeping.save(replace(learner, seconds=session.seconds))
-        raise
-    finally:
-        bar.close()
-        session.close()
     network, best = unreplicate(mesh, (learner.network, learner.best))
     return Trained(network, best, learner.history, stopped)
 

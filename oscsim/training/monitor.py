@@ -115,5 +115,5 @@ def best_of(scores: Sequence[float]) -> int:
 
 def shown_of(row: Metrics) -> dict[str, str]:
     """What is worth showing of an epoch."""
-    names = ("loss", "error", "r2", "validation_loss", "validation_error", "validation_top5_error", "validation_r2")
-    return {name: f"{row[name]:.4g}" for name in names if name in row}
+    names = ("loss", "error", "r2", "validation_loss", "validation_error", "validation_r2")
+    return {name: f"{row[name]:.3g}" for name in names if name in row}

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from oscsim.core.arrays import Count, describe, norm, promoting
 from oscsim.core.checks import as_count, as_scalar, require_positive
 from oscsim.core.errors import BadValue
-from oscsim.core.progress import interactive, tqdm
+from oscsim.core.progress import Progress
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, check_lasts, starting_state
@@ -183,16 +183,16 @@ def learn(
         warn_of(scales)
 
     began = time.perf_counter()
-    watching = interactive() if progress is None else progress
     losses, drifts, done = [], [], 0
-    with tqdm(total=cycles, unit="cycle", disable=not watching) as bar:
+    with Progress(cycles, "cycle", shown=progress) as bar:
         while done < cycles and not bool(state.diverged):
             most = np.int32(min(CHUNK, cycles - done))
-            state, net, loss, drift, count = _learn_chunk(system, state, net, stream, rate_now, most)
+            with bar.compiling("a cycle"):
+                state, net, loss, drift, count = _learn_chunk(system, state, net, stream, rate_now, most)
+                done += int(count)
+                bar.update(done)
             losses.append(np.asarray(loss)[: int(count)])
             drifts.append(np.asarray(drift)[: int(count)])
-            done += int(count)
-            bar.update(int(count))
     if throw and bool(state.diverged):
         error = failure(system, state)
         raise type(error)(f"{error}; or lower rate={float(rate_now):.3g}")

@@ -1,0 +1,75 @@
+"""`oscsim plot`."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import jax
+import tyro
+
+import oscsim as osc
+from oscsim.cli.reports import require_writable_file, save_figure
+from oscsim.cli.sweep import draw_sweep, result_of
+from oscsim.core import BadValue, checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw what oscsim wrote: how a network learned, the orbits of a run, the map or curves of a sweep, a network.
+
+    Writes a PNG, PDF or SVG file, and says where.
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """The folder of a training run, the store of a sweep, or a file with a run (run.osc) or a network."""
+
+    out: Path | None = None
+    """The file to write; by default a PNG file beside what is drawn (in the folder of a training run)."""
+
+    result: str | None = None
+    """Of a sweep, which result to draw; relative_error, final_error or the first if not given."""
+
+    def run(self) -> None:
+        """Run it."""
+        path = self.path
+        if not path.exists():
+            raise BadValue(f"path={path}: there is no such file or folder")
+        store = (path / "zarr.json").is_file()
+        if self.result is not None and not store:
+            raise BadValue(f"result={self.result} belongs to a sweep, and {path} holds none: leave it out")
+        require_writable_file("out", self.out)
+        with jax.enable_x64(True):  # reads what either precision wrote
+            axes, out = self._sweep() if store else self._learning() if path.is_dir() else self._file()
+            if self.out is None:
+                require_writable_file("out", out)
+            save_figure(axes, self.out or out)
+        print(f"Figure: {self.out or out}")
+
+    def _sweep(self) -> "tuple[Axes, Path]":
+        data = osc.load_sweep(self.path)
+        result = result_of(data, self.result)
+        return draw_sweep(data, result), self.path.with_name(f"{self.path.resolve().name}-{result}.png")
+
+    def _learning(self) -> "tuple[np.ndarray, Path]":
+        try:
+            rows = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text("utf-8").splitlines()]
+        except FileNotFoundError as error:
+            raise BadValue(f"path={self.path} holds no training run and no sweep: give the folder of one") from error
+        except ValueError as error:
+            raise BadValue(f"{self.path / 'metrics.jsonl'} is damaged ({error})") from error
+        if not rows:
+            raise BadValue(f"path={self.path}: no epoch was finished yet; draw it later")
+        history = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+        return osc.plot.training(history), self.path / "learning.png"
+
+    def _file(self) -> "tuple[np.ndarray | Axes, Path]":
+        match checkpoint.load(self.path):
+            case osc.Run() as run:
+                return osc.plot.orbits(run), self.path.with_name(f"{self.path.stem}-orbits.png")
+        return osc.plot.network(osc.load(self.path)), self.path.with_name(f"{self.path.stem}-network.png")
