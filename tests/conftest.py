@@ -134,7 +134,7 @@ def unchecked():
 @pytest.fixture
 def oscsim(tmp_path, monkeypatch, capsys):
     """`oscsim("demo")` runs the command in an empty folder, in this process; what it gives has what was printed."""
-    from oscsim.cli import main
+    from oscsim.cli.commands import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.cli.reports import print_table
 from oscsim.core.progress import Progress, say
 

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.cli.learning import Descent
 from tests.test_datasets import write_cifar
 from tests.test_sources import SIZES, write_all

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "results" / "collapse.py"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import COMPILED, WINDOW, Engine
 from oscsim.lab.forecast import forecast, frequencies, noise_floor
@@ -92,7 +92,7 @@ def test_oscsim_alone_does_not_import_the_page_and_says_what_is_missing():
         import oscsim
         assert not {"panel", "bokeh", "oscsim.lab"} & set(sys.modules)
         sys.modules["panel"] = None  # as if it were not installed
-        from oscsim.cli import main
+        from oscsim.cli.commands import main
         main(["lab", "--no-browser", "--port", "0"])
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

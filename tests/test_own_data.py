@@ -11,7 +11,7 @@ import pytest
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.datasets import as_labels, load, read
 from tests.test_datasets import idx
 

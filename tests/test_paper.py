@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.core.arrays import norm
 from oscsim.paper.fig2 import toy
 

@@ -528,7 +528,7 @@ def test_classes_are_those_of_both_splits(tmp_path):
 
 
 def test_the_command(tmp_path, capsys):
-    from oscsim.cli import main
+    from oscsim.cli.commands import main
 
     file = tmp_path / "study.toml"
     file.write_text(STUDY)

@@ -1,5 +1,5 @@
 """`python -m oscsim.cli`."""
 
-from oscsim_command import main
+from oscsim.cli.entry import main
 
 main()

@@ -1,6 +1,6 @@
 """What is still done when a process is told to end: files are finished, what would be lost is saved.
 
-The command calls `last_words` in a thread of its own, when a signal comes (`oscsim_command.py`).
+The command calls `last_words` in a thread of its own, when a signal comes (`oscsim/cli/entry.py`).
 """
 
 import contextlib

@@ -56,11 +56,11 @@ def main() -> None:
     listen()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
-    from oscsim.cli import main
+    from oscsim.cli import commands
     from oscsim.core import ending
 
     last_words = ending.last_words
-    main()
+    commands.main()
 
 
 if __name__ == "__main__":
