@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
+from oscsim.lab.guard import Guard  # noqa: E402
 from tests.benchmarks.lab_soak import TURNED  # noqa: E402
 
 CHROMIUM = os.environ.get("OSCSIM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -56,7 +57,7 @@ class Served:
 
         from oscsim.lab import server, view
 
-        self.labs = []
+        self.labs, guard = [], Guard("127.0.0.1")
         made = self
 
         class Known(view.NoiseLab):
@@ -71,7 +72,7 @@ class Served:
             with contextlib.ExitStack() as stack:
                 stack.callback(setattr, server, "NoiseLab", server.NoiseLab)
                 server.NoiseLab = Known
-                self.server = server.make_server(0, loop=self.loop, **options)
+                self.server = server.make_server(0, guard=guard, loop=self.loop, **options)
                 self.loop.add_callback(server._ignore_departures)
                 self.server.start()
                 self.loop.add_callback(ready.set)
@@ -80,7 +81,7 @@ class Served:
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
         assert ready.wait(60)
-        self.url = f"http://127.0.0.1:{self.server.port}/"
+        self.url = f"http://127.0.0.1:{self.server.port}/?token={guard.token}"
 
     def stop(self):
         for lab in self.labs:
@@ -124,7 +125,7 @@ class Visitor:
         self.errors, self.elsewhere, self.url = [], [], url
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        here = url.split("://")[1]
+        here = url.split("://")[1].split("?")[0]
         own = re.compile(rf"^(https?|wss?)://{re.escape(here)}|^(data|blob):")
         self.page.on("request", lambda r: None if own.match(r.url) else self.elsewhere.append(r.url))
         self.page.on("websocket", lambda s: None if own.match(s.url) else self.elsewhere.append(s.url))
@@ -230,8 +231,7 @@ def test_a_knob_changes_the_picture_at_once(browser, serving, preset, record_pro
     visitor.click(preset)
     visitor.cycles(5)
     visitor.until("get('map').image[0].length > 4")
-    forecaster = serving.labs[-1].runner.forecaster
-    while not (forecaster.map is not None and forecaster.map.complete):
+    while (found := serving.labs[-1]._answers()[1]) is None or not found.complete:
         visitor.cycles(1)
     times = [
         drawn_after(visitor, name, key)
