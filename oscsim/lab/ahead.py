@@ -2,13 +2,14 @@
 
 import time
 
+import oscsim as osc
 from oscsim.lab.engine import Engine
 from oscsim.lab.forecast import forecast, maps
-from oscsim.lab.programs import LAST, rank_of_this_thread
+from oscsim.lab.programs import LAST, first_time, layout, rank_of_this_thread
 from oscsim.lab.settings import DEMODULATORS, NOISES, PRESETS, Settings
 
-SETTLED = 2
-"""Cycles with readings after which learning has changed the weights once."""
+MOST = 12
+"""Cycles until learning has changed the weights once, at most."""
 
 
 def prepare(settings: Settings | None = None) -> float:
@@ -39,5 +40,11 @@ def _run(engine: Engine, settings: Settings) -> None:
     """As many cycles as compile all that these settings need."""
     engine.change(**vars(settings))
     engine.reset()
-    for _ in range(settings.discarded + SETTLED if settings.learning else 1):
+    for _ in range(MOST):
         engine.advance()
+        if not settings.learning or engine.updates:
+            break
+    if settings.learning:
+        net, _, _, x, y = engine.example
+        with first_time("evaluate", layout(net), x.shape):
+            osc.evaluate(net, x, y)

@@ -87,6 +87,7 @@ class Pictures:
         tools = {"tools": "fullscreen,pan,wheel_zoom,reset,save", "toolbar_location": "above"}
         plot = figure(name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, **size, **tools, **kwargs)
         plot.toolbar.update(logo=None, autohide=True)
+        plot.frame_align = False  # else all are as narrow as those with an axis on the right
         plot.html_attributes = {"role": "img", "aria-label": f"{title}. {PICTURES[name]}", "title": PICTURES[name]}
         plot.title.text_color, plot.outline_line_color, plot.grid.grid_line_color = INK, None, GRID
         for grid, axis, kind in zip(plot.grid, (*plot.xaxis, *plot.yaxis), ("x_axis_type", "y_axis_type"), strict=True):

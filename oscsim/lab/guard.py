@@ -6,6 +6,7 @@ is one, has to be the same, and the browser has to show a cookie, which it gets 
 that the command prints, or a password.
 """
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -17,6 +18,9 @@ from bokeh.server.server import Server
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, Rule
 from tornado.web import RequestHandler
+
+WRONG = 1.0
+"""Seconds that a wrong word waits for its answer: passwords are not tried by the thousand."""
 
 LONGEST = 300
 """Characters of a line in the log."""
@@ -120,14 +124,15 @@ class _Answer(RequestHandler):
         if self.request.method not in ("GET", "POST") or self.words in (STRANGER, NO_SUCH):
             self._say()
 
-    def get(self) -> None:
-        self._enter(self.get_query_argument("token", ""))
+    async def get(self) -> None:
+        await self._enter(self.get_query_argument("token", ""))
 
-    def post(self) -> None:
-        self._enter(self.get_body_argument("password", ""))
+    async def post(self) -> None:
+        await self._enter(self.get_body_argument("password", ""))
 
-    def _enter(self, word: str) -> None:
+    async def _enter(self, word: str) -> None:
         if self.request.path != "/" or not self.guard.admits(word):
+            await asyncio.sleep(WRONG if word else 0)
             self._say()
             return
         self.set_cookie(self.guard.cookie, self.guard.ticket, httponly=True, samesite="Lax", expires_days=None)

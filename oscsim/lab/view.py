@@ -384,7 +384,7 @@ class NoiseLab(pn.viewable.Viewer):
         runner, frame, settings = self.runner, self._frame, self.settings
         self._run.label, self._run.color = ("Pause", "warning") if runner.running else ("Run", "primary")
         self._stale = runner.compiling
-        if self._stale and frame is not None and frame.settings.network != settings.network:
+        if self._stale and self._pictures.past and frame is not None and frame.settings.network != settings.network:
             self._pictures.blank()
         self._grid.css_classes = ["grid", "stale"] if self._stale else ["grid"]
         found, _ = self._answers()

@@ -82,7 +82,7 @@ KNOBS = {
     "period": "How long one turn takes, in time constants: a short one makes the neurons lag behind",
     "noise": "Where noise enters: on the potentials, on the signal, in the readout",
     "intensity": "How strong the noise is",
-    "correlation_time": "How long Ornstein–Uhlenbeck noise and noise on the signal remember themselves, in time constants",
+    "correlation_time": "How long Ornstein–Uhlenbeck noise and noise on the signal remember, in time constants",
     "demodulator": "How the first harmonic is taken out of the activities",
     "discard": "Cycles left out of the average after each change, until the neurons follow the signal again",
     "realisations": "How many networks run with noise of their own; curves are means over them",
