@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas
 from bokeh import models
-from bokeh.core.properties import value
 from bokeh.plotting import figure
 from jaxtyping import Complex, Float
 
@@ -67,7 +66,6 @@ class Pictures:
         self.names: tuple[str, ...] = ()
         self.arrays: tuple[str, ...] = ()
         self.chosen: tuple[str, ...] = ()
-        self._labels: list[models.LegendItem] = []
         self._entries: list[models.LegendItem] = []
         self.past: deque[tuple[Frame, Forecast | None]] = deque(maxlen=PAST)
         self.learned: deque[tuple[int, float, float]] = deque(maxlen=2000)
@@ -129,15 +127,12 @@ class Pictures:
         """Show a curve in the complex plane."""
         self._show(name, x=z.real, y=z.imag)
 
-    def _legend(
-        self, plot: figure, items: Mapping[str, list[models.GlyphRenderer]], columns: int
-    ) -> list[models.LegendItem]:
+    def _legend(self, plot: figure, items: Mapping[str, list[models.GlyphRenderer]], columns: int) -> None:
         """A legend above the plot, where it covers no curve; it shows what has data."""
         entries = [models.LegendItem(label=label, renderers=lines, visible=False) for label, lines in items.items()]
         legend = models.Legend(items=entries, ncols=columns, **ABOVE, **LEGEND, **GLYPHS)
         plot.add_layout(legend, "above")
         self._entries += entries
-        return entries
 
     def _plane(self) -> None:
         plot = self._figure("plane", "β on the stability map", "Re β", "Im β")
@@ -185,9 +180,7 @@ class Pictures:
     def _cosine(self) -> None:
         plot = self._figure("cosine", "Direction of the gradient", "cycle", "cosine to the exact gradient")
         lines = self._past_lines(plot, "cosine")
-        items = {f"array {slot}": [line] for slot, line in enumerate(lines[:SLOTS])}
-        items |= {"all": [lines[SLOTS]], "predicted": [lines[-1]]}
-        self._labels = self._legend(plot, items, 4)[:SLOTS]
+        self._legend(plot, {"all arrays": [lines[SLOTS]], "predicted": [lines[-1]]}, 2)
         plot.y_range = models.Range1d(-1.05, 1.05)
 
     def _error(self) -> None:
@@ -196,7 +189,7 @@ class Pictures:
         bias = self._line(plot, "error_bias", color=style.DRIVE, line_dash="dotted", line_width=1.6)
         shade = self._area(plot, "error_bar_area", fill_color=style.BAR, fill_alpha=0.2)
         edge = self._line(plot, "error_bar", color=style.BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
-        items = {"predicted": self._past_lines(plot, "error")[-1:]}  # the colours are those of the cosine
+        items = {"predicted": self._past_lines(plot, "error")[-1:]}
         items |= {"predicted band": [band], "predicted bias": [bias], "its own bar": [shade, edge]}
         self._legend(plot, items, 2)
         plot.y_range = models.Range1d(1e-4, 10)
@@ -249,10 +242,11 @@ class Pictures:
         self.plane_note.text_font_size = sizes[2]
 
     @property
-    def key(self) -> list[tuple[str, str]]:
-        """Each drawn neuron and its colour."""
-        places = [self.names.index(name) for name in self.chosen if name in self.names]
-        return [(self.names[i], colour) for i, colour in zip(places, _colours(places), strict=True)]
+    def key(self) -> dict[str, list[tuple[str, str]]]:
+        """Names and colours of the drawn neurons, and of the parameter arrays."""
+        drawn = [name for name in self.chosen if name in self.names]
+        kinds = {"neurons": drawn, "arrays": list(self.arrays)}
+        return {kind: list(zip(names, _colours(range(len(names))), strict=True)) for kind, names in kinds.items()}
 
     # What streams into them.
 
@@ -262,8 +256,6 @@ class Pictures:
         self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
         most = max(1, SHOWN // len({name.split(".")[0] for name in names}))
         self.chosen = tuple(name for name in names if int(name.split(".")[1]) <= most)[: 2 * SHOWN]
-        for item, array in zip(self._labels, self.arrays, strict=False):
-            item.label = value(array)
         for kind in ("cosine", "error"):
             for slot in range(SLOTS):
                 self._show(f"{kind}/{slot}", x=[], y=[])
@@ -557,7 +549,7 @@ def _positive(*values: np.ndarray) -> Float[np.ndarray, " values"]:
     return flat[np.isfinite(flat) & (flat > 0)]
 
 
-def _colours(places: list[int]) -> list[str]:
+def _colours(places: Sequence[int]) -> list[str]:
     return [style.COLOURS[i % len(style.COLOURS)] for i in range(len(places))]
 
 

@@ -74,6 +74,7 @@ def make_knobs(settings: Settings, networks: list[str], samples: int, **look: An
         knob.css_classes = [f"knob-{name}", f"help-{name}"]
         for part in knob.select():
             part._debounce = GATHERED
+            part.stylesheets = knob.stylesheets
     set_knobs(knobs, settings)
     return knobs
 

@@ -6,6 +6,7 @@ programs do not compete for the processor. A compiled program runs without waiti
 
 import contextlib
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -17,6 +18,9 @@ from jaxtyping import PyTree
 
 FIRST, LATER, LAST = range(3)
 """Ranks: cycles that a visitor waits for; predictions beside them; what is compiled ahead."""
+
+MOST = 2**29
+"""Bytes of compiled programs that are kept on disk; beyond it they are begun anew."""
 
 _compiled: set[Hashable] = set()
 _turn = threading.Condition()
@@ -73,9 +77,11 @@ def keep_compiled() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oscsim" / "programs"
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run: nobody else may write to it
+        if sum(file.stat().st_size for file in cache.iterdir()) > MOST:
+            shutil.rmtree(cache, ignore_errors=True)
+            cache.mkdir(mode=0o700)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_compilation_cache_max_size", 2**29)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

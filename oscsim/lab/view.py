@@ -44,6 +44,9 @@ FULL: dict[str, Any] = {"sizing_mode": "stretch_both", "margin": 0}
 SIDE, LARGE = 236, 1.5
 """Width of the knobs in pixels; how much larger large letters are."""
 
+FEW = 5
+"""Cycles from a start in which all pictures are drawn at once."""
+
 NO_STEP = -1
 """Without a tour."""
 
@@ -183,7 +186,12 @@ class NoiseLab(pn.viewable.Viewer):
         for name, knob in self._knobs.items():
             knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
         self._neurons = pn.widgets.MultiSelect(
-            label="Neurons shown (Ctrl-click for several)", options=[], value=[], size=4, margin=(1, 6), **WIDE
+            label="Neurons shown (Ctrl: several)",
+            options=[],
+            value=[],
+            size=4,
+            margin=(1, 6),
+            **WIDE,
         )
         self._neurons.css_classes = ["help-neurons"]
         self._neurons.param.watch(lambda event: self._on_neurons(event.new), "value")
@@ -263,8 +271,11 @@ class NoiseLab(pn.viewable.Viewer):
         self._colour_key()
 
     def _colour_key(self) -> None:
-        chips = (f"<span><i style='border-color:{c}'></i>{html.escape(name)}</span>" for name, c in self._pictures.key)
-        self._key.object = f"<div class='key' title='layer.neuron'>{''.join(chips)}</div>"
+        lines = []
+        for kind, names in self._pictures.key.items():
+            chips = (f"<span><i style='border-color:{c}'></i>{html.escape(name)}</span>" for name, c in names)
+            lines.append(f"<div class='key'>{kind}: {''.join(chips)}</div>")
+        self._key.object = "".join(lines)
 
     # What the visitor does.
 
@@ -374,7 +385,8 @@ class NoiseLab(pn.viewable.Viewer):
         if frame is None:
             return
         self._drawn = self._answers()
-        self._pictures.draw(*self._drawn, all_of_them or not self.runner.running)
+        few = len(self._pictures.past) < FEW  # nothing stays empty after a start
+        self._pictures.draw(*self._drawn, all_of_them or few or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         self._status.data = _status(frame.settings, frame.number, frame.updates, self._drawing_number)
         if pn.state.curdoc is None:
