@@ -169,9 +169,7 @@ class Pictures:
         items = {
             "measured": [plot.multi_line("xs", "ys", source=lines, color="colour", line_width=1.1, line_alpha=0.75)],
             "harmonic": [self._dots(plot, "harmonics", "colour", color="colour", size=6)],
-            "predicted floor": [
-                plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)
-            ],
+            "predicted": [plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)],
         }
         plot.x_range, plot.y_range = models.Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), models.Range1d(1e-6, 1)
         plot.xaxis.ticker = plot.xgrid.ticker = models.FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))

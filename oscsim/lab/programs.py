@@ -14,6 +14,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
 FIRST, LATER, LAST = range(3)
@@ -72,7 +73,7 @@ def layout(*trees: PyTree) -> Hashable:
 
 def keep_compiled() -> None:
     """Keep compiled programs on disk, for the next start of the lab; in JAX's own folder where the user has set one."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oscsim" / "programs"
     try:
@@ -85,3 +86,4 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX looks for the folder once, perhaps before it was named

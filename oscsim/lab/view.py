@@ -474,7 +474,11 @@ def _button(
     button = pn.widgets.Button(
         label=label, color=kind, variant=variant, height=30, margin=0, css_classes=classes, **STYLED
     )
-    button.on_click(lambda _: action())
+
+    def press(_: object) -> None:
+        action()
+
+    button.on_click(press)
     return button
 
 
