@@ -124,9 +124,9 @@ def said(
     preset: Preset | None,
     radius: float,
     *,
-    busy: bool,
-    note: str,
-    refused: str,
+    busy: bool = False,
+    note: str = "",
+    refused: str = "",
 ) -> tuple[str, str]:
     """The kind of box, and what stands in it as HTML.
 
