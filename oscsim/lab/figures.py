@@ -15,6 +15,7 @@ from bokeh import models
 from bokeh.plotting import figure
 from jaxtyping import Complex, Float
 
+from oscsim.lab.axes import GRID, INK, second_axis, square, style_axis
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
 from oscsim.lab.runner import Judged
@@ -27,8 +28,8 @@ PAST = 240
 DRAWN = 160
 """Points drawn of one cycle."""
 
-INK, PALE_INK, GRID, LOST, SETTLED = "#1f2933", "#9aa5b1", "#e6e9ee", "#e3d5cf", "#dcebf7"
-"""Colours of text, of axes, of grids, and of the two parts of the stability map."""
+LOST, SETTLED = "#e3d5cf", "#dcebf7"
+"""Colours of the two parts of the stability map."""
 
 SMALLEST = 1e-7
 """Lower end of logarithmic axes: what is below is rounding of float32."""
@@ -89,7 +90,7 @@ class Pictures:
         plot.html_attributes = {"role": "img", "aria-label": f"{title}. {PICTURES[name]}", "title": PICTURES[name]}
         plot.title.text_color, plot.outline_line_color, plot.grid.grid_line_color = INK, None, GRID
         for grid, axis, kind in zip(plot.grid, (*plot.xaxis, *plot.yaxis), ("x_axis_type", "y_axis_type"), strict=True):
-            _style_axis(axis)
+            style_axis(axis)
             if kwargs.get(kind) == "log":
                 axis.ticker = models.FixedTicker(ticks=[10.0**k for k in range(-9, 6)])
             grid.ticker = axis.ticker
@@ -146,18 +147,18 @@ class Pictures:
         where = {"x": 6, "y": 6, "x_units": "screen", "y_units": "screen"}
         self.plane_note = models.Label(text_font_size="11px", text_color=INK, **where, **PALE)
         plot.add_layout(self.plane_note)
-        _square(plot)
+        square(plot)
 
     def _orbits(self) -> None:
         plot = self._figure("orbits", "Neurons in the complex plane", "Re (s − c₀)", "Im (s − c₀)")
         self._neurons(plot, "orbits", line_width=1.6, line_alpha=0.9)
         self._dots(plot, "orbits_now", "colour", color="colour", size=7)
-        _square(plot)
+        square(plot)
 
     def _traces(self) -> None:
         plot = self._figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         self._neurons(plot, "traces", line_width=1.5, line_alpha=0.9)
-        _second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
+        second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
         dotted = {"color": style.DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
         self._line(plot, "traces_teaching", y_range_name="drive", **dotted)
         plot.x_range, plot.y_range = models.Range1d(0, 200), models.Range1d(-1, 1)
@@ -222,7 +223,7 @@ class Pictures:
     def _learning(self) -> None:
         plot = self._figure("learning", "Loss and accuracy", "cycle", "loss")
         loss = self._line(plot, "loss", color=style.COLOURS[0], line_width=2)
-        _second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
+        second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
         batch = self._line(plot, "accuracy", color=style.COLOURS[2], line_width=1.4, y_range_name="percent")
         held_out = self._dots(plot, "test_accuracy", color=style.COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
@@ -496,38 +497,9 @@ class Pictures:
         return found
 
 
-def _second_axis(plot: figure, name: str, label: str, span: models.Range1d) -> None:
-    """An axis on the right, with a range of its own."""
-    plot.extra_y_ranges = {name: span}
-    axis = models.LinearAxis(y_range_name=name, axis_label=label)
-    _style_axis(axis)
-    plot.add_layout(axis, "right")
-
-
-def _style_axis(axis: models.Axis) -> None:
-    axis.update(axis_label_text_font_size="12px", axis_label_text_font_style="normal", axis_label_standoff=4)
-    axis.update(axis_label_text_color=INK, major_label_text_color=INK, minor_tick_line_color=None)
-    axis.update(axis_line_color=PALE_INK, major_tick_line_color=PALE_INK)
-
-
 def _shows(columns: Mapping[str, Column]) -> bool:
     heights = next(columns[key] for key in ("ys", "y", "high") if key in columns)
     return any(np.isfinite(height).any() for height in heights)
-
-
-def _square(plot: figure) -> None:
-    """The same scale on both axes, whatever the shape of the frame: the shorter side spans the reach."""
-    plot.x_range, plot.y_range = models.Range1d(-1, 1), models.Range1d(-1, 1)
-    plot.tags = [1.0]
-    code = """
-        const reach = plot.tags[0], w = plot.inner_width, h = plot.inner_height;
-        if (!(w > 0 && h > 0)) return;
-        const x = reach * Math.max(1, w / h), y = reach * Math.max(1, h / w);
-        plot.x_range.setv({start: -x, end: x}); plot.y_range.setv({start: -y, end: y});
-    """
-    callback = models.CustomJS(args={"plot": plot}, code=code)
-    for change in ("tags", "inner_width", "inner_height"):
-        plot.js_on_change(change, callback)
 
 
 def _steady(now: int | float, reach: float) -> int | float:
