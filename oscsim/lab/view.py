@@ -451,6 +451,7 @@ def _own(
     if isinstance(network, (str, Path)):
         origin = f"net = osc.load({str(network)!r})\nx, y = ...  # the data that you gave to the lab"
         name, network = Path(network).name or "checkpoint", osc.load(network)
+        name += " (yours)" if name in EXAMPLES else ""  # the lab's own of that name stays in the list
     else:
         name = "your network"
     if not isinstance(network, osc.AbstractNetwork):
