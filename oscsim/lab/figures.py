@@ -82,7 +82,7 @@ class Pictures:
     # The figures.
 
     def _figure(self, name: str, title: str, x: str, y: str, **kwargs: str) -> figure:
-        size = {"sizing_mode": "stretch_both", "min_width": 160, "min_height": 160, "min_border_right": 12}
+        size = {"sizing_mode": "stretch_both", "min_border_right": 12}
         tools = {"tools": "fullscreen,pan,wheel_zoom,reset,save", "toolbar_location": "above"}
         plot = figure(name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, **size, **tools, **kwargs)
         plot.toolbar.update(logo=None, autohide=True)

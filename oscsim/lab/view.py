@@ -213,7 +213,7 @@ class NoiseLab(pn.viewable.Viewer):
             for name, plot in self._pictures.figures.items()
         }
         self._grid = pn.Column(*self._panes.values(), css_classes=["grid"], **FULL, **STYLED)
-        below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
+        below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width", styles={"overflow": "hidden"})
         parts = (*self._bars(), self._words, self._moves, self._sheet, self._grid, below)
         main = pn.Column(*parts, css_classes=["main"], **FULL, **STYLED)
         self._side = self._sidebar()
