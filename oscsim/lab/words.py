@@ -159,7 +159,7 @@ def said(
     own = bar_in_words(frame, radius) if current else ""
     parts = [explained]
     if not math.isnan(measured):
-        parts.append(f"<b>Measured:</b> {100 * measured:.2g} % off the exact gradient.")
+        parts.append(f"<b>Measured:</b> {_percent(measured)} off the exact gradient.")
     if own:
         parts.append(f"<b>It says of itself:</b> {html.escape(own)}.")
     if note:
@@ -212,11 +212,16 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
         total = float(frame.error.total)
         if total > TOLERANCE and frame.amplitude > radius:
             return (
-                f"gradient good to {100 * total:.2g} %: outside the analytic regime, past the convergence radius; "
+                f"gradient good to {_percent(total)}: outside the analytic regime, past the convergence radius; "
                 "lower the amplitude, or let it tune itself"
             )
         return str(frame.error)
     scatter = float(frame.error.contamination)
     if not np.isfinite(scatter):
         return "nothing after one cycle of two phases"
-    return f"from cycle to cycle it scatters by {100 * scatter:.2g} %; the bias of its amplitude it cannot know"
+    return f"from cycle to cycle it scatters by {_percent(scatter)}; the bias of its amplitude it cannot know"
+
+
+def _percent(part: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{100 * part:.0f} %" if part >= 1 else f"{100 * part:.2g} %"
