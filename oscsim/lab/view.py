@@ -95,6 +95,7 @@ class NoiseLab(pn.viewable.Viewer):
         self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
         self._frame: Frame | None = None
+        self._read: Frame | None = None
         self._pictures = Pictures()
         self._drawing: pn.io.PeriodicCallback | None = None
         self._syncing = False
@@ -372,6 +373,13 @@ class NoiseLab(pn.viewable.Viewer):
     def _take(self, frames: list[Frame]) -> None:
         frame, before = frames[-1], self._frame
         self._frame = frame
+        # while weights learn, cycles without a reading come between: the words stay with the last one that has one
+        read = [f for f in frames if f.averaged or f.diverged]
+        known = self._read
+        if not frame.settings.learning or known is None or (known.era, known.settings) != (frame.era, frame.settings):
+            self._read = frame
+        elif read:
+            self._read = read[-1]
         if before is None or (frame.names, list(frame.cosines)) != (before.names, list(before.cosines)):
             self._name(frame.names, tuple(frame.cosines))
         self._pictures.add([f for f in frames if f.era == frame.era], self.runner.forecaster.judged)
@@ -393,7 +401,7 @@ class NoiseLab(pn.viewable.Viewer):
             push_notebook(*self._panes.values())
 
     def _say(self) -> None:
-        runner, frame, settings = self.runner, self._frame, self.settings
+        runner, frame, settings = self.runner, self._read, self.settings
         self._run.label, self._run.color = ("Pause", "warning") if runner.running else ("Run", "primary")
         self._stale = runner.compiling
         if self._stale and self._pictures.past and frame is not None and frame.settings.network != settings.network:
