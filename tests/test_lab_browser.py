@@ -382,8 +382,9 @@ def test_nothing_is_cut_off_or_covered(browser, served, size, large):
         for other in boxes[:i]:
             across = min(one["right"], other["right"]) - max(one["left"], other["left"])
             along = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
-            assert across <= 1 or along <= 1, (one, other)
-    knob = visitor.page.locator(".knob-amplitude")
+            # a knob of several parts has its name on each of them
+            assert across <= 1 or along <= 1 or one["name"] == other["name"], (one, other)
+    knob = visitor.page.locator(".knob-amplitude").first
     assert knob.get_attribute("title") == KNOBS["amplitude"]
     visitor.leave()
 

@@ -78,6 +78,7 @@ class Pictures:
         above = self._plane, self._orbits, self._traces, self._spectrum
         for make in (*above, self._cosine, self._error, self._snr, self._learning):
             make()
+        self.point("")
 
     # The figures.
 
@@ -228,6 +229,13 @@ class Pictures:
         held_out = self._dots(plot, "test_accuracy", color=style.COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
         self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, 3)
+
+    def point(self, pointed: str) -> None:
+        """Frame one figure; none of that name frames none."""
+        for name, plot in self.figures.items():
+            found = name == pointed
+            plot.css_classes = [f"picture-{name}", "pointed"] if found else [f"picture-{name}"]
+            plot.styles = {"outline": "3px solid #e69f00", "outline-offset": "-3px"} if found else {}
 
     def set_type(self, scale: float) -> None:
         """Set the size of all letters, and what follows from it."""

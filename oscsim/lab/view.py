@@ -209,10 +209,7 @@ class NoiseLab(pn.viewable.Viewer):
         self._moves = _bar(*moves, end, margin=(4, 8, 0, 8), visible=False)
         self._carrier = _carrier(self._status)
         status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
-        self._panes = {
-            name: pn.pane.Bokeh(plot, css_classes=[f"picture-{name}"], **FULL, **STYLED)
-            for name, plot in self._pictures.figures.items()
-        }
+        self._panes = {name: pn.pane.Bokeh(plot, **FULL) for name, plot in self._pictures.figures.items()}
         self._grid = pn.Column(*self._panes.values(), css_classes=["grid"], **FULL, **STYLED)
         below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width", styles={"overflow": "hidden"})
         parts = (*self._bars(), self._words, self._moves, self._sheet, self._grid, below)
@@ -321,9 +318,7 @@ class NoiseLab(pn.viewable.Viewer):
 
     def _point(self) -> None:
         """Frame the picture that the tour speaks of."""
-        pointed = TOUR[self._step].picture if self._step != NO_STEP else ""
-        for name, pane in self._panes.items():
-            pane.css_classes = [f"picture-{name}", *(["pointed"] if name == pointed else [])]
+        self._pictures.point(TOUR[self._step].picture if self._step != NO_STEP else "")
 
     def _on_reset(self) -> None:
         self.runner.reset()
