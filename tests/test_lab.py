@@ -1,10 +1,12 @@
 """The lab without its page: what it computes, how it is told, and that it never compiles for a number."""
 
 import contextlib
+import html
 import io
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 
 import diffrax
@@ -17,8 +19,10 @@ from oscsim.cli.commands import main
 from oscsim.lab.call import python_call
 from oscsim.lab.engine import COMPILED, WINDOW, Engine
 from oscsim.lab.forecast import forecast, frequencies, noise_floor
+from oscsim.lab.programs import FIRST, LAST, LATER, compiles, first_time, rank_of_this_thread
 from oscsim.lab.runner import Runner
 from oscsim.lab.settings import PRESETS, Settings
+from oscsim.lab.words import said
 
 COMPILATIONS: Counter[str] = Counter()
 
@@ -156,6 +160,76 @@ def test_neurons_run_on_when_a_knob_is_turned_and_the_average_starts_anew(engine
     # a start from rest moves the activities by much more than a step of the amplitude does
     jump = np.abs(after.window[-1][:, 0] - before.window[-1][:, -1]).max()
     assert jump < 0.2 * np.abs(before.window[0][:, 0] - before.window[0][:, -1]).max()
+
+
+def test_captions_follow_what_is_measured(engine):
+    preset = PRESETS["finite"]
+    engine.change(**preset.changes)
+    engine.reset()
+    frame = cycles(engine, 5)
+    _, text = said(frame, engine.settings, preset, 1.07)
+    assert html.escape(preset.explanation) in text
+    assert f"<b>Measured:</b> {100 * np.mean(frame.errors['all']):.2g} % off" in text
+    engine.change(amplitude=3.0)
+    frame = cycles(engine, 4)
+    assert np.mean(frame.errors["all"]) > 0.1
+    _, text = said(frame, engine.settings, preset, 1.07)
+    assert preset.explanation[:20] not in text
+    assert "past the convergence radius" in text
+    assert said(frame, engine.settings, preset, 1.07, busy=True)[0] == "busy"
+    kind, text = said(frame, engine.settings, preset, 1.07, refused="<b>no</b>")
+    assert (kind, text) == ("problem", "<b>Refused:</b> &lt;b&gt;no&lt;/b&gt;")
+
+
+def test_weights_and_restarts_tell_frames_apart(engine):
+    engine.change(**PRESETS["finite"].changes)
+    engine.reset()
+    before = engine.advance()
+    engine.change(amplitude=0.3)
+    same = engine.advance()
+    assert (same.era, same.weights) == (before.era, before.weights)
+    engine.change(sample=1)
+    assert engine.advance().weights != before.weights
+    engine.reset()
+    assert engine.advance().era == before.era + 1
+
+
+def test_a_visitor_compiles_before_what_is_compiled_ahead():
+    order, held, queued = [], threading.Event(), threading.Event()
+
+    def compile_as(rank, name):
+        rank_of_this_thread(rank)
+        with first_time("test", name):
+            order.append(name)
+            held.set()
+            queued.wait(60)
+
+    threads = [threading.Thread(target=compile_as, args=(LAST, "first come"))]
+    threads[0].start()
+    assert held.wait(60)
+    for rank, name in ((LAST, "ahead"), (LATER, "prediction"), (FIRST, "cycle")):
+        threads.append(threading.Thread(target=compile_as, args=(rank, name)))
+        threads[-1].start()
+        while not compiles(threads[-1].ident):
+            time.sleep(0.001)
+    queued.set()
+    for thread in threads:
+        thread.join(60)
+    assert order == ["first come", "cycle", "prediction", "ahead"]
+    assert not any(compiles(thread.ident) for thread in threads)
+
+
+def test_knobs_without_effect_are_known():
+    knobs = pytest.importorskip("oscsim.lab.knobs", reason="the lab needs the extra `lab`")
+    assert knobs.without_effect(Settings()) == {"learning_rate", "correlation_time"}
+    assert knobs.without_effect(Settings(noise="none")) == {
+        "learning_rate",
+        "correlation_time",
+        "intensity",
+        "realisations",
+    }
+    assert knobs.without_effect(Settings(learning=True, noise="teaching")) == {"sample", "realisations"}
+    assert "demodulator" in knobs.without_effect(Settings(signal="two-phase"))
 
 
 def printed(code):

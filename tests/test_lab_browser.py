@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
+from oscsim.lab.guard import Guard  # noqa: E402
+from oscsim.lab.words import KNOBS, PICTURES, TOUR  # noqa: E402
 from tests.benchmarks.lab_soak import TURNED  # noqa: E402
 
 CHROMIUM = os.environ.get("OSCSIM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -56,7 +58,7 @@ class Served:
 
         from oscsim.lab import server, view
 
-        self.labs = []
+        self.labs, guard = [], Guard("127.0.0.1")
         made = self
 
         class Known(view.NoiseLab):
@@ -71,7 +73,7 @@ class Served:
             with contextlib.ExitStack() as stack:
                 stack.callback(setattr, server, "NoiseLab", server.NoiseLab)
                 server.NoiseLab = Known
-                self.server = server.make_server(0, loop=self.loop, **options)
+                self.server = server.make_server(0, guard=guard, loop=self.loop, **options)
                 self.loop.add_callback(server._ignore_departures)
                 self.server.start()
                 self.loop.add_callback(ready.set)
@@ -80,7 +82,7 @@ class Served:
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
         assert ready.wait(60)
-        self.url = f"http://127.0.0.1:{self.server.port}/"
+        self.url = f"http://127.0.0.1:{self.server.port}/?token={guard.token}"
 
     def stop(self):
         for lab in self.labs:
@@ -124,7 +126,7 @@ class Visitor:
         self.errors, self.elsewhere, self.url = [], [], url
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        here = url.split("://")[1]
+        here = url.split("://")[1].split("?")[0]
         own = re.compile(rf"^(https?|wss?)://{re.escape(here)}|^(data|blob):")
         self.page.on("request", lambda r: None if own.match(r.url) else self.elsewhere.append(r.url))
         self.page.on("websocket", lambda s: None if own.match(s.url) else self.elsewhere.append(s.url))
@@ -230,8 +232,7 @@ def test_a_knob_changes_the_picture_at_once(browser, serving, preset, record_pro
     visitor.click(preset)
     visitor.cycles(5)
     visitor.until("get('map').image[0].length > 4")
-    forecaster = serving.labs[-1].runner.forecaster
-    while not (forecaster.map is not None and forecaster.map.complete):
+    while (found := serving.labs[-1]._answers()[1]) is None or not found.complete:
         visitor.cycles(1)
     times = [
         drawn_after(visitor, name, key)
@@ -330,3 +331,106 @@ def test_two_visitors_do_not_disturb_each_other_and_one_who_leaves_takes_the_wor
     assert mine.runner.alive
     first.cycles(5)
     first.leave()
+
+
+BOXES = """() => {
+    const found = [], scrolls = [];
+    const visit = (root, inside) => {
+        for (const element of root.querySelectorAll("*")) {
+            const style = getComputedStyle(element), box = element.getBoundingClientRect();
+            const holder = ["auto", "scroll"].includes(style.overflowY) ? element : inside(element);
+            if (element.shadowRoot) visit(element.shadowRoot, (inner) => near(inner, element) ?? holder);
+            const name = [...element.classList].find((name) => /^(help|picture)-/.test(name));
+            if (name && box.width > 0) {
+                const view = holder?.getBoundingClientRect();
+                found.push({name, left: box.left, right: box.right, top: box.top, bottom: box.bottom,
+                            least: view ? view.left : 0, most: view ? view.right : innerWidth,
+                            deep: view ? Math.max(view.bottom, view.top + holder.scrollHeight) : innerHeight});
+            }
+        }
+    };
+    const near = (element, host) => {
+        for (let e = element.parentElement; e; e = e.parentElement)
+            if (["auto", "scroll"].includes(getComputedStyle(e).overflowY)) return e;
+        return ["auto", "scroll"].includes(getComputedStyle(host).overflowY) ? host : null;
+    };
+    visit(document, () => null);
+    return found;
+}"""
+"""The boxes of all knobs, buttons and pictures, each with the box that it can be scrolled in."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(800, 900), (1280, 720), (1440, 900), (2560, 1440)])
+@pytest.mark.parametrize("large", [False, True], ids=["", "large type"])
+def test_nothing_is_cut_off_or_covered(browser, served, size, large):
+    visitor = Visitor(browser, served.url)
+    visitor.page.set_viewport_size({"width": size[0], "height": size[1]})
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    if large:
+        visitor.click("Large type")
+    visitor.cycles(3)
+    boxes = visitor.page.evaluate(BOXES)
+    assert {box["name"] for box in boxes} >= {f"help-{name}" for name in KNOBS} | {f"picture-{n}" for n in PICTURES}
+    for box in boxes:
+        assert box["least"] - 1 <= box["left"] < box["right"] <= box["most"] + 1, box
+        assert box["bottom"] <= box["deep"] + 1, box
+        if box["name"].startswith("picture"):
+            assert box["right"] - box["left"] > 230, box
+            assert box["bottom"] - box["top"] > 200, box
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+            along = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+            # a knob of several parts has its name on each of them
+            assert across <= 1 or along <= 1 or one["name"] == other["name"], (one, other)
+    knob = visitor.page.locator(".knob-amplitude").first
+    assert knob.get_attribute("title") == KNOBS["amplitude"]
+    visitor.leave()
+
+
+@pytest.mark.slow
+def test_captions_follow_what_is_measured_and_a_link_restores_the_settings(browser, serving):
+    visitor = Visitor(browser, serving.url)
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    lab, page = serving.labs[-1], visitor.page
+    visitor.click("Finite amplitude survives")
+    playwright.expect(page.get_by_text("noise counts the less")).to_be_visible()
+    while lab.settings.amplitude < 3:
+        visitor.slider("amplitude", "PageUp")
+    visitor.until("get('error/all').y.slice(-1)[0] > 0.3")
+    playwright.expect(page.get_by_text("noise counts the less")).to_have_count(0)
+    playwright.expect(page.get_by_text(re.compile(r"Measured: \d\d"))).to_be_visible()
+    playwright.expect(page.get_by_text(re.compile("past the convergence radius"))).to_be_visible()
+
+    assert f"amplitude={lab.settings.amplitude}" in page.url
+    assert "token" not in page.url
+    page.reload()
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    visitor.until(f"get('status').amplitude[0] === {lab.settings.amplitude}")
+    again = serving.labs[-1]
+    assert again is not lab
+    assert again.settings == lab.settings
+
+    visitor.click("It runs away")  # says what it shows, and one radius
+    playwright.expect(page.get_by_text("Diverged.")).to_be_visible()
+    playwright.expect(page.get_by_text("have nothing to hold them")).to_be_visible()
+    visitor.until("get('radius').x.length > 0")
+    radius = max(visitor.source("radius")["x"])
+    said = re.search(r"back below ([\d.]+)", page.locator(".words").inner_text())[1]
+    assert abs(float(said) - radius) < 0.05 * radius
+    visitor.leave()
+
+
+@pytest.mark.slow
+def test_the_tour_has_six_steps(browser, serving):
+    visitor = Visitor(browser, serving.url)
+    visitor.until("get('status') !== null && get('status').number[0] > 0")
+    visitor.click("Tour")
+    for number, step in enumerate(TOUR, 1):
+        playwright.expect(visitor.page.get_by_text(f"Step {number} of 6. {step.title}.")).to_be_visible()
+        playwright.expect(visitor.page.locator(f".picture-{step.picture}.pointed")).to_be_visible()
+        visitor.until(f"get('status').amplitude[0] === {step.changes['amplitude']}")
+        visitor.click("Next")
+    playwright.expect(visitor.page.get_by_text("End the tour")).to_have_count(0)
+    visitor.leave()

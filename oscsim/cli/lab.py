@@ -1,6 +1,8 @@
 """`oscsim lab`."""
 
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import oscsim as osc
@@ -22,7 +24,16 @@ class Lab:
     """Open a browser."""
 
     address: str = "127.0.0.1"
-    """Whom to listen to: by default this machine alone. Another address opens the lab to others, without a password."""
+    """Whom to listen to: by default this machine alone. Another address needs --password or --allow-everybody."""
+
+    password: str | None = None
+    """What visitors are asked for. Others on this machine can read a command line: better in OSCSIM_LAB_PASSWORD."""
+
+    allow_everybody: bool = False
+    """Let in whoever can reach the address, without token or password."""
+
+    visitors: int = 16
+    """Visitors at once, at most."""
 
     network: str = "6-4-4-4"
     """What to start with: 6-4-4-4, or digits."""
@@ -36,15 +47,21 @@ class Lab:
     def run(self) -> None:
         """Run it."""
         ending.go_on_by("the lab is closed")
-        serve = osc.lab.serve
+        access = {
+            "browser": self.browser,
+            "password": self.password or os.environ.get("OSCSIM_LAB_PASSWORD"),
+            "allow_everybody": self.allow_everybody,
+            "visitors": self.visitors,
+        }
+        serve = partial(osc.lab.serve, self.port, self.address, **access)
         if self.checkpoint is None:
             if self.data != "digits":
                 raise BadValue(f"data={self.data} belongs to a checkpoint: give one with --checkpoint, or leave it out")
-            serve(self.port, self.address, browser=self.browser, network=self.network)
+            serve(network=self.network)
             return
         if self.network != Lab.network:
             raise BadValue(f"network={self.network} and checkpoint={self.checkpoint} exclude each other: give one")
         x, y = osc.datasets.load(self.data)
         data = shaped(osc.load(self.checkpoint), x), y
         held_out = osc.datasets.load("digits", "test") if self.data == "digits" else None
-        serve(self.port, self.address, browser=self.browser, network=self.checkpoint, data=data, held_out=held_out)
+        serve(network=self.checkpoint, data=data, held_out=held_out)

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -42,6 +42,10 @@ PATIENCE = 4
 """A batch whose amplitudes are still being lowered is shown so many times longer, at most."""
 
 
+Weights: TypeAlias = tuple[str, int, int]
+"""Name of a network, sample, version of the weights."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """What the lab shows of one cycle. Arrays are numpy's; the leading axis of errors counts realisations.
@@ -64,6 +68,8 @@ class Frame:
         loss: at the mean activities of the cycle.
         accuracy: of the batch, in percent; nan while the network does not learn.
         updates: how often the weights changed.
+        era: counts the networks and restarts of the weights: what was computed in another is of other weights.
+        weights: what predictions hold for: network, sample, and how its weights have changed.
         diverged: what ran away, and what to change; empty if nothing did.
         seconds: wall time of the computation.
 
@@ -89,6 +95,8 @@ class Frame:
     loss: float
     accuracy: float
     updates: int
+    era: int
+    weights: Weights
     diverged: str
     seconds: float
 
@@ -125,7 +133,7 @@ class Engine:
         self.settings = settings or Settings()
         self.example = self._find(self.settings)
         self.net = self.example.network
-        self.updates = self._version = self.number = 0
+        self.updates = self._version = self.number = self.era = 0
         self.diverged = ""
         self._loaded = False  # compiles, so it is left to the thread that runs the cycles
 
@@ -140,6 +148,7 @@ class Engine:
         self.settings = after
         if after.network != before.network:
             self.example, self.net, self.updates = found, found.network, 0
+            self.era += 1
         if not self._loaded:
             return
         if after.network != before.network or after.learning != before.learning or self.diverged:
@@ -158,6 +167,7 @@ class Engine:
     def reset(self) -> None:
         """Neurons at rest, weights as they were at the start."""
         self.net, self.updates = self.example.network, 0
+        self.era += 1
         self._load()
 
     def _program(self) -> Hashable:
@@ -166,9 +176,9 @@ class Engine:
         return settings.signal, settings.noise, settings.demodulator, layout(self.net, self._inputs)
 
     @property
-    def version(self) -> int:
-        """Counts changes of the weights: one network has the same weights at the same number; 0 at the start."""
-        return self._version if self.updates else 0
+    def weights(self) -> Weights:
+        """What predictions hold for; the version is 0 at the start, and counts changes of the weights."""
+        return self.settings.network, self.settings.sample, self._version if self.updates else 0
 
     def predicted_from(self) -> tuple[osc.AbstractNetwork, Data, Data]:
         """Network, input and target that predictions are for: the first sample shown."""
@@ -318,6 +328,8 @@ class Engine:
             loss=float(np.mean(result.loss)),
             accuracy=100 * float(np.mean(result.accuracy)) if settings.learning else np.nan,
             updates=self.updates,
+            era=self.era,
+            weights=self.weights,
             diverged=self.diverged,
             seconds=time.perf_counter() - began,
         )

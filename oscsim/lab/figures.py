@@ -12,12 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas
 from bokeh import models
-from bokeh.core.properties import value
 from bokeh.plotting import figure
 from jaxtyping import Complex, Float
 
+from oscsim.lab.axes import GRID, INK, second_axis, square, style_axis
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
+from oscsim.lab.runner import Judged
+from oscsim.lab.words import PICTURES
 from oscsim.plot import style
 
 PAST = 240
@@ -26,8 +28,8 @@ PAST = 240
 DRAWN = 160
 """Points drawn of one cycle."""
 
-INK, PALE_INK, GRID, LOST, SETTLED = "#1f2933", "#9aa5b1", "#e6e9ee", "#e3d5cf", "#dcebf7"
-"""Colours of text, of axes, of grids, and of the two parts of the stability map."""
+LOST, SETTLED = "#e3d5cf", "#dcebf7"
+"""Colours of the two parts of the stability map."""
 
 SMALLEST = 1e-7
 """Lower end of logarithmic axes: what is below is rounding of float32."""
@@ -36,12 +38,11 @@ DASHES = ("solid", [6, 3], [2, 2])
 
 NO_MAP = {"image": [np.full((2, 2), np.nan)], "x": [-1.0], "y": [-1.0], "size": [2.0]}
 
-ABOVE = {"location": "top_left", "orientation": "horizontal", "spacing": 8, "padding": 0, "margin": 2}
-INSIDE = {"spacing": 0, "padding": 4, "margin": 4}
+ABOVE = {"location": "top_left", "orientation": "horizontal", "spacing": 6, "padding": 0, "margin": 0}
 LEGEND = {"label_text_font_size": "11px", "label_text_color": INK, "border_line_color": None}
 GLYPHS = {"glyph_width": 16, "glyph_height": 12, "label_height": 14, "label_standoff": 4}
 PALE = {"background_fill_color": "white", "background_fill_alpha": 0.75}
-"""How legends and notes look."""
+"""How legends, above their plots, and notes look."""
 
 SHOWN = 6
 """Neurons drawn at first."""
@@ -66,11 +67,10 @@ class Pictures:
         self.names: tuple[str, ...] = ()
         self.arrays: tuple[str, ...] = ()
         self.chosen: tuple[str, ...] = ()
-        self._labels: list[models.LegendItem] = []
         self._entries: list[models.LegendItem] = []
         self.past: deque[tuple[Frame, Forecast | None]] = deque(maxlen=PAST)
         self.learned: deque[tuple[int, float, float]] = deque(maxlen=2000)
-        self.tested: deque[tuple[int, float]] = deque(maxlen=500)
+        self.tested: dict[int, tuple[int, float]] = {}
         self.sources: dict[str, models.ColumnDataSource] = {}
         self._map: Map | None = None
         self._turn = 0
@@ -78,17 +78,20 @@ class Pictures:
         above = self._plane, self._orbits, self._traces, self._spectrum
         for make in (*above, self._cosine, self._error, self._snr, self._learning):
             make()
+        self.point("")
 
     # The figures.
 
     def _figure(self, name: str, title: str, x: str, y: str, **kwargs: str) -> figure:
-        size = {"sizing_mode": "stretch_both", "min_width": 200, "min_height": 200, "min_border_right": 12}
-        tools = {"tools": "pan,wheel_zoom,reset,save", "toolbar_location": "above"}
+        size = {"sizing_mode": "stretch_both", "min_border_right": 12}
+        tools = {"tools": "fullscreen,pan,wheel_zoom,reset,save", "toolbar_location": "above"}
         plot = figure(name=f"{name} figure", title=title, x_axis_label=x, y_axis_label=y, **size, **tools, **kwargs)
         plot.toolbar.update(logo=None, autohide=True)
+        plot.frame_align = False  # else all are as narrow as those with an axis on the right
+        plot.html_attributes = {"role": "img", "aria-label": f"{title}. {PICTURES[name]}", "title": PICTURES[name]}
         plot.title.text_color, plot.outline_line_color, plot.grid.grid_line_color = INK, None, GRID
         for grid, axis, kind in zip(plot.grid, (*plot.xaxis, *plot.yaxis), ("x_axis_type", "y_axis_type"), strict=True):
-            _style_axis(axis)
+            style_axis(axis)
             if kwargs.get(kind) == "log":
                 axis.ticker = models.FixedTicker(ticks=[10.0**k for k in range(-9, 6)])
             grid.ticker = axis.ticker
@@ -126,16 +129,12 @@ class Pictures:
         """Show a curve in the complex plane."""
         self._show(name, x=z.real, y=z.imag)
 
-    def _legend(
-        self, plot: figure, items: Mapping[str, list[models.GlyphRenderer]], place: str
-    ) -> list[models.LegendItem]:
-        """A legend that shows what has data, in a corner of the plot or above it."""
+    def _legend(self, plot: figure, items: Mapping[str, list[models.GlyphRenderer]], columns: int) -> None:
+        """A legend above the plot, where it covers no curve; it shows what has data."""
         entries = [models.LegendItem(label=label, renderers=lines, visible=False) for label, lines in items.items()]
-        look = ABOVE if place == "above" else INSIDE | {"location": place}
-        legend = models.Legend(items=entries, **look, **LEGEND, **GLYPHS, **PALE)
-        plot.add_layout(legend, "above" if place == "above" else "center")
+        legend = models.Legend(items=entries, ncols=columns, **ABOVE, **LEGEND, **GLYPHS)
+        plot.add_layout(legend, "above")
         self._entries += entries
-        return entries
 
     def _plane(self) -> None:
         plot = self._figure("plane", "β on the stability map", "Re β", "Im β")
@@ -149,18 +148,18 @@ class Pictures:
         where = {"x": 6, "y": 6, "x_units": "screen", "y_units": "screen"}
         self.plane_note = models.Label(text_font_size="11px", text_color=INK, **where, **PALE)
         plot.add_layout(self.plane_note)
-        _square(plot)
+        square(plot)
 
     def _orbits(self) -> None:
         plot = self._figure("orbits", "Neurons in the complex plane", "Re (s − c₀)", "Im (s − c₀)")
         self._neurons(plot, "orbits", line_width=1.6, line_alpha=0.9)
         self._dots(plot, "orbits_now", "colour", color="colour", size=7)
-        _square(plot)
+        square(plot)
 
     def _traces(self) -> None:
         plot = self._figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         self._neurons(plot, "traces", line_width=1.5, line_alpha=0.9)
-        _second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
+        second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
         dotted = {"color": style.DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
         self._line(plot, "traces_teaching", y_range_name="drive", **dotted)
         plot.x_range, plot.y_range = models.Range1d(0, 200), models.Range1d(-1, 1)
@@ -172,20 +171,16 @@ class Pictures:
         items = {
             "measured": [plot.multi_line("xs", "ys", source=lines, color="colour", line_width=1.1, line_alpha=0.75)],
             "harmonic": [self._dots(plot, "harmonics", "colour", color="colour", size=6)],
-            "predicted floor": [
-                plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)
-            ],
+            "predicted": [plot.multi_line("xs", "ys", source=floor, color="colour", line_dash=[5, 3], line_width=2)],
         }
         plot.x_range, plot.y_range = models.Range1d(-HARMONICS - 0.3, HARMONICS + 0.3), models.Range1d(1e-6, 1)
         plot.xaxis.ticker = plot.xgrid.ticker = models.FixedTicker(ticks=list(range(-HARMONICS, HARMONICS + 1, 2)))
-        self._legend(plot, items, "top_left")
+        self._legend(plot, items, 3)
 
     def _cosine(self) -> None:
         plot = self._figure("cosine", "Direction of the gradient", "cycle", "cosine to the exact gradient")
         lines = self._past_lines(plot, "cosine")
-        items = {f"array {slot}": [line] for slot, line in enumerate(lines[:SLOTS])}
-        items |= {"all": [lines[SLOTS]], "predicted": [lines[-1]]}
-        self._labels = self._legend(plot, items, "bottom_right")[:SLOTS]
+        self._legend(plot, {"all arrays": [lines[SLOTS]], "predicted": [lines[-1]]}, 2)
         plot.y_range = models.Range1d(-1.05, 1.05)
 
     def _error(self) -> None:
@@ -194,9 +189,9 @@ class Pictures:
         bias = self._line(plot, "error_bias", color=style.DRIVE, line_dash="dotted", line_width=1.6)
         shade = self._area(plot, "error_bar_area", fill_color=style.BAR, fill_alpha=0.2)
         edge = self._line(plot, "error_bar", color=style.BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
-        items = {"predicted": self._past_lines(plot, "error")[-1:]}  # the colours are those of the cosine
+        items = {"predicted": self._past_lines(plot, "error")[-1:]}
         items |= {"predicted band": [band], "predicted bias": [bias], "its own bar": [shade, edge]}
-        self._legend(plot, items, "top_right")
+        self._legend(plot, items, 2)
         plot.y_range = models.Range1d(1e-4, 10)
 
     def _past_lines(self, plot: figure, kind: str) -> list[models.GlyphRenderer]:
@@ -224,16 +219,41 @@ class Pictures:
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
         plot.x_range, plot.y_range = models.Range1d(0.001, 5.1), models.Range1d(0.1, 1e3)
-        self._legend(plot, {"predicted": [line], "optimal": [star], "now": [dot]}, "top_left")
+        self._legend(plot, {"predicted": [line], "optimal": [star], "now": [dot]}, 3)
 
     def _learning(self) -> None:
         plot = self._figure("learning", "Loss and accuracy", "cycle", "loss")
         loss = self._line(plot, "loss", color=style.COLOURS[0], line_width=2)
-        _second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
+        second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
         batch = self._line(plot, "accuracy", color=style.COLOURS[2], line_width=1.4, y_range_name="percent")
         held_out = self._dots(plot, "test_accuracy", color=style.COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
-        self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, "above")
+        self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, 3)
+
+    def point(self, pointed: str) -> None:
+        """Frame one figure; none of that name frames none."""
+        for name, plot in self.figures.items():
+            found = name == pointed
+            plot.css_classes = [f"picture-{name}", "pointed"] if found else [f"picture-{name}"]
+            plot.styles = {"outline": "3px solid #e69f00", "outline-offset": "-3px"} if found else {}
+
+    def set_type(self, scale: float) -> None:
+        """Set the size of all letters, and what follows from it."""
+        sizes = [f"{size * scale:.0f}px" for size in (13, 12, 11)]
+        for plot in self.figures.values():
+            plot.title.text_font_size = sizes[0]
+            for axis in plot.axis:
+                axis.axis_label_text_font_size, axis.major_label_text_font_size = sizes[1:]
+            for legend in plot.legend:
+                legend.label_text_font_size = sizes[2]
+        self.plane_note.text_font_size = sizes[2]
+
+    @property
+    def key(self) -> dict[str, list[tuple[str, str]]]:
+        """Names and colours of the drawn neurons, and of the parameter arrays."""
+        drawn = [name for name in self.chosen if name in self.names]
+        kinds = {"neurons": drawn, "arrays": list(self.arrays)}
+        return {kind: list(zip(names, _colours(range(len(names))), strict=True)) for kind, names in kinds.items()}
 
     # What streams into them.
 
@@ -243,8 +263,6 @@ class Pictures:
         self.names, self.arrays = names, tuple(name for name in arrays if name != "all")[:SLOTS]
         most = max(1, SHOWN // len({name.split(".")[0] for name in names}))
         self.chosen = tuple(name for name in names if int(name.split(".")[1]) <= most)[: 2 * SHOWN]
-        for item, array in zip(self._labels, self.arrays, strict=False):
-            item.label = value(array)
         for kind in ("cosine", "error"):
             for slot in range(SLOTS):
                 self._show(f"{kind}/{slot}", x=[], y=[])
@@ -255,19 +273,31 @@ class Pictures:
         self.learned.clear()
         self.tested.clear()
 
-    def add(self, frames: Iterable[Frame], forecast: Forecast | None, test: dict[str, float]) -> None:
-        """Take up new frames, and what was expected of them."""
-        error = test.get("error")
+    def blank(self) -> None:
+        """Empty all pictures: what they show is of another network."""
+        self.forget()
+        for name, source in self.sources.items():
+            self._show(name, **(NO_MAP if name == "map" else {column: [] for column in source.data}))
+        self._map, self.plane_note.text, self.optimum.visible, self.beyond.left = None, "", False, 1e9
+
+    def add(self, frames: Iterable[Frame], judged: Judged | None) -> None:
+        """Take up new frames, and how well held-out data were told apart."""
         for frame in frames:
-            if self.past and frame.number <= self.past[-1][0].number:
+            if self.past and (frame.number <= self.past[-1][0].number or frame.era != self.past[-1][0].era):
                 self.forget()
             self.past.append((frame, None))
             self.learned.append((frame.number, frame.loss, frame.accuracy))
-            if frame.settings.learning and error is not None and (not self.tested or self.tested[-1][1] != 100 - error):
-                self.tested.append((frame.number, 100 - error))
+        if judged is None or not self.past or judged.era != self.past[-1][0].era or judged.updates in self.tested:
+            return
+        number = next((f.number for f, _ in reversed(self.past) if f.updates <= judged.updates), None)
+        if number is not None:
+            self.tested[judged.updates] = number, judged.accuracy
+
+    def expect(self, forecast: Forecast | None) -> None:
+        """Take up what was expected of the frames: it comes later than the first of them."""
         if forecast is None or forecast.note is None:
             return
-        for place in reversed(range(len(self.past))):  # a prediction comes later than the first cycles that it is for
+        for place in reversed(range(len(self.past))):
             frame, known = self.past[place]
             if known is not None or not forecast.fits(frame.settings):
                 break
@@ -281,9 +311,8 @@ class Pictures:
         """
         if not self.past:
             return
+        self.expect(forecast)
         frame, _ = self.past[-1]
-        if frame.settings.learning or (forecast is not None and forecast.settings.network != frame.settings.network):
-            forecast, found = None, None  # they are of other weights
         self._draw_plane(frame, forecast, found)
         places = [self.names.index(name) for name in self.chosen if name in self.names]
         self._draw_neurons(frame, places)
@@ -318,8 +347,14 @@ class Pictures:
         self._path("teaching", np.append(beta, beta[:1]))
         self._path("teaching_now", beta[-1:])
         self.figures["plane"].tags = [reach]
-        where = f"A = {amplitude:.3g}, radius ≈ {radius:.3g}: " + ("below" if amplitude < radius else "PAST IT")
-        self.plane_note.text = where if known else "" if forecast is None else f"A = {amplitude:.3g}, no radius found"
+        where = f"A = {amplitude:.3g}, "
+        if known:
+            where += f"radius ≈ {radius:.3g}: " + ("below" if amplitude < radius else "PAST IT")
+        elif frame.settings.learning:
+            where += "the radius moves with the weights"
+        else:
+            where += "no radius found" if forecast is not None else "radius to come"
+        self.plane_note.text = where
 
     def _draw_neurons(self, frame: Frame, places: list[int]) -> None:
         look = {
@@ -408,11 +443,12 @@ class Pictures:
         if len(values):
             low, top = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
             low, top = max(low, -7), min(max(top, low + 2), 4)
-            # room for the legend
-            self.figures["error"].y_range.update(start=10.0**low, end=10.0 ** (top + 0.3 * (top - low)))
+            self.figures["error"].y_range.update(start=10.0**low, end=10.0**top)
 
     def _draw_snr(self, frame: Frame, forecast: Forecast | None) -> None:
-        errors = _positive(frame.errors["all"])
+        # while weights learn, cycles without a reading come between: the last reading stands
+        read = [past for past, _ in self.past if past.averaged and past.settings.learning] or [frame]
+        errors = _positive((read[-1] if frame.settings.learning else frame).errors["all"])
         now = np.array([1 / np.sqrt(np.mean(errors**2)), 1 / errors.max(), 1 / errors.min()] if len(errors) else [])
         x, y, low, high = ([frame.amplitude], *now[:, None]) if len(now) else ([], [], [], [])
         self._show("snr_now", x=x, y=y, low=low, high=high)
@@ -439,7 +475,7 @@ class Pictures:
         number, loss, accuracy = np.array(self.learned, float).T
         self._show("loss", x=number, y=loss)
         self._show("accuracy", x=number, y=accuracy)
-        x, y = np.array(self.tested, float).reshape(-1, 2).T
+        x, y = np.array(list(self.tested.values()), float).reshape(-1, 2).T
         self._show("test_accuracy", x=x, y=y)
         plot = self.figures["learning"]
         plot.x_range.update(start=number[0], end=max(number[-1], number[0] + 20))
@@ -469,38 +505,9 @@ class Pictures:
         return found
 
 
-def _second_axis(plot: figure, name: str, label: str, span: models.Range1d) -> None:
-    """An axis on the right, with a range of its own."""
-    plot.extra_y_ranges = {name: span}
-    axis = models.LinearAxis(y_range_name=name, axis_label=label)
-    _style_axis(axis)
-    plot.add_layout(axis, "right")
-
-
-def _style_axis(axis: models.Axis) -> None:
-    axis.update(axis_label_text_font_size="12px", axis_label_text_font_style="normal", axis_label_standoff=4)
-    axis.update(axis_label_text_color=INK, major_label_text_color=INK, minor_tick_line_color=None)
-    axis.update(axis_line_color=PALE_INK, major_tick_line_color=PALE_INK)
-
-
 def _shows(columns: Mapping[str, Column]) -> bool:
     heights = next(columns[key] for key in ("ys", "y", "high") if key in columns)
     return any(np.isfinite(height).any() for height in heights)
-
-
-def _square(plot: figure) -> None:
-    """The same scale on both axes, whatever the shape of the frame: the shorter side spans the reach."""
-    plot.x_range, plot.y_range = models.Range1d(-1, 1), models.Range1d(-1, 1)
-    plot.tags = [1.0]
-    code = """
-        const reach = plot.tags[0], w = plot.inner_width, h = plot.inner_height;
-        if (!(w > 0 && h > 0)) return;
-        const x = reach * Math.max(1, w / h), y = reach * Math.max(1, h / w);
-        plot.x_range.setv({start: -x, end: x}); plot.y_range.setv({start: -y, end: y});
-    """
-    callback = models.CustomJS(args={"plot": plot}, code=code)
-    for change in ("tags", "inner_width", "inner_height"):
-        plot.js_on_change(change, callback)
 
 
 def _steady(now: int | float, reach: float) -> int | float:
@@ -520,7 +527,7 @@ def _positive(*values: np.ndarray) -> Float[np.ndarray, " values"]:
     return flat[np.isfinite(flat) & (flat > 0)]
 
 
-def _colours(places: list[int]) -> list[str]:
+def _colours(places: Sequence[int]) -> list[str]:
     return [style.COLOURS[i % len(style.COLOURS)] for i in range(len(places))]
 
 

@@ -5,11 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import oscsim as osc
-from oscsim.lab.engine import Engine, Frame
+from oscsim.lab.engine import Engine, Frame, Weights
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
-from oscsim.lab.programs import first_time, layout
+from oscsim.lab.programs import LATER, compiles, first_time, layout, rank_of_this_thread
 from oscsim.lab.settings import Settings, Value
 from oscsim.networks import Data
 
@@ -42,7 +43,6 @@ class Runner:
     def __init__(self, engine: Engine, pace: float = FASTEST, predict: bool = True):
         self.engine, self.pace, self.predict = engine, pace, predict
         self.running, self.problem = False, ""
-        self._began: float | None = None
         self._changes: dict[str, Value] = {}
         self._once, self._reset, self._closed = 0, False, False
         self._frames: deque[Frame] = deque(maxlen=HISTORY)
@@ -93,9 +93,8 @@ class Runner:
 
     @property
     def compiling(self) -> bool:
-        """Whether the present cycle takes so long that it must be compiling."""
-        began = self._began
-        return began is not None and time.monotonic() - began > 0.4
+        """Whether the next cycle waits for a compilation."""
+        return compiles(self._thread.ident)
 
     @property
     def alive(self) -> bool:
@@ -142,12 +141,10 @@ class Runner:
                     self.forecaster.ask(self.engine, self.engine.settings)
                 self.problem = ""
             except Exception as error:  # the visitor reads it, and the thread goes on
-                self.problem, self.running, self._began = _in_words(error), False, None
+                self.problem, self.running = _in_words(error), False
 
     def _cycle(self) -> None:
-        self._began = time.monotonic()
         frame = self.engine.advance()
-        self._began = None
         if frame.settings.learning and frame.updates % 20 == 0 and frame.averaged:
             self.forecaster.judge(self.engine)
         with self._wake:
@@ -162,36 +159,54 @@ def _in_words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class Judged(NamedTuple):
+    """Held-out data at some weights."""
+
+    era: int
+    updates: int
+    accuracy: float
+
+
 class Forecaster:
-    """Computes predictions in a thread of its own; a newer question replaces an older one."""
+    """Computes predictions in a thread of its own; a newer question replaces an older one.
+
+    Attributes:
+        problem: why the last answer failed; empty if it did not.
+        judged: the last answer of `judge`.
+    """
 
     def __init__(self):
-        self.forecast: Forecast | None = None
-        self.map: Map | None = None
         self.problem = ""
-        self.test: dict[str, float] = {}
+        self.judged: Judged | None = None
+        self._answer: tuple[Weights, Forecast | None, Map | None] | None = None
         self._memory, self._map_memory = Memory[Replay[Forecast]](64), Memory[Replay[Map]](8)
-        self._question: tuple[osc.AbstractNetwork, Data, Data, Settings, int] | None = None
+        self._question: tuple[osc.AbstractNetwork, Data, Data, Settings, Weights] | None = None
         self._asked = 0.0
-        self._judged: tuple[osc.AbstractNetwork, Data, Data] | None = None
+        self._to_judge: tuple[osc.AbstractNetwork, Data, Data, int, int] | None = None
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="oscsim-lab-forecast", daemon=True)
         self._thread.start()
 
+    def of(self, weights: Weights) -> tuple[Forecast | None, Map | None]:
+        """What is known of these weights: of others nothing is said."""
+        answer = self._answer
+        return answer[1:] if answer is not None and answer[0] == weights else (None, None)
+
     def ask(self, engine: Engine, settings: Settings) -> None:
-        """Predict for these settings; the answer appears in `forecast` and `map`."""
+        """Predict for these settings; the answer appears in `of`."""
         if settings.learning:  # the weights move faster than predictions can follow
             return
         with self._wake:
-            self._asked = time.monotonic() + (RESTS if self.forecast is not None else 0)
-            self._question = (*engine.predicted_from(), settings, engine.version)
+            self._asked = time.monotonic() + (RESTS if self._answer is not None else 0)
+            self._question = (*engine.predicted_from(), settings, engine.weights)
             self._wake.notify_all()
 
     def judge(self, engine: Engine) -> None:
-        """Loss and error on held-out data; the answer appears in `test`."""
+        """Accuracy on held-out data; the answer appears in `judged`."""
         with self._wake:
-            self._judged = (engine.net, engine.example.x_test, engine.example.y_test)
+            example = engine.example
+            self._to_judge = engine.net, example.x_test, example.y_test, engine.era, engine.updates
             self._wake.notify_all()
 
     def close(self, wait: bool = False) -> None:
@@ -203,42 +218,45 @@ class Forecaster:
             self._thread.join()
 
     def _work(self) -> None:
+        rank_of_this_thread(LATER)
         while True:
             with self._wake:
-                while not (self._closed or self._judged or (self._question and time.monotonic() >= self._asked)):
+                while not (self._closed or self._to_judge or (self._question and time.monotonic() >= self._asked)):
                     self._wake.wait(max(0.0, self._asked - time.monotonic()) if self._question else None)
                 if self._closed:
                     return
                 question = None
                 if self._question and time.monotonic() >= self._asked:
                     question, self._question = self._question, None
-                judged, self._judged = self._judged, None
+                judged, self._to_judge = self._to_judge, None
             if judged is not None:
                 self._safely(partial(self._judge, *judged))
             if question is not None:
-                self._safely(partial(self._answer, *question))
+                self._safely(partial(self._predict, *question))
 
     def _safely(self, compute: Callable[[], None]) -> None:
         try:
             self.problem = ""
             compute()
         except Exception as error:
-            self.forecast, self.problem = None, _in_words(error)
+            self._answer, self.problem = None, _in_words(error)
 
-    def _judge(self, net: osc.AbstractNetwork, x: Data, y: Data) -> None:
+    def _judge(self, net: osc.AbstractNetwork, x: Data, y: Data, era: int, updates: int) -> None:
         with first_time("evaluate", layout(net), x.shape):
-            self.test = osc.evaluate(net, x, y)
+            found = osc.evaluate(net, x, y)
+        if "error" in found:
+            self.judged = Judged(era, updates, 100 - found["error"])
 
-    def _answer(self, net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, version: int) -> None:
-        which = (settings.network, settings.sample, version)
-        for answer in self._memory.get((which, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
-            known = self.forecast is not None and self.forecast.settings.network == settings.network
-            if not known or answer.note is not None:  # half an answer is better than none, and worse than the last
-                self.forecast = answer
+    def _predict(self, net: osc.AbstractNetwork, x: Data, y: Data, settings: Settings, weights: Weights) -> None:
+        known, plane = self.of(weights)
+        for answer in self._memory.get((weights, relevant(settings)), lambda: Replay(forecasts(net, x, y, settings))):
+            if known is None or answer.note is not None:  # half an answer is better than none, and worse than the last
+                self._answer = weights, answer, plane
             if self._closed or self._question is not None:  # something newer to do
                 return
-        radius = self.forecast.radius if self.forecast is not None else 1.0
-        for found in self._map_memory.get(which, lambda: Replay(maps(net, x, y, radius))):
-            self.map = found
+        known, _ = self.of(weights)
+        radius = known.radius if known is not None else 1.0
+        for found in self._map_memory.get(weights, lambda: Replay(maps(net, x, y, radius))):
+            self._answer = weights, known, found
             if self._closed or self._question is not None:  # the map is taken up where it was left
                 return

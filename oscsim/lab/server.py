@@ -1,8 +1,7 @@
 """The server of the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
-import logging
-import socket
+import gc
 import threading
 import warnings
 import webbrowser
@@ -15,88 +14,132 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from oscsim.lab.engine import Engine
-from oscsim.lab.forecast import forecast, maps
-from oscsim.lab.settings import PRESETS, Settings
+import oscsim as osc
+from oscsim.lab.ahead import prepare
+from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
+from oscsim.lab.programs import keep_compiled
 from oscsim.lab.view import NoiseLab
+from oscsim.lab.words import FULL_HOUSE
 
 LEFT, CHECKED = 3000, 1000
 """Milliseconds after which a visitor whose connection is gone counts as gone, and between two checks."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+VISITORS = 16
+"""Visitors at once, at most: each has threads that compute."""
+
+LARGEST = 2**20
+"""Bytes of a message from a visitor, at most."""
 
 
-def make_server(port: int = 0, address: str = "127.0.0.1", *, loop: IOLoop | None = None, **options: Any) -> Server:
+def make_server(
+    port: int = 0,
+    address: str = "127.0.0.1",
+    *,
+    guard: Guard | None = None,
+    loop: IOLoop | None = None,
+    visitors: int = VISITORS,
+    **options: Any,
+) -> Server:
     """The server, bound to its port, not yet serving: a `NoiseLab` for each visitor, which stops when they leave.
 
     Args:
         port: where to listen; 0 takes a free one (`server.port` says which).
         address: loopback by default; any other opens the lab to others.
+        guard: who may open it; by default who knows the token of a new one.
         loop: the event loop, by default the present thread's.
+        visitors: how many at once, at most.
         **options: of `NoiseLab`.
     """
-    if address not in LOOPBACK:
-        warnings.warn(
-            f"address={address} opens the lab to everybody who can reach this machine, without a password: use it in a "
-            "network that you trust, or tunnel the port through SSH instead",
-            stacklevel=2,
-        )
+    guard = guard or Guard(address)
+    present: set[NoiseLab] = set()
 
-    def page() -> NoiseLab:
-        lab = NoiseLab(**options)
-        pn.state.on_session_destroyed(lambda _: lab.close())
+    def page() -> pn.viewable.Viewable:
         if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
             pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
-        return lab
+        if len(present) >= visitors:
+            return pn.pane.HTML(FULL_HOUSE.format(visitors=visitors))
+        lab = NoiseLab(**options)
+        present.add(lab)
+
+        def leave(_: object) -> None:
+            lab.close()
+            present.discard(lab)
+            gc.collect()  # a page is full of cycles, and large
+
+        pn.state.on_session_destroyed(leave)
+        lab.restore({name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()})
+        return lab.__panel__()
 
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
-    origins = ["*"] if address not in LOOPBACK else None
-    return pn.io.server.get_server(
+    server = pn.io.server.get_server(
         {"/": page},
         port=port,
         address=address,
         loop=loop,
         title="oscsim lab",
-        websocket_origin=origins,
+        websocket_origin=["*"],  # the guard has held the origin to the host, and the host to the server's names
+        websocket_max_message_size=LARGEST,
         check_unused_sessions_milliseconds=CHECKED,
         unused_session_lifetime_milliseconds=LEFT,
         keep_alive_milliseconds=10_000,
         threaded=False,
     )
+    guard.attach(server)
+    return server
 
 
-def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True, **options: Any) -> None:
-    """Serve the lab until interrupted, and print its address.
+def serve(
+    port: int = 5006,
+    address: str = "127.0.0.1",
+    *,
+    browser: bool = True,
+    password: str | None = None,
+    allow_everybody: bool = False,
+    visitors: int = VISITORS,
+    **options: Any,
+) -> None:
+    """Serve the lab until interrupted, and print its address, which holds a token: who lacks it is refused.
 
     Args:
         port: where to listen; 0 takes a free one.
-        address: loopback by default; any other opens the lab to others, with a warning.
+        address: loopback by default; any other opens the lab to other machines, with a warning, and needs `password` or
+            `allow_everybody`.
         browser: whether to open a browser.
+        password: what visitors are asked for, in place of the token.
+        allow_everybody: let in whoever can reach the server, without token or password.
+        visitors: how many at once, at most.
         **options: of `NoiseLab`, such as `network`, `data`, `amplitude`.
 
     Raises:
         OSError: the port is taken.
-        ValueError: bad options.
+        ValueError: bad options; another address without `password` or `allow_everybody`.
 
     Example:
         >>> osc.lab.serve(port=5006, amplitude=0.4)  # doctest: +SKIP
     """
-    for name in ("bokeh", "panel", "tornado.access"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    NoiseLab(running=False, **options).close()  # says what is wrong with the options now, not to the first visitor
+    _check_access(address, password, allow_everybody)
+    if visitors < 1:
+        raise osc.BadValue(f"visitors={visitors}: use 1 or more")
+    quiet_logs()
+    keep_compiled()
+    guard = Guard(address, password, allow_everybody)
     try:
-        server = make_server(port, address, **options)
+        server = make_server(port, address, guard=guard, visitors=visitors, **options)
     except OSError as error:
         raise OSError(
             f"port={port} at {address} cannot be opened ({error}): use another, or 0 for a free one"
         ) from error
-    host = socket.gethostname() if address in ("0.0.0.0", "::") else address
-    url = f"http://{host}:{server.port}/"
+    try:
+        NoiseLab(running=False, **options).close()  # says what is wrong with the options now, not to the first visitor
+    except Exception:
+        server.stop()
+        raise
+    threading.Thread(target=prepare, name="oscsim-lab-prepare", daemon=True).start()
+    url = f"http://{host_in_url(address)}:{server.port}/" + (f"?token={guard.token}" if guard.token else "")
     print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
     server.start()
     server.io_loop.add_callback(_ignore_departures)
-    threading.Thread(target=_warm_up, name="oscsim-lab-warm-up", daemon=True).start()
     if browser:
         server.io_loop.add_callback(webbrowser.open, url)
     try:
@@ -105,6 +148,24 @@ def serve(port: int = 5006, address: str = "127.0.0.1", *, browser: bool = True,
         print("\nStopped.")
     finally:
         server.stop()
+
+
+def _check_access(address: str, password: str | None, allow_everybody: bool) -> None:
+    if password is not None and (allow_everybody or not password):
+        raise osc.BadValue("password is empty, or given with allow_everybody: give one of the two")
+    if is_loopback(address):
+        return
+    if password is None and not allow_everybody:
+        raise osc.BadValue(
+            f"address={address} opens the lab to other machines: give a password, or allow_everybody; or tunnel the "
+            "port through SSH and leave the address out"
+        )
+    who = "everybody who can reach this machine" if allow_everybody else "everybody who knows the password"
+    warnings.warn(
+        f"address={address} opens the lab to {who}, unencrypted: use it in a network that you trust, or tunnel the "
+        "port through SSH instead",
+        stacklevel=3,
+    )
 
 
 def _ignore_departures() -> None:
@@ -121,14 +182,3 @@ def _ignore_departures() -> None:
             before(loop, context)
 
     loop.set_exception_handler(handle)
-
-
-def _warm_up() -> None:
-    """Compile what the presets need, before a visitor does."""
-    engine = Engine(Settings())
-    for preset in PRESETS.values():
-        engine.change(**preset.changes)
-        engine.advance()
-        net, x, y = engine.predicted_from()
-        for _ in maps(net, x, y, forecast(net, x, y, engine.settings).radius):
-            break

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlencode
 
 import diffrax
 import jax
@@ -129,6 +130,27 @@ class Settings:
         return replace(self, **changes)
 
     @property
+    def link(self) -> str:
+        """The query of an address that restores these settings: those that are not the default."""
+        changed = {name: value for name, value in vars(self).items() if value != vars(_DEFAULT)[name]}
+        return "?" + urlencode(changed) if changed else ""
+
+    def restored(self, words: Mapping[str, str]) -> "Settings":
+        """These settings with what an address says; names that are none of theirs are left out.
+
+        Raises:
+            ValueError: a word that is no value of its setting.
+        """
+        changes: dict[str, Value] = {}
+        for name in vars(self).keys() & words.keys():
+            word, kind = words[name], type(vars(_DEFAULT)[name])
+            try:
+                changes[name] = {"True": True, "False": False}[word] if kind is bool else kind(word)
+            except (ValueError, KeyError):
+                raise osc.BadValue(f"{name}={word[:40]!r} in the address is not of type {kind.__name__}") from None
+        return self.changed(**changes)
+
+    @property
     def discarded(self) -> int:
         """Cycles that are left out: `discard`, or more where the demodulator needs them."""
         return max(self.discard, self.reader.warm_up)
@@ -170,6 +192,9 @@ class Settings:
         )
         noise = self.disturbance
         return osc.System(net, self.teaching, () if noise is None else (noise,), plan)
+
+
+_DEFAULT = Settings()
 
 
 def steps_for(net: osc.AbstractNetwork) -> int:
@@ -235,52 +260,62 @@ def examples(name: str) -> Example:
 
 
 class Preset(NamedTuple):
-    """Settings that show one point, and the words that go with them."""
+    """Settings that show one point, and the words that go with them.
+
+    The explanation is true for relative errors in the range `error`: past it the page does not say it.
+    """
 
     title: str
     explanation: str
     changes: dict[str, Value]
+    error: tuple[float, float] = (0.0, math.inf)
 
 
 _KEPT = ("seed", "correlation_time", "learning_rate")  # whatever the preset
-_TOY = {name: value for name, value in vars(Settings(realisations=8)).items() if name not in _KEPT}
+TOY: dict[str, Value] = {name: value for name, value in vars(Settings(realisations=8)).items() if name not in _KEPT}
+"""Where presets and the tour start from."""
 
 PRESETS: dict[str, Preset] = {
     "classic": Preset(
         "Classic EP drowns in noise",
         "Classic equilibrium propagation needs a small nudge, A = 0.01, since its bias grows with it. The answer of "
         "the neurons is then lost in the noise, and the direction of the gradient scatters between realisations.",
-        {**_TOY, "signal": "two-phase", "amplitude": 0.01},
+        {**TOY, "signal": "two-phase", "amplitude": 0.01},
+        error=(0.2, math.inf),
     ),
     "finite": Preset(
         "Finite amplitude survives",
         "The same noise, but a signal that turns, 39 times as large. The gradient is exact at any amplitude below the "
         "convergence radius, so the signal may be large, and noise counts the less the larger it is.",
-        _TOY,
+        TOY,
+        error=(0.0, 0.1),
     ),
     "too-large": Preset(
         "Too large: past the radius",
         "Past the convergence radius (dashed circle) the response leaves the sheet of the free equilibrium: negative "
         "harmonics rise out of the noise, and an error remains that no averaging removes.",
-        {**_TOY, "amplitude": 3.0, "intensity": 0.02},
+        {**TOY, "amplitude": 3.0, "intensity": 0.02},
+        error=(0.1, math.inf),
     ),
     "lag": Preset(
         "Period too short: lag",
         "The neurons lag behind a signal of 12 time constants: a bias of O((τ/T)²), the same at every amplitude, that "
         "no averaging removes and that the linear response predicts (dotted).",
-        {**_TOY, "period": 12.0, "intensity": 0.02},
+        {**TOY, "period": 12.0, "intensity": 0.02},
+        error=(0.1, math.inf),
     ),
     "learns": Preset(
         "It learns",
         "Weights move down the gradient while the signal never stops; each of 20 digits has an amplitude of its own, "
         "which is lowered where the radius is passed and raised where noise dominates.",
-        {**_TOY, "network": "digits", "signal": "adaptive", "amplitude": 0.051, "intensity": 0.01}
+        {**TOY, "network": "digits", "signal": "adaptive", "amplitude": 0.051, "intensity": 0.01}
         | {"learning": True, "learning_rate": 0.3},
+        error=(0.0, 0.3),
     ),
     "diverges": Preset(
         "It runs away",
         "Neurons with a raised cosine as activation have nothing to hold them past the convergence radius.",
-        {**_TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
+        {**TOY, "network": "6-4-4-4 cosine", "amplitude": 2.4, "intensity": 0.02},
     ),
 }
 """What the buttons of the page show."""

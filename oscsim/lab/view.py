@@ -7,8 +7,7 @@ import math
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,14 @@ from panel.io.notebook import push_notebook
 
 import oscsim as osc
 from oscsim.core import checkpoint
-from oscsim.dynamics import TOLERANCE
 from oscsim.lab.call import python_call
-from oscsim.lab.engine import BATCH, Engine, Frame
+from oscsim.lab.engine import Engine, Frame
 from oscsim.lab.figures import Pictures
+from oscsim.lab.forecast import Forecast, Map
+from oscsim.lab.knobs import GROUPS, make_knobs, set_knobs
 from oscsim.lab.runner import HISTORY, Runner
-from oscsim.lab.settings import (
-    DEMODULATORS,
-    EXAMPLES,
-    LONGEST,
-    MOST_REALISATIONS,
-    NOISES,
-    PRESETS,
-    SHORTEST,
-    SIGNALS,
-    Example,
-    Settings,
-    Value,
-    steps_for,
-)
+from oscsim.lab.settings import EXAMPLES, PRESETS, Example, Preset, Settings, Value, steps_for
+from oscsim.lab.words import GREETING, KNOBS, TOUR, numbers, said
 from oscsim.networks import Data
 
 DRAWN_EVERY = 10
@@ -47,37 +35,20 @@ DRAWN_EVERY = 10
 PATIENCE, SAID_EVERY = 1.0, 0.25
 """Seconds until a browser that does not answer is sent the next frame; seconds between two changes of the words."""
 
-GATHERED = 5
-"""Milliseconds that a turned knob waits for further turns; Panel's own 50 are a third of what the eye allows."""
-
-WIDTHS = {"classic": 184, "finite": 178, "too-large": 184, "lag": 160, "learns": 90, "diverges": 110}
-"""Of the presets' buttons, in pixels."""
-
-E24 = "1.0 1.1 1.2 1.3 1.5 1.6 1.8 2.0 2.2 2.4 2.7 3.0 3.3 3.6 3.9 4.3 4.7 5.1 5.6 6.2 6.8 7.5 8.2 9.1"
-"""Steps of logarithmic knobs: the preferred numbers of IEC 60063."""
-
-
-def _grid(low: float, high: float) -> list[float]:
-    return [value for e in range(-4, 3) for digits in E24.split() if low <= (value := float(f"{digits}e{e}")) <= high]
-
-
-GRIDS = {
-    "amplitude": _grid(0.001, 5.1),
-    "intensity": [0.0, *_grid(0.001, 1.0)],
-    "correlation_time": _grid(0.5, 51.0),
-    "learning_rate": _grid(0.01, 3.0),
-}
-"""What logarithmic knobs can be turned to."""
-
-GREETING = "A teaching signal turns at the output; its response is the gradient. Turn a knob."
-"""What is said without a preset, or once its settings were changed."""
-
 STYLE = (Path(__file__).parent / "style.css").read_text("utf-8")
 
 STYLED: dict[str, Any] = {"stylesheets": [STYLE]}
 WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "stylesheets": [STYLE]}
 FULL: dict[str, Any] = {"sizing_mode": "stretch_both", "margin": 0}
-LINE: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0, "align": "center"}
+
+SIDE, LARGE = 236, 1.5
+"""Width of the knobs in pixels; how much larger large letters are."""
+
+FEW = 5
+"""Cycles from a start in which all pictures are drawn at once."""
+
+NO_STEP = -1
+"""Without a tour."""
 
 
 class NoiseLab(pn.viewable.Viewer):
@@ -124,12 +95,15 @@ class NoiseLab(pn.viewable.Viewer):
         self.runner = Runner(self.engine, predict=predict)
         self.settings = self.engine.settings
         self._frame: Frame | None = None
+        self._read: Frame | None = None
         self._pictures = Pictures()
         self._drawing: pn.io.PeriodicCallback | None = None
         self._syncing = False
         self._turned = -PATIENCE  # when a knob was turned whose picture is still to come
         self._waiting: list[Frame] = []
-        self._saying, self._said_of = GREETING, self.settings
+        self._saying: Preset | None = None
+        self._said_of, self._refused, self._step, self._stale = self.settings, "", NO_STEP, False
+        self._drawn: tuple[Forecast | None, Map | None] = None, None
         self._status = ColumnDataSource(_status(self.settings, 0, 0, 0), name="status")
         self._drawing_number, self._sent, self._said = 0, 0.0, 0.0
         self._build()
@@ -143,7 +117,7 @@ class NoiseLab(pn.viewable.Viewer):
         Raises:
             ValueError: a value out of its range.
         """
-        self.settings = self.settings.changed(**changes)
+        self.settings, self._refused = self.settings.changed(**changes), ""
         self._sync()
         self.runner.change(**changes)
 
@@ -155,9 +129,35 @@ class NoiseLab(pn.viewable.Viewer):
         """
         if name not in PRESETS:
             raise osc.BadValue(f"name={name!r}: use one of {', '.join(map(repr, PRESETS))}")
-        found = PRESETS[name]
-        self.change(**found.changes)
-        self._saying, self._said_of = found.explanation, self.settings
+        self._leave_tour()
+        self._start(PRESETS[name].changes)
+        self._saying, self._said_of = PRESETS[name], self.settings
+
+    def tour(self, step: int) -> None:
+        """Show a step of the tour, from 0; past the last one it ends."""
+        if not 0 <= step < len(TOUR):
+            self._leave_tour()
+            return
+        self._step, self._saying = step, None
+        self._start(TOUR[step].changes)
+        self._moves.visible = True
+        self._point()
+
+    def restore(self, words: Mapping[str, str]) -> None:
+        """Change to the settings that an address names; what is wrong there is said on the page."""
+        try:
+            settings = self.settings.restored(words)
+            if settings.network not in (*EXAMPLES, *self.engine.own):
+                raise osc.BadValue(f"network={settings.network[:40]!r} is not in this lab")
+        except ValueError as error:
+            self._refused = str(error)
+        else:
+            if settings != self.settings:
+                self.change(**vars(settings))
+
+    def _start(self, changes: dict[str, Value]) -> None:
+        """Start from rest with these settings."""
+        self.change(**changes)
         self.runner.reset()
         self.runner.run()
 
@@ -182,33 +182,46 @@ class NoiseLab(pn.viewable.Viewer):
     # How it is laid out.
 
     def _build(self) -> None:
-        self._knobs = self._make_knobs()
+        networks = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
+        self._knobs = make_knobs(self.settings, networks, len(self.engine.example.x), **WIDE)
+        for name, knob in self._knobs.items():
+            knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
+        self._neurons = pn.widgets.MultiSelect(
+            label="Neurons shown (Ctrl: several)",
+            options=[],
+            value=[],
+            size=4,
+            margin=(1, 6),
+            **WIDE,
+        )
+        self._neurons.css_classes = ["help-neurons"]
+        self._neurons.param.watch(lambda event: self._on_neurons(event.new), "value")
+        self._key = pn.pane.HTML("", css_classes=["key"], margin=(2, 6), **WIDE)
         self._words = pn.pane.HTML("", css_classes=["words"], **WIDE)
         self._numbers = pn.pane.HTML("", css_classes=["numbers"], **WIDE)
         label = "Python call that repeats these settings from rest (copied)"
         self._code = pn.widgets.TextAreaInput(label=label, height=330, max_length=20_000, css_classes=["code"], **WIDE)
-        hide = _button("Close", lambda _: setattr(self._sheet, "visible", False))
+        hide = _button("Close", lambda: setattr(self._sheet, "visible", False))
         self._sheet = pn.Column(self._code, hide, visible=False, css_classes=["sheet"], **WIDE)
+        steps = (("Back", -1), ("Next", 1))
+        moves = [_button(name, lambda by=by: self.tour(self._step + by)) for name, by in steps]
+        end = _button("End the tour", lambda: self._leave_tour())
+        self._moves = _bar(*moves, end, margin=(4, 8, 0, 8), visible=False)
         self._carrier = _carrier(self._status)
         status = pn.pane.Bokeh(self._carrier, width=1, height=1, margin=0, css_classes=["hidden"])
-        figures = self._pictures.figures.values()
-        panes = self._panes = [pn.pane.Bokeh(plot, min_height=220, **FULL) for plot in figures]
-        grid = pn.Column(pn.Row(*panes[:4], **FULL), pn.Row(*panes[4:], **FULL), **FULL)
-        below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width")
-        right = pn.Column(self._bar(), self._words, self._sheet, grid, below, css_classes=["main"], **FULL, **STYLED)
-        self._page = pn.Row(self._sidebar(), right, min_height=640, css_classes=["lab"], **FULL, **STYLED)
+        self._panes = {name: pn.pane.Bokeh(plot, **FULL) for name, plot in self._pictures.figures.items()}
+        self._grid = pn.Column(*self._panes.values(), css_classes=["grid"], **FULL, **STYLED)
+        below = pn.Row(self._numbers, status, margin=0, sizing_mode="stretch_width", styles={"overflow": "hidden"})
+        parts = (*self._bars(), self._words, self._moves, self._sheet, self._grid, below)
+        main = pn.Column(*parts, css_classes=["main"], **FULL, **STYLED)
+        self._side = self._sidebar()
+        self._page = pn.Row(self._side, main, min_height=640, css_classes=["lab"], **FULL, **STYLED)
         self._say()
 
-    def _bar(self) -> pn.Column:
-        self._run = _button("Run", lambda _: self.runner.run(not self.runner.running), "primary", width=74)
-        single = _button("Single cycle", lambda _: self.runner.single(), width=96)
-        reset = _button("Reset", lambda _: self._on_reset(), width=64)
-        reseed = _button("Reseed", lambda _: self.change(seed=self.settings.seed + 1), width=68)
-        presets = [
-            _button(preset.title, lambda _, name=name: self.preset(name), "primary", width=WIDTHS[name], outline=True)
-            for name, preset in PRESETS.items()
-        ]
-        copy = _button("Copy call", lambda _: self._on_copy(), width=82)
+    def _bars(self) -> tuple[pn.FlexBox, pn.FlexBox]:
+        """What runs it and what saves it; below, what it can show."""
+        self._run = _button("Run", lambda: self.runner.run(not self.runner.running), "run", "primary")
+        copy = _button("Copy call", self._on_copy, "copy")
         copy.js_on_click(
             args={"code": self._code},
             code="""
@@ -218,57 +231,33 @@ class NoiseLab(pn.viewable.Viewer):
             code.properties.value.change.connect(once); copied();
             """,
         )
-        save = _download("Save data", self._archive, "oscsim-lab.zip", 92)
-        network = _download("Save network", self._saved_network, "network.osc", 108)
-        gap = pn.Spacer(sizing_mode="stretch_width")
-        lead = pn.pane.HTML("Show me:", css_classes=["lead"], margin=(0, 4), **STYLED)
-        top = pn.Row(self._run, single, reset, reseed, gap, copy, save, network, **LINE)
-        around = {"sizing_mode": "stretch_width", "margin": (8, 8, 2, 8), "styles": {"gap": "6px"}}
-        return pn.Column(top, pn.Row(lead, *presets, **LINE), **around)
-
-    def _make_knobs(self) -> dict[str, pn.widgets.Widget]:
-        choice, grid, count = pn.widgets.Select, _logarithmic, pn.widgets.IntSlider
-        networks = list(dict.fromkeys([*EXAMPLES, *self.engine.own]))
-        kinds = {
-            "signal": partial(choice, label="Signal", options=SIGNALS),
-            "amplitude": partial(grid, label="Amplitude A", grid=GRIDS["amplitude"]),
-            "period": partial(pn.widgets.FloatSlider, label="Period T (τ)", start=SHORTEST, end=LONGEST, step=2.0),
-            "noise": partial(choice, label="Noise", options=NOISES),
-            "intensity": partial(grid, label="Intensity q", grid=GRIDS["intensity"]),
-            "correlation_time": partial(grid, label="Correlation time (τ)", grid=GRIDS["correlation_time"]),
-            "demodulator": partial(choice, label="Demodulator", options=DEMODULATORS),
-            "discard": partial(count, label="Discarded cycles", start=0, end=20),
-            "realisations": partial(count, label="Realisations", start=1, end=MOST_REALISATIONS),
-            "network": partial(choice, label="Network", options=networks),
-            "sample": partial(count, label="Input sample", start=0, end=len(self.engine.example.x) - 1),
-            "learning": partial(pn.widgets.Checkbox, label="Weights learn"),
-            "learning_rate": partial(grid, label="Learning rate", grid=GRIDS["learning_rate"]),
-        }
-        knobs = {name: make(value=vars(self.settings)[name], margin=(1, 6), **WIDE) for name, make in kinds.items()}
-        for name, knob in knobs.items():
-            knob.css_classes = [f"knob-{name}"]
-            for part in knob.select():
-                part._debounce = GATHERED
-            knob.param.watch(lambda event, name=name: self._on_knob(name, event.new), "value")
-        self._neurons = pn.widgets.MultiSelect(
-            label="Neurons shown (layer.neuron)", options=[], value=[], size=5, margin=(1, 6), **WIDE
+        large = pn.widgets.Toggle(label="Large type", height=30, margin=0, css_classes=["help-large"], **STYLED)
+        large.param.watch(lambda event: self._on_large(event.new), "value")
+        top = (
+            self._run,
+            _button("Single cycle", self.runner.single, "single"),
+            _button("Reset", self._on_reset, "reset"),
+            _button("Reseed", lambda: self.change(seed=self.settings.seed + 1), "reseed"),
+            large,
+            copy,
+            _download("Save data", self._archive, "oscsim-lab.zip", "save"),
+            _download("Save network", self._saved_network, "network.osc", "keep"),
         )
-        self._neurons.param.watch(lambda event: self._on_neurons(event.new), "value")
-        return knobs
+        shows = [
+            _button(preset.title, lambda name=name: self.preset(name), kind="primary", outline=True)
+            for name, preset in PRESETS.items()
+        ]
+        lead = pn.pane.HTML("Show me:", css_classes=["lead"], margin=0, **STYLED)
+        tour = _button("Tour", lambda: self.tour(0), "tour", "success", outline=True)
+        return _bar(*top, margin=(8, 8, 4, 8)), _bar(lead, tour, *shows, margin=(0, 8, 2, 8))
 
     def _sidebar(self) -> pn.Column:
         parts = [pn.pane.HTML("oscsim <b>lab</b>", css_classes=["title"], margin=(8, 6, 0, 6), **STYLED)]
-        for title, names in (
-            ("Teaching signal", ("signal", "amplitude", "period")),
-            ("Noise", ("noise", "intensity", "correlation_time")),
-            ("Reading", ("demodulator", "discard", "realisations")),
-            ("Network", ("network", "sample", "learning", "learning_rate")),
-        ):
+        for title, names in GROUPS.items():
             parts.append(pn.pane.HTML(title, css_classes=["heading"], margin=(7, 6, 0, 6), **STYLED))
             parts += [self._knobs[name] for name in names]
-            parts += [self._neurons] if title == "Reading" else []
-        side = {"width": 236, "sizing_mode": "stretch_height", "margin": 0, "scroll": True}
-        return pn.Column(*parts, css_classes=["side"], **side, **STYLED)
+        side = {"width": SIDE, "sizing_mode": "stretch_height", "margin": 0, "scroll": True}
+        return pn.Column(*parts, self._neurons, self._key, css_classes=["side"], **side, **STYLED)
 
     def _name(self, names: tuple[str, ...], arrays: tuple[str, ...]) -> None:
         """Show another network."""
@@ -277,6 +266,14 @@ class NoiseLab(pn.viewable.Viewer):
         self._neurons.param.update(options=list(names), value=list(self._pictures.chosen))
         self._knobs["sample"].param.update(end=len(self.engine.example.x) - 1, value=self.settings.sample)
         self._syncing = False
+        self._colour_key()
+
+    def _colour_key(self) -> None:
+        lines = []
+        for kind, names in self._pictures.key.items():
+            chips = (f"<span><i style='border-color:{c}'></i>{html.escape(name)}</span>" for name, c in names)
+            lines.append(f"<div class='key'>{kind}: {''.join(chips)}</div>")
+        self._key.object = "".join(lines)
 
     # What the visitor does.
 
@@ -292,8 +289,9 @@ class NoiseLab(pn.viewable.Viewer):
         try:
             self.settings = self.settings.changed(**changes)
         except ValueError as error:
-            self.runner.problem = str(error)
+            self._refused = str(error)
             return
+        self._refused = ""
         self._turned = time.monotonic()
         self._sync()
         diverged = self._frame is not None and self._frame.diverged
@@ -304,11 +302,26 @@ class NoiseLab(pn.viewable.Viewer):
     def _on_neurons(self, names: list[str]) -> None:
         if not self._syncing:
             self._pictures.chosen = tuple(names)
+            self._colour_key()
             self._draw()
+
+    def _on_large(self, large: bool) -> None:
+        scale = LARGE if large else 1.0
+        self._pictures.set_type(scale)
+        self._page.styles, self._side.width = {"--type": f"{scale:g}"}, round(SIDE * (1 + (scale - 1) / 2))
+
+    def _leave_tour(self) -> None:
+        self._step = NO_STEP
+        self._moves.visible = False
+        self._point()
+        self._say()
+
+    def _point(self) -> None:
+        """Frame the picture that the tour speaks of."""
+        self._pictures.point(TOUR[self._step].picture if self._step != NO_STEP else "")
 
     def _on_reset(self) -> None:
         self.runner.reset()
-        self._pictures.forget()
         if self._frame is not None and self._frame.diverged:
             self.runner.single()
 
@@ -317,23 +330,15 @@ class NoiseLab(pn.viewable.Viewer):
         self._sheet.visible = True
 
     def _sync(self) -> None:
-        """Set the knobs to the settings."""
+        """Set the knobs and the address to the settings."""
         self._syncing = True
         try:
-            for name, knob in self._knobs.items():
-                value = vars(self.settings)[name]
-                if name == "sample" and self.settings.network != self.engine.settings.network:
-                    continue
-                if name in GRIDS and value not in knob.param.values()["options"].values():
-                    knob.param.update(options=_named([*GRIDS[name], value]))
-                knob.param.update(value=value)
-            two = self.settings.signal == "two-phase"
-            self._knobs["demodulator"].disabled = two
-            self._knobs["correlation_time"].disabled = self.settings.noise not in ("ornstein-uhlenbeck", "teaching")
-            self._knobs["intensity"].disabled = self.settings.noise == "none"
-            self._knobs["sample"].disabled = self._knobs["realisations"].disabled = self.settings.learning
+            elsewhere = self.settings.network != self.engine.settings.network
+            set_knobs(self._knobs, self.settings, but=("sample",) if elsewhere else ())
         finally:
             self._syncing = False
+        if pn.state.location is not None:
+            pn.state.location.search = self.settings.link
 
     # What it shows.
 
@@ -341,7 +346,7 @@ class NoiseLab(pn.viewable.Viewer):
         """Draw the new frames, unless the browser still draws the one before."""
         now = time.monotonic()
         self._waiting += self.runner.frames()
-        if self.runner.running and now - self._turned < PATIENCE:
+        if self.runner.running and now - self._turned < PATIENCE and not self.runner.compiling:
             # the first picture after a turned knob waits for no other, and none of before is sent ahead of it
             if not any(frame.settings == self.settings for frame in self._waiting):
                 return
@@ -354,83 +359,68 @@ class NoiseLab(pn.viewable.Viewer):
             if frames:
                 self._take(frames)
                 self._draw(False)
-            if not frames or now - self._said > SAID_EVERY:
+            elif not self.runner.running and self._answers() != self._drawn:  # a prediction came after the last frame
+                self._draw()
+            if self.runner.compiling != self._stale or now - self._said > SAID_EVERY:
                 self._said = now
                 self._say()
 
     def _take(self, frames: list[Frame]) -> None:
         frame, before = frames[-1], self._frame
         self._frame = frame
+        # while weights learn, cycles without a reading come between: the words stay with the last one that has one
+        read = [f for f in frames if f.averaged or f.diverged]
+        known = self._read
+        if not frame.settings.learning or known is None or (known.era, known.settings) != (frame.era, frame.settings):
+            self._read = frame
+        elif read:
+            self._read = read[-1]
         if before is None or (frame.names, list(frame.cosines)) != (before.names, list(before.cosines)):
             self._name(frame.names, tuple(frame.cosines))
-        current = [f for f in frames if f.names == frame.names and f.settings.network == frame.settings.network]
-        self._pictures.add(current, self.runner.forecaster.forecast, self.runner.forecaster.test)
+        self._pictures.add([f for f in frames if f.era == frame.era], self.runner.forecaster.judged)
+
+    def _answers(self) -> tuple[Forecast | None, Map | None]:
+        """What is predicted of the weights that are shown."""
+        return self.runner.forecaster.of(self._frame.weights) if self._frame is not None else (None, None)
 
     def _draw(self, all_of_them: bool = True) -> None:
-        frame, forecaster = self._frame, self.runner.forecaster
+        frame = self._frame
         if frame is None:
             return
-        self._pictures.draw(forecaster.forecast, forecaster.map, all_of_them or not self.runner.running)
+        self._drawn = self._answers()
+        few = len(self._pictures.past) < FEW  # nothing stays empty after a start
+        self._pictures.draw(*self._drawn, all_of_them or few or not self.runner.running)
         self._drawing_number, self._sent = self._drawing_number + 1, time.monotonic()
         self._status.data = _status(frame.settings, frame.number, frame.updates, self._drawing_number)
         if pn.state.curdoc is None:
-            push_notebook(*self._panes)
+            push_notebook(*self._panes.values())
 
     def _say(self) -> None:
-        self._run.label, self._run.color = ("Pause", "warning") if self.runner.running else ("Run", "primary")
-        self._words.object = self._words_now(self._frame)
-        self._numbers.object = self._numbers_now(self._frame)
-
-    def _words_now(self, frame: Frame | None) -> str:
-        runner = self.runner
-        if runner.problem:
-            return _box("problem", f"<b>Refused:</b> {html.escape(runner.problem)}")
-        if frame is not None and frame.diverged and frame.settings.amplitude == self.settings.amplitude:
-            found = runner.forecaster.forecast
-            turn = f"below {found.radius:.2g}, the convergence radius" if found else "or the intensity"
-            what = frame.diverged.split(", under")[0]
-            what = html.escape(what[0].upper() + what[1:])
-            said = f"<b>Diverged.</b> {what}. Turn the amplitude back {turn}: it starts again from rest."
-            return _box("problem", said)
-        if frame is None or runner.compiling:
-            return _box("busy", "Compiling the equations of these neurons, once: it takes a few seconds …")
-        found = runner.forecaster.forecast
-        found = found if found and found.fits(self.settings) else None
-        note = runner.forecaster.problem or (found and found.note) or ""
+        runner, frame, settings = self.runner, self._read, self.settings
+        self._run.label, self._run.color = ("Pause", "warning") if runner.running else ("Run", "primary")
+        self._stale = runner.compiling
+        if self._stale and self._pictures.past and frame is not None and frame.settings.network != settings.network:
+            self._pictures.blank()
+        self._grid.css_classes = ["grid", "stale"] if self._stale else ["grid"]
+        found, _ = self._answers()
+        note = runner.forecaster.problem or (found.note if found is not None and found.fits(settings) else "") or ""
+        radius = found.radius if found is not None else math.inf
         # what a preset says is of its settings, not of those that somebody turned to since
-        same = self.settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
-        said = self._saying if same == self._said_of else GREETING
-        own = bar_in_words(frame, found.radius if found else math.inf) if frame.settings == self.settings else ""
-        own = own and f" <b>It says of itself:</b> {html.escape(own)}."
-        note = note and f" <i>Note: {html.escape(note)}.</i>"
-        return _box("saying", html.escape(said) + own + note)
-
-    def _numbers_now(self, frame: Frame | None) -> str:
-        if frame is None:
-            return ""
-        s = frame.settings
-        parts = [
-            f"cycle <b>{frame.number}</b>",
-            f"{self.runner.rate:.0f} cycles/s" if self.runner.running else "paused",
-            f"averaged over {frame.averaged}",
-            f"loss {frame.loss:.3f}" if np.isfinite(frame.loss) else "no loss",
-            f"|∇L| {frame.norm:.3g}",
-        ]
-        error = frame.errors["all"]
-        if np.isfinite(error).any():
-            parts.append(f"relative error {np.nanmean(error):.2g}")
-            parts.append(f"its own bar {np.mean(frame.bars):.2g}")
-        if s.signal == "adaptive":
-            low, high = frame.amplitudes.min(), frame.amplitudes.max()
-            spread = f" ({low:.2g} to {high:.2g})" if low < high else ""
-            parts.append(f"median amplitude <b>{frame.amplitude:.2g}</b>{spread}")
-        if s.learning or frame.updates:
-            test = self.runner.forecaster.test.get("error")
-            parts.append(f"{frame.updates} updates of {BATCH} samples")
-            if test is not None:
-                parts.append(f"held-out accuracy {100 - test:.1f} %")
-        parts.append(f"seed {s.seed}")
-        return " &nbsp;·&nbsp; ".join(parts)
+        same = settings.changed(seed=self._said_of.seed, realisations=self._said_of.realisations)
+        preset = self._saying if same == self._said_of else None
+        refused = runner.problem or self._refused
+        kind, text = said(frame, settings, preset, radius, busy=self._stale, note=note, refused=refused)
+        if self._step != NO_STEP:
+            step = TOUR[self._step]
+            if kind == "saying":
+                kind = "tour"
+            where = f"<b>Step {self._step + 1} of {len(TOUR)}. {html.escape(step.title)}.</b> {html.escape(step.words)}"
+            text = f"{where}<br>{text.removeprefix(html.escape(GREETING))}"
+        self._words.object = f"<div class='box {kind}' role='status'>{text}</div>"
+        if frame is not None:
+            judged = runner.forecaster.judged
+            held_out = judged.accuracy if judged is not None and judged.era == frame.era else None
+            self._numbers.object = numbers(frame, runner.rate if runner.running else 0.0, held_out)
 
     # What can be saved.
 
@@ -452,24 +442,6 @@ class NoiseLab(pn.viewable.Viewer):
             return io.BytesIO(path.read_bytes())
 
 
-def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
-    """What the gradient says of its own error, with the cause where the radius tells it; empty while it is not read."""
-    if frame.error is None:
-        return ""
-    if frame.settings.signal != "two-phase":
-        total = float(frame.error.total)
-        if total > TOLERANCE and frame.amplitude > radius:
-            return (
-                f"gradient good to {100 * total:.2g} %: outside the analytic regime, past the convergence radius; "
-                "lower the amplitude, or let it tune itself"
-            )
-        return str(frame.error)
-    scatter = float(frame.error.contamination)
-    if not np.isfinite(scatter):
-        return "nothing after one cycle of two phases"
-    return f"from cycle to cycle it scatters by {100 * scatter:.2g} %; the bias of its amplitude it cannot know"
-
-
 def _own(
     network: str | Path | osc.AbstractNetwork, data: tuple[Data, Data] | None, held_out: tuple[Data, Data] | None
 ) -> tuple[dict[str, Example], str | None]:
@@ -482,6 +454,7 @@ def _own(
     if isinstance(network, (str, Path)):
         origin = f"net = osc.load({str(network)!r})\nx, y = ...  # the data that you gave to the lab"
         name, network = Path(network).name or "checkpoint", osc.load(network)
+        name += " (yours)" if name in EXAMPLES else ""  # the lab's own of that name stays in the list
     else:
         name = "your network"
     if not isinstance(network, osc.AbstractNetwork):
@@ -493,28 +466,30 @@ def _own(
     return {name: Example(network, np.asarray(x), np.asarray(y), np.asarray(x_test), np.asarray(y_test))}, origin
 
 
-def _logarithmic(value: float, grid: list[float], **kwargs: Any) -> pn.widgets.DiscreteSlider:
-    return pn.widgets.DiscreteSlider(options=_named([*grid, value]), value=value, **kwargs)
-
-
-def _named(values: Iterable[float]) -> dict[str, float]:
-    return {f"{v:.4g}": v for v in sorted(set(values))}
+def _bar(*parts: pn.viewable.Viewable, **look: Any) -> pn.FlexBox:
+    """A row that breaks where the page is narrow."""
+    return pn.FlexBox(*parts, gap="6px", align_items="center", sizing_mode="stretch_width", **look)
 
 
 def _button(
-    label: str, action: Callable[[object], None], kind: str = "default", width: int = 90, outline: bool = False
+    label: str, action: Callable[[], object], helped: str = "", kind: str = "default", *, outline: bool = False
 ) -> pn.widgets.Button:
-    variant = "outline" if outline else "solid"
+    variant, classes = "outline" if outline else "solid", [f"help-{helped}"] if helped else []
     button = pn.widgets.Button(
-        label=label, color=kind, variant=variant, width=width, height=30, margin=(0, 3), **STYLED
+        label=label, color=kind, variant=variant, height=30, margin=0, css_classes=classes, **STYLED
     )
-    button.on_click(action)
+
+    def press(_: object) -> None:
+        action()
+
+    button.on_click(press)
     return button
 
 
-def _download(label: str, callback: Callable[[], io.BytesIO], filename: str, width: int) -> pn.widgets.FileDownload:
+def _download(label: str, callback: Callable[[], io.BytesIO], filename: str, helped: str) -> pn.widgets.FileDownload:
     file: dict[str, Any] = {"callback": callback, "filename": filename, "embed": False, "auto": True}
-    return pn.widgets.FileDownload(label=label, icon=None, width=width, height=30, margin=(0, 3), **file, **STYLED)
+    look: dict[str, Any] = {"height": 30, "margin": 0, "css_classes": [f"help-{helped}"]}
+    return pn.widgets.FileDownload(label=label, icon=None, **look, **file, **STYLED)
 
 
 def _carrier(source: ColumnDataSource) -> figure:
@@ -528,7 +503,25 @@ def _carrier(source: ColumnDataSource) -> figure:
     # the page says what it has drawn: no frame is sent to a browser that still draws the one before
     code = "requestAnimationFrame(() => requestAnimationFrame(() => { plot.tags = [source.data.drawing[0]]; }));"
     source.js_on_change("data", CustomJS(args={"plot": plot, "source": source}, code=code))
+    source.js_on_change("data", CustomJS(args={"source": source, "help": KNOBS}, code=HELP))
     return plot
+
+
+HELP = """
+    if (source.data.drawing[0] % 25 !== 1) return;  // widgets that are made anew lose it
+    const visit = (root) => {
+        for (const element of root.querySelectorAll("*")) {
+            if (element.shadowRoot) visit(element.shadowRoot);
+            const name = [...element.classList].find((name) => name.startsWith("help-"))?.slice(5);
+            if (name === undefined || !element.shadowRoot) continue;
+            element.title = help[name];
+            for (const part of element.shadowRoot.querySelectorAll("input, select, button, a, [role=slider]"))
+                part.setAttribute("aria-label", `${part.textContent.trim() || name}: ${help[name]}`);
+        }
+    };
+    visit(document);
+"""
+"""Says what a knob does where one points at it, and to a screen reader: Panel has no property for that."""
 
 
 TOLD = ("amplitude", "period", "intensity", "correlation_time", "discard", "realisations", "sample", "learning_rate")
@@ -539,7 +532,3 @@ def _status(settings: Settings, number: int, updates: int, drawing: int) -> dict
     """What a frame is of, as columns of one row."""
     row = {"number": number, "updates": updates, "drawing": drawing, **{name: vars(settings)[name] for name in TOLD}}
     return {name: [value] for name, value in row.items()}
-
-
-def _box(kind: str, text: str) -> str:
-    return f"<div class='box {kind}'>{text}</div>"
