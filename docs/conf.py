@@ -24,6 +24,8 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the outputs are those committed in the notebooks
+nb_code_prompt_show = "Show the solution"  # the cells that are hidden are solutions of exercises
+nb_code_prompt_hide = "Hide the solution"
 
 default_role = "py:obj"  # a name in backticks is a link where it is documented, and code elsewhere
 add_module_names = False
@@ -46,12 +48,14 @@ html_static_path = ["_static"]
 html_css_files = ["oscsim.css"]
 
 
-# Sphinx reads what lies below this folder, and the notebooks lie beside it.
+# Sphinx reads what lies below this folder, and the notebooks lie beside it. The players of their animations ask for a
+# font of icons from the network: docs/_static/oscsim.css has characters in their place.
 
 DOCS = Path(__file__).parent
 (DOCS / "notebooks").mkdir(exist_ok=True)
 for notebook in (DOCS.parent / "notebooks").glob("*.ipynb"):
     text = notebook.read_text("utf-8").replace("](../docs/", "](../")
+    text = re.sub(r'https:[^"]+/font-awesome[^"]+\.css', "data:text/css,", text)
     copy = DOCS / "notebooks" / notebook.name
     if not copy.exists() or copy.read_text("utf-8") != text:
         copy.write_text(text, "utf-8")

@@ -170,7 +170,7 @@ def _draw_circles(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
     ax.set(xlabel=r"Re $s$, last layer", ylabel=r"Im $s$")
     shares = ", ".join(f"{amplitude / radius:.2g}" for amplitude in sizes)
     ax.annotate(f"$|\\beta|$ = {shares} radii", (0.02, 0.02), xycoords="axes fraction", fontsize=style.NOTE_SIZE)
-    style.legend(ax, loc="upper right")
+    style.legend(ax, loc="upper left")
 
 
 def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
@@ -180,7 +180,9 @@ def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
         one = panel.cosine.sel(points=points)
         ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=style.COLOURS[1 - number])
         note = None if number else "authors"
-        ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
+        ax.plot(
+            theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **(THEIRS | {"zorder": 3})
+        )
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
     place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
     ax.annotate(" radius", (radius, 0.6), fontsize=style.NOTE_SIZE, color="0.4", **place)
