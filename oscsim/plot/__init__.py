@@ -1,8 +1,8 @@
 """Figures: of a network, of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
-Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. `animate` returns
-a moving picture; `running_errors` and `running_bars` compute what one of them draws; `use_style` is for figures of your
-own. No other function touches the global style, and matplotlib is imported when the first figure is made.
+Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. `animate`
+returns a moving picture; `running_errors` and `running_bars` compute what one of them draws; `use_style` is for figures
+of your own. No other function touches the global style, and matplotlib is imported when the first figure is made.
 """
 
 from oscsim.plot import style

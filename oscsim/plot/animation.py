@@ -11,7 +11,7 @@ from oscsim.core.checks import as_count
 from oscsim.core.errors import BadValue
 from oscsim.dynamics import Run
 from oscsim.networks.learned import Gradient
-from oscsim.plot.runs import Chosen, teaching_of, running_errors, watched_of
+from oscsim.plot.runs import Chosen, running_errors, teaching_of, watched_of
 from oscsim.plot.style import COLOURS, DRIVE, LABEL_SIZE, NOTE_SIZE, finish, legend
 
 Styles: TypeAlias = list[tuple[dict, str]]
