@@ -180,9 +180,8 @@ def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
         one = panel.cosine.sel(points=points)
         ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=style.COLOURS[1 - number])
         note = None if number else "authors"
-        ax.plot(
-            theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **(THEIRS | {"zorder": 3})
-        )
+        (dashed,) = ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
+        dashed.set_zorder(3)  # else the curve that agrees with it hides it
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
     place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
     ax.annotate(" radius", (radius, 0.6), fontsize=style.NOTE_SIZE, color="0.4", **place)

@@ -94,7 +94,7 @@ def animate(
 
 def _signal(ax: Axes, beta: np.ndarray, ticks: int) -> Draw:
     """The teaching signal as a hand that turns, and the number of the cycle."""
-    ax.plot(beta.real[: ticks + 1], beta.imag[: ticks + 1], color="0.8", linewidth=1)
+    ax.plot(np.real(beta[: ticks + 1]), np.imag(beta[: ticks + 1]), color="0.8", linewidth=1)
     (hand,) = ax.plot([], [], color=DRIVE, linewidth=1.5)
     (tip,) = ax.plot([], [], "o", color=DRIVE, markersize=7)
     clock = ax.text(0.02, 0.98, "", ha="left", va="top", fontsize=LABEL_SIZE, transform=ax.transAxes)
@@ -102,7 +102,7 @@ def _signal(ax: Axes, beta: np.ndarray, ticks: int) -> Draw:
     _square(ax, "teaching signal", 1.25 * np.abs(beta).max())
 
     def draw(end: int) -> None:
-        b = beta[end - 1]
+        b = complex(beta[end - 1])
         hand.set_data([0, b.real], [0, b.imag])
         tip.set_data([b.real], [b.imag])
         clock.set_text(f"cycle {(end - 1) // ticks + 1}")
@@ -120,8 +120,8 @@ def _paths(ax: Axes, styles: Styles, paths: np.ndarray, ticks: int) -> Draw:
     def draw(end: int) -> None:
         for trail, dot, path in zip(trails, dots, paths, strict=True):
             seen = path[max(0, end - ticks) : end]
-            trail.set_data(seen.real, seen.imag)
-            dot.set_data(seen.real[-1:], seen.imag[-1:])
+            trail.set_data(np.real(seen), np.imag(seen))
+            dot.set_data(np.real(seen[-1:]), np.imag(seen[-1:]))
 
     return draw
 
