@@ -55,6 +55,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # of programs that run once
 copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of an example
+nb_code_prompt_show = "Show the solution"  # the cells that are hidden are solutions of exercises
+nb_code_prompt_hide = "Hide the solution"
 
 default_role = "py:obj"  # a name in backticks is a link where it is documented, and code elsewhere
 add_module_names = False
@@ -77,12 +79,14 @@ html_static_path = ["_static"]
 html_css_files = ["oscsim.css"]
 
 
-# Sphinx reads what lies below this folder, and the notebooks lie beside it.
+# Sphinx reads what lies below this folder, and the notebooks lie beside it. The players of their animations ask for a
+# font of icons from the network: docs/_static/oscsim.css has characters in their place.
 
 DOCS = Path(__file__).parent
 (DOCS / "notebooks").mkdir(exist_ok=True)
 for notebook in (DOCS.parent / "notebooks").glob("*.ipynb"):
     text = notebook.read_text("utf-8").replace("](../docs/", "](../")
+    text = re.sub(r'https:[^"]+/font-awesome[^"]+\.css', "data:text/css,", text)
     copy = DOCS / "notebooks" / notebook.name
     if not copy.exists() or copy.read_text("utf-8") != text:
         copy.write_text(text, "utf-8")

@@ -79,3 +79,16 @@ def test_it_is_committed_with_its_outputs(path):
     assert not any(output.output_type == "error" for output in outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     assert not any(re.search(r"(/tmp|/home|/root)/", output.get("text", "")) for output in outputs)
+
+
+@each
+def test_it_says_what_it_teaches_and_how_long_it_takes_and_asks_what_was_learnt(path):
+    cells = read(path).cells
+    goals, time = cells[0].source.split("**What you learn**")[1].split("Time to run:")
+    assert len(re.findall(r"^- ", goals, re.M)) == 3
+    assert re.match(r" \d+ seconds", time)
+    (exercises,) = [cell.source for cell in cells if cell.source.startswith("## Exercises")]
+    solutions = [cell for cell in code_cells(read(path)) if "solution" in cell.metadata.get("tags", ())]
+    assert re.findall(r"^(\d)\. ", exercises, re.M) == ["1", "2", "3"]
+    assert [cell.source[:4] for cell in solutions] == ["# 1.", "# 2.", "# 3."]
+    assert all("hide-cell" in cell.metadata.tags for cell in solutions)  # the site folds them

@@ -5,6 +5,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 import oscsim as osc
 
@@ -171,3 +172,32 @@ def test_cosines_and_weights(case):
     np.testing.assert_array_equal(image[:8, :8], np.asarray(run.network.weights[0][0]).reshape(8, 8))
     with pytest.raises(ValueError, match=r"shape=\(7, 7\): an input has 64 numbers"):
         osc.plot.weights(run.network, shape=(7, 7))
+
+
+def test_a_moving_picture_ends_with_the_coefficients_of_the_run(case, tmp_path):
+    run, exact = case
+    first, last = {1: [int(run.watch.neurons[0][0])]}, run.phasors
+    movie = osc.plot.animate(run, neurons=first, frames=3)
+    movie.save(tmp_path / "run.gif")
+    with Image.open(tmp_path / "run.gif") as picture:
+        assert picture.n_frames == 3  # one cycle was watched
+    signal, paths, read = plt.gcf().axes
+    np.testing.assert_allclose(lines(signal)[1], [[0, 0], [0.3, 0]], atol=1e-6)  # where it began
+    assert len(lines(paths)[0]) == run.plan.ticks
+    coefficient = np.asarray(last[1][0][-1, 0])[run.watch.neurons[0][0]] / 0.3
+    np.testing.assert_allclose(lines(read)[0][-1], [run.time[-1], coefficient.real], rtol=1e-4)
+
+    movie = osc.plot.animate(run, exact, discard=1, frames=1, hold=1)
+    movie.save(tmp_path / "errors.gif")
+    cycle, errors, _ = osc.plot.running_errors(run, exact, discard=1)
+    np.testing.assert_allclose(lines(plt.gcf().axes[2])[0], np.column_stack([128 * cycle, 100 * errors]), rtol=1e-6)
+    with pytest.raises(osc.BadValue, match="discard=3 leaves none of 3 cycles"):
+        osc.plot.animate(run, discard=3)
+
+
+def test_the_style_is_that_of_all_figures():
+    with plt.rc_context():
+        osc.plot.use_style()
+        _, ax = plt.subplots()
+        assert [ax.plot([i])[0].get_color() for i in range(6)] == list(osc.plot.style.COLOURS)
+        assert not ax.spines["top"].get_visible()

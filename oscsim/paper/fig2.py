@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Array
@@ -17,13 +17,14 @@ from oscsim.response import convergence_radius, stability_map
 
 
 def toy() -> tuple[osc.LayeredNetwork, Array, np.ndarray]:
-    """The 6-4-4-4 network of the paper, with random weights of standard deviation 0.5, and one random sample."""
-    net = osc.LayeredNetwork((6, 4, 4, 4), key=jax.random.key(2), scale=0.5)
-    return net, jax.random.uniform(jax.random.key(1), (1, 6)), np.array([1])
+    """The authors' network 6-4-4-4, and their sample."""
+    theirs = authors()["toy"]
+    net = osc.LayeredNetwork((6, 4, 4, 4), weights=[np.array(w, float) for w in theirs["weights"]])
+    return net, jnp.asarray(theirs["x"], float), np.array(theirs["y"])
 
 
 def fig2(*, amplitudes: Sequence[float] | None = None, resolution: int = 61, period: float = 400.0) -> Panels:
-    r"""The 6-4-4-4 network: how it oscillates, where it settles, and how good its gradient is.
+    r"""The authors' network 6-4-4-4: how it oscillates, where it settles, and how good its gradient is.
 
     Args:
         amplitudes: of panel d; by default those of the authors, 0.01 to 2.
@@ -89,7 +90,7 @@ def _circles(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float, p
 
 
 def fig2d(amplitudes: Sequence[float] | None = None) -> xarray.Dataset:
-    """How good the gradient of the 6-4-4-4 network is, against the amplitude of the teaching signal.
+    """How good the gradient of the authors' network 6-4-4-4 is, against the amplitude of the teaching signal.
 
     Args:
         amplitudes: by default those of the authors, 0.01 to 2.
@@ -169,7 +170,7 @@ def _draw_circles(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
     ax.set(xlabel=r"Re $s$, last layer", ylabel=r"Im $s$")
     shares = ", ".join(f"{amplitude / radius:.2g}" for amplitude in sizes)
     ax.annotate(f"$|\\beta|$ = {shares} radii", (0.02, 0.02), xycoords="axes fraction", fontsize=style.NOTE_SIZE)
-    style.legend(ax, loc="upper right")
+    style.legend(ax, loc="upper left")
 
 
 def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
@@ -179,9 +180,10 @@ def _draw_cosines(ax: Axes, panel: xarray.Dataset, radius: float) -> None:
         one = panel.cosine.sel(points=points)
         ax.plot(one.amplitude, one, label=name, linewidth=1.8, color=style.COLOURS[1 - number])
         note = None if number else "authors"
-        ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
+        (dashed,) = ax.plot(theirs["amplitude"], theirs["cosine"][f"N={points}"], label=note, color="black", **THEIRS)
+        dashed.set_zorder(3)  # else the curve that agrees with it hides it
     ax.axvline(radius, color="0.6", linewidth=0.8, linestyle=(0, (1, 2)))
     place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "left", "va": "center"}
-    ax.annotate(" our radius", (radius, 0.6), fontsize=style.NOTE_SIZE, color="0.4", **place)
+    ax.annotate(" radius", (radius, 0.6), fontsize=style.NOTE_SIZE, color="0.4", **place)
     ax.set(xlabel=r"amplitude $|\beta|$", ylabel="cosine to the exact gradient")
     style.legend(ax, loc="lower left")

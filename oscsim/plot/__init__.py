@@ -1,11 +1,12 @@
 """Figures: of a network, of a run (orbits, traces, spectrum, gradient), of learning, and of sweeps.
 
-Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes; `running_errors`
-and `running_bars` compute what one of them draws. No global style is touched, and matplotlib is imported when the first
-figure is made.
+Every function takes what it draws and, optionally, the matplotlib axes to draw into, and returns axes. `animate`
+returns a moving picture; `running_errors` and `running_bars` compute what one of them draws; `use_style` is for figures
+of your own. No other function touches the global style, and matplotlib is imported when the first figure is made.
 """
 
 from oscsim.plot import style
+from oscsim.plot.animation import animate
 from oscsim.plot.learning import gradient_cosines, learning_curves, training, weights
 from oscsim.plot.networks import network
 from oscsim.plot.planes import stability
@@ -20,9 +21,11 @@ from oscsim.plot.runs import (
     summary,
     traces,
 )
+from oscsim.plot.style import use_style
 from oscsim.plot.sweeps import sweep_curves, sweep_map
 
 __all__ = [
+    "animate",
     "components",
     "gradient_cosines",
     "gradient_error",
@@ -40,5 +43,6 @@ __all__ = [
     "sweep_map",
     "traces",
     "training",
+    "use_style",
     "weights",
 ]

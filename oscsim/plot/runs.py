@@ -60,7 +60,7 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
         >>> len(ax.lines) >= 5  # a path for each watched neuron
         True
     """
-    drawn = _watched(run, "orbits", sample, neurons)
+    drawn = watched_of(run, "orbits", sample, neurons)
     ax = axes_or_new(ax)
     sampled = "." if run.plan.ticks <= 24 else None
     turn = np.append(np.arange(run.plan.ticks), 0) if run.locked else np.arange(run.plan.ticks)
@@ -77,7 +77,7 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     finish(ax)
     legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
-    beta = _teaching(run, sample)[-1]
+    beta = teaching_of(run, sample)[-1]
     inset = ax.inset_axes((0.79, 0.79, 0.2, 0.2))
     inset.plot(beta.real[turn], beta.imag[turn], color=DRIVE, marker=sampled, linewidth=1)
     inset.plot(beta.real[-1:], beta.imag[-1:], marker="o", markersize=3, color=DRIVE)
@@ -106,7 +106,7 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
         >>> ax = osc.plot.traces(run)
         >>> ax.figure.savefig("traces.png")
     """
-    drawn = _watched(run, "traces", sample, neurons)
+    drawn = watched_of(run, "traces", sample, neurons)
     ax = axes_or_new(ax)
     ticks, time = run.plan.ticks, run.time
     sampled = "." if ticks <= 24 else None
@@ -116,7 +116,7 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
         ax.plot(time, s, label=label, marker=sampled, linewidth=1.2, **style)
         reach = max(reach, 1.1 * np.abs(s).max())
     right = ax.twinx()
-    beta = np.real(_teaching(run, sample)).ravel()
+    beta = np.real(teaching_of(run, sample)).ravel()
     right.plot(time, beta, color=DRIVE, linestyle=(0, (1, 1.5)), marker=sampled, linewidth=1.2, label=r"Re $\beta$")
     if reach > 0:
         ax.set_ylim(-reach, reach)
@@ -158,7 +158,7 @@ def spectrum(
     """
     if harmonics < 1:
         raise BadValue(f"harmonics={harmonics}: use a positive integer")
-    drawn = _watched(run, "spectrum", sample, neurons)
+    drawn = watched_of(run, "spectrum", sample, neurons)
     ax = axes_or_new(ax)
     ticks = run.plan.ticks
     most = min(harmonics, (ticks - 1) // 2)
@@ -172,7 +172,7 @@ def spectrum(
     decay = _decay(n, largest)
     if decay is not None:
         ratio, last = decay
-        amplitude = np.abs(np.fft.fft(_teaching(run, sample)[-1])[1] / ticks)
+        amplitude = np.abs(np.fft.fft(teaching_of(run, sample)[-1])[1] / ticks)
         right = np.arange(1, last + 1)
         line = 3 * largest[n == 1] * ratio ** (right - 1.0)
         ax.plot(right, line, color=DRIVE, linestyle="dashed", linewidth=1)
@@ -413,7 +413,7 @@ def summary(
     import matplotlib.pyplot as plt
 
     estimates = {"this run": run.gradient(discard=discard, tolerance=math.inf)} if estimates is None else estimates
-    _watched(run, "summary")
+    watched_of(run, "summary")
     figure, axes = plt.subplots(2, 3, figsize=(9.0, 6.2), layout="constrained")
     orbits(run, axes[0, 0])
     traces(run, axes[0, 1])
@@ -441,7 +441,7 @@ def summary(
 _errors_of_each = eqx.filter_jit(jax.vmap(errors_of, in_axes=(0, None)))
 
 
-def _watched(
+def watched_of(
     run: Run, figure: str, sample: int | None = None, neurons: Chosen = None
 ) -> list[tuple[dict, str, np.ndarray]]:
     """Style, label and samples (cycles, ticks) of watched neurons; many of them share colour and label by layer."""
@@ -477,7 +477,7 @@ def _place(run: Run, sample: int | None) -> int:
     return 0 if sample is None else held.index(sample)
 
 
-def _teaching(run: Run, sample: int | None = None) -> np.ndarray:
+def teaching_of(run: Run, sample: int | None = None) -> np.ndarray:
     """The teaching signal at every tick, (cycles, ticks)."""
     watched = np.asarray(run.watched.teaching)  # pyright: ignore[reportOptionalMemberAccess]
     return watched[:, :, _place(run, sample)]

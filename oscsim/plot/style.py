@@ -19,6 +19,42 @@ DRIVE = "black"
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
 
 
+def use_style() -> None:
+    """Make matplotlib draw figures of your own like those of oscsim, until `matplotlib.rcdefaults()`.
+
+    The colours are the six of Okabe and Ito, in their order; sizes of figures, labels and ticks, axes without a frame
+    above and to the right, and legends without a frame are those of all other figures. The functions of `oscsim.plot`
+    need no call of it, and change no setting of matplotlib.
+
+    Example:
+        >>> with plt.rc_context():  # leave the block, and all is as it was
+        ...     osc.plot.use_style()
+        ...     _, ax = plt.subplots()
+        ...     ax.plot([1, 2, 4])[0].get_color()
+        '#0072B2'
+    """
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": LABEL_SIZE,
+            "axes.labelsize": LABEL_SIZE,
+            "xtick.labelsize": TICK_SIZE,
+            "ytick.labelsize": TICK_SIZE,
+            "legend.fontsize": NOTE_SIZE,
+            "legend.title_fontsize": NOTE_SIZE,
+            "legend.frameon": False,
+            "lines.markersize": 4,
+            "figure.figsize": (4.6, 3.4),
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
 def axes_or_new(ax: Axes | None) -> Axes:
     """The axes given, or those of a new figure."""
     if ax is not None:
