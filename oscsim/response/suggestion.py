@@ -131,7 +131,7 @@ def suggest(
     amplitude = _two_digits(min(0.4 * radius, 1.0))
     if accuracy is not None:
         return _accurate(net, inputs, free, float(accuracy), noise, slowest, radius, amplitude)
-    period = max(50 * tau, _in_tens(2 * math.pi * slowest / math.sqrt(bias)))
+    period = max(50 * tau, _in_tens(2 * math.pi * slowest / math.sqrt(bias), tau))
     return Suggestion(amplitude, period, _discard(slowest, period), slowest, radius)
 
 
@@ -191,7 +191,7 @@ def _period_for(
     def lag(period):
         return float(norm(predict_bias(net, inputs.x, inputs.y, period, at=free))) / scale
 
-    period = max(shortest, _in_tens(2 * math.pi * slowest))
+    period = max(shortest, _in_tens(2 * math.pi * slowest, shortest / 50))
     found = lag(period)
     for _ in range(6):  # it falls as 1 / T^2 only for large T
         if found <= bias and period <= shortest:
@@ -235,5 +235,6 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _in_tens(value: float) -> float:
-    return math.ceil(value / 10) * 10.0
+def _in_tens(value: float, tau: float) -> float:
+    """Rounded up to tens of time constants."""
+    return math.ceil(value / (10 * tau)) * 10 * tau
