@@ -197,3 +197,62 @@ def test_messages_in_another_unit_of_time(name, capsys):
         for a, b in zip(NUMBER.findall(found), NUMBER.findall(expected), strict=True):
             ratio = float(a) / float(b)
             assert any(ratio == pytest.approx(unit, rel=0.06) for unit in (1.0, c, 1 / c)), f"{a} for {b} at {c}"
+
+
+# Another unit of the potentials: weights, biases, thresholds, amplitudes and noise grow alike, and activities do not.
+
+
+def stretched(k):
+    """The toy with potentials times a number, and its data."""
+    net, x, y = toy(activation=osc.Logistic(slope=4.0 / k, centre=0.5 * k))
+    *weights, readout = net.weights  # which is in no potential
+    return eqx.tree_at(lambda n: n.weights, net, (*(k * w for w in weights), readout)), x, y
+
+
+def oscillating(k, noise=None):
+    signal = osc.Rotating(0.2 * k, 128.0)
+    steps = osc.Integration(diffrax.Heun(), steps_per_cycle=512)
+    found = osc.simulate(*stretched(k), signal, cycles=3, integration=steps, noise=noise, key=noise and KEY)
+    return found.phasors, found.lock_residual, [a / k for a in found.state.potentials]
+
+
+def recommended(k):
+    found = osc.suggest(*stretched(k))
+    return found.amplitude / k, found.radius / k, found.period, found.slowest_time, found.discard
+
+
+def optimal(k):
+    found = osc.response.optimal_amplitude(*stretched(k), 128.0, osc.WhiteNoise(0.1 * k), cycles=10)
+    return found.amplitude / k, found.radius / k
+
+
+def spread_of_weights(k):
+    found = osc.response.predict_spread(*stretched(k), osc.Rotating(0.2 * k, 128.0), osc.WhiteNoise(0.1 * k), cycles=10)
+    return *(k * w for w in found.weights[:-1]), found.weights[-1]
+
+
+def mapped(k):
+    grid = k * np.array([0.1, 0.5j, 9j])
+    return osc.response.stability_map(*stretched(k), grid, steps=8).settled
+
+
+SAME_IN_OTHER_POTENTIALS = {
+    "simulate": oscillating,
+    "white": lambda k: oscillating(k, osc.WhiteNoise(0.1 * k)),
+    "settle": lambda k: osc.settle(*stretched(k), 0.1 * k).activities,
+    "exact_gradient": lambda k: [k * w for w in osc.exact_gradient(*stretched(k)).weights[:-1]],
+    "suggest": recommended,
+    "optimal_amplitude": optimal,
+    "predict_spread": spread_of_weights,
+    "stability_map": mapped,
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", slow_except(("suggest",), SAME_IN_OTHER_POTENTIALS))
+def test_another_unit_of_the_potentials(name):
+    """In float64, where the tolerance of settling, which is absolute, is far below every potential."""
+    of = SAME_IN_OTHER_POTENTIALS[name]
+    expected = of(1.0)
+    for k in FACTORS:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), of(k), expected)

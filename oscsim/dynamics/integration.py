@@ -40,7 +40,8 @@ class Integration(eqx.Module):
         solver: an explicit diffrax solver; by default `diffrax.Tsit5()`, under noise `diffrax.Heun()`, under
             `StepNoise` `diffrax.Euler()`.
         stepsize_controller: a diffrax controller; by default `PIDController` at relative and absolute tolerance 1e-4 in
-            float32, 1e-8 in float64. Not with `steps_per_cycle`, and not under noise.
+            float32, 1e-8 in float64: the absolute one, in the units of the potentials, suits activations that bend on a
+            scale of about 1. Not with `steps_per_cycle`, and not under noise.
         steps_per_cycle: integrate with so many equal steps instead; a multiple of `ticks`. Under noise steps are always
             equal, by default of a quarter of the fastest time constant or finer, with `diffrax.Euler()` of a 32nd, so
             that a lone neuron has the variance that theory gives it, to 2 %; of that time constant under `StepNoise`.

@@ -177,7 +177,8 @@ class Adaptive(AbstractAdaptive):
 
     Attributes:
         period: $T$, in units of the neurons' time constant.
-        amplitude: what every sample starts with; in training, what the first batch starts with.
+        amplitude: what every sample starts with; in training, what the first batch starts with. This default, and
+            the next two, suit activations that bend on a scale of about 1.
         lowest: no sample goes below.
         highest: no sample goes above.
         phase: $\varphi$, in radians.
