@@ -47,7 +47,7 @@ def judged(c, noise=None, tau=(1.0, 2.0)):
 
 
 def locked_in(c):
-    estimate = osc.LockIn(turning(c), extrapolate=True)(*timed(c))
+    estimate = osc.LockIn(osc.Rotating(0.2, 256.0 * c), extrapolate=True)(*timed(c))
     return estimate.gradient, estimate.loss
 
 
@@ -131,9 +131,8 @@ SAME_IN_ANOTHER_TIME = {
 }
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+ROUNDED = ("suggest for an accuracy", "optimal_amplitude")
+"""Here eigenvalues are found, to rounding, and differences of them taken."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,11 @@ def test_another_unit_of_time(name):
     of = SAME_IN_ANOTHER_TIME[name]
     expected = of(1.0)
     for c in FACTORS:
-        assert_same(of(c), expected)
+        found = of(c)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6 if name in ROUNDED else 0), found, expected
+        )
 
 
 # What is told. Of each message the numbers are the same, or have the unit of a time, a rate or a noise's intensity.
