@@ -150,6 +150,16 @@ def test_another_unit_of_time(name):
         )
 
 
+def test_times_in_a_table_have_the_unit_of_the_time_constants():
+    def table(c):
+        run = osc.simulate(*timed(c, (1.0, 1.0)), osc.Rotating(0.2, 64.0 * c), cycles=1)
+        return run.to_xarray()
+
+    ours, theirs = table(1.0), table(20.0)
+    assert (ours.time.units, ours.time_unit) == ("tau", "tau")
+    assert (theirs.time.units, theirs.time_unit) == ("time_constant", "time_constant")
+
+
 # What is told. Of each message the numbers are the same, or have the unit of a time, a rate or a noise's intensity.
 
 

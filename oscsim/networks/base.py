@@ -286,6 +286,11 @@ def fastest_neuron(time_constants: Sequence[Array]) -> float:
     return min(float(np.min(np.asarray(tau))) for tau in time_constants)
 
 
+def time_unit(time_constants: Sequence[Array]) -> str:
+    """What times are counted in: `"tau"` where each neuron has a time constant of 1, else the unit of theirs."""
+    return "tau" if fastest_neuron(time_constants) == slowest_neuron(time_constants) == 1 else "time_constant"
+
+
 def slowest_neuron(time_constants: Sequence[Array]) -> float:
     """The largest of the neurons' own time constants."""
     return max(float(np.max(np.asarray(tau))) for tau in time_constants)
