@@ -10,6 +10,7 @@ import warnings
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -148,6 +149,29 @@ def test_another_unit_of_time(name):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6 if name in ROUNDED else 0), found, expected
         )
+
+
+class Slow(osc.AbstractNetwork):
+    """A linear neuron that keeps nearly all of its potential."""
+
+    time_constant: float = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    weight: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(0.0))
+    activation = osc.Identity()
+    shapes = ((1,),)
+
+    def clamp(self, x):
+        return ()
+
+    def phi(self, clamped, s, y, beta):
+        return self.weight * jnp.sum(s[0] ** 2) / 2 - beta * jnp.sum(s[0])
+
+
+@pytest.mark.parametrize("c", FACTORS)
+def test_slow_modes_are_stable_in_any_unit_of_time(c):
+    """A rate of 3e-5 time constants is far above the rounding of float32, in a large unit of time too."""
+    for weight, stable in ((1 - 3e-5, True), (1 + 3e-5, False)):
+        net = Slow(c, jnp.asarray(weight))
+        assert bool(jnp.isfinite(osc.settle(net, X, Y, method="flow", throw=False).residual).all()) == stable
 
 
 def test_times_in_a_table_have_the_unit_of_the_time_constants():
