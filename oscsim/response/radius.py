@@ -1,7 +1,6 @@
 """The convergence radius in beta: the distance of the nearest singularity."""
 
 import math
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,48 +20,35 @@ POINTS = 32
 """Of the teaching circle, to find the radius from."""
 
 UNIT = 1024.0
-"""Units are powers of this: that of any usual network is 1, and none takes digits from a number."""
+"""The unit of potentials is a power of this: 1 for every usual activation, and none takes digits from a number."""
 
 
-class Units(NamedTuple):
-    """Units of the signal and of the potentials in which a network moves its activities by about 1.
+def unit_of(net: AbstractNetwork, u: Layers) -> float:
+    r"""The unit of the potentials, and so of the signal: about what moves an activity by 1, $1 / \sigma'$.
 
-    Attributes:
-        signal: of the amplitude, that in one pass through the neurons moves an activity so far.
-        potential: of the potentials, that move their activities so far.
+    Where potentials and weights are $k$ times larger, and activations as much wider, so is the signal that moves them.
     """
-
-    signal: float
-    potential: float
-
-    @staticmethod
-    def of(net: AbstractNetwork, inputs: Inputs, u: Layers) -> "Units":
-        """Those at the potentials `u`; 1 where the signal moves nothing."""
-        potentials, activities = (float(size) for size in _moved(net, inputs, u))
-        if not 0 < activities < math.inf:
-            return Units(1.0, 1.0)
-        return Units(_power(1 / activities), _power(potentials / activities))
-
-
-def _power(size: float) -> float:
-    return UNIT ** round(math.log(size, UNIT))
+    slope = float(_steepest(net, u))
+    return UNIT ** round(-math.log(slope, UNIT)) if 0 < slope < math.inf else 1.0
 
 
 @eqx.filter_jit
-def _moved(net: AbstractNetwork, inputs: Inputs, u: Layers) -> tuple[Array, Array]:
-    """How far the signal moves the potentials and the activities in one pass, at most, per amplitude."""
-    s, zero = net.activities(u), jnp.zeros((), net.dtype)
-    by = jax.jvp(lambda beta: net.force(inputs.clamped, s, inputs.y, beta), (zero,), (zero + 1,))[1]
-    moved = jax.jvp(net.activities, (u,), (by,))[1]
-    return tuple(jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in layers])) for layers in (by, moved))
+def _steepest(net: AbstractNetwork, u: Layers) -> Array:
+    """The steepest slope of an activation at these potentials, which may lie where it is saturated, or at rest."""
+
+    def slopes(u):
+        return jax.jvp(net.activities, (u,), (jax.tree.map(jnp.ones_like, u),))[1]
+
+    found = (*slopes(u), *slopes(net.rest(1)))
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in found]))
 
 
 def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None) -> float:
     r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
 
     From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root
-    branch point where two equilibria meet. Amplitudes below it give exact gradients. None was found where it is 100 or
-    more times the amplitude at which one pass of the signal changes an activity by 1, to a factor of 32.
+    branch point where two equilibria meet. Amplitudes below it give exact gradients. 100 or more means none was found
+    (times the scale on which the activations bend, where that is not about 1).
 
     Args:
         net: a holomorphic network.
@@ -89,24 +75,24 @@ def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
 
     Fitted at growing amplitudes, to the coefficients clear of rounding, until the points no longer settle on one sheet.
     """
-    units, usual = Units.of(net, inputs, u), default_tolerance(net.dtype)
+    unit, tolerance = unit_of(net, u), default_tolerance(net.dtype)
     radius, amplitude = None, 1e-3  # in that unit
     while amplitude < 100:
-        beta = jnp.asarray(units.signal * amplitude, net.dtype)
-        sizes, settled = _coefficients(net, inputs, u, beta, usual * units.potential)
+        beta = jnp.asarray(unit * amplitude, net.dtype)
+        sizes, settled = _coefficients(net, inputs, u, beta, unit * tolerance)
         sizes = np.asarray(sizes)
         # Beyond the radius negative harmonics appear: the last ones of the transform.
         if not bool(settled) or not np.all(np.isfinite(sizes)) or sizes[-1] > 1e-2 * sizes[1]:
             break
         n = np.arange(2, POINTS // 2)
-        n = n[sizes[n] > 30 * usual * max(1.0, sizes[0])]
+        n = n[sizes[n] > 30 * tolerance * max(1.0, sizes[0])]
         if len(n) > 3:
             n = n[n >= 4]  # the law holds for large n
         if len(n) > 1:
             decay = np.polyfit(n, np.log(sizes[n]) + 1.5 * np.log(n), 1)[0]
             radius = amplitude * float(np.exp(-decay))
         amplitude *= 1.5 if amplitude > 0.04 else 7
-    return units.signal * (amplitude if radius is None else radius)
+    return unit * (amplitude if radius is None else radius)
 
 
 @eqx.filter_jit
