@@ -255,7 +255,7 @@ def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
 def _of_objects(name: str, value: np.ndarray, names: str) -> np.ndarray:
     """An array of the numbers that stand in an array of objects, or an error that names the first that is none."""
     for index, one in np.ndenumerate(value):
-        if not isinstance(one, (Number, np.ndarray, list)):
+        if not isinstance(one, (Number, np.bool_, np.ndarray, list)):
             raise BadType(f"{name}{list(map(int, index)) or ''} is {repr(one)[:40]}: give numbers{names}")
     return np.array(value.tolist())
 
