@@ -193,7 +193,7 @@ REFUSED = {
     "osc.LayeredNetwork((3, 4, 2), key=jax.random.split(KEY))": (ValueError, "keys of shape (2,)", "give one of them"),
     "sim(noise=osc.WhiteNoise(0.1), key=jax.random.split(KEY))": (ValueError, "keys of shape (2,)", "give one of them"),
     # pyqtgraph/pyqtgraph#921: an array where a name could stand, compared with it element by element
-    "sim(start=np.zeros((2, 4)))": (ValueError, "start is of type ndarray", "a tuple with one array per layer"),
+    "sim(start=np.zeros((2, 4)))": (ValueError, "start is of type ndarray", "with one array per layer"),
     "osc.LockIn(SIGNAL, start=np.zeros(2))": (ValueError, "start=array([0., 0.])", "use 'rest' or 'settled'"),
     "osc.PerCycle(neurons=np.array([0, 1]))": (TypeError, "neurons=array([0, 1])", "'all', or {layer: indices}"),
     # brainpy/BrainPy#539, rtqichen/torchdiffeq#255: half precision

@@ -807,7 +807,7 @@ REFUSED = {
     "interpretation": (lambda: osc.Multiplicative(0.1, interpretation="Ito"), "interpretation='Ito': use 'strat"),
     "short correlation": (
         lambda: sim(osc.OrnsteinUhlenbeck(0.1, 0.2)),
-        "correlation_time=0.2 is below the step of 0.5: take more steps_per_cycle, or use white noise",
+        "correlation_time=0.2 is below the step of 0.25: take more steps_per_cycle, or use white noise",
     ),
     "short jitter": (lambda: sim(osc.TeachingNoise(0.1, correlation_time=0.2)), "correlation_time=0.2 is below"),
     "adaptive steps": (
