@@ -21,7 +21,9 @@ import hypothesis.extra.numpy as npst
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +67,14 @@ def run():
 
 def broken(value):
     return eqx.tree_at(lambda n: n.weights[0], network(), network().weights[0] * value)
+
+
+def halved(dtype):
+    return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, network())
+
+
+def sparse(values):
+    return scipy.sparse.csr_array(values)
 
 
 def grad(sizes=(3, 4, 2)):
@@ -145,7 +155,17 @@ REFUSED = {
     "sim(x=X + 0j)": (TypeError, "x is complex64", "use x.real"),
     "sim(y=np.eye(2) + 0j)": (TypeError, "y is complex128", "use y.real"),
     "sim(x=[['a', 'b', 'c']] * 2)": (TypeError, "x holds <U1", "give numbers"),
-    "sim(x=None)": (TypeError, "x holds object", "give numbers"),
+    "sim(x=None)": (TypeError, "x is None", "give numbers"),
+    # scikit-learn/scikit-learn#27576: sparse matrices; #25078, #12148: what pandas gives for missing values and names
+    "sim(x=sparse(X))": (TypeError, "x is sparse, of type csr_array", "use x.toarray()"),
+    "sim(y=sparse(np.eye(2)))": (TypeError, "y is sparse, of type csr_array", "use y.toarray()"),
+    "sim(x=pd.DataFrame([[1, 2, None], [1, 2, 3]], dtype='Int64'))": (TypeError, "x[0, 2] is <NA>", "give numbers"),
+    "sim(x=np.array([[0, 1.5, 'b'], [0, 1, 2]], object))": (TypeError, "x[0, 2] is 'b'", "give numbers"),
+    "sim(y=pd.Categorical(['cat', 'dog']))": (
+        TypeError,
+        "y[0] is 'cat'",
+        "datasets.as_labels(y) makes numbers of names",
+    ),
     "sim(y=['0', '1'])": (TypeError, "y holds <U1", "give numbers"),
     "sim(x=[[1, 2, 3], [1, 2]])": (ValueError, "x is no array", "give one of shape (batch, ...)"),
     "sim(x=lambda cycle: jnp.ones((2, 5)))": (ValueError, "x has shape (2, 5)", "takes (batch, 3)"),
@@ -166,6 +186,19 @@ REFUSED = {
     "network((3, 4.5, 2))": (ValueError, "sizes=(3, 4.5, 2)", "as positive integers"),
     "network((3, 'a', 2))": (TypeError, "sizes=(3, 'a', 2)", "as positive integers"),
     "network(5)": (TypeError, "sizes=5", "as positive integers"),
+    # patrick-kidger/equinox#863: arrays of NumPy for what is fixed when a network is compiled
+    "osc.LayeredNetwork(np.array([3, 4, 2]), key=KEY)": (TypeError, "sizes=array([3, 4, 2])", "integers in a tuple"),
+    "osc.Boxcar(np.array([0, 1]))": (TypeError, "harmonics=array([0, 1])", "distinct integers in a tuple"),
+    # jax-ml/jax#19376: several keys for one
+    "osc.LayeredNetwork((3, 4, 2), key=jax.random.split(KEY))": (ValueError, "keys of shape (2,)", "give one of them"),
+    "sim(noise=osc.WhiteNoise(0.1), key=jax.random.split(KEY))": (ValueError, "keys of shape (2,)", "give one of them"),
+    # pyqtgraph/pyqtgraph#921: an array where a name could stand, compared with it element by element
+    "sim(start=np.zeros((2, 4)))": (ValueError, "start is of type ndarray", "with one array per layer"),
+    "osc.LockIn(SIGNAL, start=np.zeros(2))": (ValueError, "start=array([0., 0.])", "use 'rest' or 'settled'"),
+    "osc.PerCycle(neurons=np.array([0, 1]))": (TypeError, "neurons=array([0, 1])", "'all', or {layer: indices}"),
+    # brainpy/BrainPy#539, rtqichen/torchdiffeq#255: half precision
+    "sim(halved(jnp.bfloat16))": (TypeError, "weights[0] is bfloat16", "use weights[0].astype(jnp.float32)"),
+    "osc.settle(halved(jnp.float16), X, Y)": (TypeError, "weights[0] is float16", "use weights[0].astype(jnp.float32)"),
     "osc.HopfieldNetwork((3, 4), key=KEY)": (ValueError, "sizes=(3, 4)", "inputs, neurons and outputs"),
     "osc.HopfieldNetwork((3, 4, 4, 2), key=KEY)": (ValueError, "sizes=(3, 4, 4, 2)", "inputs, neurons and outputs"),
     "osc.HopfieldNetwork((3, 2, 4), key=KEY, cost=osc.SquaredError())": (
@@ -576,6 +609,16 @@ def test_the_sample_that_is_not_finite_is_named(row, column, value, array):
     y[row, column % 2] = value
     with pytest.raises(ValueError, match=rf"y\[{row}, {column % 2}\] is {value}"):
         osc.Inputs.of(network(), X, array(y))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("to_objects", [lambda a: a.astype(object), lambda a: pd.DataFrame(a).convert_dtypes()])
+def test_numbers_in_objects_are_numbers(to_objects):
+    """scikit-learn/scikit-learn#27482: pandas gives its own numbers, and columns of several types, as objects."""
+    x = np.array([[0.5, 1, 2], [1.5, 3, 4]], np.float32)
+    found, expected = osc.Inputs.of(network(), to_objects(x), np.array([0, 1], object)), osc.Inputs.of(network(), x, Y)
+    assert found.y.dtype == expected.y.dtype
+    jax.tree.map(np.testing.assert_array_equal, (found.x, found.y), (expected.x, expected.y))
 
 
 def test_one_hot_targets_of_integers_are_one_hot_targets():

@@ -105,7 +105,7 @@ def test_what_devices_cannot_do_is_said():
         x, y = osc.datasets.load("digits")
         always_on = osc.AlwaysOn(osc.LockIn(osc.Rotating(0.3, 60.0), cycles=2))
         noisy = osc.Classic(0.1, steps=(5, 5), noise=osc.StepNoise(0.1, shared_over_batch=True))
-        shaken = osc.LockIn(osc.Rotating(0.3, 60.0), noise=osc.TeachingNoise(0.1))
+        shaken = osc.LockIn(osc.Rotating(0.3, 60.0), noise=osc.TeachingNoise(0.1, correlation_time=1.0))
         both = jax.devices()
         for estimator, batch_size, devices in (
             (osc.Exact(), 5, both), (always_on, 4, both), (noisy, 4, both), (always_on, 4, both[:1]), (shaken, 4, both)

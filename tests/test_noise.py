@@ -13,6 +13,7 @@ import scipy.linalg
 import oscsim as osc
 from oscsim.estimators import lock_in
 from oscsim.signals.noise import Draw, Increment
+from tests.marks import slow_except
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(0)
@@ -424,7 +425,7 @@ NOISES = {
         osc.WhiteNoise(0.02, quadratures="circular"),
         osc.OrnsteinUhlenbeck(0.1, 3.0, quadratures="both"),
         osc.Multiplicative(0.1),
-        osc.TeachingNoise(0.1, 0.1, 5.0),
+        osc.TeachingNoise(0.1, 0.1, correlation_time=5.0),
         osc.ReadoutNoise(0.05, quadratures="both"),
     ),
     "shared": (osc.WhiteNoise(0.05, shared_over_batch=True), osc.OrnsteinUhlenbeck(0.1, 3.0, shared_over_batch=True)),
@@ -472,7 +473,10 @@ def test_a_sample_does_not_feel_its_batch(name):
 def test_shared_noise_is_the_same_for_all_samples():
     _, x, y = toy()
     twice = {"x": np.repeat(x[:1], 2, axis=0), "y": np.repeat(y[:1], 2), "cycles": 1}
-    multiplicative, teaching = osc.Multiplicative(0.05, shared_over_batch=True), osc.TeachingNoise(0.1)
+    multiplicative, teaching = (
+        osc.Multiplicative(0.05, shared_over_batch=True),
+        osc.TeachingNoise(0.1, correlation_time=1.0),
+    )
     for noise in ((*NOISES["shared"], multiplicative, teaching), osc.StepNoise(0.05, shared_over_batch=True)):
         for layer in noisy(noise, **twice).state.potentials:
             np.testing.assert_allclose(layer[0], layer[1], rtol=0, atol=1e-12)
@@ -536,7 +540,7 @@ def test_noise_of_no_strength_is_none():
         osc.WhiteNoise(0.0, quadratures="both"),
         osc.OrnsteinUhlenbeck(0.0, 1.0),
         osc.Multiplicative(0.0),
-        osc.TeachingNoise(),
+        osc.TeachingNoise(correlation_time=1.0),
         osc.ReadoutNoise(0.0, quadratures="circular"),
     )
     assert_equal(noisy(nothing, cycles=2).phasors, ideal.phasors)
@@ -591,7 +595,7 @@ def test_readout_noise_reaches_the_reading_and_not_the_neurons():
 
 def test_teaching_noise_has_its_deviations():
     """Of a rotating signal in amplitude and phase; of a real one it shifts time, which leaves it real."""
-    noise, key = osc.TeachingNoise(0.1, 0.2, 5.0), jax.random.key(4)
+    noise, key = osc.TeachingNoise(0.1, 0.2, correlation_time=5.0), jax.random.key(4)
     states = jax.vmap(lambda k: noise.init(k, (jnp.zeros((1, 1)),)))(jax.random.split(key, 4_000))
     moved = noise.draw(states, jax.random.normal(jax.random.key(5), states.shape), jnp.asarray(1.0))
     teaching, real = osc.Rotating(0.4, 64.0), osc.Cosine(0.4, 64.0)
@@ -605,7 +609,7 @@ def test_teaching_noise_has_its_deviations():
     assert not jnp.iscomplexobj(one)
     np.testing.assert_allclose(one, noise.signal(moved[0], teaching, t, teaching.period).real, rtol=1e-12)
     # the demodulator sees the signal that acts
-    c_1 = noisy(osc.TeachingNoise(0.3, 0.0, 1000.0), cycles=1).phasors.teaching[1]
+    c_1 = noisy(osc.TeachingNoise(0.3, correlation_time=1000.0), cycles=1).phasors.teaching[1]
     assert abs(np.asarray(c_1)[0] - 0.2) > 1e-3
 
 
@@ -629,6 +633,116 @@ def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
     assert not other
 
 
+# What the docstrings promise, at the default settings: to 2 %.
+
+Q, MEMORY, SLOPE = 0.5, 2.0, 0.5
+ITO = 2 - Q**2 * SLOPE**2
+MEAN = Q**2 * SLOPE / ITO
+SQUARE = Q**2 * (1 + 3 * SLOPE * MEAN) / (2 - 2 * Q**2 * SLOPE**2)
+
+
+def multiplicative(interpretation):
+    return osc.Multiplicative(Q, lambda s: 1 + SLOPE * s, interpretation)
+
+
+PROMISED = {  # of a lone neuron with a time constant of 1: the noise, the mean squares of both parts, the solvers
+    "white": (osc.WhiteNoise(Q), (Q**2 / 2, 0), SOLVERS),
+    "white, both": (osc.WhiteNoise(Q, quadratures="both"), (Q**2 / 2, Q**2 / 2), ["Heun"]),
+    "white, circular": (osc.WhiteNoise(Q, quadratures="circular"), (Q**2 / 4, Q**2 / 4), SOLVERS),
+    "coloured": (osc.OrnsteinUhlenbeck(Q, MEMORY), (Q**2 / (2 * (1 + MEMORY)), 0), ["Euler", "Heun"]),
+    "coloured, short": (osc.OrnsteinUhlenbeck(Q, 0.25), (Q**2 / 2.5, 0), ["Euler", "Heun"]),
+    "coloured, circular": (
+        osc.OrnsteinUhlenbeck(Q, MEMORY, quadratures="circular"),
+        (Q**2 / (4 * (1 + MEMORY)), Q**2 / (4 * (1 + MEMORY))),
+        ["Heun"],
+    ),
+    "step": (osc.StepNoise(Q), (Q**2, 0), ["Euler"]),
+    "multiplicative, Ito": (multiplicative("ito"), (Q**2 / ITO, 0), ["Euler"]),
+    "multiplicative, Stratonovich": (multiplicative("stratonovich"), (SQUARE, 0), ["Heun"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:period=16 is below 50 tau")  # no gradient is read
+@pytest.mark.parametrize(
+    "name",
+    slow_except(
+        ("step, Euler",), [f"{name}, {solver}" for name, (_, _, solvers) in PROMISED.items() for solver in solvers]
+    ),
+)
+def test_a_lone_neuron_fluctuates_as_promised(name):
+    name, solver = name.rsplit(", ", 1)
+    noise, expected, _ = PROMISED[name]
+    n = 12_500 if name == "step" else 100_000  # samples of eight neurons
+    run = osc.simulate(
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, 16.0),
+        cycles=1,
+        noise=noise,
+        key=KEY,
+        integration=osc.Integration(SOLVERS[solver]),
+        record=osc.PerCycle(neurons=0),
+    )
+    u = np.asarray(run.state.potentials[0])
+    found = np.mean(u.real**2), np.mean(u.imag**2)
+    print(f"{name}, {solver}, {run.plan.steps_per_cycle / 16:g} steps per time constant: {found} for {expected}")
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("quadratures", ["real", "both", "circular"])
+def test_readout_noise_leaves_what_it_promises(quadratures):
+    n, ticks = 12_500, 8
+    run = osc.simulate(
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, 64.0),
+        cycles=1,
+        noise=osc.ReadoutNoise(Q, quadratures=quadratures),
+        key=KEY,
+        integration=osc.Integration(ticks=ticks),
+    )
+    power = {"real": 1, "both": 2, "circular": 1}[quadratures] * Q**2 / ticks
+    for harmonic in (0, 1):
+        np.testing.assert_allclose(np.mean(np.abs(run.phasors[harmonic][0]) ** 2), power, rtol=0.02)
+
+
+def test_teaching_noise_has_the_deviations_it_promises():
+    noise, n, step, signal = osc.TeachingNoise(0.1, 0.2, correlation_time=3.0), 100_000, 0.25, osc.Rotating(1.0, 100.0)
+    u, keys = (jnp.zeros((1, 1)),), jax.random.split(KEY, n)
+
+    def later(key):
+        state = noise.init(key, u)
+        for number in range(4):
+            state = noise.draw(state, noise.random(jax.random.fold_in(key, number), u, False), jnp.asarray(step))
+        return noise.signal(state, signal, jnp.asarray(0.0), signal.period)
+
+    beta = np.asarray(jax.vmap(later)(keys))
+    np.testing.assert_allclose(np.var(np.abs(beta)), 0.1**2, rtol=0.02)
+    np.testing.assert_allclose(np.var(np.angle(beta)), 0.2**2, rtol=0.02)
+
+
+@pytest.mark.slow
+def test_the_phasor_fluctuates_as_predicted_in_the_default_steps():
+    """Of a lone neuron: the spectrum at the signal's frequency, and what its ticks fold onto it."""
+    n, period, q = 12_500, 64.0, 0.2
+    run = osc.simulate(
+        alone(),
+        np.zeros((n, 2)),
+        np.zeros(n, int),
+        osc.Constant(0.0, period),
+        cycles=2,
+        noise=osc.WhiteNoise(q),
+        key=KEY,
+        record=osc.PerCycle(neurons=0),
+    )
+    omega = 2 * np.pi / period
+    folded = omega + run.plan.ticks * omega * np.arange(-1000, 1001)
+    expected = q**2 / period * np.sum(1 / (1 + folded**2))
+    np.testing.assert_allclose(np.mean(np.abs(run.phasors[1][0][1]) ** 2), expected, rtol=0.02)
+
+
 def test_defaults_of_a_noisy_run():
     def plan(period=64.0, time_constant=1.0, signal=None, **kwargs):
         signal = osc.Rotating(0.2, period) if signal is None else signal
@@ -636,13 +750,15 @@ def test_defaults_of_a_noisy_run():
 
     default = plan(time_constant=(1.0, 0.5))
     assert isinstance(default.solver, diffrax.Heun)
-    assert default.steps_per_cycle == default.ticks == 256  # half of the fastest
-    assert plan(101.0).steps_per_cycle == 208
+    assert default.steps_per_cycle == 512  # a quarter of the fastest
+    assert default.ticks == 256  # half of the fastest
+    assert plan(101.0).steps_per_cycle == 408
+    assert plan(100.0, solver=diffrax.Euler()).steps_per_cycle == 3200
     assert plan(100.0, steps_per_cycle=100).ticks == 100
     assert plan(100.0, steps_per_cycle=2000).ticks == 200
-    assert plan(100.0, ticks=60).steps_per_cycle == 240
+    assert plan(100.0, ticks=60).steps_per_cycle == 420
     stairs = plan(signal=osc.Staircase(0.2, 100.0, 6))
-    assert (stairs.ticks, stairs.steps_per_cycle) == (6, 204)
+    assert (stairs.ticks, stairs.steps_per_cycle) == (6, 402)
 
 
 @pytest.mark.slow
@@ -683,7 +799,7 @@ REFUSED = {
     "infinite intensity": (lambda: osc.OrnsteinUhlenbeck(float("inf"), 1.0), "intensity=inf: use a finite number"),
     "nan": (lambda: osc.Multiplicative(float("nan")), "intensity=nan: use a finite number"),
     "negative deviation": (lambda: osc.ReadoutNoise(-1), "standard_deviation=-1: use a finite number"),
-    "negative jitter": (lambda: osc.TeachingNoise(phase=-1), "phase=-1: use a finite number"),
+    "negative jitter": (lambda: osc.TeachingNoise(phase=-1, correlation_time=1.0), "phase=-1: use a finite number"),
     "negative step noise": (lambda: osc.StepNoise(-1), "standard_deviation=-1: use a finite number"),
     "no correlation time": (lambda: osc.OrnsteinUhlenbeck(0.1, 0.0), "correlation_time=0: use a positive"),
     "no correlation time of jitter": (lambda: osc.TeachingNoise(0.1, correlation_time=0), "correlation_time=0"),
@@ -691,7 +807,7 @@ REFUSED = {
     "interpretation": (lambda: osc.Multiplicative(0.1, interpretation="Ito"), "interpretation='Ito': use 'strat"),
     "short correlation": (
         lambda: sim(osc.OrnsteinUhlenbeck(0.1, 0.2)),
-        "correlation_time=0.2 is below the step of 0.5: take more steps_per_cycle, or use white noise",
+        "correlation_time=0.2 is below the step of 0.25: take more steps_per_cycle, or use white noise",
     ),
     "short jitter": (lambda: sim(osc.TeachingNoise(0.1, correlation_time=0.2)), "correlation_time=0.2 is below"),
     "adaptive steps": (

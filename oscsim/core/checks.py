@@ -161,8 +161,10 @@ def require_instance(name: str, value: object, kind: type | tuple[type, ...], re
 
 
 def require_key(key: Given) -> None:
-    """Refuse what is not a random key of jax, such as a bare seed, or one of the old style, without a type."""
+    """Refuse what is not one random key of jax, such as a bare seed, or one of the old style, without a type."""
     require_instance("key", key, jax.Array, "use jax.random.key(0), with a seed of your choice")
     if not is_key(key):
         remedy = "use jax.random.key(seed), or jax.random.wrap_key_data(key) of an old one"
         raise BadType(f"key is an array of {key.dtype}{list(key.shape)}, not a random key: {remedy}")
+    if key.ndim:
+        raise BadValue(f"key holds random keys of shape {key.shape}: give one of them, and use jax.vmap over several")

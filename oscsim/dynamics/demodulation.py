@@ -110,7 +110,7 @@ def _turn(tick: Array, ticks: int, s: Layers) -> Array:
 
 
 def _as_harmonics(harmonics: object) -> tuple[int, ...]:
-    remedy = "give distinct integers, 0 and 1 among them (the gradient needs both)"
+    remedy = "give distinct integers in a tuple, 0 and 1 among them (the gradient needs both)"
     if not isinstance(harmonics, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in harmonics):
         raise BadType(f"harmonics={harmonics!r}: {remedy}")
     if not {0, 1} <= set(harmonics) or len(set(harmonics)) != len(harmonics):

@@ -353,8 +353,12 @@ def mean_factor(system: System) -> float | Array:
     share = math.sqrt(0.5) if complex_noise else 1.0
     if not forcings:
         return share
-    omega = 2 * jnp.pi / system.teaching.period
-    slow, at = (jnp.sum(jnp.stack([jnp.asarray(n.spectrum(w), float) for n in forcings])) for w in (0.0, omega))
+    omega, step = 2 * jnp.pi / system.teaching.period, system.teaching.period / (system.plan.steps_per_cycle or 1)
+
+    def density(noise, omega):  # that of noise in discrete time is per step
+        return jnp.asarray(noise.spectrum(omega), float) * (step if noise.discrete else 1)
+
+    slow, at = (jnp.sum(jnp.stack([density(n, w) for n in forcings])) for w in (0.0, omega))
     return share * jnp.sqrt(jnp.where(at > 0, slow / jnp.maximum(at, jnp.finfo(at.dtype).tiny), 1.0))
 
 

@@ -26,9 +26,10 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
 
     $\tau \dot u = -u + \frac{\partial\Phi}{\partial s}$ and $\dot\theta = \eta\, \mathrm{Re}\big[e^{-i\omega t}
     \frac{\partial\Phi}{\partial\theta}(t) / a_1\big]$, the mean over the batch, with $a_1$ the teaching signal's own
-    first Fourier coefficient. What is integrated is $(\theta - \theta_0) / \eta$, so that a slow rate loses no digits.
-    Where the force has no potential, $\Psi(s(t), \bar s)$ stands for $\Phi$: what is heard is held at the mean that
-    was read in the cycle before, or at the activities that the cycle begins with where nothing was read yet.
+    first Fourier coefficient. What is integrated is $(\theta - \theta_0) / (\eta \tau)$ with the fastest $\tau$, which
+    has no unit of time, so that a slow rate loses no digits. Where the force has no potential, $\Psi(s(t), \bar s)$
+    stands for $\Phi$: what is heard is held at the mean that was read in the cycle before, or at the activities that
+    the cycle begins with where nothing was read yet.
 
     Args:
         system: the neurons, with the weights $\theta_0$ that the cycle starts from, their signal, how they are
@@ -50,39 +51,42 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
         ((5, 6), 4)
     """
     net = system.network
-    rate = jnp.asarray(rate, net.dtype)
+    tau = jnp.min(jnp.stack([jnp.min(tau) for tau in net.time_constants]))
+    rate = jnp.asarray(rate, net.dtype) * tau
     first = fourier_coefficient(system.teaching, 1, net.dtype)
     reference = (1 / first).real, (1 / first).imag  # real: the solver sees no complex number
     heard = None if net.symmetric else _heard(state, net, system.plan.demodulator.warm_up)
     start = jax.tree.map(jnp.zeros_like, parameters(net))
-    equation = PlasticNeurons(system.plan, rate, reference, heard)
+    equation = PlasticNeurons(system.plan, rate, tau, reference, heard)
     after, cycle, (_, moved) = run(equation, (state.potentials, start), system, state, inputs)
     return after, jax.tree.map(lambda a: rate * a, moved), cycle.reading
 
 
 PlasticPacked = tuple[Layers, Layers, Gradient]
-"""Real parts, imaginary parts, and $(\\theta - \\theta_0) / \\eta$."""
+"""Real parts, imaginary parts, and $(\\theta - \\theta_0) / (\\eta \\tau)$."""
 
 
 class PlasticNeurons(AbstractSmooth[tuple[Layers, PyTree]]):
-    r"""The neurons, and $(\theta - \theta_0) / \eta$ with them: it moves both.
+    r"""The neurons, and $(\theta - \theta_0) / (\eta \tau)$ with them: it moves both.
 
     Attributes:
         plan: how it is integrated.
-        rate: $\eta$.
+        rate: $\eta \tau$.
+        tau: $\tau$, the fastest time constant: the unit of time.
         reference: real and imaginary part of $1 / a_1$.
         heard: what the neurons hear on average, where the force has no potential.
     """
 
     plan: Plan
     rate: Array
+    tau: Array
     reference: tuple[Array, Array]
     heard: Layers | None
 
     def velocity(
         self, t: Time, packed: tuple[Layers, Layers, PyTree], args: Arguments
     ) -> tuple[Layers, Layers, PyTree]:
-        r"""$\dot u$ as in `velocity`, and $\dot\theta / \eta$: each synapse turns its product back, and follows."""
+        r"""$\dot u$ as in `velocity`, and $\dot\theta / (\eta \tau)$: a synapse turns its product back, and follows."""
         real, imag, change = packed
         net, x = _moved(args.network, change, self.rate), args.shown(t).x
         now = args._replace(network=net, inputs=Inputs(x, args.inputs.y, jax.vmap(net.clamp)(x)))
@@ -90,7 +94,7 @@ class PlasticNeurons(AbstractSmooth[tuple[Layers, PyTree]]):
         turned_back = lax.complex(*self.reference) * jnp.exp(-2j * jnp.pi * turn)
         s = net.activities(unpacked((real, imag)))
         descent = net.plasticity(x, s, args.inputs.y, now.signal(t), turned_back, self.heard)
-        return *velocity(t, (real, imag), now), descent
+        return *velocity(t, (real, imag), now), jax.tree.map(lambda a: a / self.tau, descent)
 
     def packed(self, moved: tuple[Layers, PyTree]) -> PlasticPacked:
         u, change = moved
@@ -119,5 +123,5 @@ def _heard(state: State, net: AbstractNetwork, warm_up: int) -> Layers:
 
 
 def _moved(net: AbstractNetwork, moved: Gradient, rate: Array) -> AbstractNetwork:
-    r"""The network at $\theta_0 + \eta \cdot$ `moved`."""
+    r"""The network at $\theta_0 +$ `rate` times `moved`."""
     return eqx.apply_updates(net, jax.tree.map(lambda a: rate * a, moved))

@@ -62,7 +62,7 @@ def _neurons(neurons: int | All | Mapping[int, Sequence[int] | All]) -> int | Al
     match neurons:
         case Mapping():
             return tuple((as_count("layer", n), _places(f"neurons[{n}]", which)) for n, which in neurons.items())
-        case "all":
+        case str() if neurons == "all":
             return "all"
         case tuple():  # as a copy of this record has it
             return neurons

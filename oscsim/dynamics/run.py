@@ -29,7 +29,7 @@ from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.base import AbstractNetwork, Layers, time_unit
 from oscsim.networks.inputs import Data, Inputs, Stream
 from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import AbstractTeaching
@@ -342,7 +342,8 @@ class Run(eqx.Module):
         `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
         `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`. What was
         watched: `activity_1`, ..., and `potential_1`, ... where asked for: complex (time, watched_sample,
-        watched_neuron_1), and `signal`, (time, watched_sample).
+        watched_neuron_1), and `signal`, (time, watched_sample). Times are in units of `"tau"` where all time constants
+        are 1, else of `"time_constant"`, in the unit that these were given in.
         """
         import xarray
 
@@ -375,7 +376,7 @@ class Run(eqx.Module):
                 "noise": describe(self.system.noises),
                 "plan": describe(self.plan),
                 "period": float(self.teaching.period),
-                "time_unit": "tau",
+                "time_unit": time_unit(self.network.time_constants),
                 "seconds": self.seconds,
             },
         )
@@ -386,7 +387,7 @@ class Run(eqx.Module):
         if watched is None or watch is None:
             return {}, {}
         places: dict[str, tuple] = {
-            "time": ("time", self.time, {"units": "tau"}),
+            "time": ("time", self.time, {"units": time_unit(self.network.time_constants)}),
             "watched_sample": ("watched_sample", np.asarray(watch.samples)),
         }
         found: dict[str, tuple] = {"signal": (("time", "watched_sample"), _flattened(watched.teaching))}

@@ -353,12 +353,17 @@ def starting_state(
         if not is_traced(earlier.diverged) and bool(earlier.diverged):
             raise BadValue("start is a state that diverged: start from 'rest' with a lower amplitude")
         return earlier, stream
-    if start == "rest":
+    name = start if isinstance(start, str) else None  # an array is not to be compared with a name
+    if name == "rest":
         return begin_compiled(system, inputs, key=key), stream
-    potentials = free_equilibrium(net, inputs).potentials if start == "settled" else start
+    potentials = free_equilibrium(net, inputs).potentials if name == "settled" else start
     potentials = potentials.potentials if isinstance(potentials, Equilibrium) else potentials
     if not isinstance(potentials, tuple):
-        raise BadValue(f"start={start!r}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state")
+        given = f"start={start!r}" if name or start is None else f"start is of type {type(start).__name__}"
+        raise BadValue(
+            f"{given}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state; or potentials, a tuple "
+            "with one array per layer"
+        )
     potentials = as_native("start", potentials)
     check_start(net, inputs, potentials)
     own = tuple(jnp.asarray(a, complex_of(net.dtype)) for a in potentials)

@@ -125,7 +125,7 @@ def is_stable(net: AbstractNetwork, sample: PyTree, u: Array) -> Bool[Array, ""]
     r"""Whether small disturbances of a settled sample die out: $\tau \dot v = (\partial F/\partial u - 1) v$."""
     move, tau = slope(net, sample), flat_time_constants(net)
     if u.size <= DENSE:
-        return decays(jax.jacfwd(move)(u) / tau[:, None])
+        return decays(jax.jacfwd(move)(u) * (jnp.min(tau) / tau)[:, None])  # in rates of the fastest neuron
     return dies_out(lambda v: jax.jvp(move, (u,), (v,))[1] / tau, u.size, u.dtype)
 
 

@@ -85,7 +85,8 @@ def settle(
         y: targets, (batch,) labels or (batch, classes).
         beta: the teaching signal, real or complex; one number, or one per sample. At a complex one there are sweeps
             alone: what they find continues the free state, and may repel neurons.
-        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32. What
+        tolerance: largest residual, absolute in the potentials; by default 1e-12 in float64, 1e-6 in float32, which
+            suits activations that bend on a scale of about 1, as does the way the neurons are followed. What
             rounding leaves of large potentials is let pass.
         max_steps: sweeps before giving up; of those that are followed, `oscsim.equilibrium.settling.SWEEPS` at most.
         start: potentials to start from; by default rest.

@@ -13,7 +13,8 @@ def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, 
     r"""Whether every eigenvalue of $A$ has a negative real part, by products of matrices alone.
 
     The Cayley transform $C = (1 - A)^{-1} (1 + A)$ takes the left half plane into the unit disc, so $C^{2^k}$ goes to
-    zero or grows. A rate below $2^{-k}$ either way cannot be told from zero, and counts as growth.
+    zero or grows. A rate below $2^{-k}$ either way, or below the rounding of 1, cannot be told from zero, and counts as
+    growth: count time in the unit of the fastest rates.
     """
     unit = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
     unit = unit.reshape(*(1,) * (matrix.ndim - 2), *unit.shape)

@@ -129,7 +129,7 @@ def equilibria(
         starts: random starts for each input.
         key: for the starts, which are normal in each potential.
         scale: their standard deviation; by default twice the root mean square of the potentials that rest leads to, and
-            1 at least, each input its own.
+            1 at least, the scale on which usual activations bend, each input its own.
 
     Raises:
         ValueError: bad inputs (see `Inputs.of`), counts or scale.

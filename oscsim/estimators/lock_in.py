@@ -100,7 +100,7 @@ class LockIn(AbstractEstimator):
                 raise BadValue(
                     f"cycles={cycles}: the first {discard} readings are not whole, use {discard + 1} or more"
                 )
-        if start not in ("rest", "settled"):
+        if not isinstance(start, str) or start not in ("rest", "settled"):
             raise BadValue(f"start={start!r}: use 'rest' or 'settled'")
         require_integration(integration)
         steps = integration.steps_per_cycle

@@ -286,6 +286,11 @@ def fastest_neuron(time_constants: Sequence[Array]) -> float:
     return min(float(np.min(np.asarray(tau))) for tau in time_constants)
 
 
+def time_unit(time_constants: Sequence[Array]) -> str:
+    """What times are counted in: `"tau"` where each neuron has a time constant of 1, else the unit of theirs."""
+    return "tau" if fastest_neuron(time_constants) == slowest_neuron(time_constants) == 1 else "time_constant"
+
+
 def slowest_neuron(time_constants: Sequence[Array]) -> float:
     """The largest of the neurons' own time constants."""
     return max(float(np.max(np.asarray(tau))) for tau in time_constants)
@@ -295,7 +300,8 @@ def check_parameters(network: AbstractNetwork) -> None:
     """Refuse parameters and time constants that no network can have.
 
     Raises:
-        TypeError: not a network at all, an activation of the wrong kind, or a complex parameter.
+        TypeError: not a network at all, an activation of the wrong kind, or a parameter that is complex or of half
+            precision.
         ValueError: a parameter is not finite, a time constant is not positive or does not fit its layer.
     """
     require_instance("net", network, AbstractNetwork, "use an instance of a network, such as LayeredNetwork(...)")
@@ -309,6 +315,11 @@ def check_parameters(network: AbstractNetwork) -> None:
         if jnp.iscomplexobj(leaf):
             raise BadType(
                 f"{name} is {leaf.dtype}: parameters are real (activities are what turns complex); use {name}.real"
+            )
+        if leaf.dtype.itemsize < 4:
+            raise BadType(
+                f"{name} is {leaf.dtype}: the neurons are computed in float32 or float64; use "
+                f"{name}.astype(jnp.float32), and oscsim.hardware.quantise for parameters of few digits"
             )
         if not np.all(np.isfinite(np.asarray(leaf))):
             raise BadValue(f"{name} holds values that are not finite: build the network anew, or clean its weights")

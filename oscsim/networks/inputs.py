@@ -1,6 +1,7 @@
 """`Inputs`: the inputs and targets that a network is shown, checked and clamped once."""
 
 from collections.abc import Callable
+from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
@@ -234,16 +235,29 @@ def are_classes(y: Array | np.ndarray) -> bool:
 def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
     if _changes(value):
         raise BadType(f"{name}={value!r} changes in time, which simulate and learn take: give one batch, an array")
+    match value:
+        case object(toarray=_):
+            raise BadType(f"{name} is sparse, of type {type(value).__name__}: use {name}.toarray()")
+    names = "; datasets.as_labels(y) makes numbers of names" if name == "y" else ""
     try:
         value = value if isinstance(value, jax.Array) else np.asarray(as_native(name, value))
+        if value.dtype == object:  # as pandas gives columns of several types
+            value = _of_objects(name, value, names)
     except ValueError as error:
         raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
-        names = "; datasets.as_labels(y) makes numbers of names" if name == "y" else ""
         raise BadType(f"{name} holds {value.dtype}: give numbers{names}")
     if jnp.iscomplexobj(value):
         raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")
     return value
+
+
+def _of_objects(name: str, value: np.ndarray, names: str) -> np.ndarray:
+    """An array of the numbers that stand in an array of objects, or an error that names the first that is none."""
+    for index, one in np.ndenumerate(value):
+        if not isinstance(one, (Number, np.bool_, np.ndarray, list)):
+            raise BadType(f"{name}{list(map(int, index)) or ''} is {repr(one)[:40]}: give numbers{names}")
+    return np.array(value.tolist())
 
 
 def _check_batch(name: str, value: Array | np.ndarray, dtype: DTypeLike) -> None:

@@ -76,7 +76,7 @@ def dense_weights(
 
 def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, ...]:
     """Layer sizes as a tuple of positive integers, `fewest` of them at least."""
-    remedy = f"give {meaning}, as positive integers"
+    remedy = f"give {meaning}, as positive integers in a tuple"
     if not isinstance(sizes, (tuple, list)):
         raise BadType(f"sizes={sizes!r}: {remedy}")
     counts = tuple(as_count(f"sizes={sizes}: size {i}", n, remedy=remedy) for i, n in enumerate(sizes))

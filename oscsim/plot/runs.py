@@ -20,6 +20,7 @@ from oscsim.dynamics.phasors import Reading
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
+from oscsim.networks.base import time_unit
 from oscsim.networks.learned import Gradient
 from oscsim.plot.style import (
     COLOURS,
@@ -123,7 +124,8 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     if np.abs(beta).max() > 0:  # more room than the activities have, so that no curve hides this one
         right.set_ylim(-1.3 * np.abs(beta).max(), 1.3 * np.abs(beta).max())
     ax.set_xlim(time[0] - (time[1] - time[0] if len(time) > 1 else 1), time[-1])
-    ax.set(xlabel=r"time (units of $\tau$)", ylabel=r"Re $(s - c_0)$")
+    unit = r" (units of $\tau$)" if time_unit(run.network.time_constants) == "tau" else ""
+    ax.set(xlabel=f"time{unit}", ylabel=r"Re $(s - c_0)$")
     right.set_ylabel(r"Re $\beta$ (dotted)")
     finish(ax)
     finish(right)

@@ -1,5 +1,7 @@
 """The convergence radius in beta: the distance of the nearest singularity."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,36 @@ from oscsim.signals.teaching import teaching_circle
 POINTS = 32
 """Of the teaching circle, to find the radius from."""
 
+UNIT = 1024.0
+"""The unit of potentials is a power of this: 1 for every usual activation, and none takes digits from a number."""
+
+
+def unit_of(net: AbstractNetwork, u: Layers) -> float:
+    r"""The unit of the potentials, and so of the signal: about what moves an activity by 1, $1 / \sigma'$.
+
+    Where potentials and weights are $k$ times larger, and activations as much wider, so is the signal that moves them.
+    """
+    slope = float(_steepest(net, u))
+    return UNIT ** round(-math.log(slope, UNIT)) if 0 < slope < math.inf else 1.0
+
+
+@eqx.filter_jit
+def _steepest(net: AbstractNetwork, u: Layers) -> Array:
+    """The steepest slope of an activation at these potentials, which may lie where it is saturated, or at rest."""
+
+    def slopes(u):
+        return jax.jvp(net.activities, (u,), (jax.tree.map(jnp.ones_like, u),))[1]
+
+    found = (*slopes(u), *slopes(net.rest(1)))
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in found]))
+
 
 def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None) -> float:
     r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
 
     From the decay of the Fourier coefficients of settled points, $|c_n| \sim n^{-3/2} (A/R)^n$, as at the square-root
-    branch point where two equilibria meet. Amplitudes below it give exact gradients. 100 or more means none was found.
+    branch point where two equilibria meet. Amplitudes below it give exact gradients. 100 or more means none was found
+    (times the scale on which the activations bend, where that is not about 1).
 
     Args:
         net: a holomorphic network.
@@ -49,9 +75,11 @@ def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
 
     Fitted at growing amplitudes, to the coefficients clear of rounding, until the points no longer settle on one sheet.
     """
-    radius, amplitude, tolerance = None, 1e-3, default_tolerance(net.dtype)
+    unit, tolerance = unit_of(net, u), default_tolerance(net.dtype)
+    radius, amplitude = None, 1e-3  # in that unit
     while amplitude < 100:
-        sizes, settled = _coefficients(net, inputs, u, jnp.asarray(amplitude, net.dtype), tolerance)
+        beta = jnp.asarray(unit * amplitude, net.dtype)
+        sizes, settled = _coefficients(net, inputs, u, beta, unit * tolerance)
         sizes = np.asarray(sizes)
         # Beyond the radius negative harmonics appear: the last ones of the transform.
         if not bool(settled) or not np.all(np.isfinite(sizes)) or sizes[-1] > 1e-2 * sizes[1]:
@@ -64,7 +92,7 @@ def fitted_radius(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
             decay = np.polyfit(n, np.log(sizes[n]) + 1.5 * np.log(n), 1)[0]
             radius = amplitude * float(np.exp(-decay))
         amplitude *= 1.5 if amplitude > 0.04 else 7
-    return amplitude if radius is None else radius
+    return unit * (amplitude if radius is None else radius)
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.response.radius import unit_of
 
 
 class StabilityMap(eqx.Module):
@@ -91,7 +92,7 @@ def stability_map(
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise BadValue(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
     inputs, free = free_state(net, x, y, at)
-    tolerance = default_tolerance(net.dtype)
+    tolerance = default_tolerance(net.dtype) * unit_of(net, free.potentials)
     beta = jnp.asarray(values, complex_of(net.dtype))
     velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))
     activities, residual, lost = _follow(

@@ -21,7 +21,7 @@ from oscsim.networks.base import AbstractNetwork, check_parameters, require_holo
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.amplitude import SAFE, optimal_amplitude
 from oscsim.response.bias import predict_bias
-from oscsim.response.radius import fitted_radius
+from oscsim.response.radius import fitted_radius, unit_of
 from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
 
@@ -30,7 +30,8 @@ class Suggestion(eqx.Module):
     """Settings that `suggest` found for a network; `simulate(net, x, y, suggestion.teaching, ...)`.
 
     Attributes:
-        amplitude: 0.4 of the convergence radius, and 1 at most; under noise, that of `optimal_amplitude`.
+        amplitude: 0.4 of the convergence radius, and 1 at most (times the scale on which the activations bend, where
+            that is not about 1); under noise, that of `optimal_amplitude`.
         period: long enough for a lag of about a percent in the gradient, in units of time; 50 tau at least.
         discard: cycles until the start from rest is forgotten to 1e-4, or to a tenth of the accuracy.
         slowest_time: the time constant of the network's slowest mode.
@@ -128,10 +129,10 @@ def suggest(
     tau = slowest_neuron(net.time_constants)
     slowest = slowest_time(net, inputs, free.potentials)
     radius = fitted_radius(net, inputs, free.potentials)
-    amplitude = _two_digits(min(0.4 * radius, 1.0))
+    amplitude = _two_digits(min(0.4 * radius, unit_of(net, free.potentials)))
     if accuracy is not None:
         return _accurate(net, inputs, free, float(accuracy), noise, slowest, radius, amplitude)
-    period = max(50 * tau, _in_tens(2 * math.pi * slowest / math.sqrt(bias)))
+    period = max(50 * tau, _in_tens(2 * math.pi * slowest / math.sqrt(bias), tau))
     return Suggestion(amplitude, period, _discard(slowest, period), slowest, radius)
 
 
@@ -191,7 +192,7 @@ def _period_for(
     def lag(period):
         return float(norm(predict_bias(net, inputs.x, inputs.y, period, at=free))) / scale
 
-    period = max(shortest, _in_tens(2 * math.pi * slowest))
+    period = max(shortest, _in_tens(2 * math.pi * slowest, shortest / 50))
     found = lag(period)
     for _ in range(6):  # it falls as 1 / T^2 only for large T
         if found <= bias and period <= shortest:
@@ -235,5 +236,6 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _in_tens(value: float) -> float:
-    return math.ceil(value / 10) * 10.0
+def _in_tens(value: float, tau: float) -> float:
+    """Rounded up to tens of time constants."""
+    return math.ceil(value / (10 * tau)) * 10 * tau

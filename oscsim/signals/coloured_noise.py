@@ -27,7 +27,9 @@ class OrnsteinUhlenbeck(AbstractForcing):
 
     The spectrum of $\eta$ is $q^2 / (1 + (\omega t_c)^2)$, its autocorrelation $\frac{q^2}{2 t_c} e^{-|t|/t_c}$; for
     $t_c \to 0$ it becomes `WhiteNoise(q)`. Real, and of each neuron and sample, unless asked otherwise. It starts in
-    its stationary distribution, and lives on in the simulation's state over ticks, cycles and resumed runs.
+    its stationary distribution, and lives on in the simulation's state over ticks, cycles and resumed runs. A lone
+    neuron, $\partial\Phi/\partial s = 0$, fluctuates with variance $q^2 / (2 (\tau + t_c))$, to 2 % in the default
+    steps.
 
     A step $h$ draws $\eta$ at its end and $\int\eta\, dt$ over it from their exact joint distribution: with $x = h /
     t_c$, $\eta' = e^{-x} \eta + \sqrt{\tfrac{q^2}{2 t_c} (1 - e^{-2x})}\, \xi_1$ and $\int\eta\, dt = t_c \tanh

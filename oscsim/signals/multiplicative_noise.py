@@ -30,7 +30,9 @@ class Multiplicative(AbstractForcing):
     converge to the other equation, and is refused.
 
     The two differ by a drift: Stratonovich is Ito with $\frac{q^2}{2 \tau^2}\, g'(s)\, \sigma'(u)\, g(s)$ added to
-    $\dot u$.
+    $\dot u$. A lone linear neuron, $\sigma(u) = u$, with $g(s) = 1 + b s$ has, in the Ito equation, mean 0 and variance
+    $q^2 / (2\tau - q^2 b^2)$; in that of Stratonovich mean $m = q^2 b / (2\tau - q^2 b^2)$ and
+    $E u^2 = q^2 (1 + 3 b m) / (2\tau - 2 q^2 b^2)$.
 
     Attributes:
         intensity: $q \ge 0$, in units of the potential times the square root of time, at $g = 1$.

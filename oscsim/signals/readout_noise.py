@@ -17,7 +17,8 @@ class ReadoutNoise(AbstractReadoutNoise):
     r"""Noise of the sensor: the demodulator sees $s(t_j) + \sigma \xi_j$ at every tick; the neurons feel nothing.
 
     $\xi_j$ is a fresh normal number of each neuron, sample and tick. The mean over $K$ ticks and $M$ cycles leaves
-    $\sigma / \sqrt{K M}$ of it in a coefficient. What the plots draw is the activity itself.
+    $\sigma / \sqrt{K M}$ of it in a coefficient: $\sigma^2 / (K M)$ of variance, twice that with `"both"` quadratures.
+    What the plots draw is the activity itself.
 
     Attributes:
         standard_deviation: $\sigma \ge 0$ of one reading, in units of the activity.

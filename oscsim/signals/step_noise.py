@@ -94,5 +94,5 @@ class StepNoise(AbstractForcing):
         return None
 
     def spectrum(self, omega: ArrayLike) -> Array:
-        r"""$\sigma^2 \tau$ with $\tau = 1$, far below $1/\tau$: that of the white noise behind it."""
+        r"""$\sigma^2$: times $\tau$, which it does not know, that of the white noise behind it, far below $1/\tau$."""
         return jnp.ones(jnp.shape(omega)) * self.standard_deviation**2

@@ -113,7 +113,7 @@ class Rotating(AbstractTeaching):
 
     Attributes:
         amplitude: $A > 0$, dimensionless. Below the convergence radius of the network (see `suggest`).
-        period: $T$, in units of the neurons' time constant.
+        period: $T$, in the unit of the neurons' time constants.
         phase: $\varphi$, in radians.
 
     Raises:
@@ -176,8 +176,9 @@ class Adaptive(AbstractAdaptive):
     In between it stays. Without noise it is never raised, since a small amplitude costs nothing but rounding.
 
     Attributes:
-        period: $T$, in units of the neurons' time constant.
-        amplitude: what every sample starts with; in training, what the first batch starts with.
+        period: $T$, in the unit of the neurons' time constants.
+        amplitude: what every sample starts with; in training, what the first batch starts with. This default, and
+            the next two, suit activations that bend on a scale of about 1.
         lowest: no sample goes below.
         highest: no sample goes above.
         phase: $\varphi$, in radians.
@@ -277,7 +278,7 @@ class Staircase(AbstractTeaching):
 
     Attributes:
         amplitude: $A > 0$, dimensionless.
-        period: $T$, all $N$ plateaus together, in units of the neurons' time constant.
+        period: $T$, all $N$ plateaus together, in the unit of the neurons' time constants.
         points: $N$, at least 2.
 
     Raises:
@@ -309,7 +310,7 @@ class Cosine(AbstractTeaching):
 
     Attributes:
         amplitude: $A > 0$, dimensionless.
-        period: $T$, in units of the neurons' time constant.
+        period: $T$, in the unit of the neurons' time constants.
 
     Raises:
         ValueError: amplitude or period are not positive.
@@ -334,7 +335,7 @@ class Constant(AbstractTeaching):
 
     Attributes:
         value: $b$, a real number; 0 leaves the network free.
-        period: the stretch of time that counts as a cycle, in units of the neurons' time constant.
+        period: the stretch of time that counts as a cycle, in the unit of the neurons' time constants.
 
     Raises:
         ValueError: the period is not positive.

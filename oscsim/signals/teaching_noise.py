@@ -21,9 +21,9 @@ class TeachingNoise(AbstractTeachingNoise):
     r"""Jitter of the teaching signal in amplitude and phase: $\beta(t)\, (1 + a(t))\, e^{i\varphi(t)}$.
 
     $a$ and $\varphi$ are independent stationary Ornstein-Uhlenbeck processes with autocorrelations
-    $\sigma_a^2 e^{-|t|/t_c}$ and $\sigma_\varphi^2 e^{-|t|/t_c}$, drawn once per step of the solver and held in it. One
-    generator serves all samples, so the jitter is theirs in common. For a real signal the phase shifts time instead,
-    $\beta(t + \varphi T / 2\pi)$, which for `Rotating` is the same.
+    $\sigma_a^2 e^{-|t|/t_c}$ and $\sigma_\varphi^2 e^{-|t|/t_c}$, drawn from their exact distribution once per step of
+    the solver and held in it. One generator serves all samples, so the jitter is theirs in common. For a real signal
+    the phase shifts time instead, $\beta(t + \varphi T / 2\pi)$, which for `Rotating` is the same.
 
     The demodulator is shown the signal as it is, jitter and all, as a lock-in amplifier measures its own reference: an
     error in the mean amplitude cancels in $c_1 / a_1$.
@@ -37,7 +37,7 @@ class TeachingNoise(AbstractTeachingNoise):
         ValueError: a negative deviation, a correlation time that is not positive; when run, one below the step.
 
     Example:
-        >>> noise, key = osc.TeachingNoise(amplitude=0.05, phase=0.05), jax.random.key(0)
+        >>> noise, key = osc.TeachingNoise(0.05, 0.05, correlation_time=1.0), jax.random.key(0)
         >>> noisy = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=3, noise=noise, key=key)
         >>> bool(noisy.lock_residual[-1] > run.lock_residual[-1])  # noise keeps the cycles apart
         True
@@ -47,7 +47,7 @@ class TeachingNoise(AbstractTeachingNoise):
 
     amplitude: Scalar = eqx.field(converter=not_negative("amplitude"), default=0.0)
     phase: Scalar = eqx.field(converter=not_negative("phase"), default=0.0)
-    correlation_time: Scalar = eqx.field(converter=positive("correlation_time"), default=1.0)
+    correlation_time: Scalar = eqx.field(converter=positive("correlation_time"), kw_only=True)
 
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Refuse steps longer than the correlation time."""

@@ -27,7 +27,8 @@ class WhiteNoise(AbstractForcing):
     r"""White noise on the potentials: $\tau\, du = (-u + \partial\Phi/\partial s)\, dt + q\, dW$.
 
     $W$ is a Wiener process of each neuron and sample: over a step $h$ it grows by a normal number of variance $h$. A
-    lone neuron, $\partial\Phi/\partial s = 0$, fluctuates with variance $q^2 / (2\tau)$.
+    lone neuron, $\partial\Phi/\partial s = 0$, fluctuates with variance $q^2 / (2\tau)$, to 2 % in the default steps;
+    of `"circular"` noise each quadrature has half of that.
 
     Attributes:
         intensity: $q \ge 0$, in units of the potential times the square root of time.

@@ -153,7 +153,7 @@ def gradient_quality(
             the settings `amplitude`, `period`, `intensity` (0 if not given), `cycles` and `discard` (3 and 1).
         static: float settings of `estimator` that shape its program.
         steps_per_cycle: of the default estimator, the same at all periods, so that one program serves them; by default
-            steps of half a time constant under noise, and a program for each period.
+            steps of a quarter of a time constant under noise, and a program for each period.
         predict: with the default estimator, ask `oscsim.response` at each point for `predicted_bias` and
             `predicted_spread`, both over $|g^*|$, and for `predicted_relative_error`, $\sqrt{b^2 + \sigma^2}$ of them.
 
