@@ -533,7 +533,7 @@ def test_an_ensemble_is_the_runs_of_its_keys_whatever_the_chunk():
 
 
 def test_noise_of_no_strength_is_none():
-    still = osc.Integration(diffrax.Heun(), steps_per_cycle=128, ticks=128)
+    still = osc.Integration(diffrax.Heun(), steps_per_cycle=256, ticks=128)  # the default under noise
     net, x, y = toy()
     ideal = osc.simulate(net, x, y, osc.Rotating(0.2, 64.0), cycles=2, integration=still)
     nothing = (

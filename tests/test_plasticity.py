@@ -378,16 +378,18 @@ def test_demodulated_gradients_do_not_swing():
 
 
 def test_learn_sees_how_long_an_input_stays():
+    net, x, y = toy()
+
     def threes(cycle):
-        return jnp.arange(5)[cycle // 3 % 5]
+        return x * (1 + jnp.asarray(cycle) // 3 % 5)
 
     def stay(x, y, first, cycles):
-        return _cycles_per_input(Stream(x, y, None), first, cycles)
+        return _cycles_per_input(net, Stream(x, y, None), first, cycles)
 
-    assert [stay(threes, None, first, 10) for first in (0, 1, 2, 3, 7)] == [3] * 5  # within one as well
-    assert stay(threes, lambda cycle: cycle // 2, 1, 10) == 2  # whichever changes first
-    assert stay(threes, None, 3, 3) == math.inf  # no change to come
-    assert stay(jnp.zeros(3), jnp.zeros(3), 0, 10) == math.inf
+    assert [stay(threes, y, first, 10) for first in (0, 1, 2, 3, 7)] == [3] * 5  # within one as well
+    assert stay(threes, lambda cycle: (y + cycle // 2) % 2, 1, 10) == 2  # whichever changes first
+    assert stay(threes, y, 3, 3) == math.inf  # no change to come
+    assert stay(x, y, 0, 10) == math.inf
 
 
 def test_learn_warns_unless_told_not_to():
