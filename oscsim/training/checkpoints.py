@@ -81,10 +81,10 @@ class Keeping:
         self.settings, self.fresh, self.steps_per_epoch, self.mesh = settings, fresh, steps_per_epoch, mesh
         self.folder, self.rollbacks, self.saved = None, 0, time.perf_counter()
         if settings is not None:  # the first process makes and writes the folder, the others read it
+            checkpoint.require_savable(fresh.network)
             made = checkpoint.Folder(settings.folder, settings.keep) if is_first() else None
             wait_for_all("the folder is made")
             self.folder = made or checkpoint.Folder(settings.folder, settings.keep, write=False)
-            self.folder.clean()
 
     def start(self) -> Learner:
         """The learner to begin with: the fresh one, already saved, or the one in the newest checkpoint.
