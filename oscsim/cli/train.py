@@ -126,6 +126,8 @@ class Train:
         require_writable(self.out)
         if checkpoint.paths(self.out):
             raise BadValue(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
+        if (self.out / "settings.json").exists() and "versions" not in _about_run(self.out):
+            raise BadValue(f"out={self.out} holds a settings.json of something else: choose another folder")
         dataclasses.replace(self, epochs=10 if self.epochs is None else self.epochs)._train(self.out)
 
     def _saved_settings(self) -> "Train":

@@ -4,6 +4,7 @@ Nothing here runs or imports what a file names, and nothing takes memory that a 
 """
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -121,10 +122,19 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BadValue, BadType, FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+    except (BadValue, BadType, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR):
+            raise
         raise DamagedFileError(f"{what} ({type(error).__name__}: {error})") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file, if it is one: a device or a pipe may have no end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a device or a pipe, and no file")
+    return path.open("rb")
 
 
 def unpacked(path: Path) -> bytes:
@@ -133,7 +143,7 @@ def unpacked(path: Path) -> bytes:
     Raises:
         ValueError: it unpacks to far more than a file of samples would.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         if file.read(2) != b"\x1f\x8b":
             return path.read_bytes()
         size = os.fstat(file.fileno()).st_size
@@ -162,7 +172,7 @@ def read_arrays(path: Path, chosen: Callable[[list[str]], Iterable[str]] = iter)
     Raises:
         ValueError: pickled objects, or what unpacks to far more than a file of samples would.
     """
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with _opened(path) as file, zipfile.ZipFile(file) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         wanted = {name: entries[name] for name in chosen(list(entries))}
         require_unpackable(path, sum(e.file_size for e in wanted.values()), os.fstat(file.fileno()).st_size)
@@ -177,7 +187,7 @@ def read_arrays(path: Path, chosen: Callable[[list[str]], Iterable[str]] = iter)
 
 def read_array(path: Path) -> np.ndarray:
     """The array in an .npy file; as `read_arrays`."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return _array(path, file, os.fstat(file.fileno()).st_size)
 
 
@@ -188,7 +198,7 @@ def _array(path: Path, file: IO[bytes] | io.BufferedIOBase, size: int) -> np.nda
     """
     head = file.read(8)
     if head[:6] != b"\x93NUMPY":
-        raise ValueError("it does not begin as an array of numpy")
+        raise ValueError("it does not begin as an array of numpy, and pickled objects are not read")
     width = 2 if head[6] == 1 else 4
     length = int.from_bytes(file.read(width), "little")
     if length > 2**16:

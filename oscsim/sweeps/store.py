@@ -149,8 +149,8 @@ class Store:
             if self.about.get("study") != study:
                 others = f"its study is {_short(self.about.get('study'))}, not {_short(study)} ({others})"
             raise ChangedStudyError(
-                f"store={self.path} holds another sweep: {others}; choose another folder, or, if what it holds is right "
-                f"all the same, call osc.accept_changes({str(self.path)!r}) before; nothing was changed"
+                f"store={self.path} holds another sweep: {others}; choose another folder, or, if what it holds is "
+                f"right all the same, call osc.accept_changes({str(self.path)!r}) before; nothing was changed"
             )
 
     def _tell(self, changes: Mapping[str, object]) -> None:
