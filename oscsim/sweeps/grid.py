@@ -24,7 +24,7 @@ from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import interactive, tqdm
 from oscsim.sweeps.cluster import connected, run_on
-from oscsim.sweeps.store import DONE, Coordinate, Layout, Store, Variable, fingerprint
+from oscsim.sweeps.store import OWN, Coordinate, Layout, Store, Variable, fingerprint
 from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity, Results, Setting, Settings
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class Grid:
         self.axes: dict[str, list[Setting]] = {}
         self.fixed: Settings = {}
         for name, values in axes.items():
-            if type(name) is not str or not NAME.fullmatch(name) or name == DONE:
-                raise BadValue(f"axes[{name!r}]: name a setting in letters, digits and _, and not {DONE}")
+            if type(name) is not str or not NAME.fullmatch(name) or name in OWN:
+                raise BadValue(f"axes[{name!r}]: name a setting in letters, digits and _, and not {' or '.join(OWN)}")
             if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
                 values = [_value(v) for v in values]
                 if not values:
@@ -253,10 +253,12 @@ class Task:
         return {name: self._variable(name, *what) for name, what in found.items()}
 
     def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: np.dtype) -> Variable:
-        if not NAME.fullmatch(name) or name == DONE:
-            raise BadValue(f"the study returns {name!r}: name it in letters, digits and _, and not {DONE}")
+        if not NAME.fullmatch(name) or name in OWN:
+            raise BadValue(f"the study returns {name!r}: name it in letters, digits and _, and not {' or '.join(OWN)}")
         if name in {*self.grid.axes, *self.grid.fixed, "seed"}:
             raise BadValue(f"{name} is both a setting and a result of the study: rename one of them")
+        if 0 in shape:
+            raise BadValue(f"{name} has shape {shape}: return one number or more")
         quantity = self.study.quantities().get(name, Quantity(name))
         own = quantity.dims or tuple(f"{name}_{i}" for i in range(len(shape)))
         if len(own) != len(shape):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1, of oscsim 0.1, named a study by its bytecode
 DONE = "block_done"
+OWN = (DONE, "zarr.json")
+"""Names that the store has itself."""
 WHOLE = {"array.write_empty_chunks": True}
 """For zarr, which leaves out what is nan everywhere: then it could not be told from what was lost."""
 
@@ -228,11 +230,11 @@ class Store:
         """
         import zarr
 
-        self._require_agreed(results)
         if self.path is not None and not (self.path / "zarr.json").is_file():
             raise FileNotFoundError(
                 f"store={self.path} was moved or removed while the sweep ran: the same call goes on with it where it is"
             )
+        self._require_agreed(results)
         region = self.layout.region(number)
         sizes = tuple(part.stop - part.start for part in region)
         with zarr.config.set(WHOLE):
@@ -439,7 +441,7 @@ def _fill(
         array = group.create_array(
             v.name,
             shape=(*layout.shape, *seeds, *v.shape),
-            chunks=(*layout.block, *seeds, *(max(1, n) for n in v.shape)),
+            chunks=(*layout.block, *seeds, *v.shape),
             dtype=v.dtype,
             fill_value=_nothing(v.dtype),
             dimension_names=(*layout.names, *(("seed",) if v.seeded else ()), *v.dims),
