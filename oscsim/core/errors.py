@@ -29,11 +29,11 @@ class DamagedFileError(BadValue):
     """A file is truncated or changed, or is not of the kind that it was read as. The message names it.
 
     Example:
-        >>> count = open("cut.osc", "wb").write(b"PK")
-        >>> osc.load("cut.osc")
+        >>> np.save("x.npy", np.eye(2))
+        >>> osc.load("x.npy")
         Traceback (most recent call last):
             ...
-        oscsim.core.errors.DamagedFileError: cut.osc is truncated, or not a file that oscsim wrote ...
+        oscsim.core.errors.DamagedFileError: x.npy is truncated, or not a file that oscsim wrote ...
     """
 
 
