@@ -163,8 +163,8 @@ class Store:
         self.group.attrs["oscsim"] = self.about
 
     @staticmethod
-    def open(path: str | Path) -> "Store":
-        """The store at the path, as it is.
+    def open(path: str | Path, *, checked: bool = False) -> "Store":
+        """The store at the path, as it is; `checked` says that all of its files were looked at.
 
         Raises:
             ValueError: there is none, or what it says about itself is damaged.
@@ -175,7 +175,8 @@ class Store:
         with reading(f"store={path} is no sweep: give the folder that oscsim.sweep wrote"):
             if not path.is_dir():
                 raise ValueError("there is no such folder")
-            _require_known(path)
+            if not checked:
+                _require_known(path)
             found = Store(zarr.open_group(str(path), mode="r+"), path)
             for name in (*found.layout.names, *found.about["results"], DONE):
                 found.group[name]  # each is there
@@ -215,11 +216,11 @@ class Store:
             if (found := Store.existing(path, identity, coordinates)) is None:
                 raise
             return found  # another process began the same sweep at the same time: together, then
-        return Store.open(path)
+        return Store.open(path, checked=True)
 
     def unfinished(self) -> list[int]:
         """The numbers of the blocks that are not written yet."""
-        return [number for number in range(self.layout.count) if not self._is_done(number)]
+        return np.flatnonzero(~self._done()).tolist()
 
     def write(self, number: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a block: its results, (points, [seeds,] ...), then that it is done.
@@ -264,8 +265,14 @@ class Store:
         place = np.unravel_index(number, self.layout.blocks) if self.layout.shape else ()
         return tuple(map(int, place))
 
-    def _is_done(self, number: int) -> bool:
+    def _done(self) -> np.ndarray:
+        """Which blocks are written, by their numbers."""
         with contextlib.suppress(Exception):  # whatever reading a damaged file raises
+            return np.ravel(np.asarray(self.group[DONE][...]))
+        return np.array([self._is_done(number) for number in range(self.layout.count)])
+
+    def _is_done(self, number: int) -> bool:
+        with contextlib.suppress(Exception):  # as above
             return bool(self.group[DONE][self._at(number)])
         return False
 
@@ -287,7 +294,7 @@ class Store:
 
     def damaged(self) -> list[int]:
         """The numbers of the blocks that were written, and of which something is missing or changed."""
-        done = (number for number in range(self.layout.count) if self._is_done(number))
+        done = np.flatnonzero(self._done()).tolist()
         return [n for n in done if not all(self._is_whole(name, n) for name in self.about["results"])]
 
     def _mend(self, coordinates: Mapping[str, Coordinate]) -> None:
