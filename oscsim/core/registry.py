@@ -47,12 +47,16 @@ def register(value: T) -> T:
         >>> osc.load("own.osc").activation is algebraic
         True
     """
-    is_module = isinstance(value, type) and issubclass(value, eqx.Module)
-    name = "" if isinstance(value, type) and not is_module else _written(value)
-    if not name or "<lambda>" in name:
+    if not _can_be_registered(value):
         raise BadType(f"register({value!r}): use a class of equinox.Module, or a function that def gives a name")
-    _registered[name] = value
+    _registered[_written(value)] = value
     return value
+
+
+def _can_be_registered(value: Callable) -> bool:
+    if isinstance(value, type):
+        return issubclass(value, eqx.Module)
+    return bool(_written(value)) and "<lambda>" not in _written(value)
 
 
 def named(name: str) -> Callable | None:
