@@ -141,7 +141,7 @@ def unpacked(path: Path) -> bytes:
     """The content of a file, gzipped or not; to be called in `reading`.
 
     Raises:
-        ValueError: it unpacks to far more than a file of samples would.
+        DamagedFileError: it unpacks to far more than a file of samples would.
     """
     with _opened(path) as file:
         if file.read(2) != b"\x1f\x8b":
@@ -158,7 +158,7 @@ def unpacked(path: Path) -> bytes:
 def require_unpackable(path: Path, size: int, packed: int) -> None:
     """Refuse what is made to fill the memory, by the size that it unpacks to."""
     if size > max(SMALL, RATIO * packed):
-        raise BadValue(
+        raise DamagedFileError(
             f"{path} has {packed / 1e6:,.3g} MB and unpacks to {size / 1e6:,.3g} MB or more, as no data do: if you "
             "trust it, unpack it yourself, and give what is in it"
         )
@@ -170,7 +170,7 @@ def read_arrays(path: Path, chosen: Callable[[list[str]], Iterable[str]] = iter)
     To be called in `reading`: a damaged file may raise anything.
 
     Raises:
-        ValueError: pickled objects, or what unpacks to far more than a file of samples would.
+        DamagedFileError: pickled objects, or what unpacks to far more than a file of samples would.
     """
     with _opened(path) as file, zipfile.ZipFile(file) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
@@ -179,7 +179,7 @@ def read_arrays(path: Path, chosen: Callable[[list[str]], Iterable[str]] = iter)
         found = {}
         for name, entry in wanted.items():
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise BadValue(f"{path}: {name} is packed in a way that numpy does not use")
+                raise DamagedFileError(f"{path}: {name} is packed in a way that numpy does not use")
             with archive.open(entry) as content:
                 found[name] = _array(path, content, entry.file_size)
     return found
@@ -211,7 +211,7 @@ def _array(path: Path, file: IO[bytes] | io.BufferedIOBase, size: int) -> np.nda
     descr, fortran, sizes = fields.groups()
     dtype, shape = np.dtype(descr), tuple(int(n) for n in re.findall(r"\d+", sizes))
     if dtype.hasobject:
-        raise BadValue(
+        raise DamagedFileError(
             f"{path}: it holds pickled objects, which may run anything when they are read; save numbers or text instead"
         )
     left = size - 8 - width - length
