@@ -3,6 +3,7 @@
 A file names what it holds. Reading looks the name up here; it never imports what a file names, and calls nothing.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +16,8 @@ T = TypeVar("T", bound=Callable)
 
 LIBRARIES = ("oscsim", "diffrax")
 """Whose modules files may hold: networks with all that goes with them, and solvers; none of their functions."""
+ROOMS = ("networks", "signals", "dynamics", "response", "estimators", "training", "hardware")
+"""Of oscsim, where what files may hold is defined."""
 MOVED = {
     "oscsim.session": "oscsim.training.learner",
     "oscsim.teaching": "oscsim.signals.teaching",
@@ -64,6 +67,16 @@ def named(name: str) -> Callable | None:
 
     What a script defines is in a module called `__main__`, but has another name where the script is imported.
     """
+    found = _found(name)
+    if found is None:
+        for room in ROOMS:  # those which nobody has asked for yet
+            importlib.import_module(f"oscsim.{room}")
+        found = _found(name)
+    return found
+
+
+def _found(name: str) -> Callable | None:
+    """The same, among what is loaded."""
     module, _, own = _key(name).partition(":")
     if module.partition(".")[0] in LIBRARIES:
         found = vars(sys.modules.get(module, object)).get(own)
