@@ -16,6 +16,12 @@ from .core.errors import (
     BadValue as BadValue,
 )
 from .core.errors import (
+    ChangedStudyError as ChangedStudyError,
+)
+from .core.errors import (
+    DamagedFileError as DamagedFileError,
+)
+from .core.errors import (
     DivergenceError as DivergenceError,
 )
 from .core.errors import (
@@ -31,9 +37,13 @@ from .core.errors import (
     NotHolomorphicError as NotHolomorphicError,
 )
 from .core.errors import (
+    NotRegisteredError as NotRegisteredError,
+)
+from .core.errors import (
     NotSettledError as NotSettledError,
 )
 from .core.references import citation as citation
+from .core.registry import register as register
 from .dynamics import (
     AbstractDemodulator as AbstractDemodulator,
 )
@@ -323,6 +333,7 @@ from .signals.teaching import (
 from .signals.teaching import (
     Staircase as Staircase,
 )
+from .sweeps import accept_changes as accept_changes
 from .sweeps import load_sweep as load_sweep
 from .sweeps import studies as studies
 from .sweeps import summarise as summarise

@@ -906,7 +906,7 @@ def test_files_of_something_else(tmp_path):
 def test_what_cannot_be_saved_is_named_and_leaves_no_file(tmp_path):
     lambdas = eqx.tree_at(lambda r: r.system.network.activation, run(), lambda u: u)
     with pytest.raises(
-        ValueError, match=r"Run.system.network.activation is .*<lambda>.*define it at the top of a module"
+        ValueError, match=r"Run.system.network.activation is .*<lambda>.*define it by name, and put @osc.register above"
     ):
         lambdas.save(tmp_path / "run.osc")
     assert not list(tmp_path.iterdir())

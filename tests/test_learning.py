@@ -291,6 +291,7 @@ def test_noise_finds_its_steps_before_the_period_is_traced(digits):
         assert len(train((x, y), lock_in, net, epochs=1, batch_size=10).history) == 1
 
 
+@osc.register
 class Masked(osc.AbstractNetwork):
     """A network of one's own that holds 64-bit numbers of numpy, which are not learned."""
 

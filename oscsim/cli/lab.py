@@ -39,7 +39,7 @@ class Lab:
     """What to start with: 6-4-4-4, or digits."""
 
     checkpoint: Path | None = None
-    """A network of yours, as oscsim train wrote it (folder or file). Read only files that you trust."""
+    """A network of yours, as oscsim train wrote it (folder or file). Opening it runs no code."""
 
     data: str = "digits"
     """For the checkpoint: digits, another data set by its name, or a file of your own (see oscsim train --help)."""

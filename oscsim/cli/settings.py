@@ -13,6 +13,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim.core import BadValue, as_count, as_path
+from oscsim.core.files import reading
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork
@@ -254,26 +255,22 @@ class Integration:
 
 def load_toml(name: str, path: Path) -> dict[str, Any]:
     """The content of a TOML file, or an error that names the option it was given to and says what is wrong."""
-    try:
+    if not path.is_file():
+        raise BadValue(f"{name}={path}: no such file")
+    with reading(f"{name}={path} is no TOML file"):
         return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise BadValue(f"{name}={path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadValue(f"{name}={path} is no TOML file: {error}") from error
 
 
 def load_options(path: Path) -> dict[str, Any]:
     """The options in a TOML file, or those in the `settings.json` of a run, but for its folder."""
     if path.suffix != ".json":
         return load_toml("config", path)
-    try:
+    if not path.is_file():
+        raise BadValue(f"config={path}: no such file")
+    with reading(f"config={path} was not written by oscsim train, or is damaged"):
         settings = json.loads(path.read_text("utf-8"))["settings"]
         groups = [value for value in settings.values() if type(value) is dict]
         options = {name: value for group in (settings, *groups) for name, value in group.items()}
-    except FileNotFoundError as error:
-        raise BadValue(f"config={path}: no such file") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadValue(f"config={path} was not written by oscsim train, or is damaged ({error})") from error
     left_out = (None, *groups)
     return {name: value for name, value in options.items() if value not in left_out and name not in ("out", "resume")}
 

@@ -35,6 +35,7 @@ from oscsim.cli.settings import (
     shaped,
 )
 from oscsim.core import BadValue, as_count, checkpoint, ending
+from oscsim.core.files import reading
 from oscsim.datasets import AbstractSource, OwnData
 from oscsim.networks import are_classes
 from oscsim.training import is_first
@@ -127,6 +128,8 @@ class Train:
         require_writable(self.out)
         if checkpoint.paths(self.out):
             raise BadValue(f"out={self.out} holds a run already: choose another folder, or --resume {self.out}")
+        if (self.out / "settings.json").exists() and "versions" not in _about_run(self.out):
+            raise BadValue(f"out={self.out} holds a settings.json of something else: choose another folder")
         dataclasses.replace(self, epochs=10 if self.epochs is None else self.epochs)._train(self.out)
 
     def _saved_settings(self) -> "Train":
@@ -135,12 +138,10 @@ class Train:
         if refused:
             raise BadValue(_fixed(refused[0]))
         path = Path(self.resume or "") / "settings.json"
-        try:
-            saved = _restored(Train, json.loads(path.read_text("utf-8"))["settings"])
-        except FileNotFoundError as error:
-            raise BadValue(f"resume={self.resume}: no settings.json there; give the folder of a run") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
+        if not path.is_file():
+            raise BadValue(f"resume={self.resume}: no settings.json there; give the folder of a run")
+        with reading(f"{path} was not written by oscsim train, or is damaged"):
+            saved = _restored(Train, json.loads(path.read_bytes())["settings"])
         if self.epochs not in (None, saved.epochs) and saved.descent.schedule != "constant":
             raise BadValue(
                 f"epochs={self.epochs} cannot change where schedule={saved.descent.schedule} ends with the last of "
@@ -272,9 +273,13 @@ class Predict:
         with jax.enable_x64(self.precision == "float64"):
             net = osc.load(self.network, self.best)
             count = math.prod(net.input_shape) if net.input_shape else None
-            x = osc.datasets.read_inputs(self.data, count, about["settings"].get("dataset", {}).get("target"))
+            x = osc.datasets.read_inputs(self.data, count, about.get("target"))
             if about["scaling"] is not None:
-                mean, deviation = map(np.array, about["scaling"])
+                mean, deviation = about["scaling"]
+                if not {mean.shape, deviation.shape} <= {(), x.shape[1:], x.shape[-1:]}:
+                    raise BadValue(
+                        f"network={self.network} was scaled for samples of shape {mean.shape}, not {x.shape[1:]}"
+                    )
                 x = (x - mean) / deviation
             x = shaped(net, x)
             scores = osc.predict(net, x, labels=False) if about["real"] else osc.scores(net, x)
@@ -287,6 +292,8 @@ class Predict:
             print("\n".join(" ".join(f"{value:.7g}" for value in row) for row in scores))
         else:
             names = about["classes"] or range(scores.shape[1])
+            if len(names) != scores.shape[1]:
+                raise BadValue(f"network={self.network} has {scores.shape[1]} outputs, and the names of {len(names)}")
             print("\n".join(str(names[i]) for i in scores.argmax(axis=1)))
 
 
@@ -301,13 +308,16 @@ def _about(own: OwnData | None) -> dict[str, Any]:
 def _about_run(network: Path) -> dict[str, Any]:
     """The same, from the folder of a run or of its checkpoint, with the settings."""
     path = (network if network.is_dir() else network.parent) / "settings.json"
-    nothing = {"settings": {}, "classes": (), "scaling": None, "real": False}
-    try:
-        return nothing | json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return nothing
-    except (TypeError, ValueError) as error:
-        raise BadValue(f"{path} was not written by oscsim train, or is damaged ({error})") from error
+    about = {"settings": {}, "classes": (), "scaling": None, "real": False}
+    if path.is_file():
+        with reading(f"{path} was not written by oscsim train, or is damaged"):
+            about |= json.loads(path.read_bytes())
+            if about["scaling"] is not None:
+                mean, deviation = (np.array(part, float) for part in about["scaling"])
+                about["scaling"] = mean, deviation
+            about["classes"] = [str(name) for name in about["classes"]]
+            about["target"] = about["settings"].get("dataset", {}).get("target")
+    return about
 
 
 COLUMNS = {

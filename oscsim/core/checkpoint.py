@@ -1,24 +1,17 @@
 """Write modules to one file, and read them back: arrays as numpy's npz, the structure around them as JSON.
 
-Nothing is pickled. A module is written as its class's import path and its fields, so a file holds networks, signals and
-settings of the user's own as well. Reading it imports those classes by name: read only files that you trust.
+Nothing is pickled. A module is written as the name of its class and its fields, a function as its name; reading builds
+what is registered under these names (see `oscsim.core.registry`), and neither imports nor calls anything.
 """
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import io
 import json
-import os
-import secrets
-import shutil
-import sys
+import re
 import tempfile
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import equinox as eqx
@@ -29,8 +22,9 @@ from jaxtyping import PyTree
 
 from oscsim.core.arrays import is_key
 from oscsim.core.checks import as_path
-from oscsim.core.ending import WRITING
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, DamagedFileError, NotRegisteredError
+from oscsim.core.files import read_arrays, reading, remove_stale, write
+from oscsim.core.registry import name_of, named
 
 FORMAT = "oscsim 1"
 
@@ -40,6 +34,7 @@ def save(value: PyTree, path: str | Path) -> Path:
 
     Raises:
         ValueError: something cannot be written, such as a lambda; the message says where it sits.
+        NotRegisteredError: a class or function that is not registered (see `register`).
         OSError: the folder cannot be written.
     """
     path = as_path("path", path)
@@ -50,61 +45,10 @@ def save(value: PyTree, path: str | Path) -> Path:
     return write(path, buffer.getbuffer())
 
 
-def write(path: Path, content: bytes | memoryview) -> Path:
-    """Write bytes to a file: complete and on the disk, or not at all.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
-    """
-    with WRITING:
-        return _write(path, content)
-
-
-def _write(path: Path, content: bytes | memoryview) -> Path:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name is on the disk only once the folder is
-        with contextlib.suppress(OSError):  # some network shares cannot promise it, and the file is there
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    return path
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write into, which is at `path` once all is written; after an error it is gone.
-
-    Raises:
-        OSError: there is something at `path`, or the folder around it cannot be written.
-    """
-    beside = path.parent / f".{path.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    with WRITING:
-        try:
-            yield beside
-            os.replace(beside, path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-BINARY = os.O_BINARY if sys.platform == "win32" else 0
-"""Where there are text files of another kind."""
-
-
 def paths(folder: str | Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; none where there is no folder."""
-    return sorted(as_path("folder", folder).glob("step-*.osc"))
+    found = as_path("folder", folder).glob("step-*.osc")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{9,}\.osc", path.name))
 
 
 class Folder:
@@ -128,11 +72,7 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-
-    def clean(self) -> None:
-        """Remove what a process that was killed while it wrote has left behind."""
-        for leftover in self.path.glob("*.*.part") if self.write else ():
-            leftover.unlink(missing_ok=True)
+            remove_stale(self.path)
 
     def paths(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -173,11 +113,14 @@ class Folder:
 
         Raises:
             ValueError: there is none, or none that can be read.
+            NotRegisteredError: it holds a class or function that is not registered.
         """
         refused = []
         for path in reversed(self.paths()):
             try:
                 value = load(path, expect)
+            except NotRegisteredError:
+                raise  # as the ones before would
             except ValueError as error:
                 refused.append(str(error))
                 continue
@@ -196,24 +139,32 @@ def load(path: str | Path, expect: type | None = None) -> PyTree:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, was not written by `save`, holds something else, or needs float64.
+        DamagedFileError: the file is truncated or changed, was not written by `save`, or holds something else.
+        NotRegisteredError: it holds a class or function that is not registered (see `register`).
+        ValueError: it was written by another version, or needs float64.
     """
     path = as_path("path", path)
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header = json.loads(str(file["structure"]))
-            arrays = {name: file[name] for name in file.files if name != "structure"}
-    except (zipfile.BadZipFile, zlib.error, TypeError, ValueError, KeyError, EOFError, RuntimeError) as error:
-        raise BadValue(f"{path} is truncated, or not a file that oscsim wrote ({error})") from error
+    with reading(f"{path} is truncated, or not a file that oscsim wrote"):
+        arrays = read_arrays(path)
+        header = json.loads(str(arrays.pop("structure")))
     if type(header) is not dict or header.get("format") != FORMAT:
-        raise BadValue(f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it")
-    try:
+        raise DamagedFileError(
+            f"{path} was written in another format than {FORMAT!r}: read it with the version that wrote it"
+        )
+    with reading(f"{path} is damaged: its structure does not fit its arrays"):
         value = _decode(header["tree"], arrays, path)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadValue(f"{path} is damaged: its structure does not fit its arrays ({error})") from error
     if expect is not None and not isinstance(value, expect):
-        raise BadValue(f"{path} holds a {type(value).__name__}, not a {expect.__name__}")
+        raise DamagedFileError(f"{path} holds a {type(value).__name__}, not a {expect.__name__}")
     return value
+
+
+def require_savable(value: PyTree) -> None:
+    """Refuse what `save` would refuse, and write nothing.
+
+    Raises:
+        ValueError: something cannot be written; the message says where it sits.
+    """
+    _encode(value, type(value).__name__, [])
 
 
 def _encode(value: PyTree, place: str, arrays: list[np.ndarray]) -> PyTree:
@@ -241,35 +192,32 @@ def _encode(value: PyTree, place: str, arrays: list[np.ndarray]) -> PyTree:
         case eqx.Module():
             names = [field.name for field in dataclasses.fields(value)]  # pyright: ignore[reportArgumentType]
             fields = {name: _encode(vars(value)[name], f"{place}.{name}", arrays) for name in names}
-            return {"module": _import_path(type(value), place), "fields": fields}
+            return {"module": _name(type(value), place), "fields": fields}
         case _ if callable(value):
-            return {"import": _import_path(value, place)}
+            return {"import": _name(value, place)}
     raise BadValue(f"{place} is a {type(value).__name__}, which cannot be saved: use arrays, numbers or modules")
 
 
-MOVED = {
-    "oscsim.session": "oscsim.training.learner",
-    "oscsim.teaching": "oscsim.signals.teaching",
-    "oscsim.models": "oscsim.networks.models",
-}
-"""Where modules that files of 0.1 name are now."""
-
-
-def _import_path(value: Callable, place: str) -> str:
-    """The import path of a class or function; an error if it cannot be imported."""
-    path = repr(value)
-    with contextlib.suppress(ImportError, AttributeError):
-        path = f"{value.__module__}:{value.__qualname__}"
-        if _imported(path) is value and not path.startswith("__main__:"):
-            return path
-    raise BadValue(
-        f"{place} is {path.replace(':', '.')}, which cannot be imported again: define it at the top of a module"
+def _name(value: Callable, place: str) -> str:
+    """The name of a class or function in files; an error where it has none."""
+    if name := name_of(value):
+        return name
+    what = repr(value)
+    with contextlib.suppress(AttributeError):
+        what = f"{value.__module__}.{value.__qualname__}"
+    raise NotRegisteredError(
+        f"{place} is {what}, which files cannot hold: define it by name, and put @osc.register above the definition"
     )
 
 
-def _imported(path: str) -> Callable:
-    module, _, name = path.partition(":")
-    return functools.reduce(getattr, name.split("."), importlib.import_module(MOVED.get(module, module)))
+def _named(name: str, path: Path) -> Callable:
+    """What a file may hold under this name."""
+    if (found := named(name)) is None:
+        raise NotRegisteredError(
+            f"{path} holds {name.replace(':', '.')}, which is not registered: import the module that defines it, with "
+            "@osc.register above the definition, and then read the file"
+        )
+    return found
 
 
 def _decode(tree: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
@@ -285,16 +233,16 @@ def _decode(tree: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
         case {"jax": number}:
             array = arrays[str(number)]
             if "dtype" in tree:
-                array = array.view(tree["dtype"])
+                array = array.view(_dtype(tree["dtype"]))
             if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
                 raise BadValue(f'{path} holds {array.dtype}: call jax.config.update("jax_enable_x64", True) to read it')
             return jnp.asarray(array)
         case {"key": number, "impl": impl}:
             return jax.random.wrap_key_data(jnp.asarray(arrays[str(number)]), impl=impl)
         case {"import": name}:
-            return _imported_from(name, path)
+            return _named(name, path)
         case {"module": name, "fields": fields}:
-            return _module(_imported_from(name, path), name, fields, arrays, path)
+            return _module(_named(name, path), name, fields, arrays, path)
         case dict():
             raise KeyError(*tree)
     return tree
@@ -302,7 +250,7 @@ def _decode(tree: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
 
 def _module(kind: Callable, name: str, values: dict, arrays: dict[str, np.ndarray], path: Path) -> eqx.Module:
     if not (isinstance(kind, type) and issubclass(kind, eqx.Module)):
-        raise BadValue(f"{path} names {name} as a module, which it is not")
+        raise DamagedFileError(f"{path} names {name} as a module, which it is not")
     fields = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     if fields != set(values):
         raise BadValue(
@@ -315,8 +263,8 @@ def _module(kind: Callable, name: str, values: dict, arrays: dict[str, np.ndarra
     return module
 
 
-def _imported_from(name: str, path: Path) -> Callable:
-    try:
-        return _imported(name)
-    except (ImportError, AttributeError) as error:
-        raise BadValue(f"{path} needs {name.replace(':', '.')}, which cannot be imported: {error}") from error
+def _dtype(name: str) -> np.dtype:
+    """A type of numbers that NumPy does not know, such as bfloat16."""
+    if (dtype := jnp.dtype(name)).kind != "V":
+        raise TypeError(f"{name} is no type of numbers of jax's own")
+    return dtype

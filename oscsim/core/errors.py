@@ -25,6 +25,43 @@ class BadType(TypeError):
     """
 
 
+class DamagedFileError(BadValue):
+    """A file is truncated or changed, or is not of the kind that it was read as. The message names it.
+
+    Example:
+        >>> np.save("x.npy", np.eye(2))
+        >>> osc.load("x.npy")
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.DamagedFileError: x.npy is truncated, or not a file that oscsim wrote ...
+    """
+
+
+class NotRegisteredError(BadValue):
+    """A class or function that is not oscsim's, and was not registered, was to be saved or read: see `register`.
+
+    Example:
+        >>> own = osc.LayeredNetwork((6, 5, 4), activation=lambda u: u**3, key=jax.random.key(0))
+        >>> osc.core.checkpoint.save(own, "own.osc")
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.NotRegisteredError: LayeredNetwork.activation is ...
+    """
+
+
+class ChangedStudyError(BadValue):
+    """A sweep was to go on in a store that another study, or other versions, made: see `accept_changes`.
+
+    Example:
+        >>> axes, key = {"mean": [0.0, 1.0]}, jax.random.key(0)
+        >>> data = osc.sweep(lambda key, mean: {"a": mean + 1.0}, axes, seeds=1, key=key, store="results")
+        >>> osc.sweep(lambda key, mean: {"a": mean + 2.0}, axes, seeds=1, key=key, store="results")
+        Traceback (most recent call last):
+            ...
+        oscsim.core.errors.ChangedStudyError: store=... holds another sweep: its study is ...
+    """
+
+
 class MissingPackage(ModuleNotFoundError):
     """A package that an extra of oscsim brings is not installed. The message says how to install it."""
 

@@ -8,6 +8,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from oscsim.core.errors import BadValue
+from oscsim.core.files import reading
 from oscsim.datasets.files import Data
 
 Buffer = bytes | bytearray | memoryview | pickle.PickleBuffer
@@ -42,14 +43,9 @@ def read_batch(file: IO[bytes] | io.BufferedIOBase, where: str, label_key: str, 
         classes: how many there are.
         first: the lowest label in the file.
     """
-    try:
+    with reading(f"{where} is truncated, damaged or not a batch of images as published: get it again"):
         content = {_text(key): value for key, value in _Unpickler(file, encoding="bytes").load().items()}
-        pixels, labels = np.asarray(content["data"]), np.asarray(content[label_key])
-    except Exception as error:  # a damaged pickle may raise anything
-        raise BadValue(
-            f"{where} is truncated, damaged or not a batch of images as published ({type(error).__name__}: {error}): "
-            "get it again"
-        ) from error
+        pixels, labels = _numbers(content["data"]), _numbers(content[label_key])
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not len(pixels) or pixels.shape[1] != 3072:
         raise BadValue(f"{where}: 'data' is {pixels.dtype} of {pixels.shape}, not uint8 of (n, 3072); get it again")
     if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
@@ -63,6 +59,13 @@ def read_batch(file: IO[bytes] | io.BufferedIOBase, where: str, label_key: str, 
             f"{where}: {label_key!r} has {low} to {high}, not {first} to {first + classes - 1}; get it again"
         )
     return Batch(pixels, labels.astype(np.int32) - np.int32(first))
+
+
+def _numbers(value: "list[int] | _Array") -> np.ndarray:
+    """An array, or a list of numbers; a list of lists may be one list that holds itself a thousand times."""
+    if type(value) is not _Array and not (type(value) is list and {*map(type, value)} <= {int}):
+        raise TypeError(f"a {type(value).__name__} in place of numbers")
+    return np.asarray(value)
 
 
 def _text(value: str | bytes) -> str:

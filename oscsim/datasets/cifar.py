@@ -1,13 +1,12 @@
 """CIFAR-10 and CIFAR-100: batches in an archive, or in the folder that it unpacks to."""
 
-import gzip
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from oscsim.core.errors import BadValue
+from oscsim.core.files import reading, require_unpackable
 from oscsim.datasets.batches import read_batch, to_images
 from oscsim.datasets.files import Data, Folder, Split, get_again, locate
 
@@ -40,13 +39,11 @@ def read_cifar(name: str, split: Split, data_dir: Folder) -> Data:
     """`"cifar10"` or `"cifar100"` as images."""
     packing = CIFAR[name]
     path, wanted = locate(name, data_dir, packing.archive, packing.folder), packing.batches[split]
-    try:
+    with reading(f"{path} is truncated, or no archive as published: {get_again(name)}"):
         found = {
             batch: read_batch(file, f"{batch} in {path}", packing.labels, packing.classes)
             for batch, file in _open_batches(path, wanted)
         }
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadValue(f"{path} is truncated, or no archive as published ({error}): {get_again(name)}") from error
     missing = [batch for batch in wanted if batch not in found]
     if missing:
         kind = FileNotFoundError if path.is_dir() else BadValue
@@ -64,6 +61,7 @@ def _open_batches(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, IO
         return
     with tarfile.open(path) as archive:
         for member in archive:  # to the end, so that one cut short is noticed
+            require_unpackable(path, member.offset_data + member.size, path.stat().st_size)
             batch = PurePosixPath(member.name).name
             if batch in wanted and member.isfile() and (file := archive.extractfile(member)):
                 yield batch, file

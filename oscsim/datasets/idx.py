@@ -1,14 +1,13 @@
 """MNIST and Fashion-MNIST: IDX files, gzipped or not."""
 
-import gzip
 import hashlib
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, DamagedFileError
+from oscsim.core.files import reading, unpacked
 from oscsim.datasets.files import Data, Folder, Split, get_again, locate
 
 MNIST_MD5 = {  # of the unpacked files
@@ -59,22 +58,18 @@ def read_idx(path: Path, remedy: str, rank: int | None = None) -> tuple[np.ndarr
 
     Gzipped or not, whatever its name ends with.
     """
-    content = path.read_bytes()
-    try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadValue(f"{path} is truncated or damaged ({error}): {remedy}") from error
+    with reading(f"{path} is truncated or damaged: {remedy}"):
+        content = unpacked(path)
     rank = content[3] if rank is None and len(content) > 3 else rank or 0
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     if content[:4] != magic:
-        raise BadValue(
+        raise DamagedFileError(
             f"{path} is not an IDX file of bytes with rank {rank}: it begins with {content[:4]!r}, not {magic!r}; "
             f"{remedy}"
         )
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4))
     if len(content) != header + math.prod(shape):
-        raise BadValue(
+        raise DamagedFileError(
             f"{path} is truncated or damaged: it has {len(content)} bytes, and an array of {shape} takes "
             f"{header + math.prod(shape)}; {remedy}"
         )

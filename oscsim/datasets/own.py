@@ -1,12 +1,11 @@
 """Samples in files of one's own: tables, arrays and IDX files, under the names that people give them."""
 
 import csv
-import gzip
+import io
 import os
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from oscsim.core.checks import as_native, as_path
 from oscsim.core.errors import BadValue
+from oscsim.core.files import read_array, read_arrays, reading, unpacked
 from oscsim.datasets.idx import is_idx, read_idx
 from oscsim.datasets.labels import as_labels, is_real
 from oscsim.datasets.source import Samples
@@ -234,13 +234,10 @@ def _npz(path: Path) -> dict[tuple[str, str], np.ndarray]:
         raise FileNotFoundError(f"data={path}: no such file; {KINDS}")
     if not zipfile.is_zipfile(path):
         raise BadValue(f"data={path}: not an .npz file; write one with numpy.savez(path, x=x, y=y)")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {role: file[name] for role, name in _by_role(path, file.files).items()}
-    except BadValue:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadValue(f"data={path}: {_said(error)}") from error
+    roles: dict[tuple[str, str], str] = {}
+    with reading(f"data={path} is damaged, or holds no numeric arrays x and y"):
+        arrays = read_arrays(path, lambda names: roles.update(_by_role(path, names)) or roles.values())
+    return {role: arrays[name] for role, name in roles.items()}
 
 
 def _beside(path: Path) -> dict[tuple[str, str], np.ndarray]:
@@ -264,20 +261,10 @@ PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 
 
 def _load_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"data={path}: no such file; use an .npy or .npz file with inputs, or a table"
-        ) from error
-    except (ValueError, EOFError) as error:
-        raise BadValue(f"data={path}: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    if "pickle" in str(error):
-        return "it holds pickled objects, which may run anything when they are read; save numbers or text instead"
-    return f"{error}; use a file with numeric arrays x and y"
+    if not path.exists():
+        raise FileNotFoundError(f"data={path}: no such file; use an .npy or .npz file with inputs, or a table")
+    with reading(f"data={path} is damaged, or no numeric array"):
+        return read_array(path)
 
 
 # Tables.
@@ -298,9 +285,9 @@ def _frame(path: Path) -> "tuple[pandas.DataFrame, bool]":
     """The table, without a column of row numbers, and whether it has a header."""
     import pandas
 
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-            line = file.readline()
+    with reading(f"data={path} is no table of samples"):
+        content = unpacked(path).decode("utf-8-sig")
+        line = content[: content.find("\n") + 1] or content
         separator = max(",;\t", key=line.count)
         spaced = separator not in line
         cells = line.split() if spaced else next(csv.reader([line], delimiter=separator, skipinitialspace=True))
@@ -308,17 +295,14 @@ def _frame(path: Path) -> "tuple[pandas.DataFrame, bool]":
         numbered = bool(cells) and cells[0] in ("", "Unnamed: 0")
         header = _is_header(cells[numbered:])
         frame = pandas.read_csv(
-            path,
+            io.StringIO(content),
             sep=r"\s+" if spaced else separator,
             header=0 if header else None,
             index_col=0 if numbered and header else False,
             skipinitialspace=True,
             keep_default_na=False,
             na_values=[""],
-            encoding="utf-8-sig",
         )
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadValue(f"data={path} is no table of samples: {error}") from error
     frame.columns = [str(name).strip() for name in frame.columns]
     return frame, header
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oscsim.core import checkpoint
 from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
+from oscsim.core.files import whole_folder, write
 
 if TYPE_CHECKING:
     import xarray
@@ -21,12 +21,12 @@ def export(data: "xarray.Dataset", path: str | Path) -> Path:
     if path.suffix == ".zarr":
         if path.exists():
             raise BadValue(f"path={path}: there is something already; choose another, or remove it")
-        with checkpoint.whole_folder(path) as beside:
+        with whole_folder(path) as beside:
             data.to_zarr(str(beside), zarr_format=3, consolidated=False)
         return path
     if path.suffix not in CONTENTS:
         raise BadValue(f"path={path}: use the ending {', '.join(CONTENTS)} or .zarr")
-    return checkpoint.write(path, CONTENTS[path.suffix](data))
+    return write(path, CONTENTS[path.suffix](data))
 
 
 def _netcdf(data: "xarray.Dataset") -> bytes:

@@ -7,11 +7,13 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import optional_count, require_instance
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.registry import register
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractNoise, check_noises, is_srk
@@ -31,6 +33,9 @@ MAX_STEPS = 4096
 
 ADJOINTS = (diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint, diffrax.ForwardMode)
 """Those that differentiate the steps themselves; others solve an equation of their own."""
+
+for norm in (optimistix.max_norm, optimistix.rms_norm, optimistix.two_norm):
+    register(norm)  # by which controllers measure errors
 
 
 class Integration(eqx.Module):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import positive, scalar
+from oscsim.core.registry import register
 
 # sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
 # three parts, the first two with so few digits that their product with a small integer is exact (Cody & Waite, 1980).
@@ -262,3 +263,13 @@ class ReLU(AbstractActivation):
 
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return _on_real_part(jax.nn.relu, u)
+
+
+# Functions of jax that networks may be saved with.
+for function in (
+    *(jax.nn.celu, jax.nn.elu, jax.nn.gelu, jax.nn.hard_sigmoid, jax.nn.hard_silu, jax.nn.hard_tanh, jax.nn.identity),
+    *(jax.nn.leaky_relu, jax.nn.log_sigmoid, jax.nn.mish, jax.nn.relu, jax.nn.relu6, jax.nn.selu, jax.nn.sigmoid),
+    *(jax.nn.silu, jax.nn.soft_sign, jax.nn.softplus, jax.nn.sparse_plus, jax.nn.squareplus, jnp.arctan, jnp.arcsinh),
+    *(jnp.cos, jnp.exp, jnp.sin, jnp.sinc, jnp.square, jnp.tanh),
+):
+    register(function)

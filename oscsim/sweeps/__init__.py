@@ -2,7 +2,7 @@
 
 from oscsim.sweeps import studies
 from oscsim.sweeps.grid import sweep
-from oscsim.sweeps.store import load_sweep
+from oscsim.sweeps.store import accept_changes, load_sweep
 from oscsim.sweeps.summary import summarise
 
-__all__ = ["load_sweep", "studies", "summarise", "sweep"]
+__all__ = ["accept_changes", "load_sweep", "studies", "summarise", "sweep"]

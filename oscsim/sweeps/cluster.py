@@ -148,7 +148,7 @@ def _run(content: bytes, precision: bool, store: str, number: int) -> int:
     for name, value in ALONE.items():  # before jax first computes here
         os.environ.setdefault(name, value)
     with jax.enable_x64(precision):
-        _task(hashlib.sha256(content).digest(), content).run(Store.open(store), number)
+        _task(hashlib.sha256(content).digest(), content).run(Store.open(store, checked=True), number)
     return number
 
 

@@ -6,6 +6,7 @@ sweep that was stopped and resumed ends bit for bit as one that was not.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,11 +19,12 @@ import xarray
 from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
+from oscsim.core.arrays import is_key
 from oscsim.core.checks import as_count, require_key
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import Progress
 from oscsim.sweeps.cluster import connected, run_on
-from oscsim.sweeps.store import Coordinate, Layout, Store, Variable, fingerprint
+from oscsim.sweeps.store import OWN, Coordinate, Layout, Store, Variable, fingerprint
 from oscsim.sweeps.studies import AbstractStudy, FunctionStudy, Quantity, Results, Setting, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ T = TypeVar("T")
 
 BLOCKS = 64
 """Tasks of a sweep by default, at least, where there are as many points."""
+
+NAME = re.compile(r"[^\W_][\w .%+-]*")
+"""Of settings and results, which are folders in the store; also with blanks and the like."""
 
 MEMORY = 2**28
 """Bytes that the arrays of one compiled batch may take, roughly."""
@@ -75,10 +80,13 @@ def sweep(
         `long_name` and `units`; the dataset's attributes are the settings that made it.
 
     Raises:
+        ChangedStudyError: the store was made by another study, or by other versions of the libraries.
         ValueError: settings that the study does not take or refuses, an empty axis, more results than there is memory
             or space on the disk for, a store that holds another sweep or something else, a scheduler that cannot be
             reached. All of these but a refused setting are raised before anything is computed.
+            Also results whose names, shapes or types change from point to point, once they do.
         TypeError: a study that returns no dict of arrays, or cannot be traced.
+        FileNotFoundError: the store was moved or removed while the sweep ran.
         ImportError: no dask, where it is asked for.
         RuntimeError: a task whose workers died again and again; the other tasks are finished.
 
@@ -120,6 +128,8 @@ class Grid:
         self.axes: dict[str, list[Setting]] = {}
         self.fixed: Settings = {}
         for name, values in axes.items():
+            if type(name) is not str or not NAME.fullmatch(name) or name in OWN:
+                raise BadValue(f"axes[{name!r}]: name a setting in letters, digits and _, and not {' or '.join(OWN)}")
             if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
                 values = [_value(v) for v in values]
                 if not values:
@@ -173,7 +183,8 @@ class Task:
     def run(self, store: Store, number: int) -> None:
         """Compute the block of this number, and write it."""
         indices = store.layout.points(number)
-        store.write(number, self.results(indices, store.layout.points_per_block) | self.predictions(indices))
+        found = self.results(indices, store.layout.points_per_block) | self.predictions(indices)
+        self._explained(store.write, number, found, at=[self.grid.settings(index) for index in indices])
 
     def results(self, indices: list[tuple[int, ...]], size: int) -> dict[str, np.ndarray]:
         """The study's results at these points, (points, seeds, ...), from one compiled batch of `size` points."""
@@ -190,8 +201,20 @@ class Task:
     def predictions(self, indices: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
         """What theory says of these points, (points, ...)."""
         settings = [self.grid.settings(index) for index in indices]
-        rows = [self._explained(self.study.prediction, one, at=[one]) for one in settings]
-        return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+        rows = [self._explained(self._predicted, one, at=[one]) for one in settings]
+        if len({(name, a.shape) for row in rows for name, a in row.items()}) > len(rows[0]):
+            raise BadValue(
+                f"what the study predicts {_place(settings)} changes its names or shapes: keep them the same"
+            )
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _predicted(self, settings: Settings) -> dict[str, np.ndarray]:
+        """What theory says of a point."""
+        found = {name: np.asarray(value) for name, value in self.study.prediction(settings).items()}
+        for name, value in found.items():
+            if value.dtype.kind not in "biufc":
+                raise BadType(f"the study predicts {name} as {value.dtype}: return numbers")
+        return found
 
     def first(self) -> jax.stages.Traced:
         """The program of the first realisation, traced and not computed."""
@@ -226,14 +249,20 @@ class Task:
         return {name: self._variable(name, *what) for name, what in found.items()}
 
     def _variable(self, name: str, seeded: bool, shape: tuple[int, ...], dtype: np.dtype) -> Variable:
+        if not NAME.fullmatch(name) or name in OWN:
+            raise BadValue(f"the study returns {name!r}: name it in letters, digits and _, and not {' or '.join(OWN)}")
         if name in {*self.grid.axes, *self.grid.fixed, "seed"}:
             raise BadValue(f"{name} is both a setting and a result of the study: rename one of them")
+        if 0 in shape:
+            raise BadValue(f"{name} has shape {shape}: return one number or more")
         quantity = self.study.quantities().get(name, Quantity(name))
         own = quantity.dims or tuple(f"{name}_{i}" for i in range(len(shape)))
         if len(own) != len(shape):
             raise BadValue(f"{name} has shape {shape}, and its dimensions are named {own}: name each of them")
-        if {*own} & {*self.grid.axes, "seed"}:
-            raise BadValue(f"{name} has dimensions {own}, and one is an axis of the sweep too: rename it")
+        if {*own} & {*self.grid.axes, "seed"} or len({*own}) < len(own):
+            raise BadValue(
+                f"{name} has dimensions {own}, and one is there twice, or an axis of the sweep too: rename it"
+            )
         return Variable(name, np.dtype(dtype), seeded, own, shape, quantity.label, quantity.unit)
 
     def _width(self, size: int) -> int:
@@ -252,8 +281,8 @@ class Task:
                 f"the study cannot be traced in {' and '.join(self.traced)}: {str(error).splitlines()[0]} Name what "
                 "shapes the program in its static()"
             ) from error
-        except (ValueError, TypeError, ArithmeticError) as error:
-            place = f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}"
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+            place = _place(at)
             users = type(self.study) is FunctionStudy  # whatever it raises is the user's to mend
             if not users and not isinstance(error, (BadValue, BadType)):
                 error.add_note(place)
@@ -286,7 +315,7 @@ def _lane(study: AbstractStudy, plain: Settings, floats: dict[str, Array], key: 
     if not isinstance(found, dict) or {*map(type, found)} != {str}:
         raise BadType(f"the study returns {type(found).__name__}: return a dict from names to arrays")
     for name, value in found.items():
-        if not eqx.is_array_like(value):
+        if not eqx.is_array_like(value) or is_key(value) or jnp.asarray(value).dtype.kind not in "biufc":
             raise BadType(f"the study returns {name}={value!r}: return arrays of numbers")
     return {name: jnp.asarray(value) for name, value in found.items()}
 
@@ -301,13 +330,13 @@ def _opened(task: Task, path: str | Path | None, block: int | None) -> Store:
     """The store of this sweep: the one at the path, or a new one."""
     first = task.first()
     identity = task.identity(first)
-    if path is not None and (found := Store.existing(path, identity)) is not None:
-        return found
-    shape = _block_shape(task, block)
     quantities = task.study.quantities()
     coordinates = {
         name: Coordinate(values, *quantities.get(name, Quantity(name))[:2]) for name, values in task.grid.axes.items()
     }
+    if path is not None and (found := Store.existing(path, identity, coordinates)) is not None:
+        return found
+    shape = _block_shape(task, block)
     layout = Layout(task.grid.shape, shape, task.seeds, tuple(task.grid.axes))
     return Store.create(path, identity, layout, task.variables(first), coordinates)
 
@@ -336,6 +365,10 @@ def _value(value: Setting) -> Setting:
 def _plain(value: Setting) -> Setting:
     """A setting as JSON holds it."""
     return value if type(value) in (bool, int, float, str, type(None)) else fingerprint(value)
+
+
+def _place(at: list[Settings]) -> str:
+    return f"at {_listed(at[0])}{' and after' if len(at) > 1 else ''}"
 
 
 def _listed(settings: Settings) -> str:

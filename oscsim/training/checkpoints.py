@@ -22,6 +22,7 @@ from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import is_first, replicate, wait_for_all
 from oscsim.training.learner import Learner
 
+METRICS = "metrics.jsonl"
 MOST_ROLLBACKS = 10
 """After so many the run is given up."""
 
@@ -81,10 +82,10 @@ class Keeping:
         self.settings, self.fresh, self.steps_per_epoch, self.mesh = settings, fresh, steps_per_epoch, mesh
         self.folder, self.rollbacks, self.saved = None, 0, time.perf_counter()
         if settings is not None:  # the first process makes and writes the folder, the others read it
+            checkpoint.require_savable(fresh.network)
             made = checkpoint.Folder(settings.folder, settings.keep) if is_first() else None
             wait_for_all("the folder is made")
             self.folder = made or checkpoint.Folder(settings.folder, settings.keep, write=False)
-            self.folder.clean()
 
     def start(self) -> Learner:
         """The learner to begin with: the fresh one, already saved, or the one in the newest checkpoint.
@@ -100,6 +101,8 @@ class Keeping:
                 f"folder={folder.path} holds a run already: pass resume=True to go on with it, or choose another folder"
             )
         else:
+            if folder is not None and (folder.path / METRICS).exists():
+                raise BadValue(f"folder={folder.path} holds a {METRICS} of something else: choose another folder")
             wait_for_all("the folder is seen to be empty")
             if folder is not None:
                 folder.save(0, learner)
@@ -152,9 +155,9 @@ class Keeping:
         rows = ({k: v if math.isfinite(v) else None for k, v in row.items()} for row in learner.history)
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         try:
-            checkpoint.write(self.folder.path / "metrics.jsonl", content)
+            checkpoint.write(self.folder.path / METRICS, content)
         except OSError as error:
-            warnings.warn(f"the metrics of step {learner.step} are not in metrics.jsonl: {error}", stacklevel=3)
+            warnings.warn(f"the metrics of step {learner.step} are not in {METRICS}: {error}", stacklevel=3)
 
     def _epoch_start(self, step: int) -> int:
         """The step at which the epoch began; a step between two epochs begins one."""
