@@ -178,15 +178,24 @@ def _contaminated(
     """
     network = system.network
     if suspected is None:
-        return _from_contrast(network, inputs, average), jnp.full(len(average.count), jnp.nan, network.dtype)
+        return _without_image(system, inputs, average, reading), jnp.full(len(average.count), jnp.nan, network.dtype)
     of_mean = _each(lambda v: _along_mean(network, inputs, reading, v), suspected.mean)
     contamination, image = jax.tree.map(jnp.hypot, _joined(off), _joined(of_mean)), suspected.image
     if system.teaching.one_way is None:  # only its samples tell
         one_way = reading.one_way
-        contrast = _from_contrast(network, inputs, average)
-        contamination = jax.tree.map(lambda a, b: jnp.where(one_way, a, b), contamination, contrast)
+        without = _without_image(system, inputs, average, reading)
+        contamination = jax.tree.map(lambda a, b: jnp.where(one_way, a, b), contamination, without)
         image = jnp.where(one_way, image, jnp.nan)
     return contamination, image
+
+
+def _without_image(system: System, inputs: Inputs, average: Average, reading: Phasors) -> PyTree:
+    """How the cycles differ, and what is left of the equations: a signal that turns both ways mixes its harmonics."""
+    network = system.network
+    away, omega = mean_residual(network, inputs, reading), 2 * jnp.pi / system.teaching.period
+    of_mean, of_response = imbalance(network, inputs, reading, away, omega)
+    left = _along_mean(network, inputs, reading, of_mean), _along_response(network, inputs, reading, of_response)
+    return _joined([_from_contrast(network, inputs, average), jax.tree.map(jnp.hypot, *left)])
 
 
 def _from_contrast(network: AbstractNetwork, inputs: Inputs, average: Average) -> PyTree:
