@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadValue, as_count, as_path
-from oscsim.core.files import reading
+from oscsim.core import BadValue, as_count, as_path, reading
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork

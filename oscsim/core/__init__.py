@@ -4,6 +4,7 @@ from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.errors import BadType, BadValue, MissingPackage
+from oscsim.core.files import reading
 from oscsim.core.progress import say
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ending",
     "norm",
     "positive",
+    "reading",
     "say",
 ]

@@ -36,6 +36,8 @@ SMALLEST = 1e-7
 
 DASHES = ("solid", [6, 3], [2, 2])
 
+NOTHING = {"xs": [[np.nan]], "ys": [[np.nan]], "x": [np.nan], "y": [np.nan], "name": [""], "colour": [INK], "dash": ["solid"]}
+"""One row without a picture: Bokeh's legend reads the first colour of a curve, which has to be there."""
 NO_MAP = {"image": [np.full((2, 2), np.nan)], "x": [-1.0], "y": [-1.0], "size": [2.0]}
 
 ABOVE = {"location": "top_left", "orientation": "horizontal", "spacing": 6, "padding": 0, "margin": 0}
@@ -99,7 +101,8 @@ class Pictures:
         return plot
 
     def _source(self, name: str, *columns: str) -> models.ColumnDataSource:
-        self.sources[name] = models.ColumnDataSource({column: [] for column in columns}, name=name)
+        self.sources[name] = models.ColumnDataSource(name=name)
+        self._show(name, **{column: [] for column in columns})
         return self.sources[name]
 
     def _line(self, plot: figure, name: str, **look: Any) -> models.GlyphRenderer:
@@ -123,6 +126,8 @@ class Pictures:
 
     def _show(self, name: str, /, **columns: Column) -> None:
         """Set the data of a curve."""
+        if len(columns.get("colour", ())) == 0 and "colour" in columns:
+            columns = {column: NOTHING[column] for column in columns}
         self.sources[name].data = columns
 
     def _path(self, name: str, z: Complex[np.ndarray, " points"]) -> None:
@@ -494,6 +499,7 @@ class Pictures:
                 table = pandas.DataFrame({"re": re.ravel(), "im": im.ravel(), "settled": image.ravel()})
             else:
                 table = pandas.DataFrame(dict(source.data)).drop(columns=["colour", "dash"], errors="ignore")
+                table = table if _shows(source.data) else table[:0]
             if "xs" in table:
                 table = table.explode(["xs", "ys"]).rename(columns={"xs": "x", "ys": "y", "name": "neuron"})
             kind, _, slot = name.partition("/")
