@@ -22,7 +22,7 @@ import optax
 import pytest
 
 import oscsim as osc
-from oscsim.cli import main
+from oscsim.cli.commands import main
 from oscsim.core import checkpoint, files
 from oscsim.core.registry import named
 

@@ -36,7 +36,15 @@ SMALLEST = 1e-7
 
 DASHES = ("solid", [6, 3], [2, 2])
 
-NOTHING = {"xs": [[np.nan]], "ys": [[np.nan]], "x": [np.nan], "y": [np.nan], "name": [""], "colour": [INK], "dash": ["solid"]}
+NOTHING = {
+    "xs": [[np.nan]],
+    "ys": [[np.nan]],
+    "x": [np.nan],
+    "y": [np.nan],
+    "name": [""],
+    "colour": [INK],
+    "dash": ["solid"],
+}
 """One row without a picture: Bokeh's legend reads the first colour of a curve, which has to be there."""
 NO_MAP = {"image": [np.full((2, 2), np.nan)], "x": [-1.0], "y": [-1.0], "size": [2.0]}
 

@@ -72,7 +72,11 @@ def turn_knobs(page):
 
 
 def main(minutes):
-    command = [sys.executable, "-c", "from oscsim.cli import main; main(['lab', '--port', '0', '--no-browser'])"]
+    command = [
+        sys.executable,
+        "-c",
+        "from oscsim.cli.commands import main; main(['lab', '--port', '0', '--no-browser'])",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url = server.stdout.readline().split(" at ")[1].split()[0]
     with sync_playwright() as p:
