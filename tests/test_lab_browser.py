@@ -175,7 +175,7 @@ def visitor(browser, served):
 def test_a_visitor_runs_it_turns_every_number_pauses_and_takes_the_data_along(visitor, served):
     lab = served.labs[-1]
     visitor.cycles(3)
-    for name in ("amplitude", "period", "intensity", "discard", "realisations", "sample", "learning_rate"):
+    for name in ("amplitude", "period", "intensity", "discard", "realisations", "sample"):
         before = getattr(lab.settings, name)
         visitor.slider(name)
         visitor.until(f"get('status').{name}[0] > argument", before)

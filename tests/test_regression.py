@@ -41,7 +41,8 @@ def test_real_targets_are_judged_by_their_loss(y):
     assert outputs.shape == (24, 1)
     assert result.history[-1]["validation_r2"] == pytest.approx(r2_score(SINE, outputs), abs=1e-4)
     assert result.history[1]["r2"] == pytest.approx(result.history[0]["validation_r2"], abs=1e-4)  # before and after
-    assert "validation r2" in str(result)
+    assert "held out: loss" in str(result)
+    assert "r2" in str(result)
 
 
 def test_patience_counts_epochs_without_a_better_loss():

@@ -272,10 +272,10 @@ class Predict:
         with jax.enable_x64(self.precision == "float64"):
             net = osc.load(self.network, self.best)
             count = math.prod(net.input_shape) if net.input_shape else None
-            x = osc.datasets.read_inputs(self.data, count, about.get("target"))
+            x = osc.datasets.read_inputs(self.data, count, about.get("target"), about["columns"])
             if about["scaling"] is not None:
                 mean, deviation = about["scaling"]
-                if not {mean.shape, deviation.shape} <= {(), x.shape[1:], x.shape[-1:]}:
+                if not {mean.shape, deviation.shape} <= {(1,), x.shape[1:], x.shape[-1:]}:
                     raise BadValue(
                         f"network={self.network} was scaled for samples of shape {mean.shape}, not {x.shape[1:]}"
                     )
@@ -301,20 +301,21 @@ def _about(own: OwnData | None) -> dict[str, Any]:
     if own is None:
         return {}
     scaling = own.scaling and [np.ravel(a).tolist() for a in own.scaling]
-    return {"classes": own.classes, "scaling": scaling, "real": not are_classes(own.train[1])}
+    real = not are_classes(own.train[1])
+    return {"classes": own.classes, "scaling": scaling, "real": real, "columns": own.columns}
 
 
 def _about_run(network: Path) -> dict[str, Any]:
     """The same, from the folder of a run or of its checkpoint, with the settings."""
     path = (network if network.is_dir() else network.parent) / "settings.json"
-    about = {"settings": {}, "classes": (), "scaling": None, "real": False}
+    about = {"settings": {}, "classes": (), "scaling": None, "real": False, "columns": ()}
     if path.is_file():
         with reading(f"{path} was not written by oscsim train, or is damaged"):
             about |= json.loads(path.read_bytes())
             if about["scaling"] is not None:
                 mean, deviation = (np.array(part, float) for part in about["scaling"])
                 about["scaling"] = mean, deviation
-            about["classes"] = [str(name) for name in about["classes"]]
+            about["classes"], about["columns"] = ([str(n) for n in about[k]] for k in ("classes", "columns"))
             about["target"] = about["settings"].get("dataset", {}).get("target")
     return about
 

@@ -63,7 +63,7 @@ def read_batch(file: IO[bytes] | io.BufferedIOBase, where: str, label_key: str, 
 
 def _numbers(value: "list[int] | _Array") -> np.ndarray:
     """An array, or a list of numbers; a list of lists may be one list that holds itself a thousand times."""
-    if type(value) is not _Array and not (type(value) is list and {*map(type, value)} <= {int}):
+    if type(value) is not _Array and not (type(value) is list and {*map(type, value)} <= {int, str}):
         raise TypeError(f"a {type(value).__name__} in place of numbers")
     return np.asarray(value)
 

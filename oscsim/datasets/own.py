@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,6 +51,7 @@ class OwnData(NamedTuple):
         test: likewise; None where there is no such part.
         classes: what each label stands for, in order; empty where labels are whole numbers from 0 already.
         scaling: what was taken off the inputs, and what they were divided by; None where they stayed what they were.
+        columns: the names of the inputs in a table with a header; empty elsewhere.
 
     Example:
         >>> np.savez("own.npz", x=np.eye(4), y=["no", "yes", "no", "yes"])
@@ -63,6 +64,7 @@ class OwnData(NamedTuple):
     test: Samples | None
     classes: tuple[str, ...]
     scaling: Scaling | None
+    columns: tuple[str, ...] = ()
 
     def held_out(self) -> Samples:
         """The part to test on.
@@ -120,7 +122,7 @@ def read(
         ((2, 2), [0, 1], ('setosa', 'virginica'))
     """
     path = as_path("data", path)
-    parts = _parts(path, target)
+    parts, columns = _parts(path, target)
     if "test" not in parts and "validation" in parts:
         parts["test"] = parts["validation"]
     parts = {split: _checked(path, *parts[split]) for split in ("train", "test") if split in parts}
@@ -140,19 +142,25 @@ def read(
         parts = {split: (((x - mean) / deviation).astype(x.dtype), y) for split, (x, y) in parts.items()}
     else:
         _warn_unscaled(path, parts["train"][0])
-    return OwnData(parts["train"], parts.get("test"), classes, scaling)
+    return OwnData(parts["train"], parts.get("test"), classes, scaling, columns)
 
 
-def read_inputs(path: str | os.PathLike[str], count: int | None = None, target: str | None = None) -> np.ndarray:
+def read_inputs(
+    path: str | os.PathLike[str],
+    count: int | None = None,
+    target: str | None = None,
+    columns: Sequence[str] = (),
+) -> np.ndarray:
     """The inputs in a file, whose labels, if it has some, are left out.
 
     Args:
         path: a table, an .npz or an .npy file.
         count: how many inputs a sample has; where a table has one column more, it is that of the labels.
         target: which one, as for `read`.
+        columns: the names of the inputs, in their order; a table with a header has to have them, in any order.
 
     Raises:
-        ValueError: what is no input.
+        ValueError: what is no input; a table without one of the columns.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -163,6 +171,13 @@ def read_inputs(path: str | os.PathLike[str], count: int | None = None, target: 
     path = as_path("data", path)
     if _is_table(path):
         frame, header = _frame(path)
+        if header and columns:
+            if lacking := [name for name in columns if name not in frame.columns]:
+                raise BadValue(
+                    f"data={path} has no column {lacking[0]}, which the network was trained on: it takes the columns "
+                    f"{', '.join(columns)}"
+                )
+            return _numbers(path, frame[list(columns)], header)
         named = any(str(name).lower() in TARGET_COLUMNS for name in frame.columns) or target in frame.columns
         if frame.shape[1] != count and (named or frame.shape[1] - 1 == count):
             frame = frame.drop(columns=frame.columns[_target_column(path, frame, header, target)])
@@ -181,16 +196,19 @@ def read_inputs(path: str | os.PathLike[str], count: int | None = None, target: 
 Parts = dict[str, Samples]
 
 
-def _parts(path: Path, target: str | None) -> Parts:
-    """Inputs and labels as they stand in the files, by split."""
+def _parts(path: Path, target: str | None) -> tuple[Parts, tuple[str, ...]]:
+    """Inputs and labels as they stand in the files, by split, and the names of the inputs in a table to train on."""
     if not path.exists():
         raise FileNotFoundError(f"data={path}: no such file or folder, nor a data set of that name; {KINDS}")
     if _is_table(path):
-        return {"train": _table(path, target)}
+        samples, columns = _table(path, target)
+        return {"train": samples}, columns
     if path.is_dir():
         tables = {role[0]: p for p in sorted(path.iterdir()) if _is_table(p) and (role := _role(p.name, "x"))}
         if tables:
-            return {split: _table(table, target) for split, table in tables.items()}
+            found = {split: _table(table, target) for split, table in tables.items()}
+            _, columns = found.get("train", next(iter(found.values())))
+            return {split: samples for split, (samples, _) in found.items()}, columns
     if target is not None:
         raise BadValue(f"target={target} is the column of a table, and {path} is none: leave it out")
     found = _npz(path) if path.suffix == ".npz" else _beside(path)
@@ -202,7 +220,7 @@ def _parts(path: Path, target: str | None) -> Parts:
             + (f" ({lacking[0]} is missing)" if lacking else "")
             + "; name them x, y, x_test, y_test"
         )
-    return {split: (found[split, "x"], found[split, "y"]) for split in splits}
+    return {split: (found[split, "x"], found[split, "y"]) for split in splits}, ()
 
 
 def _words(name: str) -> set[str]:
@@ -274,11 +292,12 @@ def _is_table(path: Path) -> bool:
     return path.is_file() and Path(path.name.removesuffix(".gz")).suffix.lower() in TABLES
 
 
-def _table(path: Path, target: str | None) -> Samples:
+def _table(path: Path, target: str | None) -> tuple[Samples, tuple[str, ...]]:
     frame, header = _frame(path)
     place = _target_column(path, frame, header, target)
-    y = frame.iloc[:, place]
-    return _numbers(path, frame.drop(columns=frame.columns[place]), header), y.to_numpy()
+    y, inputs = frame.iloc[:, place], frame.drop(columns=frame.columns[place])
+    columns = tuple(map(str, inputs.columns)) if header else ()
+    return (_numbers(path, inputs, header), y.to_numpy()), columns
 
 
 def _frame(path: Path) -> "tuple[pandas.DataFrame, bool]":

@@ -359,7 +359,7 @@ def starting_state(
     potentials = free_equilibrium(net, inputs).potentials if name == "settled" else start
     potentials = potentials.potentials if isinstance(potentials, Equilibrium) else potentials
     if not isinstance(potentials, tuple):
-        given = f"start={start!r}" if name or start is None else f"start is of type {type(start).__name__}"
+        given = f"start={start!r}" if isinstance(start, str | None) else f"start is of type {type(start).__name__}"
         raise BadValue(
             f"{given}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state; or potentials, a tuple "
             "with one array per layer"

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from oscsim.core.arrays import complex_of, constant, is_traced, promoting
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, without_matrix
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, with_matrix, without_matrix
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
@@ -101,7 +101,7 @@ def relaxed(
 
         if u.size <= DENSE:
             matrix = jax.jacfwd(still, holomorphic=jnp.iscomplexobj(u))(u)
-            return jnp.linalg.solve(matrix.T if transposed else matrix, right)
+            return with_matrix(matrix.T if transposed else matrix, right)
 
         def apply(v):
             return jax.vjp(still, u)[1](v)[0] if transposed else jax.jvp(still, (u,), (v,))[1]

@@ -17,7 +17,7 @@ from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.derivatives import settled_adjoint
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, without_matrix
+from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, with_matrix, without_matrix
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient, split_parameters
@@ -173,9 +173,8 @@ def _solved_adjoint(
 
         def solve(right):
             if u.size <= DENSE:
-                return jnp.linalg.solve(
-                    jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u).T, right
-                )
+                matrix = jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u).T
+                return with_matrix(matrix, right)
             return without_matrix(apply, right)
 
         def again():

@@ -23,6 +23,7 @@ from oscsim.equilibrium.vectors import (
     flat_force,
     flat_time_constants,
     flatten_samples,
+    with_matrix,
     without_matrix,
 )
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -346,5 +347,5 @@ def _solve(move: Callable[[Array], Array], u: Array, right: Array, inertia: Arra
     r"""$(m - \partial F/\partial u)\, v = r$ with the `inertia` $m$, 1 for Newton's step; `move` is $F - u$."""
     if u.size <= DENSE:
         matrix = jnp.diag(jnp.broadcast_to(inertia - 1, u.shape)) - jax.jacfwd(move)(u)
-        return jnp.linalg.solve(matrix, right)
+        return with_matrix(matrix, right)
     return without_matrix(lambda v: (inertia - 1) * v - jax.jvp(move, (u,), (v,))[1], right)

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
@@ -14,7 +13,15 @@ from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.exact_gradients import exact_solution
 from oscsim.equilibrium.settling import state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flat_time_constants, without_matrix
+from oscsim.equilibrium.vectors import (
+    DENSE,
+    as_layers,
+    flat,
+    flat_force,
+    flat_time_constants,
+    with_matrix,
+    without_matrix,
+)
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient
@@ -142,7 +149,7 @@ def linear_response(
         if u.size <= DENSE:
             jacobian = jax.jacfwd(lambda u: force(u, zero))(u)
             matrix = jnp.diag(1 + 1j * omega * tau) - jacobian
-            v = lx.linear_solve(lx.MatrixLinearOperator(matrix), source.astype(matrix.dtype), lx.LU()).value
+            v = with_matrix(matrix, source.astype(matrix.dtype))
             v = (v.real, v.imag)
         else:
             v = without_matrix(apply, right)
@@ -150,7 +157,6 @@ def linear_response(
         residual = off / jnp.maximum(norm(right), jnp.finfo(net.dtype).tiny)
         return as_layers(net, lax.complex(*v)), residual
 
-    # One sample after another, and so below: batched factorisations inside a larger program can lock up XLA's CPU
-    # thread pool for ever (jaxlib 0.10, two threads).
+    # One sample after another, and so below, as `with_matrix` needs it.
     v, residual = lax.map(one, (inputs.clamped, inputs.y, u))
     return v, jax.jvp(net.activities, (to_complex(u),), (v,))[1], residual

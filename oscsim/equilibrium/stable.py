@@ -8,6 +8,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from oscsim.equilibrium.vectors import with_matrix
+
 
 def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, "..."]:
     r"""Whether every eigenvalue of $A$ has a negative real part, by products of matrices alone.
@@ -18,7 +20,8 @@ def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, 
     """
     unit = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
     unit = unit.reshape(*(1,) * (matrix.ndim - 2), *unit.shape)
-    power = jnp.linalg.solve(unit - matrix, unit + matrix)
+    solve = with_matrix if matrix.ndim == 2 else jnp.linalg.solve
+    power = solve(unit - matrix, unit + matrix)
 
     def size(power):
         return jnp.sqrt(jnp.sum(power**2, axis=(-2, -1)))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PyTree
 
@@ -25,6 +26,24 @@ def krylov(dtype: DTypeLike) -> lx.GMRES:
     """How systems above `DENSE` are solved: to about rounding."""
     level = 30 * float(jnp.finfo(dtype).eps)
     return lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
+
+
+@jax.custom_batching.sequential_vmap
+def _factorised(matrix: Array, right: Array) -> Array:
+    return jnp.linalg.solve(matrix, right)
+
+
+def with_matrix(matrix: Array, right: Array) -> Array:
+    """The solution $v$ of $A v = r$ by LU, for one system after another, also where jax batches them.
+
+    Two batched factorisations in one program can lock up XLA's CPU thread pool for ever (jaxlib 0.10, two threads).
+    """
+    return lax.custom_linear_solve(
+        lambda v: matrix @ v,
+        right,
+        solve=lambda _, r: _factorised(matrix, r),
+        transpose_solve=lambda _, r: _factorised(matrix.T, r),
+    )
 
 
 def without_matrix(apply: Callable[[PyTree[Array]], PyTree[Array]], right: PyTree[Array]) -> PyTree[Array]:

@@ -143,7 +143,7 @@ class OnHost(eqx.Module):
         like = jax.ShapeDtypeStruct(self.shape, self.dtype)
         return jax.pure_callback(self._computed, like, cycle, vmap_method="sequential")
 
-    def _computed(self, cycle: np.ndarray) -> np.ndarray:
+    def _computed(self, cycle: Array | np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.asarray(self.function(int(cycle)), self.dtype), self.shape)
 
 

@@ -99,7 +99,7 @@ def _signal(ax: Axes, beta: np.ndarray, ticks: int) -> Draw:
     (tip,) = ax.plot([], [], "o", color=DRIVE, markersize=7)
     clock = ax.text(0.02, 0.98, "", ha="left", va="top", fontsize=LABEL_SIZE, transform=ax.transAxes)
     ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$")
-    _square(ax, "teaching signal", 1.25 * np.abs(beta).max())
+    _square(ax, "teaching signal", 1.25 * float(np.abs(beta).max()))
 
     def draw(end: int) -> None:
         b = complex(beta[end - 1])
@@ -115,7 +115,7 @@ def _paths(ax: Axes, styles: Styles, paths: np.ndarray, ticks: int) -> Draw:
     trails = [ax.plot([], [], linewidth=1.2, **style)[0] for style, _ in styles]
     dots = [ax.plot([], [], "o", color=style["color"], markersize=5)[0] for style, _ in styles]
     ax.set(xlabel=r"Re $(s - c_0)$", ylabel=r"Im $(s - c_0)$")
-    _square(ax, "neurons, about their means $c_0$", 1.05 * np.abs(paths).max())
+    _square(ax, "neurons, about their means $c_0$", 1.05 * float(np.abs(paths).max()))
 
     def draw(end: int) -> None:
         for trail, dot, path in zip(trails, dots, paths, strict=True):
