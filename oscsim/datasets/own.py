@@ -177,7 +177,7 @@ def read_inputs(
                     f"data={path} has no column {lacking[0]}, which the network was trained on: it takes the columns "
                     f"{', '.join(columns)}"
                 )
-            return _numbers(path, frame[list(columns)], header)
+            return _numbers(path, frame.reindex(columns=list(columns)), header)
         named = any(str(name).lower() in TARGET_COLUMNS for name in frame.columns) or target in frame.columns
         if frame.shape[1] != count and (named or frame.shape[1] - 1 == count):
             frame = frame.drop(columns=frame.columns[_target_column(path, frame, header, target)])

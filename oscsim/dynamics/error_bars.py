@@ -194,8 +194,8 @@ def _without_image(system: System, inputs: Inputs, average: Average, reading: Ph
     network = system.network
     away, omega = mean_residual(network, inputs, reading), 2 * jnp.pi / system.teaching.period
     of_mean, of_response = imbalance(network, inputs, reading, away, omega)
-    left = [_along_mean(network, inputs, reading, of_mean)]
-    left += [] if of_response is None else [_along_response(network, inputs, reading, of_response)]
+    assert of_response is not None  # it is looked at where there is a frequency
+    left = _along_mean(network, inputs, reading, of_mean), _along_response(network, inputs, reading, of_response)
     return _joined([_from_contrast(network, inputs, average), jax.tree.map(jnp.hypot, *left)])
 
 
