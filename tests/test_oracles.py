@@ -275,3 +275,16 @@ def test_weights_in_the_equation_move_as_the_lock_in_reads(name):
         state, moved, reading = advance(system, state, inputs, jnp.asarray(rate))
     drift = jax.tree.map(lambda a: -a / (rate * 128.0), moved)
     assert osc.relative_error(drift, reading.gradient(net, inputs)) < 1e-4
+
+
+def test_many_exact_gradients_at_once_end(x64):
+    """Batched factorisations in one program lock up XLA's threads (jaxlib 0.10): they are made one by one."""
+    x, y = jnp.ones((2, 6)) / 2, jnp.array([0, 1])
+
+    def both(key):
+        net = osc.LayeredNetwork((6, 250, 2), key=key, scale=0.3)
+        first, second = osc.exact_gradient(net, x, y), osc.exact_gradient(net, 1 - x / 3, y)
+        return osc.cosine(first, second)
+
+    found = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 6))
+    np.testing.assert_allclose(found[3], both(jax.random.split(jax.random.key(0), 6)[3]), rtol=1e-9)

@@ -463,3 +463,15 @@ def test_places_elsewhere_are_refused(place, tmp_path, monkeypatch):
         with pytest.raises(osc.BadValue, match="only folders and files of this machine"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_of_a_table_are_found_by_name(tmp_path):
+    (tmp_path / "own.csv").write_text("rate,width,kind\n0.1,1,a\n0.2,0.5,b\n0.3,0,a\n")
+    (tmp_path / "new.csv").write_text("width,other,rate\n50,0,5\n")
+    (tmp_path / "lacking.csv").write_text("width,other\n50,0\n")
+    own = osc.datasets.read(tmp_path / "own.csv")
+    assert own.columns == ("rate", "width")
+    found = osc.datasets.read_inputs(tmp_path / "new.csv", 2, columns=own.columns)
+    np.testing.assert_array_equal(found, [[5, 50]])
+    with pytest.raises(osc.BadValue, match="has no column rate, which the network was trained on"):
+        osc.datasets.read_inputs(tmp_path / "lacking.csv", 2, columns=own.columns)
