@@ -96,15 +96,16 @@ def test_the_formatter_decides():
     assert [str(path) for path, text in SOURCES.items() if "fmt: skip" in text or "fmt: off" in text] == []
 
 
-def test_figures_and_tables_come_in_when_asked_for():
-    code = (
-        "import sys, oscsim.cli; print([n for n in ('matplotlib', 'pandas', 'xarray', 'sklearn') if n in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent)
-    assert found.stdout.strip() == "[]"
+def test_what_is_heavy_comes_in_when_asked_for():
+    def printed(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HOUSE.parent).stdout.strip()
+
+    heavy = "[name for name in ('matplotlib', 'pandas', 'xarray', 'sklearn') if name in sys.modules]"
+    assert printed("import sys, oscsim.cli.entry; print('jax' in sys.modules)") == "False"  # signals are heard at once
+    assert printed(f"import sys, oscsim.cli.commands; print({heavy})") == "[]"
     code = "import sys, oscsim; oscsim.plot.orbits, oscsim.sweep, oscsim.studies; print('matplotlib' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent)
-    assert found.stdout.strip() == "True"
+    assert printed(code) == "True"
 
 
 def test_sources_that_docstrings_name_can_be_cited(capsys):
