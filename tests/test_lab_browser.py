@@ -147,7 +147,7 @@ class Visitor:
         self.until("get('status').number[0] >= argument", now + more)
 
     def click(self, name):
-        self.page.get_by_role("button", name=name, exact=True).click()
+        self.page.get_by_role("button", name=re.compile(f"^{re.escape(name)}(:|$)")).click()  # its help follows
 
     def slider(self, name, key="ArrowRight"):
         """Move the slider of that setting one step by the keyboard."""
