@@ -385,7 +385,7 @@ def test_nothing_is_cut_off_or_covered(browser, served, size, large):
             # a knob of several parts has its name on each of them
             assert across <= 1 or along <= 1 or one["name"] == other["name"], (one, other)
     knob = visitor.page.locator(".knob-amplitude").first
-    assert knob.get_attribute("title") == KNOBS["amplitude"]
+    playwright.expect(knob).to_have_attribute("title", KNOBS["amplitude"])
     visitor.leave()
 
 
