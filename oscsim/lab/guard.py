@@ -154,6 +154,8 @@ class OneLine(logging.Formatter):
         said = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             said += f": {record.exc_info[1]!r}"
+        if "Traceback (most recent" in said:  # as text, which ends with the error
+            said = f"{said.split('Traceback')[0]} {said.strip().splitlines()[-1]}"
         said = " ".join(said.split()).encode("ascii", "backslashreplace").decode()
         said = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in said)
         return f"oscsim lab: {said[:LONGEST]}{'...' if len(said) > LONGEST else ''}"

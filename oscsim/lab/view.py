@@ -4,6 +4,7 @@ import html
 import io
 import json
 import math
+import operator
 import tempfile
 import time
 import zipfile
@@ -359,8 +360,8 @@ class NoiseLab(pn.viewable.Viewer):
             if frames:
                 self._take(frames)
                 self._draw(False)
-            elif not self.runner.running and self._answers() != self._drawn:  # a prediction came after the last frame
-                self._draw()
+            elif not self.runner.running and not all(map(operator.is_, self._answers(), self._drawn)):
+                self._draw()  # a prediction came after the last frame
             if self.runner.compiling != self._stale or now - self._said > SAID_EVERY:
                 self._said = now
                 self._say()
