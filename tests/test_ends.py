@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import oscsim as osc
+from oscsim.cli.commands import main
 from tests.test_cli_train import QUICK, assert_same, last_step, metrics, wait_for, weights
 
 COMMAND = Path(sys.executable).with_name("oscsim")
@@ -145,3 +147,21 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_call(tmp_path, workers):
     stopped, whole = (osc.load_sweep(tmp_path / name).load() for name in ("store", "whole"))
     assert stopped.identical(whole)
     assert all(np.isfinite(a).all() for a in stopped.data_vars.values())
+
+
+@pytest.mark.parametrize("megabytes", [600, 1500])
+def test_too_little_memory_is_said_at_once(megabytes, tmp_path):
+    limited = (
+        f"ulimit -v {1024 * megabytes}; exec '{sys.executable}' -m oscsim.cli.entry train digits --out '{tmp_path}'"
+    )
+    ended = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"oscsim: error: this process may use .* GB of address space .*\n", ended.stderr)
+
+
+def test_a_network_larger_than_memory_is_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "digits", "--hidden", "1000000", "1000000", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"oscsim: error: a weight of shape \(1000000, 1000000\) takes 4,000.0 GB of memory.*\n", said)

@@ -217,8 +217,16 @@ def test_what_is_not_there_cannot_be_watched(digits, record, said):
 
 def test_much_memory_is_announced():
     watch = osc.PerCycle("all", samples="all").watch(osc.LayeredNetwork((2, 1000, 10), key=jax.random.key(0)), 100)
-    with pytest.warns(UserWarning, match=r"record keeps 4\.8 GB"):
-        announce(watch, 100, 64, 8)
+    with pytest.warns(UserWarning, match=r"record keeps 1\.2 GB"):
+        announce(watch, 25, 64, 8)
+    with pytest.raises(osc.BadValue, match=r"record: samples of 1000000 cycles of 64 ticks takes .* GB of memory"):
+        announce(watch, 10**6, 64, 8)
+
+
+def test_more_readings_than_fit_are_refused(digits):
+    net, x, y = digits
+    with pytest.raises(osc.BadValue, match=r"1000000000 readings takes .* GB of memory.*record=Mean"):
+        osc.simulate(net, x, y, ROTATING, cycles=10**9, **STEPS)
 
 
 def test_cumulative_gradient_ends_in_the_gradient(digits):

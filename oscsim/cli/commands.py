@@ -7,7 +7,9 @@ case.
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
+import jax
 import tyro
 
 import oscsim as osc
@@ -44,8 +46,17 @@ def main(args: Sequence[str] | None = None) -> None:
             description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
         except FAILURES as error:
-            print(f"oscsim: error: {one_line(error)}", file=sys.stderr)
-            sys.exit(2)
+            fail(one_line(error))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                fail(f"out of memory ({one_line(error)}): use smaller batches, layers or grids")
+            raise
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line on stderr."""
+    print(f"oscsim: error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def with_config(args: list[str]) -> list[str]:

@@ -50,10 +50,29 @@ def _end(heard: int) -> None:
         os._exit(128 + number)
 
 
+ADDRESS_SPACE = 2.5e9
+"""Bytes of address space without which loading and compiling end in a crash, or in a library that tries for ever."""
+
+
+def require_address_space() -> None:
+    """End in one line where `ulimit -v` leaves too little."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY and most < ADDRESS_SPACE:
+        sys.exit(
+            f"oscsim: error: this process may use {most / 1e9:.2g} GB of address space (ulimit -v), and needs "
+            f"{ADDRESS_SPACE / 1e9:.2g}: raise the limit"
+        )
+
+
 def main() -> None:
     """Run the command."""
     global last_words
     listen()
+    require_address_space()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
     from oscsim.cli import commands

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 import equinox as eqx
+import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from oscsim.core.checks import as_count, optional_count
 from oscsim.core.errors import BadValue
+from oscsim.core.memory import require_memory
 from oscsim.dynamics.cycle import Watch
 from oscsim.networks.base import AbstractNetwork
 
@@ -130,9 +133,28 @@ def _within(name: str, places: Places, size: int, what: str) -> np.ndarray:
     return found
 
 
+def require_room(cycles: int, reading: PyTree) -> None:
+    """Refuse to keep the readings of more cycles than fit.
+
+    Raises:
+        ValueError: more than there is memory for.
+    """
+    size = cycles * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(reading))
+    require_memory(f"record=PerCycle(): {cycles} readings", size, "use record=Mean(), or fewer cycles")
+
+
 def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int) -> None:
-    """Say how much memory samples will take, where it is much."""
+    """Say how much memory samples will take, where it is much.
+
+    Raises:
+        ValueError: more than there is.
+    """
     size = 0 if watch is None else watch.count * cycles * ticks * itemsize
+    require_memory(
+        f"record: samples of {cycles} cycles of {ticks} ticks",
+        size,
+        "watch fewer neurons or samples, or the last cycle",
+    )
     if size > LARGE:
         warnings.warn(
             f"record keeps {size / 2**30:.1f} GB of samples: {cycles} cycles of {ticks} ticks; watch fewer neurons or "

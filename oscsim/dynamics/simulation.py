@@ -20,7 +20,7 @@ from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
-from oscsim.dynamics.record import AbstractRecord, PerCycle, announce
+from oscsim.dynamics.record import AbstractRecord, PerCycle, announce, require_room
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, failure
 from oscsim.dynamics.step_error import check_steps
@@ -113,6 +113,8 @@ def simulate(
     watch = record.watch(net, len(state.potentials[0]))
     kept = cycles if record.every_cycle else 1
     announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize)
+    if record.every_reading:
+        require_room(cycles, state.reading)
     averages = not record.every_reading or (until is not None and until.averages)
 
     began, found = time.perf_counter(), Averaged.begin(system, state, averages)

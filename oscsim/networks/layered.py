@@ -1,5 +1,6 @@
 """Layered networks: each layer is coupled to the next by symmetric feed-forward and feedback weights."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Inexact, Key, Real
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import Given, as_count, as_real, as_scalar, require_instance, require_key
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.memory import require_memory
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
@@ -32,6 +34,7 @@ def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float |
     deviation = shape[-1] ** -0.5 if scale is None else scale
     if not is_traced(deviation) and float(as_scalar(deviation, "scale")) < 0:
         raise BadValue(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
+    require_memory(f"a weight of shape {shape}", 4 * math.prod(shape), "use smaller layers")
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
 

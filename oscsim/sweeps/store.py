@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import warnings
@@ -28,6 +27,7 @@ from oscsim.core.checks import as_path
 from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue, ChangedStudyError, DamagedFileError
 from oscsim.core.files import reading, whole_folder
+from oscsim.core.memory import require_memory
 from oscsim.datasets.source import digest_of
 
 if TYPE_CHECKING:
@@ -480,20 +480,15 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
     """Refuse results that do not fit, before anything is made."""
     numbers = (math.prod(v.shape) * (layout.seeds if v.seeded else 1) * v.dtype.itemsize for v in variables.values())
     needed = math.prod(layout.shape) * sum(numbers)
+    what = f"{math.prod(layout.shape):,} points with seeds={layout.seeds}: what they give"
     if path is None:
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):  # only Linux tells
-            return
-        where = "of memory are free: give a store"
-    else:
-        parents = as_path("store", path).absolute().parents
-        parent = next((p for p in parents if p.exists()), parents[-1])
-        free, where = shutil.disk_usage(parent).free, f"are free on the disk of {parent}: use another"
-    if needed > free:
+        return require_memory(what, needed, "give a store, or fewer points or seeds")
+    parents = as_path("store", path).absolute().parents
+    parent = next((p for p in parents if p.exists()), parents[-1])
+    if needed > (free := shutil.disk_usage(parent).free):
         raise BadValue(
-            f"{math.prod(layout.shape):,} points with seeds={layout.seeds} give {needed / 1e9:,.3g} GB of results, and "
-            f"{free / 1e9:,.3g} GB {where}, or fewer points or seeds"
+            f"{what} takes {needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are free on the disk of {parent}: use "
+            "another, or fewer points or seeds"
         )
 
 
