@@ -46,6 +46,22 @@ def alone():
     return osc.LayeredNetwork((2, 8, 2), activation=osc.Identity(), key=KEY, scale=0.0)
 
 
+def undriven(noise, samples, *, period=64.0, cycles=1, start="rest", integration=osc.Integration()):  # noqa: B008
+    """A run of `alone()` that nothing but noise moves."""
+    return osc.simulate(
+        alone(),
+        np.zeros((samples, 2)),
+        np.zeros(samples, int),
+        osc.Constant(0.0, period),
+        cycles=cycles,
+        noise=noise,
+        start=start,
+        key=KEY,
+        integration=integration,
+        record=osc.PerCycle(neurons=0),
+    )
+
+
 def toy():
     net = osc.LayeredNetwork((4, 5, 4, 3), key=jax.random.key(1))
     return net, np.array([[0.2, 0.9, 0.4, 0.6], [0.8, 0.1, 0.5, 0.3]]), np.array([0, 2])
@@ -105,17 +121,7 @@ def test_quadratures_and_spectrum(quadratures):
     """The spectrum is the power in both quadratures, so a lone neuron has the variance S / 2 tau in both together."""
     noise = osc.WhiteNoise(0.5, quadratures=quadratures)
     n = 1_000
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, 64.0),
-        cycles=1,
-        noise=noise,
-        key=KEY,
-        integration=osc.Integration(solver=diffrax.ShARK(), steps_per_cycle=128),
-        record=osc.PerCycle(neurons=0),
-    )
+    run = undriven(noise, n, integration=osc.Integration(solver=diffrax.ShARK(), steps_per_cycle=128))
     z = 0.5
     scheme = 2 * z * (1 - z / 2) ** 2 * (1 + z**2 / 12) / (1 - (1 - z + z**2 / 2) ** 2)  # ShARK's part of the variance
     u = np.asarray(run.state.potentials[0])
@@ -133,17 +139,7 @@ def test_quadratures_and_spectrum(quadratures):
 def test_the_first_coefficient_fluctuates_as_predicted():
     """E|c_1|^2 of a lone neuron, from the very scheme: an autoregression sampled at every tick."""
     n, q, steps, period = 1_000, 0.2, 128, 64.0
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, period),
-        cycles=2,
-        noise=osc.WhiteNoise(q),
-        key=KEY,
-        integration=osc.Integration(steps_per_cycle=steps),
-        record=osc.PerCycle(neurons=0),
-    )
+    run = undriven(osc.WhiteNoise(q), n, period=period, cycles=2, integration=osc.Integration(steps_per_cycle=steps))
     assert run.plan.ticks == steps
     z = period / steps
     decay, gain = 1 - z + z**2 / 2, 1 - z / 2  # of Heun's method
@@ -347,14 +343,12 @@ def test_ornstein_uhlenbeck_is_exact_at_any_step():
 
 def test_ornstein_uhlenbeck_autocorrelation_across_cycles():
     n, q, t_c, period = 4_000, 0.4, 40.0, 64.0
-    net = alone()
     noise = osc.OrnsteinUhlenbeck(q, t_c)
-    kwargs = {"cycles": 1, "noise": noise, "key": KEY, "record": osc.PerCycle(neurons=0)}
-    kwargs["integration"] = osc.Integration(steps_per_cycle=128)
-    data = net, np.zeros((n, 2)), np.zeros(n, int), osc.Constant(0.0, period)
-    runs = [osc.simulate(*data, **kwargs)]
-    for _ in range(2):
-        runs.append(osc.simulate(*data, start=runs[-1], **kwargs))
+    runs = ["rest"]
+    for _ in range(3):
+        how = osc.Integration(steps_per_cycle=128)
+        runs.append(undriven(noise, n, period=period, start=runs[-1], integration=how))
+    del runs[0]
     eta = [np.asarray(run.state.noise[0][0][0]).ravel() for run in runs]
     variance, count = q**2 / (2 * t_c), n * 8
     for lag in (0, 1, 2):
@@ -554,16 +548,7 @@ def test_step_noise_is_the_papers_iteration():
     )
     assert_equal(noisy(osc.StepNoise(0.0), cycles=2).phasors, still.phasors)
     n = 2_000
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, 64.0),
-        cycles=1,
-        noise=osc.StepNoise(0.3),
-        key=KEY,
-        record=osc.PerCycle(neurons=0),
-    )
+    run = undriven(osc.StepNoise(0.3), n)
     u = np.asarray(run.state.potentials[0]).real
     within(np.var(u), 0.3**2, 0.3**2 * np.sqrt(2 / u.size))
     # and slow fluctuations are those of the white noise behind it, q = sigma sqrt(tau)
@@ -673,17 +658,7 @@ def test_a_lone_neuron_fluctuates_as_promised(name):
     name, solver = name.rsplit(", ", 1)
     noise, expected, _ = PROMISED[name]
     n = 12_500 if name == "step" else 100_000  # samples of eight neurons
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, 16.0),
-        cycles=1,
-        noise=noise,
-        key=KEY,
-        integration=osc.Integration(SOLVERS[solver]),
-        record=osc.PerCycle(neurons=0),
-    )
+    run = undriven(noise, n, period=16.0, integration=osc.Integration(SOLVERS[solver]))
     u = np.asarray(run.state.potentials[0])
     found = np.mean(u.real**2), np.mean(u.imag**2)
     print(f"{name}, {solver}, {run.plan.steps_per_cycle / 16:g} steps per time constant: {found} for {expected}")
@@ -693,16 +668,7 @@ def test_a_lone_neuron_fluctuates_as_promised(name):
 @pytest.mark.parametrize("quadratures", ["real", "both", "circular"])
 def test_readout_noise_leaves_what_it_promises(quadratures):
     n, ticks = 12_500, 8
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, 64.0),
-        cycles=1,
-        noise=osc.ReadoutNoise(Q, quadratures=quadratures),
-        key=KEY,
-        integration=osc.Integration(ticks=ticks),
-    )
+    run = undriven(osc.ReadoutNoise(Q, quadratures=quadratures), n, integration=osc.Integration(ticks=ticks))
     power = {"real": 1, "both": 2, "circular": 1}[quadratures] * Q**2 / ticks
     for harmonic in (0, 1):
         np.testing.assert_allclose(np.mean(np.abs(run.phasors[harmonic][0]) ** 2), power, rtol=0.02)
@@ -727,16 +693,7 @@ def test_teaching_noise_has_the_deviations_it_promises():
 def test_the_phasor_fluctuates_as_predicted_in_the_default_steps():
     """Of a lone neuron: the spectrum at the signal's frequency, and what its ticks fold onto it."""
     n, period, q = 12_500, 64.0, 0.2
-    run = osc.simulate(
-        alone(),
-        np.zeros((n, 2)),
-        np.zeros(n, int),
-        osc.Constant(0.0, period),
-        cycles=2,
-        noise=osc.WhiteNoise(q),
-        key=KEY,
-        record=osc.PerCycle(neurons=0),
-    )
+    run = undriven(osc.WhiteNoise(q), n, period=period, cycles=2)
     omega = 2 * np.pi / period
     folded = omega + run.plan.ticks * omega * np.arange(-1000, 1001)
     expected = q**2 / period * np.sum(1 / (1 + folded**2))
