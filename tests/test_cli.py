@@ -225,6 +225,20 @@ def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
         main(["plot", "store", "--result", "nothing"])
 
 
+def test_a_changed_study_is_asked_about_and_may_go_on(oscsim, tmp_path, capsys):
+    study = 'estimator = "classic"\nbatch = 2\nhidden = [4]\nseeds = 2\n[axes]\namplitude = 0.1\n'
+    (tmp_path / "study.toml").write_text(study)
+    oscsim("sweep", "study.toml", "--store", "store")
+    before = osc.load_sweep(tmp_path / "store").load()
+    (tmp_path / "study.toml").write_text(study.replace("[4]", "[5]"))
+    with pytest.raises(SystemExit):
+        main(["sweep", "study.toml", "--store", "store"])
+    assert "holds another sweep" in (said := capsys.readouterr().err)
+    assert "--accept-changes" in said
+    oscsim("sweep", "study.toml", "--store", "store", "--accept-changes")
+    assert osc.load_sweep(tmp_path / "store").load().equals(before)
+
+
 def test_the_settings_of_a_run_are_options_of_another(oscsim, tmp_path):
     own = ("--hidden", 6, 5, "--learning-rate", 0.1, 0.2, 0.3, "--standardise", "--estimator", "phases", "--points", 4)
     oscsim("train", *own, "--samples", 40, "--epochs", 1, "--probe", 0, "--out", "run")

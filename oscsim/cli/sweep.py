@@ -53,6 +53,9 @@ class Sweep:
     block: int | None = None
     """Points per task; chosen if not given."""
 
+    accept_changes: bool = False
+    """Go on in a store that another study or other versions of the libraries made; what it holds is kept."""
+
     figure: Path | None = None
     """Draw a result over the axes (one or two of them) into this PNG file."""
 
@@ -66,6 +69,8 @@ class Sweep:
         require_writable_file("figure", self.figure)
         if self.result is not None and self.figure is None:
             raise BadValue(f"result={self.result} without figure: give --figure FILE.png, or leave it out")
+        if self.accept_changes:
+            osc.accept_changes(self.store)
         ending.go_on_by("the same command goes on, from the blocks that are finished")
         with jax.enable_x64(file.precision == "float64"):
             data = osc.sweep(

@@ -153,7 +153,8 @@ class Store:
                 others = f"its study is {_short(self.about.get('study'))}, not {_short(study)} ({others})"
             raise ChangedStudyError(
                 f"store={self.path} holds another sweep: {others}; choose another folder, or, if what it holds is "
-                f"right all the same, call osc.accept_changes({str(self.path)!r}) before; nothing was changed"
+                f"right all the same, call osc.accept_changes({str(self.path)!r}) before, or use oscsim sweep "
+                "--accept-changes; nothing was changed"
             )
 
     def _tell(self, changes: Mapping[str, object]) -> None:
