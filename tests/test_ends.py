@@ -149,6 +149,25 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_call(tmp_path, workers):
     assert all(np.isfinite(a).all() for a in stopped.data_vars.values())
 
 
+def test_compiled_programs_are_kept_for_the_next_start(tmp_path):
+    """Also where a kill left an empty file, or nothing can be written."""
+    ours = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("JAX_")}
+
+    def suggested(cache):
+        environment = ours | {"XDG_CACHE_HOME": str(cache)}
+        done = subprocess.run([COMMAND, "suggest"], env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    first = suggested(tmp_path / "cache")
+    kept = sorted((tmp_path / "cache").rglob("*-cache"))
+    kept[0].write_bytes(b"")
+    assert suggested(tmp_path / "cache") == first
+    assert kept == sorted((tmp_path / "cache").rglob("*-cache"))
+    assert all(file.stat().st_size for file in kept)
+    assert suggested("/proc/nowhere") == first
+
+
 @pytest.mark.parametrize("megabytes", [600, 1500])
 def test_too_little_memory_is_said_at_once(megabytes, tmp_path):
     limited = (

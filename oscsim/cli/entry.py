@@ -76,9 +76,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
     from oscsim.cli import commands
-    from oscsim.core import ending
+    from oscsim.core import ending, keep_compiled
 
     last_words = ending.last_words
+    keep_compiled()
     commands.main()
 
 

@@ -3,6 +3,7 @@
 from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
+from oscsim.core.compiled import keep_compiled
 from oscsim.core.errors import BadType, BadValue, MissingPackage
 from oscsim.core.files import reading
 from oscsim.core.progress import say
@@ -16,6 +17,7 @@ __all__ = [
     "as_path",
     "checkpoint",
     "ending",
+    "keep_compiled",
     "norm",
     "positive",
     "reading",

@@ -5,23 +5,16 @@ programs do not compete for the processor. A compiled program runs without waiti
 """
 
 import contextlib
-import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from pathlib import Path
 
 import equinox as eqx
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
 FIRST, LATER, LAST = range(3)
 """Ranks: cycles that a visitor waits for; predictions beside them; what is compiled ahead."""
-
-MOST = 2**29
-"""Bytes of compiled programs that are kept on disk; beyond it they are begun anew."""
 
 _compiled: set[Hashable] = set()
 _turn = threading.Condition()
@@ -69,21 +62,3 @@ def layout(*trees: PyTree) -> Hashable:
     """Structure, shapes and types of arguments: a program is compiled once for each."""
     leaves, structure = jax.tree.flatten(eqx.filter(trees, eqx.is_array))
     return structure, tuple((a.shape, a.dtype) for a in leaves)
-
-
-def keep_compiled() -> None:
-    """Keep compiled programs on disk, for the next start of the lab; in JAX's own folder where the user has set one."""
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oscsim" / "programs"
-    try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run: nobody else may write to it
-        if sum(file.stat().st_size for file in cache.iterdir()) > MOST:
-            shutil.rmtree(cache, ignore_errors=True)
-            cache.mkdir(mode=0o700)
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # JAX looks for the folder once, perhaps before it was named

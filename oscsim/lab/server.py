@@ -15,9 +15,9 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 import oscsim as osc
+from oscsim.core import keep_compiled
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
-from oscsim.lab.programs import keep_compiled
 from oscsim.lab.view import NoiseLab
 from oscsim.lab.words import FULL_HOUSE
 
