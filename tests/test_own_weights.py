@@ -34,7 +34,7 @@ def test_what_is_not_given_is_drawn_as_it_would_be():
     np.testing.assert_array_equal(part.weights[0], whole.weights[0])
     np.testing.assert_array_equal(part.weights[1], np.asarray(W[1], np.float32))
     np.testing.assert_array_equal(part.biases[0], np.zeros(3))
-    ring = np.roll(np.eye(4), 1, axis=1)
+    ring = np.roll(np.eye(4), 1, axis=1) + np.roll(np.eye(4), -1, axis=1)
     all_drawn = osc.HopfieldNetwork((2, 4, 2), key=KEY)
     coupled = osc.HopfieldNetwork((2, 4, 2), key=KEY, coupling=ring, readout_bias=[1, 2])
     np.testing.assert_array_equal(coupled.coupling, ring)
@@ -43,6 +43,12 @@ def test_what_is_not_given_is_drawn_as_it_would_be():
     np.testing.assert_array_equal(coupled.readout_weights, all_drawn.readout_weights)
     given = osc.HopfieldNetwork((2, 4, 2), cost=osc.SquaredError(), coupling=ring, weights=np.ones((4, 2)))
     assert given.readout_weights is None
+
+
+@pytest.mark.parametrize("coupling", [np.roll(np.eye(4), 1, axis=1), np.eye(4)])
+def test_couplings_that_do_not_act_as_they_are_given_are_said(coupling):
+    with pytest.warns(UserWarning, match=r"what acts is \(coupling \+ coupling.T\) / 2 without its diagonal"):
+        osc.HopfieldNetwork((2, 4, 2), key=KEY, coupling=coupling)
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,12 +1,15 @@
 """Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Inexact, Key, Real
 
+from oscsim.core.arrays import is_traced
 from oscsim.core.checks import Given, as_array
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import Logistic
@@ -23,6 +26,16 @@ class Couplings(TypedDict, total=False):
     coupling: Given
     readout_weights: Given
     readout_bias: Given
+
+
+def _announce_what_acts(coupling: np.ndarray) -> None:
+    """Say where the couplings that act are not those that were given."""
+    if np.any(coupling != coupling.T) or np.any(np.diag(coupling)):
+        warnings.warn(
+            "coupling is not symmetric with a zero diagonal: what acts is (coupling + coupling.T) / 2 without its "
+            "diagonal; give that, or for two directions see osc.hardware.mismatch",
+            stacklevel=3,
+        )
 
 
 class HopfieldNetwork(AbstractNetwork):
@@ -59,7 +72,7 @@ class HopfieldNetwork(AbstractNetwork):
         >>> hopfield = osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(0))
         >>> osc.settle(hopfield, x, y).activities[0].shape, hopfield.coupling.shape
         ((3, 5), (5, 5))
-        >>> ring = np.roll(np.eye(4), 1, axis=1)
+        >>> ring = np.roll(np.eye(4), 1, axis=1) + np.roll(np.eye(4), -1, axis=1)
         >>> osc.HopfieldNetwork((2, 4, 2), cost=osc.SquaredError(), coupling=ring, weights=np.ones((4, 2))).shapes
         ((4,),)
     """
@@ -99,6 +112,8 @@ class HopfieldNetwork(AbstractNetwork):
         if unknown := [name for name in given if name not in expected]:
             raise BadValue(f"{unknown[0]} is no parameter of this HopfieldNetwork: give {', '.join(expected)}")
         own = {name: as_array(name, array, shapes[name]) for name, array in given.items() if array is not None}
+        if "coupling" in own and not is_traced(own["coupling"]):
+            _announce_what_acts(np.asarray(own["coupling"]))
         if not self.cost.readout:
             own["readout_weights"] = jnp.zeros(shapes["readout_weights"])  # none is drawn
         drawable = [name for name in shapes if name.endswith(("weights", "coupling"))]
