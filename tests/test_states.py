@@ -16,6 +16,7 @@ from scipy.integrate import solve_ivp
 import oscsim as osc
 from oscsim.core.arrays import norm
 from oscsim.equilibrium import state_at
+from oscsim.equilibrium.flow import is_stable
 from oscsim.equilibrium.stable import decays, dies_out
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.response import (
@@ -188,6 +189,45 @@ def test_no_stable_state_is_said_where_the_neurons_never_rest():
             osc.settle(drifting, jnp.zeros((1, 2)), jnp.zeros(1), method=method)
     with pytest.raises(ValueError, match="method='flow' at beta="):
         osc.settle(*toy(), 0.1j, method="flow")
+
+
+class Ghost(osc.AbstractNetwork):
+    r"""One neuron, $\dot u = -u + 3 \tanh u + x$: just past the input at which its lower state vanishes."""
+
+    activation = osc.Tanh()
+    cost = osc.SquaredError()
+    shapes = ((1,),)
+    outputs = 1
+
+    def clamp(self, x):
+        return x
+
+    def phi(self, clamped, s, y, beta):
+        return jnp.sum(clamped * s[0] + 1.5 * s[0] ** 2) - beta * self.cost(s[0], y)
+
+
+def test_neurons_that_pass_the_ghost_of_a_state_are_followed_beyond_it():
+    """They look settled to a residual of 1e-4 for hundreds of time constants."""
+    fold = -math.acosh(math.sqrt(3))
+    x, y, start = np.array([[fold - 3 * math.tanh(fold) + 5e-5]]), np.zeros((1, 1)), (jnp.array([[-3.0]]),)
+    (end,) = osc.settle(Ghost(), x, y, start=start, method="flow", tolerance=1e-4).potentials
+    assert end > 2
+    (expected,) = osc.settle(Ghost(), x, y, start=start, method="flow").potentials
+    np.testing.assert_allclose(end, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", [osc.Logistic(), osc.ReLU(), osc.Tanh()])
+def test_stability_by_energy_is_that_of_the_eigenvalues(activation):
+    tau = (0.3, jnp.array([1.0, 2.0, 5.0, 1.0]))
+    net = osc.LayeredNetwork((6, 5, 4, 3), activation=activation, key=jax.random.key(0), scale=0.8, time_constant=tau)
+    x, keys = jax.random.normal(jax.random.key(1), (60, 6)), jax.random.split(jax.random.key(2), 2)
+    y, inputs = np.zeros(60, int), osc.Inputs.of(net, x, np.zeros(60, int))
+    u = tuple(2 * jax.random.normal(k, (60, *shape)) for k, shape in zip(keys, net.shapes, strict=False))
+    eigenvalues = growth(net, inputs, u)
+    stable = eqx.filter_jit(lambda clamped, y, u: is_stable(net, (clamped, y, jnp.zeros(())), u))
+    found = [bool(stable(*one)) for one in zip(inputs.clamped, inputs.y, jnp.asarray(vectors(u)), strict=True)]
+    assert found == list(eigenvalues < 0)
+    assert 0 < sum(found) < len(y)
 
 
 def test_settling_is_traceable():

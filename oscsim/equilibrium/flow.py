@@ -15,11 +15,12 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from oscsim.equilibrium.stable import decays, dies_out
-from oscsim.equilibrium.states import rounding
+from oscsim.equilibrium.stable import decays, dies_out, is_positive
+from oscsim.equilibrium.states import default_tolerance, rounding
 from oscsim.equilibrium.vectors import (
     DENSE,
     as_layers,
+    flat,
     flat_force,
     flat_time_constants,
     flatten_samples,
@@ -52,6 +53,9 @@ REACH = 0.3
 
 PUSH = 1e-3
 """Displacement of neurons that are in balance in an unstable state, which real ones would leave by themselves."""
+
+PUSHES = 16
+"""Of a sample, before it is brought to rest by implicit steps: one that drifts slowly looks balanced, too."""
 
 RUNAWAY = 1e6
 """Potentials beyond which neurons have run off."""
@@ -123,11 +127,29 @@ def slope(net: AbstractNetwork, sample: PyTree) -> Callable[[Array], Array]:
 
 
 def is_stable(net: AbstractNetwork, sample: PyTree, u: Array) -> Bool[Array, ""]:
-    r"""Whether small disturbances of a settled sample die out: $\tau \dot v = (\partial F/\partial u - 1) v$."""
+    r"""Whether small disturbances of a settled sample die out: $\tau \dot v = (\partial F/\partial u - 1) v$.
+
+    With a potential, $\partial F/\partial u = H D$ for its Hessian $H$ and the slopes $D$ of the activations. Where
+    none is negative, they do if $1 - D^{1/2} H D^{1/2}$ is positive definite, whatever the time constants.
+    """
     move, tau = slope(net, sample), flat_time_constants(net)
-    if u.size <= DENSE:
-        return decays(jax.jacfwd(move)(u) * (jnp.min(tau) / tau)[:, None])  # in rates of the fastest neuron
-    return dies_out(lambda v: jax.jvp(move, (u,), (v,))[1] / tau, u.size, u.dtype)
+    if u.size > DENSE:
+        return dies_out(lambda v: jax.jvp(move, (u,), (v,))[1] / tau, u.size, u.dtype)
+    jacobian = jax.jacfwd(move)(u)
+
+    def in_general():
+        return decays(jacobian * (jnp.min(tau) / tau)[:, None])  # in rates of the fastest neuron
+
+    def by_energy():
+        root, unit = jnp.sqrt(slopes), jnp.eye(u.size, dtype=u.dtype)
+        coupling = root[:, None] * (jacobian + unit) / jnp.where(root > 0, root, 1)[None]
+        cannot_be_told = 2 * u.size**0.5 * jnp.finfo(u.dtype).eps
+        return is_positive((1 - cannot_be_told) * unit - coupling)
+
+    if not net.symmetric:
+        return in_general()
+    slopes = jax.jvp(lambda u: flat(net.activities(as_layers(net, u[None]))), (u,), (jnp.ones_like(u),))[1]
+    return lax.cond(jnp.all(slopes >= 0), by_energy, in_general)
 
 
 class _Path(NamedTuple):
@@ -205,13 +227,14 @@ def _follow(
         arrived = path.going & jnp.isfinite(residual)
         on = path.going & ~arrived
         level = jnp.where(on & path.walked, NEXT_LOOK * path.level, path.level)
-        stuck = on & path.walked & (level < tolerance)  # in balance, and yet not at a stable state
+        balanced = jnp.minimum(tolerance, default_tolerance(dtype))  # what drifts slowly is followed further
+        stuck = on & path.walked & (level < balanced)  # in balance, and yet not at a stable state
         pushed = path.u + PUSH * jax.random.normal(jax.random.key(0), path.u.shape, path.u.dtype)
         u = jnp.where(stuck[:, None], pushed, jnp.where(path.walked[:, None], path.u, start))
         return path._replace(
             u=jnp.where(arrived[:, None], ends, jnp.where(on[:, None], u, path.u)),
             level=jnp.where(stuck, FIRST_LOOK, level),
-            count=path.count + on,  # so that looking ends too
+            count=path.count + jnp.where(stuck, EXPLICIT_STEPS // PUSHES, on),  # so that looking and pushing end too
             residual=jnp.where(arrived, residual, path.residual),
             going=on & ~late,
             walked=path.walked | on,

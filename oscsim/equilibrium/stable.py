@@ -39,6 +39,12 @@ def decays(matrix: Float[Array, "... n n"], squarings: int = 40) -> Bool[Array, 
     return size(power) <= 0.5
 
 
+@jax.custom_batching.sequential_vmap
+def is_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
+    """Whether a symmetric matrix is positive definite: Cholesky's factorisation fails where it is not."""
+    return jnp.all(jnp.isfinite(jnp.linalg.cholesky(matrix)))
+
+
 def dies_out(slope: Callable[[Array], Array], size: int, dtype: DTypeLike, iterations: int = 300) -> Bool[Array, ""]:
     r"""`decays` without a matrix, by following $\dot v = A v$ in steps that its largest eigenvalue allows.
 
