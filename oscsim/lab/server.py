@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import threading
+import time
 import warnings
 import webbrowser
+from collections import deque
 from typing import Any
 
 import panel as pn
@@ -18,6 +20,7 @@ import oscsim as osc
 from oscsim.core import keep_compiled
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
+from oscsim.lab.programs import cycles_wait
 from oscsim.lab.view import NoiseLab
 from oscsim.lab.words import FULL_HOUSE
 
@@ -26,6 +29,12 @@ LEFT, CHECKED = 3000, 1000
 
 VISITORS = 16
 """Visitors at once, at most: each has threads that compute."""
+
+SPAN, MAKING = 5.0, 3.0
+"""While pages took more than so many of the last seconds to make, the next visitor is asked to wait."""
+
+OFTEN = 50_000, 20, 100
+"""After how many new objects garbage is looked for: tracing a program makes a million."""
 
 LARGEST = 2**20
 """Bytes of a message from a visitor, at most."""
@@ -52,8 +61,19 @@ def make_server(
     """
     guard = guard or Guard(address)
     present: set[NoiseLab] = set()
+    made: deque[tuple[float, float]] = deque(maxlen=VISITORS)
+
+    def crowded() -> bool:
+        return sum(took for when, took in made if time.monotonic() - when < SPAN) > MAKING
 
     def page() -> pn.viewable.Viewable:
+        began = time.monotonic()
+        with cycles_wait():
+            found = new_page()
+        made.append((time.monotonic(), time.monotonic() - began))
+        return found
+
+    def new_page() -> pn.viewable.Viewable:
         if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
             pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
         if len(present) >= visitors:
@@ -85,7 +105,7 @@ def make_server(
         keep_alive_milliseconds=10_000,
         threaded=False,
     )
-    guard.attach(server)
+    guard.attach(server, crowded)
     return server
 
 
@@ -123,6 +143,8 @@ def serve(
         raise osc.BadValue(f"visitors={visitors}: use 1 or more")
     quiet_logs()
     keep_compiled()
+    gc.freeze()  # what is imported stays: looking through it took a sixth of the time until the first picture
+    gc.set_threshold(*OFTEN)
     guard = Guard(address, password, allow_everybody)
     try:
         server = make_server(port, address, guard=guard, visitors=visitors, **options)
