@@ -1,6 +1,8 @@
 """The server of the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import threading
 import time
@@ -36,8 +38,65 @@ SPAN, MAKING = 5.0, 3.0
 OFTEN = 50_000, 20, 100
 """After how many new objects garbage is looked for: tracing a program makes a million."""
 
+TIDIED = 2.0
+"""Seconds after which what a visitor left is cleared away."""
+
 LARGEST = 2**20
 """Bytes of a message from a visitor, at most."""
+
+
+class _House:
+    """Who is there, and what they leave behind."""
+
+    def __init__(self, places: int, options: dict[str, Any]):
+        self.places, self.options = places, options
+        self._present: set[NoiseLab] = set()
+        self._made: deque[tuple[float, float]] = deque(maxlen=VISITORS)  # when pages were made, and how long it took
+        self._tidying = False
+
+    def is_crowded(self) -> bool:
+        """Whether the next page is to wait for those that were just made."""
+        now = time.monotonic()
+        recent = [took for when, took in self._made if now - when < SPAN]
+        return len(recent) > 1 and sum(recent) > MAKING
+
+    def page(self) -> pn.viewable.Viewable:
+        """A page for one more visitor; cycles of the others wait meanwhile."""
+        began = time.monotonic()
+        with cycles_wait():
+            found = self._new_page()
+        self._made.append((time.monotonic(), time.monotonic() - began))
+        return found
+
+    def _new_page(self) -> pn.viewable.Viewable:
+        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
+            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
+        if len(self._present) >= self.places:
+            return pn.pane.HTML(FULL_HOUSE.format(visitors=self.places))
+        lab = NoiseLab(**self.options)
+        self._present.add(lab)
+        pn.state.on_session_destroyed(lambda _: self._leave(lab))
+        lab.restore({name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()})
+        return lab.__panel__()
+
+    def _leave(self, lab: NoiseLab) -> None:
+        lab.close()
+        self._present.discard(lab)
+        if not self._tidying:
+            self._tidying = True
+            IOLoop.current().call_later(TIDIED, self._tidy)
+
+    def _tidy(self) -> None:
+        """Give memory back: a page is full of cycles, and large."""
+        self._tidying = False
+        frozen = gc.get_freeze_count() > 0
+        if frozen and not self._present:  # nobody waits while all is looked through, compiled programs too
+            gc.unfreeze()
+        gc.collect()
+        if frozen and not self._present:
+            gc.freeze()
+        with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps what was freed
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def make_server(
@@ -60,40 +119,11 @@ def make_server(
         **options: of `NoiseLab`.
     """
     guard = guard or Guard(address)
-    present: set[NoiseLab] = set()
-    made: deque[tuple[float, float]] = deque(maxlen=VISITORS)
-
-    def crowded() -> bool:
-        return sum(took for when, took in made if time.monotonic() - when < SPAN) > MAKING
-
-    def page() -> pn.viewable.Viewable:
-        began = time.monotonic()
-        with cycles_wait():
-            found = new_page()
-        made.append((time.monotonic(), time.monotonic() - began))
-        return found
-
-    def new_page() -> pn.viewable.Viewable:
-        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
-            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
-        if len(present) >= visitors:
-            return pn.pane.HTML(FULL_HOUSE.format(visitors=visitors))
-        lab = NoiseLab(**options)
-        present.add(lab)
-
-        def leave(_: object) -> None:
-            lab.close()
-            present.discard(lab)
-            gc.collect()  # a page is full of cycles, and large
-
-        pn.state.on_session_destroyed(leave)
-        lab.restore({name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()})
-        return lab.__panel__()
-
+    house = _House(visitors, options)
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
     server = pn.io.server.get_server(
-        {"/": page},
+        {"/": house.page},
         port=port,
         address=address,
         loop=loop,
@@ -105,7 +135,7 @@ def make_server(
         keep_alive_milliseconds=10_000,
         threaded=False,
     )
-    guard.attach(server, crowded)
+    guard.attach(server, house.is_crowded)
     return server
 
 
