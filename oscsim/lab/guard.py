@@ -31,6 +31,12 @@ WRONG = 1.0
 LONGEST, MOST = 300, 30
 """Characters of a line in the log; lines in a minute, at most."""
 
+REPEATS = (
+    "Bokeh Server internal error: server failed",
+    "Exception in callback functools.partial(<bound method IOLoop._discard_future_result",
+)
+"""How lines begin that tell what the line before has told."""
+
 PAGE = """<!doctype html><html lang="en"><title>oscsim lab</title><body style="font: 16px sans-serif; margin: 15vh auto;
 max-width: 34em; line-height: 1.5; color: #1f2933"><h1 style="color: #0072b2; font-size: 22px">oscsim lab</h1>{words}"""
 """A page in words; it asks for nothing else."""
@@ -179,7 +185,7 @@ class Few(logging.Filter):
         self._minute = self._lines = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.getMessage().startswith("Bokeh Server internal error: server failed"):  # the line before says why
+        if record.getMessage().startswith(REPEATS):
             return False
         minute = int(time.monotonic() // 60)
         self._lines = self._lines + 1 if minute == self._minute else 1

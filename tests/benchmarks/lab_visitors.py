@@ -6,6 +6,7 @@ does: asks for the page, opens the websocket, pulls the document, says of each f
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from statistics import median
 from bokeh.protocol import Protocol
 from bokeh.protocol.receiver import Receiver
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketClosedError, websocket_connect
 
 TOGETHER, IN_TURN = 20, 100
 STAYS, STAYS_SHORTLY = 30.0, 1.0
@@ -89,7 +90,7 @@ class Visitor:
 
     def __init__(self, url):
         self.url, token = url.split("?token=")
-        self._token = token
+        self._token, self._turn = token, asyncio.Lock()
         self.frames, self.status, self.named, self.page, self._number = 0, {}, {}, None, 0
 
     async def come(self):
@@ -140,9 +141,10 @@ class Visitor:
         return str(self._number)
 
     async def write(self, *fragments):
-        """Fragments as they are."""
-        for fragment in fragments:
-            await self._socket.write_message(fragment, binary=isinstance(fragment, bytes))
+        """Fragments as they are, with none of another message between them."""
+        async with self._turn:
+            for fragment in fragments:
+                await self._socket.write_message(fragment, binary=isinstance(fragment, bytes))
 
     async def ask(self, kind, content):
         """One message, and its answer; None where the server closes the connection instead."""
@@ -175,7 +177,8 @@ class Visitor:
                 self.frames += 1
                 self.status = dict(event.get("new", event.get("data"))["entries"])
                 drawn = {"kind": "ModelChanged", "model": {"id": self._carrier}, "attr": "tags"}
-                await self.send("PATCH-DOC", {"events": [drawn | {"new": self.status["drawing"]}]})
+                with contextlib.suppress(WebSocketClosedError):
+                    await self.send("PATCH-DOC", {"events": [drawn | {"new": self.status["drawing"]}]})
 
     async def leave(self):
         self._socket.close()
