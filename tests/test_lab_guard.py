@@ -1,6 +1,7 @@
 """Who may open the lab: the real server, asked by plain HTTP and websocket clients."""
 
 import asyncio
+import gc
 import html
 import http.client
 import io
@@ -8,6 +9,7 @@ import logging
 import threading
 import time
 import urllib.parse
+from collections import Counter
 
 import pytest
 
@@ -16,12 +18,16 @@ import oscsim as osc
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 
 from bokeh.client import pull_session
+from bokeh.document import Document
+from bokeh.models import ColumnDataSource
+from bokeh.server.session import ServerSession
 from panel.models import HTML
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from oscsim.lab import server
 from oscsim.lab.guard import MOST, Few, Guard, OneLine, is_loopback
+from oscsim.lab.runner import Runner
 from tests.helpers import Served
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Panel, Bokeh and tornado
@@ -208,6 +214,27 @@ def test_one_visitor_too_many_gets_a_friendly_page_and_a_place_when_another_leav
     assert "Show me" in words(again)
     again.close()
     lab.stop()
+
+
+def test_who_leaves_leaves_nothing_behind():
+    lab = Served(Guard("127.0.0.1", everybody=True), running=False)
+    kinds = (server.NoiseLab, Runner, Document, ServerSession, ColumnDataSource)
+
+    def alive():
+        gc.collect()
+        return Counter(type(o).__name__ for o in gc.get_objects() if issubclass(type(o), kinds))
+
+    visitors = [pull_session(url=f"http://127.0.0.1:{lab.port}/") for _ in range(3)]
+    assert alive()["Runner"] == 3
+    for visitor in visitors:
+        visitor.close()
+    del visitor, visitors
+    lab.labs.clear()
+    deadline = time.monotonic() + 60
+    while (left := alive()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    lab.stop()
+    assert left == {}
 
 
 def test_an_address_restores_the_settings():
