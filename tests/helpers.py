@@ -1,4 +1,8 @@
-"""What many test files use: a toy network with a batch, and the order at which an error falls."""
+"""What many test files use: a toy network with a batch, the order at which an error falls, a served lab."""
+
+import asyncio
+import contextlib
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -16,3 +20,47 @@ def toy(batch=3, **kwargs):
 def order(errors, scales):
     """The slope of log error against log scale."""
     return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]
+
+
+class Served:
+    """A lab that is served from a thread of this process; `labs` are those of its visitors."""
+
+    def __init__(self, guard=None, **options):
+        from tornado.ioloop import IOLoop
+
+        from oscsim.lab import server
+        from oscsim.lab.guard import Guard
+
+        self.labs, self.guard = [], guard or Guard("127.0.0.1")
+        made, ready = self.labs, threading.Event()
+
+        class Known(server.NoiseLab):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                made.append(self)
+
+        def work():
+            asyncio.set_event_loop(asyncio.new_event_loop())
+            self.loop = IOLoop.current()
+            with contextlib.ExitStack() as stack:
+                stack.callback(setattr, server, "NoiseLab", server.NoiseLab)
+                server.NoiseLab = Known
+                self.server = server.make_server(0, guard=self.guard, loop=self.loop, **options)
+                self.loop.add_callback(server._ignore_departures)
+                self.server.start()
+                self.loop.add_callback(ready.set)
+                self.loop.start()
+
+        self.thread = threading.Thread(target=work, daemon=True)
+        self.thread.start()
+        assert ready.wait(60)
+        self.port = self.server.port
+        self.url = f"http://127.0.0.1:{self.port}/?token={self.guard.token}"
+
+    def stop(self):
+        for lab in self.labs:
+            lab.runner.close(wait=True)
+        self.loop.add_callback(self.server.stop)
+        self.loop.add_callback(self.loop.stop)
+        self.thread.join(30)
+        assert not self.thread.is_alive()

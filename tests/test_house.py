@@ -1,6 +1,7 @@
 """How the house is kept: counts that may shrink and may not grow, and what an import brings."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def test_what_is_heavy_comes_in_when_asked_for():
     heavy = "[name for name in ('matplotlib', 'pandas', 'xarray', 'sklearn') if name in sys.modules]"
     assert printed("import sys, oscsim.cli.entry; print('jax' in sys.modules)") == "False"  # signals are heard at once
     assert printed(f"import sys, oscsim.cli.commands; print({heavy})") == "[]"
+    if importlib.util.find_spec("panel") is not None:
+        assert printed(f"import sys, oscsim.lab.server; print({heavy})") == "[]"
     code = "import sys, oscsim; oscsim.plot.orbits, oscsim.sweep, oscsim.studies; print('matplotlib' in sys.modules)"
     assert printed(code) == "True"
 

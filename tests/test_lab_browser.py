@@ -1,12 +1,10 @@
 """The lab in a real browser, without sleeps: what is clicked there is looked for in the data that reach the page."""
 
-import contextlib
 import io
 import logging
 import os
 import re
 import shutil
-import threading
 import time
 import zipfile
 
@@ -16,9 +14,9 @@ import pytest
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
-from oscsim.lab.guard import Guard  # noqa: E402
 from oscsim.lab.words import KNOBS, PICTURES, TOUR  # noqa: E402
 from tests.benchmarks.lab_soak import TURNED  # noqa: E402
+from tests.helpers import Served  # noqa: E402
 
 CHROMIUM = os.environ.get("OSCSIM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -48,49 +46,6 @@ SOURCE = """(name) => {
     }
     return null;
 }"""
-
-
-class Served:
-    """A lab that is served from a thread of this process; `labs` are those of its visitors."""
-
-    def __init__(self, **options):
-        import tornado.ioloop
-
-        from oscsim.lab import server, view
-
-        self.labs, guard = [], Guard("127.0.0.1")
-        made = self
-
-        class Known(view.NoiseLab):
-            def __init__(self, **kwargs):
-                super().__init__(**kwargs)
-                made.labs.append(self)
-
-        ready, self.loop = threading.Event(), None
-
-        def work():
-            self.loop = tornado.ioloop.IOLoop()
-            with contextlib.ExitStack() as stack:
-                stack.callback(setattr, server, "NoiseLab", server.NoiseLab)
-                server.NoiseLab = Known
-                self.server = server.make_server(0, guard=guard, loop=self.loop, **options)
-                self.loop.add_callback(server._ignore_departures)
-                self.server.start()
-                self.loop.add_callback(ready.set)
-                self.loop.start()
-
-        self.thread = threading.Thread(target=work, daemon=True)
-        self.thread.start()
-        assert ready.wait(60)
-        self.url = f"http://127.0.0.1:{self.server.port}/?token={guard.token}"
-
-    def stop(self):
-        for lab in self.labs:
-            lab.runner.close(wait=True)
-        self.loop.add_callback(self.server.stop)
-        self.loop.add_callback(self.loop.stop)
-        self.thread.join(30)
-        assert not self.thread.is_alive()
 
 
 @pytest.fixture(scope="module")

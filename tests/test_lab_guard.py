@@ -1,6 +1,7 @@
 """Who may open the lab: the real server, asked by plain HTTP and websocket clients."""
 
 import asyncio
+import gc
 import html
 import http.client
 import io
@@ -8,6 +9,7 @@ import logging
 import threading
 import time
 import urllib.parse
+from collections import Counter
 
 import pytest
 
@@ -15,69 +17,50 @@ import oscsim as osc
 
 pytest.importorskip("panel", reason="the lab needs the extra `lab`")
 
-import tornado.ioloop
 from bokeh.client import pull_session
+from bokeh.document import Document
+from bokeh.models import ColumnDataSource
+from bokeh.server.session import ServerSession
 from panel.models import HTML
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from oscsim.lab import server
-from oscsim.lab.guard import Guard, OneLine, is_loopback
+from oscsim.lab.guard import MOST, Few, Guard, OneLine, is_loopback
+from oscsim.lab.runner import Runner
+from tests.helpers import Served
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Panel, Bokeh and tornado
 
 
-class Open:
-    """A server in a thread of its own."""
+def ask(lab, path="/", method="GET", body=None, **headers):
+    """Status, headers and text of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=60)
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.putrequest(method, path, skip_host="Host" in headers)
+    if body is not None:
+        headers |= {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders(None if body is None else body.encode())
+    answer = connection.getresponse()
+    found = answer.status, dict(answer.getheaders()), answer.read().decode()
+    connection.close()
+    return found
 
-    def __init__(self, guard, **options):
-        ready = threading.Event()
 
-        def work():
-            asyncio.set_event_loop(asyncio.new_event_loop())
-            self.loop = tornado.ioloop.IOLoop.current()
-            self.server = server.make_server(0, "127.0.0.1", guard=guard, loop=self.loop, running=False, **options)
-            self.server.start()
-            self.loop.add_callback(ready.set)
-            self.loop.start()
-
-        self.thread = threading.Thread(target=work, daemon=True)
-        self.thread.start()
-        assert ready.wait(60)
-        self.port, self.guard = self.server.port, guard
-
-    def ask(self, path="/", method="GET", body=None, **headers):
-        """Status, headers and text of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.putrequest(method, path, skip_host="Host" in headers)
-        if body is not None:
-            headers |= {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(None if body is None else body.encode())
-        answer = connection.getresponse()
-        found = answer.status, dict(answer.getheaders()), answer.read().decode()
-        connection.close()
-        return found
-
-    def enter(self):
-        """The cookie of a visitor who has the address."""
-        status, headers, _ = self.ask(f"/?token={self.guard.token}")
-        assert status == 303
-        return headers["Set-Cookie"].split(";")[0]
-
-    def close(self):
-        self.loop.add_callback(self.server.stop)
-        self.loop.add_callback(self.loop.stop)
-        self.thread.join(30)
+def enter(lab):
+    """The cookie of a visitor who has the address."""
+    status, headers, _ = ask(lab, f"/?token={lab.guard.token}")
+    assert status == 303
+    return headers["Set-Cookie"].split(";")[0]
 
 
 @pytest.fixture(scope="module")
 def lab():
-    opened = Open(Guard("127.0.0.1"))
+    opened = Served(running=False)
     yield opened
-    opened.close()
+    opened.stop()
 
 
 def connect(lab, **headers):
@@ -96,62 +79,62 @@ def connect(lab, **headers):
 
 
 def test_the_token_opens_the_lab_once_and_a_cookie_from_then_on(lab):
-    assert lab.ask()[0] == 403
-    assert lab.ask("/?token=wrong")[0] == 403
-    status, headers, _ = lab.ask(f"/?token={lab.guard.token}&amplitude=0.2")
+    assert ask(lab)[0] == 403
+    assert ask(lab, "/?token=wrong")[0] == 403
+    status, headers, _ = ask(lab, f"/?token={lab.guard.token}&amplitude=0.2")
     assert (status, headers["Location"]) == (303, "/?amplitude=0.2")
     assert "HttpOnly" in headers["Set-Cookie"]
     assert lab.guard.token not in headers["Set-Cookie"]
-    status, _, text = lab.ask(Cookie=headers["Set-Cookie"].split(";")[0])
+    status, _, text = ask(lab, Cookie=headers["Set-Cookie"].split(";")[0])
     assert status == 200
     assert "oscsim lab" in text
-    assert lab.ask(Cookie=f"{lab.guard.cookie}=wrong")[0] == 403
+    assert ask(lab, Cookie=f"{lab.guard.cookie}=wrong")[0] == 403
     for path in ("/static/js/bokeh.min.js", "/autoload.js?bokeh-autoload-element=1", "/metadata", "/ws"):
-        assert lab.ask(path)[0] == 403, path
+        assert ask(lab, path)[0] == 403, path
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "localhost.evil.example", ""])
 def test_another_name_is_refused_by_http_and_websocket(lab, host):
-    cookie, port = lab.enter(), lab.port
+    cookie, port = enter(lab), lab.port
     named = f"{host}:{port}"
-    assert lab.ask(Cookie=cookie, Host=named)[0] == 403
-    assert lab.ask(f"/?token={lab.guard.token}", Host=named)[0] == 403
+    assert ask(lab, Cookie=cookie, Host=named)[0] == 403
+    assert ask(lab, f"/?token={lab.guard.token}", Host=named)[0] == 403
     assert connect(lab, Cookie=cookie, Host=named, Origin=f"http://{named}") == 403
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "file://", "http://127.0.0.1:1"])
 def test_another_origin_is_refused(lab, origin):
-    cookie = lab.enter()
-    assert lab.ask(Cookie=cookie, Origin=origin)[0] == 403
+    cookie = enter(lab)
+    assert ask(lab, Cookie=cookie, Origin=origin)[0] == 403
     assert connect(lab, Cookie=cookie, Origin=origin) == 403
     assert connect(lab, Origin=f"http://127.0.0.1:{lab.port}") == 403  # without the cookie
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
 def test_its_own_names_are_let_in(lab, name):
-    assert lab.ask("/metadata", Cookie=lab.enter(), Host=f"{name}:{lab.port}")[0] == 200
+    assert ask(lab, "/metadata", Cookie=enter(lab), Host=f"{name}:{lab.port}")[0] == 200
 
 
 def test_panels_components_import_nothing(lab):
     import sys
 
     assert "this" not in sys.modules
-    assert lab.ask("/components/this/x/_css/y", Cookie=lab.enter())[0] == 404
+    assert ask(lab, "/components/this/x/_css/y", Cookie=enter(lab))[0] == 404
     assert "this" not in sys.modules
 
 
 def test_a_password_opens_it_and_nothing_else_does():
-    opened = Open(Guard("127.0.0.1", password="séame"))
+    opened = Served(Guard("127.0.0.1", password="séame"), running=False)
     try:
-        status, _, text = opened.ask()
+        status, _, text = ask(opened)
         assert (status, 'type="password"' in text) == (403, True)
-        assert opened.ask("/", "POST", urllib.parse.urlencode({"password": "no"}))[0] == 403
-        assert opened.ask("/?token=")[0] == 403
-        status, headers, _ = opened.ask("/", "POST", urllib.parse.urlencode({"password": "séame"}))
+        assert ask(opened, "/", "POST", urllib.parse.urlencode({"password": "no"}))[0] == 403
+        assert ask(opened, "/?token=")[0] == 403
+        status, headers, _ = ask(opened, "/", "POST", urllib.parse.urlencode({"password": "séame"}))
         assert status == 303
-        assert opened.ask("/metadata", Cookie=headers["Set-Cookie"].split(";")[0])[0] == 200
+        assert ask(opened, "/metadata", Cookie=headers["Set-Cookie"].split(";")[0])[0] == 200
     finally:
-        opened.close()
+        opened.stop()
 
 
 def test_a_name_that_can_be_rebound_is_refused_at_every_address():
@@ -193,8 +176,16 @@ def test_what_a_visitor_sends_reaches_the_log_on_one_cut_line():
     assert "Traceback" not in lines[0]
 
 
+def test_who_sends_nonsense_by_the_thousand_fills_no_disk():
+    records = [logging.LogRecord("bokeh", logging.ERROR, "", 0, "%d", (i,), None) for i in range(1000)]
+    few = Few()
+    kept = [record.getMessage() for record in records if few.filter(record)]
+    assert MOST <= len(kept) <= 2 * MOST  # the minute may end in between
+    assert "what else goes wrong in this minute is left out" in kept
+
+
 def test_one_visitor_too_many_gets_a_friendly_page_and_a_place_when_another_leaves():
-    lab = Open(Guard("127.0.0.1", everybody=True), visitors=2)
+    lab = Served(Guard("127.0.0.1", everybody=True), running=False, visitors=2)
 
     def visit():
         return pull_session(url=f"http://127.0.0.1:{lab.port}/")
@@ -222,7 +213,28 @@ def test_one_visitor_too_many_gets_a_friendly_page_and_a_place_when_another_leav
     again = visit()
     assert "Show me" in words(again)
     again.close()
-    lab.close()
+    lab.stop()
+
+
+def test_who_leaves_leaves_nothing_behind():
+    lab = Served(Guard("127.0.0.1", everybody=True), running=False)
+    kinds = (server.NoiseLab, Runner, Document, ServerSession, ColumnDataSource)
+
+    def alive():
+        gc.collect()
+        return Counter(type(o).__name__ for o in gc.get_objects() if issubclass(type(o), kinds))
+
+    visitors = [pull_session(url=f"http://127.0.0.1:{lab.port}/") for _ in range(3)]
+    assert alive()["Runner"] == 3
+    for visitor in visitors:
+        visitor.close()
+    del visitor, visitors
+    lab.labs.clear()
+    deadline = time.monotonic() + 60
+    while (left := alive()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    lab.stop()
+    assert left == {}
 
 
 def test_an_address_restores_the_settings():

@@ -1,6 +1,6 @@
 """Shared by all packages: named errors, checks and conversions, files that are written whole or not at all."""
 
-from oscsim.core import checkpoint, ending
+from oscsim.core import checkpoint, colours, ending
 from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.compiled import keep_compiled
@@ -16,6 +16,7 @@ __all__ = [
     "as_count",
     "as_path",
     "checkpoint",
+    "colours",
     "ending",
     "keep_compiled",
     "norm",

@@ -7,20 +7,22 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas
 from bokeh import models
 from bokeh.plotting import figure
 from jaxtyping import Complex, Float
 
+from oscsim.core import colours
 from oscsim.lab.axes import GRID, INK, second_axis, square, style_axis
 from oscsim.lab.engine import WINDOW, Frame
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
 from oscsim.lab.runner import Judged
 from oscsim.lab.words import PICTURES
-from oscsim.plot import style
+
+if TYPE_CHECKING:
+    import pandas
 
 PAST = 240
 """Cycles in the curves over cycles."""
@@ -155,9 +157,9 @@ class Pictures:
         image.data = NO_MAP
         mapper = models.LinearColorMapper(palette=[LOST, SETTLED], low=0, high=1, nan_color="white")
         plot.image("image", x="x", y="y", dw="size", dh="size", source=image, color_mapper=mapper, level="image")
-        self._line(plot, "radius", color=style.COLOURS[1], line_dash=[4, 3], line_width=1.5)
-        self._line(plot, "teaching", color=style.DRIVE, line_width=2)
-        self._dots(plot, "teaching_now", color=style.DRIVE, size=9)
+        self._line(plot, "radius", color=colours.COLOURS[1], line_dash=[4, 3], line_width=1.5)
+        self._line(plot, "teaching", color=colours.DRIVE, line_width=2)
+        self._dots(plot, "teaching_now", color=colours.DRIVE, size=9)
         where = {"x": 6, "y": 6, "x_units": "screen", "y_units": "screen"}
         self.plane_note = models.Label(text_font_size="11px", text_color=INK, **where, **PALE)
         plot.add_layout(self.plane_note)
@@ -173,7 +175,7 @@ class Pictures:
         plot = self._figure("traces", "Traces", "time to the end of the cycle (τ)", "Re (s − c₀)")
         self._neurons(plot, "traces", line_width=1.5, line_alpha=0.9)
         second_axis(plot, "drive", "Re β (dotted)", models.Range1d(-1, 1))
-        dotted = {"color": style.DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
+        dotted = {"color": colours.DRIVE, "line_dash": "dotted", "line_width": 1.6, "level": "glyph"}
         self._line(plot, "traces_teaching", y_range_name="drive", **dotted)
         plot.x_range, plot.y_range = models.Range1d(0, 200), models.Range1d(-1, 1)
 
@@ -199,9 +201,9 @@ class Pictures:
     def _error(self) -> None:
         plot = self._figure("error", "Error of the gradient", "cycle", "relative error", y_axis_type="log")
         band = self._area(plot, "error_band", fill_color="#7b8794", fill_alpha=0.22)
-        bias = self._line(plot, "error_bias", color=style.DRIVE, line_dash="dotted", line_width=1.6)
-        shade = self._area(plot, "error_bar_area", fill_color=style.BAR, fill_alpha=0.2)
-        edge = self._line(plot, "error_bar", color=style.BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
+        bias = self._line(plot, "error_bias", color=colours.DRIVE, line_dash="dotted", line_width=1.6)
+        shade = self._area(plot, "error_bar_area", fill_color=colours.BAR, fill_alpha=0.2)
+        edge = self._line(plot, "error_bar", color=colours.BAR, line_dash=[10, 3, 2, 3], line_width=2.4)
         items = {"predicted": self._past_lines(plot, "error")[-1:]}
         items |= {"predicted band": [band], "predicted bias": [bias], "its own bar": [shade, edge]}
         self._legend(plot, items, 2)
@@ -212,22 +214,22 @@ class Pictures:
         plot.x_range = models.Range1d(0, 20)
         return [
             *(
-                self._line(plot, f"{kind}/{i}", color=style.COLOURS[i % len(style.COLOURS)], line_width=1.4)
+                self._line(plot, f"{kind}/{i}", color=colours.COLOURS[i % len(colours.COLOURS)], line_width=1.4)
                 for i in range(SLOTS)
             ),
-            self._line(plot, f"{kind}/all", color=style.DRIVE, line_width=2.2),
-            self._line(plot, f"{kind}_predicted", color=style.DRIVE, line_dash=[6, 4], line_width=1.6),
+            self._line(plot, f"{kind}/all", color=colours.DRIVE, line_width=2.2),
+            self._line(plot, f"{kind}_predicted", color=colours.DRIVE, line_dash=[6, 4], line_width=1.6),
         ]
 
     def _snr(self) -> None:
         log = {"x_axis_type": "log", "y_axis_type": "log"}
         plot = self._figure("snr", "Signal to noise", "amplitude of β", "|∇L| / error", **log)
-        line = self._line(plot, "snr_curve", color=style.COLOURS[0], line_width=2)
+        line = self._line(plot, "snr_curve", color=colours.COLOURS[0], line_width=2)
         now = self._source("snr_now", "x", "y", "low", "high")
-        plot.segment("x", "low", "x", "high", source=now, color=style.COLOURS[1], line_width=2)
-        dot = plot.scatter("x", "y", source=now, color=style.COLOURS[1], size=9)
-        star = self._dots(plot, "snr_best", color=style.COLOURS[2], size=14, marker="star")
-        self.optimum = models.Span(dimension="height", line_color=style.COLOURS[2], line_dash=[4, 3], visible=False)
+        plot.segment("x", "low", "x", "high", source=now, color=colours.COLOURS[1], line_width=2)
+        dot = plot.scatter("x", "y", source=now, color=colours.COLOURS[1], size=9)
+        star = self._dots(plot, "snr_best", color=colours.COLOURS[2], size=14, marker="star")
+        self.optimum = models.Span(dimension="height", line_color=colours.COLOURS[2], line_dash=[4, 3], visible=False)
         self.beyond = models.BoxAnnotation(left=1e9, fill_color=LOST, fill_alpha=0.6, level="underlay")
         plot.add_layout(self.optimum)
         plot.add_layout(self.beyond)
@@ -236,10 +238,10 @@ class Pictures:
 
     def _learning(self) -> None:
         plot = self._figure("learning", "Loss and accuracy", "cycle", "loss")
-        loss = self._line(plot, "loss", color=style.COLOURS[0], line_width=2)
+        loss = self._line(plot, "loss", color=colours.COLOURS[0], line_width=2)
         second_axis(plot, "percent", "accuracy (%)", models.Range1d(0, 104))
-        batch = self._line(plot, "accuracy", color=style.COLOURS[2], line_width=1.4, y_range_name="percent")
-        held_out = self._dots(plot, "test_accuracy", color=style.COLOURS[1], size=6, y_range_name="percent")
+        batch = self._line(plot, "accuracy", color=colours.COLOURS[2], line_width=1.4, y_range_name="percent")
+        held_out = self._dots(plot, "test_accuracy", color=colours.COLOURS[1], size=6, y_range_name="percent")
         plot.x_range, plot.y_range = models.Range1d(0, 20), models.Range1d(0, 2.5)
         self._legend(plot, {"loss": [loss], "batch": [batch], "held out": [held_out]}, 3)
 
@@ -373,7 +375,7 @@ class Pictures:
         look = {
             "colour": _colours(places),
             "name": [self.names[i] for i in places],
-            "dash": [DASHES[i // len(style.COLOURS) % len(DASHES)] for i in range(len(places))],
+            "dash": [DASHES[i // len(colours.COLOURS) % len(DASHES)] for i in range(len(places))],
         }
         cycle, period = frame.window.shape[2], frame.settings.period
         both, mean = frame.samples[places], frame.window[-1][places].mean(axis=1, keepdims=True)
@@ -496,8 +498,10 @@ class Pictures:
         if len(finite):
             plot.y_range.update(start=0.0, end=1.1 * float(np.ceil(10 * finite.max()) / 10))
 
-    def tables(self) -> dict[str, pandas.DataFrame]:
+    def tables(self) -> dict[str, "pandas.DataFrame"]:
         """The data of every curve, by its name."""
+        import pandas  # takes a while, and not every visitor saves data
+
         found = {}
         for name, source in self.sources.items():
             if name == "map":
@@ -542,7 +546,7 @@ def _positive(*values: np.ndarray) -> Float[np.ndarray, " values"]:
 
 
 def _colours(places: Sequence[int]) -> list[str]:
-    return [style.COLOURS[i % len(style.COLOURS)] for i in range(len(places))]
+    return [colours.COLOURS[i % len(colours.COLOURS)] for i in range(len(places))]
 
 
 def _mean(values: np.ndarray | None) -> float:

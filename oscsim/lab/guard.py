@@ -12,8 +12,14 @@ import ipaddress
 import logging
 import secrets
 import socket
+import time
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from bokeh.core.types import ID
+from bokeh.protocol import SPEC
+from bokeh.protocol.messages.error import Error, error
 from bokeh.server.server import Server
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, Rule
@@ -22,14 +28,22 @@ from tornado.web import RequestHandler
 WRONG = 1.0
 """Seconds that a wrong word waits for its answer: passwords are not tried by the thousand."""
 
-LONGEST = 300
-"""Characters of a line in the log."""
+LONGEST, MOST = 300, 30
+"""Characters of a line in the log; lines in a minute, at most."""
+
+REPEATS = (
+    "Bokeh Server internal error: server failed",
+    "Exception in callback functools.partial(<bound method IOLoop._discard_future_result",
+)
+"""How lines begin that tell what the line before has told."""
 
 PAGE = """<!doctype html><html lang="en"><title>oscsim lab</title><body style="font: 16px sans-serif; margin: 15vh auto;
 max-width: 34em; line-height: 1.5; color: #1f2933"><h1 style="color: #0072b2; font-size: 22px">oscsim lab</h1>{words}"""
 """A page in words; it asks for nothing else."""
 
 NO_TOKEN = "<p>This address lacks the token. Open the lab with the whole address that <code>oscsim lab</code> printed."
+CROWDED = """<meta http-equiv="refresh" content="5"><p>Many visitors come at this moment. This page tries again by
+itself, in five seconds."""
 STRANGER = "<p>This server does not answer to that name."
 NO_SUCH = "<p>There is no such page."
 ASKS = """<form method="post" action="/"><p><label>Password <input type="password" name="password" autofocus></label>
@@ -72,9 +86,10 @@ class Guard(Matcher):
         self.ticket = secrets.token_urlsafe(24)
         self.cookie = "oscsim-lab"
 
-    def attach(self, server: Server) -> None:
-        """Have every request of the server pass here first."""
+    def attach(self, server: Server, crowded: Callable[[], bool] = lambda: False) -> None:
+        """Have every request of the server pass here first; who asks for the page while it is crowded is to wait."""
         self.cookie += f"-{server.port}"  # cookies are shared by all ports of a host
+        self._crowded = crowded
         server._tornado.default_router.rules.insert(0, Rule(self, _Answer))
 
     def match(self, request: HTTPServerRequest) -> dict[str, object] | None:
@@ -91,7 +106,7 @@ class Guard(Matcher):
         if self.open or (
             self.cookie in request.cookies and self._same(request.cookies[self.cookie].value, self.ticket)
         ):
-            return None
+            return (503, CROWDED) if request.path == "/" and self._crowded() else None
         return 403, ASKS if self.password is not None else NO_TOKEN
 
     def _is_own(self, host: str) -> bool:
@@ -121,7 +136,7 @@ class _Answer(RequestHandler):
         self.guard, self.status, self.words = guard, status, words
 
     def prepare(self) -> None:
-        if self.request.method not in ("GET", "POST") or self.words in (STRANGER, NO_SUCH):
+        if self.request.method not in ("GET", "POST") or self.words in (CROWDED, STRANGER, NO_SUCH):
             self._say()
 
     async def get(self) -> None:
@@ -144,6 +159,7 @@ class _Answer(RequestHandler):
 
     def _say(self) -> None:
         self.set_status(self.status)
+        self.set_header("Cache-Control", "no-store")
         self.finish(PAGE.format(words=self.words))
 
 
@@ -161,10 +177,38 @@ class OneLine(logging.Formatter):
         return f"oscsim lab: {said[:LONGEST]}{'...' if len(said) > LONGEST else ''}"
 
 
+class Few(logging.Filter):
+    """Lets `MOST` lines a minute through: who sends nonsense by the thousand fills no disk."""
+
+    def __init__(self):
+        super().__init__()
+        self._minute = self._lines = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith(REPEATS):
+            return False
+        minute = int(time.monotonic() // 60)
+        self._lines = self._lines + 1 if minute == self._minute else 1
+        self._minute = minute
+        if self._lines == MOST:
+            record.msg, record.args, record.exc_info = "what else goes wrong in this minute is left out", (), None
+        return self._lines <= MOST
+
+
+class Refusal(error):
+    """The answer to a message that failed, without a traceback: it names files of this machine."""
+
+    @classmethod
+    def create(cls, request_id: ID, text: str, **metadata: Any) -> "Refusal":
+        return cls(cls.create_header(request_id=request_id), metadata, Error(text=text[:LONGEST], traceback=None))
+
+
 def quiet_logs() -> None:
-    """Have the log of the server tell errors alone, each as one line."""
+    """Have the log of the server tell errors alone, each as one line, and its answers tell no traceback."""
+    SPEC["ERROR"] = Refusal
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
+    handler.addFilter(Few())
     for name in ("bokeh", "panel", "tornado", "asyncio"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR)

@@ -22,6 +22,8 @@ _waiting: Counter[int] = Counter()  # by rank, the one that compiles included
 _busy = False
 _own = threading.local()
 _at_work: set[int] = set()  # threads that compile, or wait to
+_may_run = threading.Event()
+_may_run.set()
 
 
 @contextlib.contextmanager
@@ -46,6 +48,21 @@ def first_time(*program: Hashable) -> Iterator[None]:
             _at_work.discard(thread)
             _turn.notify_all()
     _compiled.add(program)
+
+
+@contextlib.contextmanager
+def cycles_wait() -> Iterator[None]:
+    """Hold cycles up while the block makes a page: who comes is not to wait for all who are there."""
+    _may_run.clear()
+    try:
+        yield
+    finally:
+        _may_run.set()
+
+
+def wait_for_pages() -> None:
+    """Return when no page is being made."""
+    _may_run.wait()
 
 
 def rank_of_this_thread(rank: int) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import oscsim as osc
 from oscsim.lab.engine import Engine, Frame, Weights
 from oscsim.lab.forecast import Forecast, Map, Memory, Replay, forecasts, maps, relevant
-from oscsim.lab.programs import LATER, compiles, first_time, layout, rank_of_this_thread
+from oscsim.lab.programs import LATER, compiles, first_time, layout, rank_of_this_thread, wait_for_pages
 from oscsim.lab.settings import Settings, Value
 from oscsim.networks import Data
 
@@ -134,6 +134,7 @@ class Runner:
                 if reset:
                     self.engine.reset()
                 if advance:
+                    wait_for_pages()
                     due = time.monotonic() + self.pace
                     self._cycle()
                 if self.predict and (changes or reset or not asked):  # after the cycle: no knob waits for a prediction

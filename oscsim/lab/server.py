@@ -1,10 +1,14 @@
 """The server of the lab: each visitor has a network of their own, which stops when they leave."""
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import threading
+import time
 import warnings
 import webbrowser
+from collections import deque
 from typing import Any
 
 import panel as pn
@@ -18,6 +22,7 @@ import oscsim as osc
 from oscsim.core import keep_compiled
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
+from oscsim.lab.programs import cycles_wait
 from oscsim.lab.view import NoiseLab
 from oscsim.lab.words import FULL_HOUSE
 
@@ -27,8 +32,71 @@ LEFT, CHECKED = 3000, 1000
 VISITORS = 16
 """Visitors at once, at most: each has threads that compute."""
 
+SPAN, MAKING = 5.0, 3.0
+"""While pages took more than so many of the last seconds to make, the next visitor is asked to wait."""
+
+OFTEN = 50_000, 20, 100
+"""After how many new objects garbage is looked for: tracing a program makes a million."""
+
+TIDIED = 2.0
+"""Seconds after which what a visitor left is cleared away."""
+
 LARGEST = 2**20
 """Bytes of a message from a visitor, at most."""
+
+
+class _House:
+    """Who is there, and what they leave behind."""
+
+    def __init__(self, places: int, options: dict[str, Any]):
+        self.places, self.options = places, options
+        self._present: set[NoiseLab] = set()
+        self._made: deque[tuple[float, float]] = deque(maxlen=VISITORS)  # when pages were made, and how long it took
+        self._tidying = False
+
+    def is_crowded(self) -> bool:
+        """Whether the next page is to wait for those that were just made."""
+        now = time.monotonic()
+        recent = [took for when, took in self._made if now - when < SPAN]
+        return len(recent) > 1 and sum(recent) > MAKING
+
+    def page(self) -> pn.viewable.Viewable:
+        """A page for one more visitor; cycles of the others wait meanwhile."""
+        began = time.monotonic()
+        with cycles_wait():
+            found = self._new_page()
+        self._made.append((time.monotonic(), time.monotonic() - began))
+        return found
+
+    def _new_page(self) -> pn.viewable.Viewable:
+        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
+            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
+        if len(self._present) >= self.places:
+            return pn.pane.HTML(FULL_HOUSE.format(visitors=self.places))
+        lab = NoiseLab(**self.options)
+        self._present.add(lab)
+        pn.state.on_session_destroyed(lambda _: self._leave(lab))
+        lab.restore({name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()})
+        return lab.__panel__()
+
+    def _leave(self, lab: NoiseLab) -> None:
+        lab.close()
+        self._present.discard(lab)
+        if not self._tidying:
+            self._tidying = True
+            IOLoop.current().call_later(TIDIED, self._tidy)
+
+    def _tidy(self) -> None:
+        """Give memory back: a page is full of cycles, and large."""
+        self._tidying = False
+        frozen = gc.get_freeze_count() > 0
+        if frozen and not self._present:  # nobody waits while all is looked through, compiled programs too
+            gc.unfreeze()
+        gc.collect()
+        if frozen and not self._present:
+            gc.freeze()
+        with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps what was freed
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def make_server(
@@ -51,29 +119,11 @@ def make_server(
         **options: of `NoiseLab`.
     """
     guard = guard or Guard(address)
-    present: set[NoiseLab] = set()
-
-    def page() -> pn.viewable.Viewable:
-        if pn.state.curdoc is not None:  # what is made before the page is rendered is to come from this server, too
-            pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
-        if len(present) >= visitors:
-            return pn.pane.HTML(FULL_HOUSE.format(visitors=visitors))
-        lab = NoiseLab(**options)
-        present.add(lab)
-
-        def leave(_: object) -> None:
-            lab.close()
-            present.discard(lab)
-            gc.collect()  # a page is full of cycles, and large
-
-        pn.state.on_session_destroyed(leave)
-        lab.restore({name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()})
-        return lab.__panel__()
-
+    house = _House(visitors, options)
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
     server = pn.io.server.get_server(
-        {"/": page},
+        {"/": house.page},
         port=port,
         address=address,
         loop=loop,
@@ -85,7 +135,7 @@ def make_server(
         keep_alive_milliseconds=10_000,
         threaded=False,
     )
-    guard.attach(server)
+    guard.attach(server, house.is_crowded)
     return server
 
 
@@ -123,6 +173,8 @@ def serve(
         raise osc.BadValue(f"visitors={visitors}: use 1 or more")
     quiet_logs()
     keep_compiled()
+    gc.freeze()  # what is imported stays: looking through it took a sixth of the time until the first picture
+    gc.set_threshold(*OFTEN)
     guard = Guard(address, password, allow_everybody)
     try:
         server = make_server(port, address, guard=guard, visitors=visitors, **options)

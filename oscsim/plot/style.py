@@ -1,7 +1,4 @@
-"""Colours, sizes and axes of all figures.
-
-The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
-"""
+"""Colours, sizes and axes of all figures."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,12 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BAR = "#E69F00"
-"""Colour of a gradient's own error."""
+from oscsim.core.colours import BAR, COLOURS
+from oscsim.core.colours import DRIVE as DRIVE
 
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
-DRIVE = "black"
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
 
 
