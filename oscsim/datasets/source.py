@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, as_native, as_path, require_key
+from oscsim.core.checks import as_count, as_flag, as_function, as_native, as_path, as_sequence, require_key
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -164,11 +164,13 @@ class FileSource(AbstractSource):
         read: Callable[[Path], Batch],
         standardise: "bool | FileSource" = False,
     ):
-        if not len(paths):
-            raise BadValue(f"paths={paths!r}: give one file or more")
-        self._read = read
-        self._files = [_survey(path, read(path)) for path in (as_path("path", path) for path in paths)]
+        paths = as_sequence("paths", paths)
+        if not paths:
+            raise BadValue("paths=(): give one file or more")
+        self._read = read = as_function("read", read)
+        self._files = [_survey(path, read(path)) for path in (as_path("paths", path) for path in paths)]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
+        standardise = standardise if isinstance(standardise, FileSource) else as_flag("standardise", standardise)
         by = self if standardise is True else standardise or None
         self._shift, self._scale = np.zeros(3, np.float32), np.ones(3, np.float32)
         if by is not None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
-from oscsim.core.checks import require_positive
+from oscsim.core.checks import as_count, as_function, as_positive, checked, require_positive
 from oscsim.core.errors import BadValue
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
 from oscsim.networks.pooling import AbstractPooling, SoftmaxPooling
+from oscsim.networks.products import as_products
 
 __all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
 
@@ -31,6 +32,7 @@ SIX = (
 """Channels at full width, padding, and whether it is pooled, of each layer."""
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4(
     classes: int = 10,
     width: float = 1.0,
@@ -66,6 +68,7 @@ def vgg4(
     )
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg6(
     classes: int = 10,
     width: float = 1.0,
@@ -93,6 +96,7 @@ def vgg6(
     )
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4_feedforward(
     classes: int = 10,
     width: float = 1.0,

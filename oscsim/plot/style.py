@@ -10,6 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from oscsim.core.checks import Given, require_instance
+from oscsim.core.errors import BadType
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BAR = "#E69F00"
 """Colour of a gradient's own error."""
@@ -53,6 +56,14 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
+
+
+def as_axes(name: str, ax: Given) -> Axes:
+    """Axes of matplotlib with an x and a y, or an error that names what they are not."""
+    require_instance(name, ax, Axes, "use one of the axes of matplotlib, such as plt.subplots()[1]")
+    if ax.name != "rectilinear":
+        raise BadType(f"{name} has a {ax.name} projection: use plain axes, such as plt.subplots()[1]")
+    return ax
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
