@@ -136,6 +136,21 @@ def as_numbers(name: str, value: Given, remedy: str = "give an array of numbers"
         raise BadType(f"{name}={shown(value)}: {remedy}") from error
 
 
+def as_inexact(name: str, value: Given) -> Array:
+    """Real or complex numbers with a fraction, traced or not, or an error that names what is none."""
+    value = as_numbers(name, value)
+    return value if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.asarray(value, float)
+
+
+def as_host(name: str, value: Given) -> np.ndarray:
+    """An array of NumPy of anything, or an error that names what makes none."""
+    value = as_native(name, untraced(name, value))
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadType(f"{name}={shown(value)} is no array, or its rows differ in length: {error}") from error
+
+
 def as_seen(name: str, value: Given, remedy: str = "give an array of numbers") -> Given:
     """Numbers that are no part of a traced program, since they are looked at, or an error that names them."""
     value = as_numbers(name, value, remedy)
@@ -318,6 +333,11 @@ def as_text(name: str, value: Given) -> str:
 def as_names(name: str, value: Given) -> tuple[str, ...]:
     """Strings in order, or an error that names what is none."""
     return tuple(as_text(f"{name}[{i}]", one) for i, one in enumerate(as_sequence(name, value)))
+
+
+def as_counts(name: str, value: Given) -> tuple[int, ...]:
+    """Positive integers in order, or an error that names what is none."""
+    return tuple(as_count(f"{name}[{i}]", one) for i, one in enumerate(as_sequence(name, value)))
 
 
 def as_sequence(name: str, value: Given) -> tuple:

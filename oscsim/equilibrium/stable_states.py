@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, require_key, require_positive
+from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, checked, require_key, require_positive, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
@@ -113,6 +113,7 @@ class Equilibria(eqx.Module):
         return str(self)
 
 
+@checked(net=untraced, x=untraced, y=untraced)
 def equilibria(
     net: AbstractNetwork,
     x: Data,

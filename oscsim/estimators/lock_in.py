@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
-from oscsim.core.checks import as_count, as_flag, checked, require_positive
+from oscsim.core.checks import as_count, as_flag, as_positive, checked
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
 from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, require_whole
@@ -89,7 +89,7 @@ class LockIn(AbstractEstimator):
         accuracy: float | None = None,
     ):
         if accuracy is not None:
-            require_positive("accuracy", accuracy)
+            accuracy = as_positive("accuracy", accuracy)
         self.cycles, self.most = _at_least_and_most(cycles, 4 if accuracy is None else 64)
         if discard is not None and as_count("discard", discard, 0) >= self.cycles:
             raise BadValue(f"discard={discard} leaves nothing of {self.cycles} cycles: use 0 to {self.cycles - 1}")
@@ -113,7 +113,7 @@ class LockIn(AbstractEstimator):
             )
         self.teaching, self.extrapolate, self.start = teaching, extrapolate, start
         self.discard = None if discard is None else int(discard)
-        self.accuracy = None if accuracy is None else float(accuracy)
+        self.accuracy = accuracy
         self.noises, self.integration, self.demodulator = as_noises(noise), integration, demodulator
 
     @property

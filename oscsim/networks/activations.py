@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import as_numbers, checked, positive, scalar
+from oscsim.core.checks import as_inexact, checked, positive, scalar
 from oscsim.core.registry import register
 
 # sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
@@ -100,7 +100,7 @@ def _complex_logistic_jvp(primals, tangents):
     return value, value * (1 - value) * tangents[0]
 
 
-numeric = checked(u=as_numbers)
+numeric = checked(u=as_inexact)
 """For what is called with potentials."""
 
 

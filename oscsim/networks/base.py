@@ -305,7 +305,9 @@ def slowest_neuron(time_constants: Sequence[Array]) -> float:
 
 def as_network(name: str, network: Given) -> "AbstractNetwork":
     """A network with dynamics, or an error that names what is none, such as a gradient."""
-    require_instance(name, network, AbstractNetwork, "use an instance of a network, such as LayeredNetwork(...)")
+    require_instance(
+        name, network, AbstractNetwork, "use an instance of a network with dynamics, such as LayeredNetwork(...)"
+    )
     return as_trainable(name, network)
 
 

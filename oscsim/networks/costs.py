@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Real
 
-from oscsim.core.checks import Given, as_numbers, checked
+from oscsim.core.checks import Given, as_inexact, as_numbers, checked
 from oscsim.core.errors import BadType, BadValue
 
 
 def as_output(name: str, value: Given) -> Array:
     """The output of one sample as an array, or an error that names what is none."""
-    value = as_numbers(name, value)
+    value = as_inexact(name, value)
     if jnp.ndim(value) != 1:
         raise BadValue(f"{name} has shape {jnp.shape(value)}: give the output of one sample, and jax.vmap over several")
-    return jnp.asarray(value)
+    return value
 
 
 costing = checked(output=as_output, y=as_numbers)

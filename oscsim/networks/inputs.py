@@ -254,7 +254,7 @@ def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
         raise
     except (TypeError, RecursionError, OverflowError) as error:
         raise BadType(f"{name}={shown(value)} is no array: give one of shape (batch, ...)") from error
-    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool) or value.dtype.kind in "mM":
         raise BadType(f"{name} holds {value.dtype}: give numbers{names}")
     if jnp.iscomplexobj(value):
         raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")

@@ -77,7 +77,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 
-@checked(gradient=lambda name, value: untraced(name, as_gradient(name, value)))
+@checked(gradient=lambda name, value: as_known_gradient(name, value))
 def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
     """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
 
@@ -98,7 +98,7 @@ def as_trainable(name: str, network: Given) -> Given:
     """A network of either kind, or an error that names what is none, such as a gradient."""
     require_instance(name, network, AbstractLearned, "use an instance of a network, such as LayeredNetwork(...)")
     match network:
-        case object(activation=None):
+        case object(activation=None) | object(time_constant=None | (None, *_)):
             raise BadType(f"{name} is a gradient, or what `parameters` gives: use the network itself")
     return network
 
@@ -112,6 +112,11 @@ def as_gradient(name: str, gradient: Given) -> Gradient:
     if not all(map(_is_numeric, leaves)):
         raise BadType(f"{name}={shown(gradient)}: give a gradient, a pytree of arrays")
     return gradient
+
+
+def as_known_gradient(name: str, gradient: Given) -> Gradient:
+    """The same, and not traced, since it is looked at."""
+    return untraced(name, as_gradient(name, gradient))
 
 
 def _is_numeric(leaf: object) -> bool:

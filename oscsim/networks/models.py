@@ -134,9 +134,15 @@ def _stack(
     )
 
 
+WIDEST = 16
+"""A layer of the widest networks has 600 million weights."""
+
+
 def _channels(channels: int, width: float) -> int:
     require_positive("width", width)
     found = round(channels * width)
     if found < 1:
         raise BadValue(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
+    if width > WIDEST:
+        raise BadValue(f"width={width:g} makes {found} channels of {channels}: use {WIDEST} or less")
     return found

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import Given, as_numbers, checked, count, positive
+from oscsim.core.checks import Given, as_inexact, checked, count, positive
 from oscsim.core.errors import BadValue
 
 as_size = count("size")
@@ -18,10 +18,10 @@ as_size = count("size")
 
 def as_image(name: str, value: Given) -> Array:
     """An image as an array, or an error that names what is none."""
-    value = as_numbers(name, value)
+    value = as_inexact(name, value)
     if jnp.ndim(value) != 3:
         raise BadValue(f"{name} has shape {jnp.shape(value)}: give one image, (height, width, channels)")
-    return jnp.asarray(value)
+    return value
 
 
 pooling = checked(z=as_image)

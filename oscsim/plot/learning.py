@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 
-from oscsim.core.checks import Given, as_count, as_sequence, as_text, both, checked, choice, shown, untraced
+from oscsim.core.checks import Given, as_count, as_counts, as_text, both, checked, choice, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks import AbstractNetwork
 from oscsim.networks.learned import as_trainable, parameters
@@ -187,7 +187,7 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@checked(net=both(as_trainable, untraced), ax=as_axes, shape=as_sequence, neurons=as_count)
+@checked(net=both(as_trainable, untraced), ax=as_axes, shape=as_counts, neurons=as_count)
 def weights(
     net: AbstractNetwork,
     ax: Axes | None = None,
@@ -213,7 +213,7 @@ def weights(
     first = np.asarray(jax.tree.leaves(parameters(net))[0])
     side = math.isqrt(first.shape[1])
     shape = (side, side) if shape is None else shape
-    if math.prod(shape) != first.shape[1]:
+    if len(shape) != 2 or math.prod(shape) != first.shape[1]:
         raise BadValue(f"shape={shape}: an input has {first.shape[1]} numbers, give the height and width of its image")
     count = min(neurons, len(first))
     columns = math.ceil(math.sqrt(2 * count))

@@ -23,7 +23,7 @@ from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
 from oscsim.networks.base import time_unit
-from oscsim.networks.learned import Gradient, as_gradient
+from oscsim.networks.learned import Gradient, as_known_gradient
 from oscsim.plot.style import (
     COLOURS,
     DRIVE,
@@ -65,7 +65,7 @@ def as_estimates(name: str, estimates: Given) -> dict[str, Gradient]:
     named = estimates if isinstance(estimates, Mapping) else {"": estimates}
     if not named:
         raise BadValue(f"{name}={{}}: give one gradient at least")
-    return {str(key): as_gradient(name, e.gradient if isinstance(e, Estimate) else e) for key, e in named.items()}
+    return {str(key): as_known_gradient(name, e.gradient if isinstance(e, Estimate) else e) for key, e in named.items()}
 
 
 @checked(run=RUN, ax=as_axes, sample=as_index, neurons=as_chosen)
@@ -217,7 +217,7 @@ def spectrum(
     return ax
 
 
-@checked(run=RUN, exact=as_gradient, ax=as_axes, discard=as_index)
+@checked(run=RUN, exact=as_known_gradient, ax=as_axes, discard=as_index)
 def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: int = 0) -> Axes:
     r"""Error of the running gradient: relative error and $1 - \cos$ to the exact one, against cycles.
 
@@ -305,7 +305,7 @@ def _below(values: np.ndarray) -> float:
     return float(10.0 ** np.floor(np.log10(positive.min()))) if len(positive) else 1e-8
 
 
-@checked(run=RUN, exact=as_gradient, discard=as_index)
+@checked(run=RUN, exact=as_known_gradient, discard=as_index)
 def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""What `gradient_error` draws: numbers of the cycles, relative errors, and $1 - \cos$, precise far below rounding.
 
@@ -330,7 +330,7 @@ def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndar
     return run.first_cycle + discard + 1 + np.arange(kept), errors, distances
 
 
-@checked(exact=as_gradient, ax=as_axes, metric=as_function)
+@checked(exact=as_known_gradient, ax=as_axes, metric=as_function)
 def layers(
     estimates: Estimates,
     exact: Gradient,
@@ -380,7 +380,7 @@ def layers(
     return ax
 
 
-@checked(exact=as_gradient, ax=as_axes)
+@checked(exact=as_known_gradient, ax=as_axes)
 def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) -> Axes:
     """Every component of the gradient, estimated against exact; on the diagonal the two agree.
 
@@ -420,7 +420,7 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
     return ax
 
 
-@checked(run=RUN, exact=as_gradient, estimates=as_estimates, discard=as_index)
+@checked(run=RUN, exact=as_known_gradient, estimates=as_estimates, discard=as_index)
 def summary(
     run: Run, exact: Gradient, estimates: Mapping[str, Gradient | Estimate] | None = None, discard: int | None = None
 ) -> np.ndarray:

@@ -111,7 +111,7 @@ class OptimalAmplitude(eqx.Module):
         )
 
 
-@checked(period=as_plain)
+@checked(net=untraced, x=untraced, y=untraced, noise=untraced, at=untraced, period=as_plain, points=untraced)
 def optimal_amplitude(
     net: AbstractNetwork,
     x: Data,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_share
+from oscsim.core.checks import as_share, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
 from oscsim.equilibrium.linear import exact_at
@@ -70,6 +70,7 @@ class Suggestion(eqx.Module):
         return f"{told}, cycles={self.cycles} to keep: relative error {self.error:.2g}; {self.limit}"
 
 
+@checked(net=untraced, x=untraced, y=untraced, noise=untraced, at=untraced)
 def suggest(
     net: AbstractNetwork,
     x: Data,

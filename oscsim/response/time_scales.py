@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_flag, as_positive, as_scalar, checked
+from oscsim.core.checks import as_flag, as_positive, as_scalar, checked, untraced
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -102,7 +102,7 @@ class TimeScales(eqx.Module):
         return str(self)
 
 
-@checked(demodulated=as_flag)
+@checked(net=untraced, x=untraced, y=untraced, teaching=untraced, demodulated=as_flag)
 def check_time_scales(
     net: AbstractNetwork,
     x: Data,

@@ -330,8 +330,8 @@ def _lane(study: AbstractStudy, plain: Settings, floats: dict[str, Array], key: 
 
 
 def _as_study(function: Callable[..., Results]) -> AbstractStudy:
-    if not callable(function):
-        raise BadType(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
+    if not callable(function) or isinstance(function, type):
+        raise BadType(f"study={shown(function)}: use a function study(key, **settings), or one of oscsim.studies")
     return FunctionStudy(function)
 
 

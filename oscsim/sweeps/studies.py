@@ -29,7 +29,7 @@ from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.networks.base import AbstractNetwork, as_network, fastest_neuron
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
-from oscsim.networks.learned import Gradient, parameters, split_parameters
+from oscsim.networks.learned import Gradient, as_trainable, parameters, split_parameters
 from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
@@ -284,7 +284,11 @@ def training(
     Raises:
         ValueError: bad data, a network without outputs; when swept, a setting that neither of the two names.
     """
-    pattern = network(jax.random.key(0))
+    try:
+        pattern = network(jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        raise BadType(f"network={shown(network)} makes no network of a key: {error}") from error
+    pattern = as_trainable("network", pattern)
     if pattern.outputs is None:
         raise BadValue("outputs is None: a network needs its number of classes to be judged by its error")
     x, y = checked_data(pattern, "data", data)

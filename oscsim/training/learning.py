@@ -31,6 +31,7 @@ from oscsim.core.checks import (
     as_sequence,
     both,
     checked,
+    require_instance,
     require_key,
     untraced,
 )
@@ -352,8 +353,14 @@ def layerwise(
     if set(of_parameter) != set(paths):
         raise BadValue(f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate")
     labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
+
+    def made(rate: Rate) -> optax.GradientTransformation:
+        optimizer = make(rate)
+        require_instance("make", optimizer, optax.GradientTransformation, "return an optimizer of optax, as optax.sgd")
+        return optimizer
+
     # As a function: a pytree of labels is a network too, and one that can be called would be taken for the function.
-    return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
+    return optax.multi_transform({name: made(rate) for name, rate in of_parameter.items()}, lambda _: labels)
 
 
 def _mesh_of(estimator: AbstractEstimator, devices: Devices | None, batch_size: int) -> Mesh | None:

@@ -21,7 +21,6 @@ from oscsim.core.checks import (
     as_count,
     as_flag,
     as_pair,
-    as_plain,
     as_scalar,
     both,
     checked,
@@ -111,7 +110,7 @@ class Learned(eqx.Module):
 
 
 @promoting
-@checked(net=both(as_network, untraced), data=both(as_pair, untraced), rate=as_plain, progress=as_flag, throw=as_flag)
+@checked(net=both(as_network, untraced), data=both(as_pair, untraced), rate=untraced, progress=as_flag, throw=as_flag)
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from oscsim.core.checks import Given, as_count, as_sequence
+from oscsim.core.checks import Given, as_count, as_sequence, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.datasets.own import scaling_of
 from oscsim.dynamics import Integration
@@ -87,11 +87,12 @@ class AbstractModel(BaseEstimator, abc.ABC):
         hidden = [as_count(f"hidden[{i}]", size) for i, size in enumerate(as_sequence("hidden", self.hidden))]
         sizes = (x.shape[1], *hidden, outputs)
         net = LayeredNetwork(sizes, key=of_weights, activation=self.activation, cost=cost)
+        estimator, optimizer = untraced("estimator", self.estimator), untraced("optimizer", self.optimizer)
         trained = train(
             net,
             (self._scaled(x), y),
-            _default_estimator() if self.estimator is None else self.estimator,
-            ADAM if self.optimizer is None else self.optimizer,
+            _default_estimator() if estimator is None else estimator,
+            ADAM if optimizer is None else optimizer,
             epochs=self.epochs,
             key=of_order,
             batch_size=batch_size,
