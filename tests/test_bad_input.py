@@ -267,7 +267,7 @@ REFUSED = {
     "sim(teaching=osc.Rotating)": (TypeError, "teaching=<class", "a signal with a period"),
     "sim(teaching=osc.Phases(0.1))": (TypeError, "teaching=Phases", "a signal with a period"),
     "osc.LockIn('fast')(network(), X, Y)": (TypeError, "teaching='fast'", "a signal with a period"),
-    "sim(teaching=osc.Onset(osc.Tanh(), 1))": (TypeError, "teaching=Onset", "a signal with a period"),
+    "sim(teaching=osc.Onset(osc.Tanh(), 1))": (TypeError, "teaching=Tanh()", "a signal with a period"),
     "sim(teaching=Duck())": (TypeError, "teaching=<", "a signal with a period", "a class below AbstractTeaching"),
     "osc.LockIn(SIGNAL, integration=diffrax.Heun())": (TypeError, "integration=Heun()", "use Integration(solver="),
     "sim(teaching=Signal(jnp.cos, nan))": (ValueError, "period=nan", "positive, finite"),

@@ -359,7 +359,7 @@ def test_products_are_those_of_float32_unless_told_otherwise():
         osc.convolve(weight, s, products="bfloat16")
     for build in (osc.models.vgg4, osc.models.vgg6, osc.models.vgg4_feedforward):
         assert build(width=1 / 64, products="bfloat16x3", key=jax.random.key(0)).products == "bfloat16x3"
-        with pytest.raises(ValueError, match="products='float16': use None, for float32, or one of 'bfloat16'"):
+        with pytest.raises(ValueError, match="products='float16': use 'bfloat16', 'bfloat16x3', or None, for float32"):
             build(width=1 / 64, products="float16", key=jax.random.key(0))
 
 

@@ -596,7 +596,7 @@ def test_bad_settings(changes, message, digits):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rollback": 1.5}, "rollback=1.5: use a factor between 0 and 1"),
+        ({"rollback": 1.5}, "rollback=1.5: use a fraction between 0 and 1"),
         ({"keep": 0}, "keep=0: use a positive integer"),
         ({"seconds": -1.0}, "seconds=-1: use a positive"),
     ],

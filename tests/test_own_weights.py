@@ -175,7 +175,7 @@ def test_the_diagram_of_a_network(net, columns):
 
 @pytest.mark.usefixtures("unchecked")
 def test_the_diagram_is_of_networks_with_dynamics():
-    with pytest.raises(osc.BadType, match="use a network with dynamics"):
+    with pytest.raises(osc.BadType, match="an instance of a network with dynamics"):
         osc.plot.network(osc.FeedForwardNetwork((2, 3, 1), weights=W))
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import equinox as eqx
 
+from oscsim.core.checks import shown
 from oscsim.core.errors import BadType
 
 T = TypeVar("T", bound=Callable)
@@ -51,7 +52,9 @@ def register(value: T) -> T:
         True
     """
     if not _can_be_registered(value):
-        raise BadType(f"register({value!r}): use a class of equinox.Module, or a function that def gives a name")
+        raise BadType(
+            f"register(value={shown(value)}): use a class of equinox.Module, or a function that def gives a name"
+        )
     _registered[_written(value)] = value
     return value
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from oscsim.core.checks import as_flag, as_place, as_plain, as_text, checked
 from oscsim.core.errors import BadValue
 from oscsim.datasets.augmentation import augment
 from oscsim.datasets.cifar import CIFAR, read_cifar
@@ -43,6 +44,7 @@ NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet32"
 """What `load` knows."""
 
 
+@checked(name=as_place, standardise=as_flag, target=as_text, validation=as_plain)
 def load(
     name: str | os.PathLike[str],
     split: Split = "train",
@@ -115,6 +117,7 @@ def load(
     return x, y
 
 
+@checked(name=as_text)
 def stream(
     name: str, split: Split = "train", data_dir: Folder = None, *, standardise: bool | FileSource = False
 ) -> FileSource:

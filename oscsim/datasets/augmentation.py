@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim.core.checks import as_count, require_key
+from oscsim.core.checks import as_count, as_flag, as_numbers, require_key
 from oscsim.core.errors import BadValue
 from oscsim.networks.inputs import Data
 
@@ -35,6 +35,8 @@ def augment(x: Data, key: Key[Array, ""], *, padding: int = 4, flip: bool = True
         >>> osc.datasets.augment(images, jax.random.key(1), padding=2).shape
         (2, 8, 8, 3)
     """
+    x = as_numbers("x", x)
+    flip = as_flag("flip", flip)
     shape = np.shape(x)
     if len(shape) != 4 or shape[-1] not in (1, 3):
         raise BadValue(

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from oscsim.core.checks import as_path
+from oscsim.core.checks import as_path, choice
 from oscsim.core.errors import BadValue
 
 Split = Literal["train", "test"]
@@ -58,8 +58,7 @@ TORCHVISION = {"mnist": ("MNIST", "."), "fashion_mnist": ("FashionMNIST", ".")}
 
 def require_split(split: str) -> None:
     """Refuse an unknown split."""
-    if split not in ("train", "test"):
-        raise BadValue(f"split={split!r}: use 'train' or 'test'")
+    choice("train", "test")("split", split)
 
 
 def get_again(name: str) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike, Int32
 
-from oscsim.core.checks import as_native
+from oscsim.core.checks import as_host, as_names, checked
 from oscsim.core.errors import BadType, BadValue
 
 MOST = 1000
 """Classes that labels may name where there are fewer samples than that."""
 
 
+@checked(classes=as_names)
 def as_labels(y: ArrayLike | Sequence, classes: Sequence[str] = ()) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
     """Labels of any kind as whole numbers from 0, and what each of them stands for.
 
@@ -36,7 +37,7 @@ def as_labels(y: ArrayLike | Sequence, classes: Sequence[str] = ()) -> tuple[Int
         >>> osc.datasets.as_labels([-1, 1, 1])[1]
         ('-1', '1')
     """
-    found = np.asarray(as_native("y", y))
+    found = as_host("y", y)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1 or not len(found):

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from oscsim.core.checks import as_native, as_path
+from oscsim.core.checks import (
+    Given,
+    as_count,
+    as_flag,
+    as_index,
+    as_native,
+    as_path,
+    as_place,
+    as_plain,
+    as_sequence,
+    as_text,
+    checked,
+)
 from oscsim.core.errors import BadValue
 from oscsim.core.files import read_array, read_arrays, reading, unpacked
 from oscsim.datasets.idx import is_idx, read_idx
@@ -80,6 +92,17 @@ class OwnData(NamedTuple):
         return self.test
 
 
+def as_column(name: str, column: Given) -> str:
+    """The name of a column, or its number as text, or an error that names what is none."""
+    return as_text(name, column if isinstance(column, str) else str(as_index(name, column)))
+
+
+def as_columns(name: str, columns: Given) -> tuple[str, ...]:
+    """Names of columns, or an error that names what is none."""
+    return tuple(as_column(f"{name}[{i}]", column) for i, column in enumerate(as_sequence(name, columns)))
+
+
+@checked(path=as_place, target=as_column, validation=as_plain, standardise=as_flag)
 def read(
     path: str | os.PathLike[str],
     *,
@@ -145,6 +168,7 @@ def read(
     return OwnData(parts["train"], parts.get("test"), classes, scaling, columns)
 
 
+@checked(path=as_place, count=as_count, target=as_column, columns=as_columns)
 def read_inputs(
     path: str | os.PathLike[str],
     count: int | None = None,

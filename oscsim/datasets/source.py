@@ -16,7 +16,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64, Int, Key, UInt8
 
-from oscsim.core.checks import as_count, as_native, as_path, require_key
+from oscsim.core.checks import (
+    as_count,
+    as_flag,
+    as_function,
+    as_host,
+    as_path,
+    as_sequence,
+    require_instance,
+    require_key,
+)
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
 
@@ -98,7 +107,7 @@ class ArraySource(AbstractSource):
     """
 
     def __init__(self, x: ArrayLike | Sequence, y: ArrayLike | Sequence):
-        self.x, self.y = np.asarray(as_native("x", x)), np.asarray(as_native("y", y))
+        self.x, self.y = as_host("x", x), as_host("y", y)
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
@@ -164,11 +173,12 @@ class FileSource(AbstractSource):
         read: Callable[[Path], Batch],
         standardise: "bool | FileSource" = False,
     ):
-        if not len(paths):
+        if not as_sequence("paths", paths):
             raise BadValue(f"paths={paths!r}: give one file or more")
-        self._read = read
-        self._files = [_survey(path, read(path)) for path in (as_path("path", path) for path in paths)]
+        self._read = read = as_function("read", read)
+        self._files = [_survey(path, read(path)) for path in (as_path("paths", path) for path in paths)]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
+        standardise = standardise if isinstance(standardise, FileSource) else as_flag("standardise", standardise)
         by = self if standardise is True else standardise or None
         self._shift, self._scale = np.zeros(3, np.float32), np.ones(3, np.float32)
         if by is not None:
@@ -245,6 +255,7 @@ class _File(NamedTuple):
 
 
 def _survey(path: Path, content: Batch) -> _File:
+    require_instance("read", content, Batch, "return a Batch(pixels, labels) of oscsim.datasets.batches")
     return _File(path, len(content.labels), digest_of(*content), _histogram(content.pixels))
 
 

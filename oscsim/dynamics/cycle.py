@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, Key, PyTree
 
 from oscsim.core.arrays import describe, promoting, sample_norm
+from oscsim.core.checks import as_key, checked, instance
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
 from oscsim.dynamics.noisy import NoisyNeurons
 from oscsim.dynamics.phasors import Phasors, Reading
-from oscsim.dynamics.state import State
-from oscsim.dynamics.system import System
+from oscsim.dynamics.state import STATE, State, require_fitting
+from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import INPUTS, Inputs
 from oscsim.networks.learned import Gradient
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
@@ -84,7 +85,11 @@ class Cycle(eqx.Module):
         return self.reading.gradient(network, inputs)
 
 
+WATCH = instance(Watch, "use what a record's `watch(net, batch)` gives, such as PerCycle()")
+
+
 @promoting
+@checked(system=SYSTEM, state=STATE, inputs=INPUTS, key=as_key, watch=WATCH)
 def advance(
     system: System,
     state: State,
@@ -114,6 +119,7 @@ def advance(
         >>> np.allclose(cycle.reading[1][0], run.phasors[1][0][-1], atol=1e-5)
         True
     """
+    require_fitting(system, state, inputs)
     if system.noises:
         equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)
     else:

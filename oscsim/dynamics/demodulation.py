@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Int, PyTree
 
 from oscsim.core.arrays import Scalar, describe
-from oscsim.core.checks import count, positive
+from oscsim.core.checks import count, instance, positive, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.phasors import Phasors, Points, Reading
 from oscsim.networks.base import Layers
@@ -109,10 +109,14 @@ def _turn(tick: Array, ticks: int, s: Layers) -> Array:
     return (tick + 1).astype(s[0].real.dtype) / ticks
 
 
+DEMODULATOR = instance(AbstractDemodulator, "use an instance of a demodulator, such as Boxcar()")
+"""The kind of arguments that are demodulators."""
+
+
 def _as_harmonics(harmonics: object) -> tuple[int, ...]:
     remedy = "give distinct integers in a tuple, 0 and 1 among them (the gradient needs both)"
     if not isinstance(harmonics, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in harmonics):
-        raise BadType(f"harmonics={harmonics!r}: {remedy}")
+        raise BadType(f"harmonics={shown(harmonics)}: {remedy}")
     if not {0, 1} <= set(harmonics) or len(set(harmonics)) != len(harmonics):
         raise BadValue(f"harmonics={harmonics!r}: {remedy}")
     return tuple(int(n) for n in harmonics)

@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled, is_traced
-from oscsim.core.errors import RESULTS, InexactGradientError, InexactGradientWarning
+from oscsim.core.checks import Given, as_real, shown
+from oscsim.core.errors import RESULTS, BadValue, InexactGradientError, InexactGradientWarning
 from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
@@ -209,6 +210,14 @@ def _sentence(result: RESULTS, size: float, where: str = "") -> str:
 def good_enough(error: GradientError, accuracy: ArrayLike) -> Bool[Array, ""]:
     """Whether the error that is known is below `accuracy`, over two cycles at least: one can look good by chance."""
     return (jnp.min(error.kept) >= 2) & (error.total <= accuracy)
+
+
+def as_tolerance(name: str, value: Given) -> float:
+    """A positive number; infinite for none, or an error that names it."""
+    tolerance = as_real(name, value)
+    if tolerance.ndim or is_traced(tolerance) or not float(tolerance) > 0:
+        raise BadValue(f"{name}={shown(value)}: use a positive number; math.inf never warns")
+    return float(tolerance)
 
 
 def report(error: GradientError | None, tolerance: float, throw: bool) -> None:

@@ -14,7 +14,7 @@ from oscsim.core.arrays import is_traced
 from oscsim.core.checks import optional_count, require_instance
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.registry import register
-from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Plateaus
+from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractNoise, check_noises, is_srk
 from oscsim.signals.teaching import AbstractTeaching
@@ -208,8 +208,7 @@ class Plan(eqx.Module):
             TypeError: no demodulator.
         """
         if demodulator is not None:
-            remedy = "use an instance of a demodulator, such as Boxcar()"
-            require_instance("demodulator", demodulator, AbstractDemodulator, remedy)
+            demodulator = DEMODULATOR("demodulator", demodulator)
         if noises:
             plan = _noisy(integration, demodulator, net, teaching, noises)
         elif is_srk(integration.solver):

@@ -10,9 +10,11 @@ from typing import TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.core.checks import shown
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.linear import response_gradient
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
@@ -51,9 +53,12 @@ class Phasors(eqx.Module):
         return self.activities[self._place(n)]
 
     def _place(self, n: int) -> int:
-        if n not in self.harmonics:
-            raise BadValue(f"harmonic {n} was not read, only {self.harmonics}: ask the demodulator for it")
-        return self.harmonics.index(n)
+        match n:
+            case int() | np.integer() if n in self.harmonics:
+                return self.harmonics.index(n)
+        raise BadValue(
+            f"n={shown(n)}: harmonic {shown(n)} was not read, only {self.harmonics}: ask the demodulator for it"
+        )
 
     @property
     def mean(self) -> Layers:

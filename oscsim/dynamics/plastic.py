@@ -8,19 +8,21 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree
 
 from oscsim.core.arrays import promoting
+from oscsim.core.checks import as_rate, checked
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Reading
-from oscsim.dynamics.state import State
-from oscsim.dynamics.system import System
+from oscsim.dynamics.state import STATE, State, require_fitting
+from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.networks.inputs import Inputs
+from oscsim.networks.inputs import INPUTS, Inputs
 from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import fourier_coefficient
 
 
 @promoting
+@checked(system=SYSTEM, state=STATE, inputs=INPUTS, rate=as_rate)
 def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Gradient, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 
@@ -50,6 +52,7 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
         >>> moved.weights[0].shape, int(state.cycle)
         ((5, 6), 4)
     """
+    require_fitting(system, state, inputs)
     net = system.network
     tau = jnp.min(jnp.stack([jnp.min(tau) for tau in net.time_constants]))
     rate = jnp.asarray(rate, net.dtype) * tau

@@ -1,6 +1,7 @@
 """Records: what a run keeps."""
 
 import abc
+import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from oscsim.core.checks import as_count, optional_count
+from oscsim.core.checks import as_count, as_flag, as_index, as_sequence, optional_count
 from oscsim.core.errors import BadValue
 from oscsim.core.memory import require_memory
 from oscsim.dynamics.cycle import Watch
@@ -58,18 +59,31 @@ class AbstractRecord(eqx.Module):
 
 def _places(name: str, places: Sequence[int] | All) -> Places:
     """Indices, checked as far as they can be without a network."""
-    return "all" if isinstance(places, str) and places == "all" else tuple(as_count(name, i, 0) for i in places)
+    match places:
+        case str() if places == "all":
+            return "all"
+    return tuple(as_index(name, i) for i in as_sequence(name, places))
 
 
 def _neurons(neurons: int | All | Mapping[int, Sequence[int] | All]) -> int | All | tuple[tuple[int, Places], ...]:
     match neurons:
         case Mapping():
-            return tuple((as_count("layer", n), _places(f"neurons[{n}]", which)) for n, which in neurons.items())
+            return tuple(
+                (as_count("neurons: layer", n), _places(f"neurons[{n}]", which)) for n, which in neurons.items()
+            )
         case str() if neurons == "all":
             return "all"
-        case tuple():  # as a copy of this record has it
+        case tuple() if all(map(_is_pair, neurons)):  # as a copy of this record has it
             return neurons
     return as_count("neurons", neurons, 0, "use 0 or a positive integer, 'all', or {layer: indices}")
+
+
+def _is_pair(entry: object) -> bool:
+    """Whether this is a layer with places in it."""
+    match entry:
+        case (int(), str() | tuple()):
+            return True
+    return False
 
 
 class PerCycle(AbstractRecord):
@@ -98,8 +112,8 @@ class PerCycle(AbstractRecord):
     discard: ClassVar[int | None] = None
     neurons: int | All | tuple[tuple[int, Places], ...] = eqx.field(static=True, default=8, converter=_neurons)
     samples: Places = eqx.field(static=True, default=(0,), converter=lambda places: _places("samples", places))
-    potentials: bool = eqx.field(static=True, default=False)
-    every_cycle: bool = eqx.field(static=True, default=False)
+    potentials: bool = eqx.field(static=True, default=False, converter=functools.partial(as_flag, "potentials"))
+    every_cycle: bool = eqx.field(static=True, default=False, converter=functools.partial(as_flag, "every_cycle"))
 
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
         sizes = [math.prod(shape) for shape in net.shapes]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watch, Watched
@@ -20,7 +20,7 @@ from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.export import export
-from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
+from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Plan
 from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.dynamics.state import State, failure
@@ -132,9 +132,11 @@ class Run(eqx.Module):
 
     def inputs_in(self, cycle: int) -> Inputs:
         """What the network was shown in the cycle of that number."""
+        cycle = cycle if is_traced(cycle) else as_index("cycle", cycle)
         return self.stream.at(self.network, cycle)
 
     @promoting
+    @checked(cumulative=as_flag, tolerance=as_tolerance, throw=as_flag)
     def gradient(
         self,
         discard: int | None = None,
@@ -491,6 +493,10 @@ class Run(eqx.Module):
                     "run.exact(), which is taken there"
                 )
         return tuple(found)
+
+
+RUN = instance(Run, "use what simulate returned")
+"""The kind of arguments that are runs."""
 
 
 def _flattened(samples: Array | np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
-from oscsim.core.checks import as_count, as_native, require_instance
+from oscsim.core.checks import as_count, as_flag, as_native, checked, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import Progress
 from oscsim.dynamics.cycle import Cycle, Watch, Watched
@@ -28,7 +28,7 @@ from oscsim.dynamics.stopping import AbstractStop, Accuracy
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, free_equilibrium
 from oscsim.equilibrium.states import check_start
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.base import AbstractNetwork, Layers, as_network
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Data, Stream
 from oscsim.signals.noise import AbstractNoise, require_noise_key
@@ -39,6 +39,7 @@ Start = str | Equilibrium | Layers | State | Run
 
 
 @promoting
+@checked(net=as_network, progress=as_flag, throw=as_flag)
 def simulate(
     net: AbstractNetwork,
     x: Data,

@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from oscsim.core.arrays import complex_of, describe, promoting, to_complex
-from oscsim.core.errors import DivergenceError, MaxStepsError
+from oscsim.core.checks import as_key, checked, instance
+from oscsim.core.errors import BadValue, DivergenceError, MaxStepsError
 from oscsim.dynamics.phasors import Reading
-from oscsim.dynamics.system import System
-from oscsim.networks.base import Layers
-from oscsim.networks.inputs import Inputs
+from oscsim.dynamics.system import SYSTEM, System
+from oscsim.equilibrium.states import check_start
+from oscsim.networks.base import Layers, as_potentials
+from oscsim.networks.inputs import INPUTS, Inputs
 from oscsim.signals.noise import AbstractNoise, noise_key
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
@@ -50,6 +52,7 @@ class State(eqx.Module):
 
 
 @promoting
+@checked(system=SYSTEM, inputs=INPUTS, key=as_key, start=as_potentials)
 def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, start: Layers | None = None) -> State:
     """The state before the first cycle: the neurons at rest, or at the potentials `start`.
 
@@ -65,6 +68,8 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
         (0, [(3, 5)])
     """
     net, teaching, plan = system.network, system.teaching, system.plan
+    if start is not None:
+        check_start(net, inputs, start)
     u = to_complex(net.rest(inputs.x.shape[0]) if start is None else start)
     tuning = teaching.begin(inputs.x.shape[0], net.dtype)
     demodulator = _first_reader(system, u, tuning)
@@ -78,6 +83,22 @@ def begin(system: System, inputs: Inputs, *, key: Key[Array, ""] | None = None, 
         noise=begin_noise(system.noises, key, u),
         tuning=tuning,
     )
+
+
+STATE = instance(State, "use what begin(system, inputs) gives, or the cycle before")
+"""The kind of arguments that are states."""
+
+
+def require_fitting(system: System, state: State, inputs: Inputs) -> None:
+    """Refuse a state of another network or batch than that of the system and its inputs: by its shapes alone.
+
+    Raises:
+        ValueError: one that does not fit.
+    """
+    batch, given = inputs.x.shape[0], [u.shape for u in state.potentials]
+    expected = [(batch, *shape) for shape in system.network.shapes]
+    if given != expected:
+        raise BadValue(f"state has potentials of shape {given}, not {expected}: use begin(system, inputs)")
 
 
 def _first_reader(system: System, u: Layers, tuning: Tuning | None) -> PyTree:

@@ -2,9 +2,10 @@
 
 import equinox as eqx
 
+from oscsim.core.checks import checked, instance
 from oscsim.dynamics.demodulation import AbstractDemodulator
 from oscsim.dynamics.integration import Integration, Plan, require_integration
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, as_network
 from oscsim.signals.drive import check_drive
 from oscsim.signals.noise import AbstractNoise, as_noises
 from oscsim.signals.teaching import AbstractTeaching
@@ -60,6 +61,11 @@ class System(eqx.Module):
         noises = as_noises(noise)
         return System(network, teaching, noises, Plan.of(integration, demodulator, network, teaching, noises))
 
+    @checked(network=as_network)
     def with_network(self, network: AbstractNetwork) -> "System":
         """The same with other parameters."""
         return eqx.tree_at(lambda system: system.network, self, network)
+
+
+SYSTEM = instance(System, "use System.of(net, teaching)")
+"""The kind of arguments that are systems."""

@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import constant, is_traced, per_sample, promoting
-from oscsim.core.checks import as_count, require_positive
-from oscsim.core.errors import BadValue, NotSettledError
+from oscsim.core.checks import as_count, as_positive, checked, choice
+from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.derivatives import settled_adjoint
 from oscsim.equilibrium.settling import settle_inputs, state_at
@@ -22,8 +22,12 @@ from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, grad
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient, split_parameters
 
+as_method = choice("implicit", "bptt")
+"""How an exact gradient is computed."""
+
 
 @promoting
+@checked(method=as_method)
 def exact_gradient(
     net: AbstractNetwork,
     x: Data,
@@ -63,11 +67,9 @@ def exact_gradient(
         >>> print(osc.relative_error(osc.exact_gradient(net, x, y, method="bptt"), exact) < 1e-3)
         True
     """
-    if method not in ("implicit", "bptt"):
-        raise BadValue(f"method={method!r}: use 'implicit' or 'bptt'")
     check_parameters(net)
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
-    require_positive("tolerance", tolerance)
+    tolerance = as_positive("tolerance", tolerance)
     return exact_solution(net, Inputs.of(net, x, y), method, tolerance, as_count("max_steps", max_steps), at)[0]
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import compiled, is_traced, norm
-from oscsim.core.errors import BadType, BadValue
-from oscsim.networks.learned import Gradient, named
+from oscsim.core.checks import as_function, checked
+from oscsim.core.errors import BadValue
+from oscsim.networks.learned import Gradient, as_gradient, named
 
 APART = 1e-2
 """Two free states whose activities differ by more than this, in the Euclidean norm of a sample, are not the same."""
@@ -54,6 +55,7 @@ def norm_ratio(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     return norm(estimate) / norm(exact)
 
 
+@checked(metric=as_function)
 def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str, Float[Array, ""]]:
     """A metric of each parameter array on its own, by its name in the network, such as `weights[0]`.
 
@@ -105,9 +107,7 @@ def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
 
 
 def _require_same(estimate: Gradient, exact: Gradient) -> None:
-    for name, tree in {"estimate": estimate, "exact": exact}.items():
-        if not all(eqx.is_array_like(leaf) for leaf in jax.tree.leaves(tree)):
-            raise BadType(f"{name}={tree!r}: give a gradient, a pytree of arrays")
+    estimate, exact = as_gradient("estimate", estimate), as_gradient("exact", exact)
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (estimate, exact)]
     if shapes[0] != shapes[1] or not shapes[0]:
         raise BadValue(

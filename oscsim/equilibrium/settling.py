@@ -10,7 +10,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact
 
 from oscsim.core.arrays import complex_of, constant, is_traced, promoting, to_complex
-from oscsim.core.checks import as_count, as_native, count, require_positive
+from oscsim.core.checks import (
+    as_count,
+    as_flag,
+    as_numbers,
+    as_positive,
+    checked,
+    choice,
+    count,
+)
 from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.derivatives import settled
@@ -25,7 +33,7 @@ from oscsim.equilibrium.states import (
     rounding,
 )
 from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
-from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, as_potentials, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
 
@@ -54,6 +62,7 @@ SWEEPS = 3 * PATIENCE
 
 
 @promoting
+@checked(start=as_potentials, throw=as_flag)
 def settle(
     net: AbstractNetwork,
     x: Data,
@@ -112,24 +121,21 @@ def settle(
     """
     check_parameters(net)
     inputs = Inputs.of(net, x, y)
-    if method not in (None, "sweeps", "flow") and not isinstance(method, Sweeps):
-        raise BadValue(f"method={method!r}: use 'sweeps', 'flow', Sweeps(...), or None for both")
-    beta, start = as_native("beta", beta), as_native("start", start)
-    if not is_traced(beta) and not np.issubdtype(np.asarray(beta).dtype, np.number):
-        raise BadType(f"beta={beta!r}: use one real or complex number, or one per sample")
-    beta = jnp.asarray(beta)
+    if not (method is None or isinstance(method, Sweeps)):
+        method = choice("sweeps", "flow", otherwise="Sweeps(...), or None for both")("method", method)
+    beta = jnp.asarray(as_numbers("beta", beta, "use one real or complex number, or one per sample"))
     if jnp.iscomplexobj(beta):
         require_holomorphic(net, f"settling at beta={beta}")
         if method == "flow":
             raise BadValue(f"method='flow' at beta={beta}: neurons need not rest at a complex beta; use 'sweeps'")
-    if not is_traced(beta) and not bool(jnp.all(jnp.isfinite(beta))):
+    if not is_traced(beta) and not np.all(np.isfinite(np.asarray(beta))):
         raise BadValue(f"beta={beta}: use finite numbers")
     if beta.ndim and beta.shape != (inputs.x.shape[0],):
         raise BadValue(
             f"beta has shape {beta.shape} for a batch of {inputs.x.shape[0]}: use one number, or one per sample"
         )
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
-    require_positive("tolerance", tolerance)
+    tolerance = as_positive("tolerance", tolerance)
     max_steps = as_count("max_steps", max_steps)
     if start is not None:
         check_start(net, inputs, start)
@@ -279,7 +285,7 @@ def state_at(net: AbstractNetwork, inputs: Inputs, at: At = None) -> Equilibrium
     u = at.potentials if isinstance(at, Equilibrium) else at
     if not isinstance(u, (tuple, list)):
         raise BadType(f"at={type(at).__name__}: use an Equilibrium, potentials (one array per layer), or a Run")
-    u = tuple(jnp.asarray(jnp.real(jnp.asarray(as_native("at", a))), net.dtype) for a in u)
+    u = tuple(jnp.asarray(jnp.real(jnp.asarray(a)), net.dtype) for a in as_potentials("at", u))
     check_start(net, inputs, u, "at")
     tolerance = default_tolerance(net.dtype)
     still, shown, u = constant((net, inputs, u))

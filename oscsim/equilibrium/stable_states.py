@@ -9,13 +9,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.checks import as_count, as_scalar, require_key, require_positive
+from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, checked, require_key, require_positive, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import as_layers, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
-from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.inputs import Data, Inputs, as_inputs
 
 
 class States(eqx.Module):
@@ -90,7 +90,12 @@ class Equilibria(eqx.Module):
         Raises:
             ValueError: an input has no such state.
         """
-        numbers = np.broadcast_to(np.asarray(choice, int), (len(self),))
+        given = as_seen("choice", choice)
+        if np.shape(given) not in ((), (len(self),)):
+            raise BadValue(
+                f"choice has shape {np.shape(given)}: give one number, or one for each of {len(self)} inputs"
+            )
+        numbers = np.broadcast_to([as_index("choice", n) for n in np.ravel(given)], (len(self),))
         for sample, (number, states) in enumerate(zip(numbers, self.samples, strict=True)):
             if not 0 <= number < states.count:
                 raise BadValue(
@@ -108,6 +113,7 @@ class Equilibria(eqx.Module):
         return str(self)
 
 
+@checked(net=untraced, x=untraced, y=untraced)
 def equilibria(
     net: AbstractNetwork,
     x: Data,
@@ -144,6 +150,7 @@ def equilibria(
     require_key(key)
     if scale is not None:
         require_positive("scale", scale)
+    x = as_inputs(net, x)
     inputs = Inputs.of(net, x, np.zeros(len(x), np.int32) if y is None else y)
     batch = inputs.x.shape[0]
     rest = settle_inputs(net, inputs, jnp.zeros(()), default_tolerance(net.dtype), method="flow")

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from oscsim.core.arrays import is_traced, promoting
-from oscsim.core.errors import RESULTS, BadValue
-from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, report
+from oscsim.core.checks import as_flag, as_key, checked
+from oscsim.core.errors import RESULTS
+from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
-from oscsim.networks.learned import Gradient, as_text, gradient_summary
+from oscsim.networks.learned import Gradient, as_text, as_trainable, gradient_summary
 
 
 class Estimate(eqx.Module):
@@ -102,6 +103,7 @@ class AbstractEstimator(eqx.Module):
         """The state after a batch, and the estimate for it; works under jit, where nothing is raised."""
 
     @promoting
+    @checked(net=as_trainable, key=as_key, tolerance=as_tolerance, throw=as_flag)
     def __call__(
         self,
         net: AbstractNetwork | AbstractFeedForwardNetwork,
@@ -125,8 +127,6 @@ class AbstractEstimator(eqx.Module):
         Raises:
             InexactGradientError: with `throw`, the error is above the tolerance.
         """
-        if not tolerance > 0:
-            raise BadValue(f"tolerance={tolerance}: use a positive number; math.inf never warns")
         if not isinstance(net, AbstractFeedForwardNetwork):
             check_parameters(net)
         inputs = Inputs.of(net, x, y)

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
 from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, promoting
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.checks import as_count, require_instance
+from oscsim.core.errors import BadValue
 from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.phasors import Reading, require_turning
 from oscsim.dynamics.state import begin
@@ -120,8 +120,7 @@ def ensemble(
         True
     """
     realisations = as_count("realisations", realisations)
-    if not isinstance(lock_in, LockIn):
-        raise BadType(f"lock_in={lock_in!r}: use LockIn(teaching, noise=..., cycles=...)")
+    require_instance("lock_in", lock_in, LockIn, "use LockIn(teaching, noise=..., cycles=...)")
     if not lock_in.noises:
         raise BadValue("lock_in.noises=(): without noise all realisations are equal; use simulate")
     if lock_in.extrapolate:

@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
-from oscsim.core.checks import as_count, require_positive
+from oscsim.core.checks import as_count, as_flag, as_positive, checked
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
-from oscsim.dynamics.demodulation import AbstractDemodulator, require_whole
+from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.phasors import require_turning
@@ -23,13 +23,13 @@ from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import default_tolerance, free_equilibrium, is_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.base import AbstractNetwork, Layers, as_network
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.response.time_scales import check_time_scales
 from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
-from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning
+from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning, as_teaching
 
 
 class LockIn(AbstractEstimator):
@@ -89,11 +89,14 @@ class LockIn(AbstractEstimator):
         accuracy: float | None = None,
     ):
         if accuracy is not None:
-            require_positive("accuracy", accuracy)
+            accuracy = as_positive("accuracy", accuracy)
         self.cycles, self.most = _at_least_and_most(cycles, 4 if accuracy is None else 64)
         if discard is not None and as_count("discard", discard, 0) >= self.cycles:
             raise BadValue(f"discard={discard} leaves nothing of {self.cycles} cycles: use 0 to {self.cycles - 1}")
+        teaching = as_teaching("teaching", teaching)
+        extrapolate = as_flag("extrapolate", extrapolate)
         if demodulator is not None:
+            demodulator = DEMODULATOR("demodulator", demodulator)
             discard = demodulator.warm_up if discard is None and demodulator.warm_up else discard
             require_whole(demodulator, discard or 0)
             if discard is not None and discard >= self.cycles:
@@ -110,7 +113,7 @@ class LockIn(AbstractEstimator):
             )
         self.teaching, self.extrapolate, self.start = teaching, extrapolate, start
         self.discard = None if discard is None else int(discard)
-        self.accuracy = None if accuracy is None else float(accuracy)
+        self.accuracy = accuracy
         self.noises, self.integration, self.demodulator = as_noises(noise), integration, demodulator
 
     @property
@@ -151,6 +154,7 @@ class LockIn(AbstractEstimator):
         """The same with another signal."""
         return eqx.tree_at(lambda lock_in: lock_in.teaching, self, teaching)
 
+    @checked(net=as_network)
     def system(self, net: AbstractNetwork) -> System:
         """The neurons under this signal and noise, and how they are integrated and read.
 

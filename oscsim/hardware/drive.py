@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int, PyTree, Real
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import not_negative, scalar
-from oscsim.dynamics.demodulation import AbstractDemodulator, Reading
+from oscsim.core.checks import as_sequence, not_negative, scalar
+from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, Reading
 from oscsim.hardware.precision import rounded
 from oscsim.networks.base import Layers
-from oscsim.signals.teaching import AbstractTeaching, Number
+from oscsim.signals.teaching import AbstractTeaching, Number, as_teaching, timed
 
 
 class DistortedTeaching(AbstractTeaching):
@@ -40,9 +40,9 @@ class DistortedTeaching(AbstractTeaching):
         1.15
     """
 
-    teaching: AbstractTeaching
+    teaching: AbstractTeaching = eqx.field(converter=functools.partial(as_teaching, "teaching"))
     harmonics: tuple[Scalar, ...] = eqx.field(
-        default=(), converter=lambda values: tuple(scalar("harmonics")(v) for v in values)
+        default=(), converter=lambda values: tuple(scalar("harmonics")(v) for v in as_sequence("harmonics", values))
     )
     phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
     image: Scalar = eqx.field(converter=scalar("image"), default=0.0)
@@ -57,6 +57,7 @@ class DistortedTeaching(AbstractTeaching):
         """The plateaus of the signal itself."""
         return self.teaching.points
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number | None = None) -> Inexact[Array, "..."]:
         ideal = self.teaching if cycle is None else functools.partial(self.teaching, cycle=cycle)
         is_complex = jnp.iscomplexobj(ideal(t))
@@ -91,7 +92,7 @@ class ImperfectDemodulator(AbstractDemodulator):
         True
     """
 
-    demodulator: AbstractDemodulator
+    demodulator: AbstractDemodulator = eqx.field(converter=functools.partial(DEMODULATOR, "demodulator"))
     resolution: Scalar = eqx.field(converter=not_negative("resolution"), default=0.0)
     phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
 

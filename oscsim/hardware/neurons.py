@@ -6,12 +6,13 @@ from typing import Generic, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import not_negative, require_key
-from oscsim.core.errors import BadType
+from oscsim.core.checks import instance, not_negative, require_key
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, check_parameters, linear
 from oscsim.networks.layered import LayeredNetwork
 
@@ -122,14 +123,17 @@ def spread(
     of_tau, of_gain = not_negative("time_constant")(time_constant), not_negative("gain")(gain)
     keys = jax.random.split(key, 2 * len(net.shapes))
 
-    def factors(deviation, keys):
-        return [
+    def factors(name, deviation, keys):
+        found = [
             jnp.exp(deviation.astype(net.dtype) * jax.random.normal(k, shape, net.dtype))
             for k, shape in zip(keys, net.shapes, strict=True)
         ]
+        if not is_traced(found) and not all(np.all(np.isfinite(a) & (np.asarray(a) > 0)) for a in found):
+            raise BadValue(f"{name}={float(deviation):g} leaves factors that are 0 or not finite: use a smaller one")
+        return found
 
     taus = [tau[0] if tau.ndim else tau for tau in net.time_constants]
-    spread_out = tuple(tau * f for tau, f in zip(taus, factors(of_tau, keys[::2]), strict=True))
+    spread_out = tuple(tau * f for tau, f in zip(taus, factors("time_constant", of_tau, keys[::2]), strict=True))
     if is_traced(of_tau) or float(of_tau) > 0:
         if "time_constant" not in vars(net):
             raise BadType(
@@ -138,7 +142,7 @@ def spread(
         net = eqx.tree_at(lambda n: n.time_constant, net, spread_out)
     if is_traced(of_gain) or float(of_gain) > 0:
         # pyright takes the dataclass's __init__ for the one that the class inherits, here and below
-        net = UnequalGains(net, tuple(factors(of_gain, keys[1::2])))  # pyright: ignore[reportCallIssue]
+        net = UnequalGains(net, tuple(factors("gain", of_gain, keys[1::2])))  # pyright: ignore[reportCallIssue]
     return net
 
 
@@ -184,6 +188,9 @@ class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
         return sum((jnp.sum(a * b) for a, b in zip(heard, returned, strict=True)), jnp.zeros((), s[0].dtype))
 
 
+LAYERED = instance(LayeredNetwork, "use a LayeredNetwork, whose forward and backward path are known")
+
+
 def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike) -> MismatchedNetwork:
     r"""The network with a backward path that differs from the forward one (see `MismatchedNetwork`).
 
@@ -201,14 +208,14 @@ def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike)
         >>> [delta.shape for delta in uneven.imperfection]
         [(4, 5)]
     """
-    if not isinstance(net, LayeredNetwork):
-        raise BadType(f"net={type(net).__name__}: use a LayeredNetwork, whose forward and backward path are known")
+    layered = LAYERED("net", net)
+    check_parameters(layered)
     require_key(key)
     deviation = not_negative("deviation")(deviation)
-    returning = net.weights[1:]
+    returning = layered.weights[1:]
     keys = jax.random.split(key, len(returning))
     return MismatchedNetwork(  # pyright: ignore[reportCallIssue]
-        net,
+        layered,
         tuple(
             deviation.astype(w.dtype) * jnp.sqrt(jnp.mean(w**2)) * jax.random.normal(k, w.shape, w.dtype)
             for w, k in zip(returning, keys, strict=True)

@@ -1,5 +1,6 @@
 """Limited precision: quantised weights and activities."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,8 +12,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import not_negative
-from oscsim.networks.activations import AbstractActivation
+from oscsim.core.checks import as_function, not_negative
+from oscsim.networks.activations import AbstractActivation, numeric
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.learned import split_parameters
 
@@ -68,7 +69,7 @@ class Quantised(AbstractActivation):
         [0.  0.5 1. ]
     """
 
-    function: Callable
+    function: Callable = eqx.field(converter=functools.partial(as_function, "function"))
     resolution: Scalar = eqx.field(converter=not_negative("resolution"))
 
     @property
@@ -76,5 +77,6 @@ class Quantised(AbstractActivation):
         """Whether the ideal is."""
         return getattr(self.function, "holomorphic", True)
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return rounded(self.function(u), self.resolution)

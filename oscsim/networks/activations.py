@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import positive, scalar
+from oscsim.core.checks import as_inexact, checked, positive, scalar
 from oscsim.core.registry import register
 
 # sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
@@ -100,6 +100,10 @@ def _complex_logistic_jvp(primals, tangents):
     return value, value * (1 - value) * tangents[0]
 
 
+numeric = checked(u=as_inexact)
+"""For what is called with potentials."""
+
+
 class AbstractActivation(eqx.Module):
     """A function applied to every potential on its own.
 
@@ -138,6 +142,7 @@ class Logistic(AbstractActivation):
     slope: Scalar = eqx.field(converter=scalar("slope"), default=4.0)
     centre: Scalar = eqx.field(converter=scalar("centre"), default=0.5)
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return logistic(self.slope * (u - self.centre))
 
@@ -163,6 +168,7 @@ class HoloTanh(AbstractActivation):
     a: Scalar = eqx.field(converter=scalar("a"), default=4.0)
     width: Scalar = eqx.field(converter=positive("width"), default=1.0)
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         v = u / self.width
         return v * logistic(self.a * u) + (1 - v) * logistic(self.a * (u - self.width))
@@ -176,6 +182,7 @@ class SiLU(AbstractActivation):
         [-0.07  0.    3.93]
     """
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return u * logistic(u)
 
@@ -188,6 +195,7 @@ class Tanh(AbstractActivation):
         [-0.76  0.    0.76]
     """
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return 2 * logistic(2 * u) - 1
 
@@ -205,6 +213,7 @@ class RaisedCosine(AbstractActivation):
 
     a: Scalar = eqx.field(converter=scalar("a"), default=1.0)
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return (1 - jnp.cos(jnp.pi * (self.a * u))) / 2  # in the precision of u: a float32 `a` times pi would round
 
@@ -217,6 +226,7 @@ class Identity(AbstractActivation):
         [ 0.5 -2. ]
     """
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return u
 
@@ -247,6 +257,7 @@ class HardTanh(AbstractActivation):
     width: Scalar = eqx.field(converter=positive("width"), default=1.0)
     holomorphic: ClassVar[bool] = False
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return _on_real_part(lambda x: jnp.clip(x / self.width, 0, 1), u)
 
@@ -261,6 +272,7 @@ class ReLU(AbstractActivation):
 
     holomorphic: ClassVar[bool] = False
 
+    @numeric
     def __call__(self, u: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         return _on_real_part(jax.nn.relu, u)
 

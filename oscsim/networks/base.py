@@ -23,13 +23,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
 from oscsim.core.arrays import describe, is_traced, to_complex
-from oscsim.core.checks import as_native, require_instance
+from oscsim.core.checks import Given, as_count, as_native, as_numbers, checked, require_instance, shown
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
 from oscsim.networks.learned import (
     SETTINGS,
     AbstractLearned,
     Gradient,
     Row,
+    as_trainable,
     is_setting,
     named,
     parameters,
@@ -46,6 +47,7 @@ TimeConstant: TypeAlias = ArrayLike | tuple[ArrayLike, ...]
 """One for all neurons, or one for each layer; an entry may be an array, one for each neuron."""
 
 
+@checked(weight=as_numbers, s=as_numbers)
 def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[Array, " out"]:
     """The product of real weights with real or complex activities.
 
@@ -56,6 +58,10 @@ def linear(weight: Real[Array, "out in"], s: Inexact[Array, " in"]) -> Inexact[A
         >>> print(osc.linear(jnp.array([[1.0, 2.0]]), jnp.array([1.0, 1.0j])))
         [1.+2.j]
     """
+    if jnp.ndim(weight) != 2 or jnp.shape(weight)[1:] != jnp.shape(s):
+        raise BadValue(
+            f"weight has shape {jnp.shape(weight)} and s {jnp.shape(s)}: give a matrix (out, in), and (in,) activities"
+        )
     if not jnp.iscomplexobj(s):
         return weight @ s
     return lax.complex(weight @ s.real, weight @ s.imag)
@@ -218,6 +224,7 @@ class AbstractNetwork(AbstractLearned):
 
         return gradient_of(mean_psi, self, x)
 
+    @checked(batch=as_count)
     def rest(self, batch: int) -> Layers:
         """Potentials of zero for a batch."""
         return tuple(jnp.zeros((batch, *shape), self.dtype) for shape in self.shapes)
@@ -296,6 +303,24 @@ def slowest_neuron(time_constants: Sequence[Array]) -> float:
     return max(float(np.max(np.asarray(tau))) for tau in time_constants)
 
 
+def as_network(name: str, network: Given) -> "AbstractNetwork":
+    """A network with dynamics, or an error that names what is none, such as a gradient."""
+    require_instance(
+        name, network, AbstractNetwork, "use an instance of a network with dynamics, such as LayeredNetwork(...)"
+    )
+    return as_trainable(name, network)
+
+
+def as_potentials(name: str, layers: Given) -> Layers:
+    """One array per layer, with a leading axis over samples, or an error that names what they are not."""
+    match layers:
+        case tuple() | list() if len(layers):
+            found = tuple(as_numbers(f"{name}[{i}]", layer) for i, layer in enumerate(layers))
+            if all(np.ndim(layer) > 1 for layer in found) and len({np.shape(layer)[0] for layer in found}) == 1:
+                return found
+    raise BadType(f"{name}={shown(layers)}: give one array per layer, (batch, neurons), in a tuple")
+
+
 def check_parameters(network: AbstractNetwork) -> None:
     """Refuse parameters and time constants that no network can have.
 
@@ -304,7 +329,7 @@ def check_parameters(network: AbstractNetwork) -> None:
             precision.
         ValueError: a parameter is not finite, a time constant is not positive or does not fit its layer.
     """
-    require_instance("net", network, AbstractNetwork, "use an instance of a network, such as LayeredNetwork(...)")
+    as_network("net", network)
     if not callable(network.activation) or isinstance(network.activation, type):
         raise BadType(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):

@@ -8,16 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
-from oscsim.core.checks import as_count, require_instance, require_key
+from oscsim.core.checks import as_count, as_numbers, checked, choice, require_instance, require_key
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import as_time_constant, check_parts, truncated_normal
-from oscsim.networks.pooling import AbstractPooling
-from oscsim.networks.products import check_products, multiply
+from oscsim.networks.layered import as_scale, as_time_constant, check_parts, truncated_normal
+from oscsim.networks.pooling import AbstractPooling, as_image
+from oscsim.networks.products import as_products, multiply
+
+as_padding = choice("SAME", "VALID")
+"""What is added at the rim."""
 
 
+@checked(weight=as_numbers, s=as_image, stride=as_count, padding=as_padding, products=as_products)
 def convolve(
     weight: Real[Array, "height width in out"],
     s: Inexact[Array, "rows columns in"],
@@ -49,6 +53,8 @@ def convolve(
          [6. 9. 9. 6.]
          [4. 6. 6. 4.]]
     """
+    if jnp.ndim(weight) != 4 or jnp.iscomplexobj(weight):
+        raise BadValue(f"weight has shape {jnp.shape(weight)}: give real kernels, (height, width, in, out)")
     height, width, channels, out = weight.shape
     if channels != s.shape[2]:
         raise BadValue(
@@ -113,12 +119,11 @@ class Convolution(eqx.Module):
         self.channels = as_count("channels", channels)
         self.kernel = as_count("kernel", kernel)
         self.stride = as_count("stride", stride)
-        if padding not in ("SAME", "VALID"):
-            raise BadValue(f"padding={padding!r}: use 'SAME' or 'VALID'")
         if pooling is not None:
             remedy = "use an instance of a pooling, such as SoftmaxPooling(2), or None"
             require_instance("pooling", pooling, AbstractPooling, remedy)
-        self.padding, self.pooling, self.scale = padding, pooling, scale
+        self.padding, self.pooling = as_padding("padding", padding), pooling
+        self.scale = None if scale is None else as_scale("scale", scale)
 
     def __call__(
         self,
@@ -192,6 +197,7 @@ def initial_weights(
         flat = truncated_normal(k, (out, side * side * channels), convolution.scale)
         weights.append(flat.T.reshape(side, side, channels, out))
     height, width, channels = shapes[-1]
+    scale = None if scale is None else as_scale("readout_scale", scale)
     weights.append(truncated_normal(key_out, (outputs, height * width * channels), scale))
     return tuple(weights), tuple(jnp.zeros(n) for n in (*(c.channels for c in convolutions), outputs))
 
@@ -267,7 +273,7 @@ class ConvolutionalNetwork(AbstractNetwork):
     ):
         check_parts(activation, cost)
         require_key(key)
-        self.products = check_products(products)
+        self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]
         self.activation = HoloTanh(a=1.0, width=2.0) if activation is None else activation

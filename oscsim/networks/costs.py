@@ -9,11 +9,29 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Real
 
-from oscsim.core.errors import BadValue
+from oscsim.core.checks import Given, as_inexact, as_numbers, checked
+from oscsim.core.errors import BadType, BadValue
+
+
+def as_output(name: str, value: Given) -> Array:
+    """The output of one sample as an array, or an error that names what is none."""
+    value = as_inexact(name, value)
+    if jnp.ndim(value) != 1:
+        raise BadValue(f"{name} has shape {jnp.shape(value)}: give the output of one sample, and jax.vmap over several")
+    return value
+
+
+costing = checked(output=as_output, y=as_numbers)
+"""For what is called with an output and a target."""
 
 
 def one_hot(y: Real[Array, "*classes"], classes: int, dtype) -> Array:
     """The target as a vector: integer labels become one-hot, vectors stay what they are."""
+    y = jnp.asarray(y)
+    if y.shape not in ((), (classes,)) or (y.ndim == 0 and not jnp.issubdtype(y.dtype, jnp.integer)):
+        raise BadValue(f"y has shape {y.shape} and type {y.dtype}: give a label, an integer, or {classes} numbers")
+    if jnp.iscomplexobj(y):
+        raise BadType(f"y is {y.dtype}: targets are real; use y.real")
     if y.ndim == 0 and jnp.issubdtype(y.dtype, jnp.integer):
         return jax.nn.one_hot(y, classes, dtype=dtype)
     return y.astype(dtype)
@@ -54,6 +72,7 @@ class CrossEntropy(AbstractCost):
 
     readout: ClassVar[bool] = True
 
+    @costing
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
         if output.shape[-1] == 1:
             raise BadValue(
@@ -78,5 +97,6 @@ class SquaredError(AbstractCost):
     readout: ClassVar[bool] = False
     real: ClassVar[bool] = True
 
+    @costing
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
         return jnp.sum((output - one_hot(y, output.shape[-1], output.real.dtype)) ** 2) / 2

@@ -5,18 +5,20 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import describe
-from oscsim.core.checks import Given, require_key
+from oscsim.core.checks import Given, as_numbers, checked, require_key
+from oscsim.core.errors import BadValue
 from oscsim.networks.activations import ReLU
 from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
 from oscsim.networks.learned import AbstractLearned, Row
-from oscsim.networks.products import check_products
+from oscsim.networks.products import as_products
 
 
 class AbstractFeedForwardNetwork(AbstractLearned):
@@ -72,6 +74,12 @@ class AbstractFeedForwardNetwork(AbstractLearned):
     def loss(self, clamped: Real[Array, "batch ..."], s: Layers, y: Real[Array, "batch ..."]) -> Real[Array, " batch"]:
         """The cost of each output."""
         return jax.vmap(self.cost)(self.readout(clamped, s), y)
+
+
+def require_sample(net: AbstractFeedForwardNetwork, x: Array) -> None:
+    """Refuse what is not one real input of this network."""
+    if jnp.shape(x) != net.input_shape or jnp.iscomplexobj(x):
+        raise BadValue(f"x has shape {jnp.shape(x)}: give one real input, {net.input_shape}, and jax.vmap over several")
 
 
 class FeedForwardNetwork(AbstractFeedForwardNetwork):
@@ -136,8 +144,10 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
         """The number of classes."""
         return self.sizes[-1]
 
+    @checked(x=as_numbers)
     def __call__(self, x: Real[Array, " in"]) -> Real[Array, " out"]:
         """The output for one input."""
+        require_sample(self, x)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = self.activation(weight @ x + bias)
         return self.weights[-1] @ x + self.biases[-1]
@@ -198,15 +208,17 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
     ):
         check_parts(activation, cost)
         require_key(key)
-        self.products = check_products(products)
+        self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]
         self.activation = ReLU() if activation is None else activation
         self.cost = CrossEntropy() if cost is None else cost
         self.weights, self.biases = initial_weights(self.convolutions, shapes, self.outputs, readout_scale, key)
 
+    @checked(x=as_numbers)
     def __call__(self, x: Real[Array, "height width channels"]) -> Real[Array, " out"]:
         """The output for one image."""
+        require_sample(self, x)
         for convolution, weight, bias in zip(self.convolutions, self.weights, self.biases, strict=False):
             x = self.activation(convolution(weight, bias, x, self.products))
         return self.weights[-1] @ x.reshape(-1) + self.biases[-1]

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import is_traced, norm, to_complex
-from oscsim.core.checks import as_count, require_positive
+from oscsim.core.checks import as_count, as_index, as_key, as_positive, as_sequence, checked, shown
 from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
 
+@checked(key=as_key)
 def check_holomorphic(
     subject: AbstractNetwork | Callable,
     x: Data = None,
@@ -59,12 +60,14 @@ def check_holomorphic(
     if not callable(subject) and not isinstance(subject, AbstractNetwork):
         raise BadType(f"subject={subject!r}: use a network, or a function of one array")
     points = as_count("points", points)
-    require_positive("spread", spread)
+    spread = as_positive("spread", spread)
     key = jax.random.key(0) if key is None else key
     if isinstance(subject, AbstractNetwork):
         violations = _network_violations(subject, x, y, points, spread, key)
     else:
         dtype = jnp.asarray(0.0).dtype
+        shape = tuple(as_index(f"shape[{i}]", side) for i, side in enumerate(as_sequence("shape", shape)))
+        _require_function_of_arrays(subject, _random(key, shape, dtype, spread))
         violations = {
             getattr(subject, "__name__", type(subject).__name__): max(
                 _violation(subject, _random(k, shape, dtype, spread), k) for k in jax.random.split(key, points)
@@ -81,6 +84,17 @@ def check_holomorphic(
             "the points: lower spread."
         )
     return violations
+
+
+def _require_function_of_arrays(subject: Callable, z: Array) -> None:
+    """Refuse what is no function from a complex array to an array."""
+    try:
+        value = jax.eval_shape(subject, z)
+        jax.eval_shape(lambda a: a + 0, value)
+    except Exception as error:
+        raise BadType(
+            f"subject={shown(subject)} is no function from an array of {z.dtype}{list(z.shape)} to another: {error}"
+        ) from error
 
 
 def _network_violations(network, x, y, points, spread, key) -> dict[str, float]:

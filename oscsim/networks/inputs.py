@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_native
+from oscsim.core.checks import as_native, checked, instance, shown
 from oscsim.core.errors import BadType, BadValue
+from oscsim.networks.learned import as_trainable
 from oscsim.networks.moving import AbstractMoving, Cycle, Period, check_moving
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Inputs(eqx.Module):
     moving: AbstractMoving | None = None
 
     @staticmethod
+    @checked(net=as_trainable)
     def of(net: "Network", x: "Data", y: "Data") -> "Inputs":
         """Check `x` and `y` against the network, bring them to its precision, and clamp them.
 
@@ -63,6 +65,9 @@ class Inputs(eqx.Module):
         x = jnp.asarray(self.moving.at(t, cycle, period), net.dtype)
         return Inputs(x, self.y, clamped(net, x))
 
+
+INPUTS = instance(Inputs, "use Inputs.of(net, x, y)")
+"""The kind of arguments that are checked inputs."""
 
 Data: TypeAlias = Any
 """Inputs or targets: an array, anything that makes one, or a function from a cycle's number to such."""
@@ -245,7 +250,11 @@ def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
             value = _of_objects(name, value, names)
     except ValueError as error:
         raise BadValue(f"{name} is no array, its samples differ in shape: give one of shape (batch, ...)") from error
-    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+    except BadType:
+        raise
+    except (TypeError, RecursionError, OverflowError) as error:
+        raise BadType(f"{name}={shown(value)} is no array: give one of shape (batch, ...)") from error
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool) or value.dtype.kind in "mM":
         raise BadType(f"{name} holds {value.dtype}: give numbers{names}")
     if jnp.iscomplexobj(value):
         raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")

@@ -7,10 +7,11 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import Given, as_count, as_real, as_scalar, require_instance, require_key
+from oscsim.core.checks import Given, as_count, as_real, as_scalar, require_instance, require_key, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.memory import require_memory
 from oscsim.networks.activations import Logistic
@@ -26,14 +27,20 @@ def as_time_constant(value: TimeConstant) -> TimeConstant:
     return as_real("time_constant", value)
 
 
+def as_scale(name: str, value: Given) -> Given:
+    """The standard deviation of weights at the start, or an error that names it."""
+    scale = as_scalar(value, name)
+    if not is_traced(scale) and float(scale) < 0:
+        raise BadValue(f"{name}={shown(value)}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
+    return scale if is_traced(scale) else float(np.asarray(value))
+
+
 def truncated_normal(key: Key[Array, ""], shape: tuple[int, ...], scale: float | None) -> Float[Array, "out in"]:
     """Weights from a normal of standard deviation `scale` (None: 1/sqrt(fan in)), cut at two standard deviations.
 
     As in jax's and the paper's initialisers, `scale` is meant before the cut; what is left has 0.88 of it.
     """
-    deviation = shape[-1] ** -0.5 if scale is None else scale
-    if not is_traced(deviation) and float(as_scalar(deviation, "scale")) < 0:
-        raise BadValue(f"scale={scale}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
+    deviation = shape[-1] ** -0.5 if scale is None else as_scale("scale", scale)
     require_memory(f"a weight of shape {shape}", 4 * math.prod(shape), "use smaller layers")
     return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 

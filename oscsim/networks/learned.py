@@ -9,11 +9,12 @@ from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from oscsim.core.arrays import is_traced
-from oscsim.core.checks import Given, as_array
+from oscsim.core.arrays import is_key, is_traced
+from oscsim.core.checks import Given, as_array, checked, instance, require_instance, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
@@ -50,6 +51,7 @@ def split_parameters(network: eqx.Module) -> tuple[Gradient, PyTree]:
     return eqx.partition(network, jax.tree_util.tree_map_with_path(is_parameter, network, is_leaf=is_setting))
 
 
+@checked(network=instance(eqx.Module, "use a network, an instance such as LayeredNetwork(...)"))
 def parameters(network: eqx.Module) -> Gradient:
     """The parameters, which are learned: the network with None in place of everything else.
 
@@ -75,6 +77,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 
+@checked(gradient=lambda name, value: as_known_gradient(name, value))
 def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
     """The arrays of a gradient, or of `parameters(net)`, by names that every kind of file takes.
 
@@ -86,6 +89,42 @@ def to_dict(gradient: Gradient) -> dict[str, np.ndarray]:
         ['biases_0', 'biases_1', 'weights_0', 'weights_1']
     """
     return {plain_name(name): np.asarray(leaf) for name, leaf in named(gradient)}
+
+
+# Kinds of arguments.
+
+
+def as_trainable(name: str, network: Given) -> Given:
+    """A network of either kind, or an error that names what is none, such as a gradient."""
+    require_instance(name, network, AbstractLearned, "use an instance of a network, such as LayeredNetwork(...)")
+    match network:
+        case object(activation=None) | object(time_constant=None | (None, *_)):
+            raise BadType(f"{name} is a gradient, or what `parameters` gives: use the network itself")
+    return network
+
+
+def as_gradient(name: str, gradient: Given) -> Gradient:
+    """A pytree of arrays of numbers, or an error that names what is none."""
+    try:
+        leaves = jax.tree.leaves(gradient)
+    except (RecursionError, TypeError, ValueError):  # what holds itself, or names that cannot be sorted
+        leaves = [None]
+    if not all(map(_is_numeric, leaves)):
+        raise BadType(f"{name}={shown(gradient)}: give a gradient, a pytree of arrays")
+    return gradient
+
+
+def as_known_gradient(name: str, gradient: Given) -> Gradient:
+    """The same, and not traced, since it is looked at."""
+    return untraced(name, as_gradient(name, gradient))
+
+
+def _is_numeric(leaf: object) -> bool:
+    """Whether a leaf holds numbers, real or complex."""
+    match leaf:
+        case np.ndarray() | np.generic():
+            return leaf.dtype.kind in "biufc" or leaf.dtype == jnp.bfloat16
+    return eqx.is_array_like(leaf) and not is_key(leaf)
 
 
 # Numbers of the user's own.

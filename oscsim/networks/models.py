@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
-from oscsim.core.checks import require_positive
+from oscsim.core.checks import as_count, as_function, as_positive, checked, require_positive
 from oscsim.core.errors import BadValue
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
 from oscsim.networks.pooling import AbstractPooling, SoftmaxPooling
+from oscsim.networks.products import as_products
 
 __all__ = ["vgg4", "vgg4_feedforward", "vgg6"]
 
@@ -31,6 +32,7 @@ SIX = (
 """Channels at full width, padding, and whether it is pooled, of each layer."""
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4(
     classes: int = 10,
     width: float = 1.0,
@@ -66,6 +68,7 @@ def vgg4(
     )
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg6(
     classes: int = 10,
     width: float = 1.0,
@@ -93,6 +96,7 @@ def vgg6(
     )
 
 
+@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4_feedforward(
     classes: int = 10,
     width: float = 1.0,
@@ -130,9 +134,15 @@ def _stack(
     )
 
 
+WIDEST = 16
+"""A layer of the widest networks has 600 million weights."""
+
+
 def _channels(channels: int, width: float) -> int:
     require_positive("width", width)
     found = round(channels * width)
     if found < 1:
         raise BadValue(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")
+    if width > WIDEST:
+        raise BadValue(f"width={width:g} makes {found} channels of {channels}: use {WIDEST} or less")
     return found

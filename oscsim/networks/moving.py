@@ -1,6 +1,7 @@
 """Inputs that move within the cycle: a function of time, or a recorded series."""
 
 import abc
+import functools
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Real
 
 from oscsim.core.arrays import Scalar, is_traced
-from oscsim.core.checks import as_finite, as_scalar, require_positive
+from oscsim.core.checks import as_finite, as_flag, as_function, as_scalar, require_positive
 from oscsim.core.errors import BadType, BadValue
 
 Cycle: TypeAlias = int | np.integer | Int[Array, ""]
@@ -72,7 +73,7 @@ class Moving(AbstractMoving):
         True
     """
 
-    function: Callable = eqx.field(static=True)
+    function: Callable = eqx.field(static=True, converter=functools.partial(as_function, "function"))
 
     def at(self, t: Real[Array, ""], cycle: Cycle, period: Period) -> Array:
         return jnp.asarray(self.function(t, cycle))
@@ -111,7 +112,7 @@ class TimeSeries(AbstractMoving):
             raise BadValue(f"values has shape {self.values.shape}: give two samples in time at least, (times, ...)")
         self.interval = as_scalar(interval, "interval")
         require_positive("interval", self.interval)
-        self.repeat = bool(repeat)
+        self.repeat = as_flag("repeat", repeat)
 
     @property
     def duration(self) -> float:

@@ -9,11 +9,23 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import count, positive
+from oscsim.core.checks import Given, as_inexact, checked, count, positive
 from oscsim.core.errors import BadValue
 
 as_size = count("size")
 """The side of a window as a positive integer."""
+
+
+def as_image(name: str, value: Given) -> Array:
+    """An image as an array, or an error that names what is none."""
+    value = as_inexact(name, value)
+    if jnp.ndim(value) != 3:
+        raise BadValue(f"{name} has shape {jnp.shape(value)}: give one image, (height, width, channels)")
+    return value
+
+
+pooling = checked(z=as_image)
+"""For what is called with an image."""
 
 
 def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Array, "places rows columns channels"]:
@@ -83,6 +95,7 @@ class SoftmaxPooling(AbstractPooling):
     size: int = eqx.field(converter=as_size, static=True, default=2)
     temperature: Scalar = eqx.field(converter=positive("temperature"), default=1.0)
 
+    @pooling
     def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
         z = windows(z, self.size)
         exponent = z / self.temperature.astype(z.real.dtype)
@@ -108,6 +121,7 @@ class AveragePooling(AbstractPooling):
 
     size: int = eqx.field(converter=as_size, static=True, default=2)
 
+    @pooling
     def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
         return jnp.mean(windows(z, self.size), axis=0)
 
@@ -132,6 +146,7 @@ class MaxPooling(AbstractPooling):
     size: int = eqx.field(converter=as_size, static=True, default=2)
     holomorphic: ClassVar[bool] = False
 
+    @pooling
     def __call__(self, z: Inexact[Array, "height width channels"]) -> Inexact[Array, "rows columns channels"]:
         largest = jnp.max(windows(z.real, self.size), axis=0)
         return lax.complex(largest, jnp.zeros_like(largest)) if jnp.iscomplexobj(z) else largest

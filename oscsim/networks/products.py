@@ -9,17 +9,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Real
 
+from oscsim.core.checks import choice
 from oscsim.core.errors import BadValue
 
 PRODUCTS = {"bfloat16": 1, "bfloat16x3": 2}
 """Into how many bfloat16 numbers a product splits each operand."""
 
 
-def check_products(products: str | None) -> str | None:
-    """A way to multiply, or None for the network's own type."""
-    if products is not None and products not in list(PRODUCTS):
-        raise BadValue(f"products={products!r}: use None, for float32, or one of {', '.join(map(repr, PRODUCTS))}")
-    return products
+as_products = choice(*PRODUCTS, otherwise="or None, for float32")
+"""A way to multiply."""
 
 
 def _split_product(
@@ -74,7 +72,6 @@ def multiply(
     s: Real[Array, "... in"], weight: Real[Array, "in out"], products: str | None = None
 ) -> Real[Array, "... out"]:
     """`s @ weight`, with `products` as in `ConvolutionalNetwork`."""
-    check_products(products)
     if products is None:
         return s @ weight
     if not s.dtype == weight.dtype == jnp.float32:

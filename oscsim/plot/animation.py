@@ -7,11 +7,12 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, as_index, checked
 from oscsim.core.errors import BadValue
 from oscsim.dynamics import Run
-from oscsim.networks.learned import Gradient
-from oscsim.plot.runs import Chosen, running_errors, teaching_of, watched_of
+from oscsim.dynamics.run import RUN
+from oscsim.networks.learned import Gradient, as_known_gradient
+from oscsim.plot.runs import Chosen, as_chosen, running_errors, teaching_of, watched_of
 from oscsim.plot.style import COLOURS, DRIVE, LABEL_SIZE, NOTE_SIZE, finish, legend
 
 Styles: TypeAlias = list[tuple[dict, str]]
@@ -19,6 +20,7 @@ Draw: TypeAlias = Callable[[int], None]
 """Draws one panel as it is after so many ticks."""
 
 
+@checked(run=RUN, exact=as_known_gradient, sample=as_index, neurons=as_chosen, discard=as_index)
 def animate(
     run: Run,
     exact: Gradient | None = None,

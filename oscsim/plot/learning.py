@@ -4,17 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import jax
 import numpy as np
 from matplotlib.axes import Axes
 
-from oscsim.core.errors import BadValue
+from oscsim.core.checks import Given, as_count, as_counts, as_text, both, checked, choice, shown, untraced
+from oscsim.core.errors import BadType, BadValue
 from oscsim.networks import AbstractNetwork
+from oscsim.networks.learned import as_trainable, parameters
 from oscsim.plot.style import (
     COLOURS,
     DASHES,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
+    as_axes,
     axes_or_new,
     curve_style,
     finish,
@@ -36,6 +40,7 @@ ERRORS = ("probe_error", "probe_error_bar")
 """Relative error of the estimate after each epoch, and the estimate's own error: shares, not percent."""
 
 
+@checked(metric=as_text, ax=as_axes, against=choice("epoch", "seconds"))
 def learning_curves(
     results: Seeds | Mapping[str, Seeds],
     metric: str = "validation_error",
@@ -60,7 +65,7 @@ def learning_curves(
         >>> ax.get_xlabel(), len(ax.lines)
         ('epoch', 1)
     """
-    named = _histories(results)
+    named = _histories("results", results)
     for name, histories in named.items():
         for history in histories:
             if metric not in history[0] or against not in history[0]:
@@ -113,7 +118,7 @@ def training(result: Trained | History) -> np.ndarray:
     """
     import matplotlib.pyplot as plt
 
-    ((_, (history,)),) = _histories(result).items()
+    (history,) = _seeds("result", result)
     metrics = [name for name in ("loss", "error", "r2") if name in history[0] or f"validation_{name}" in history[0]]
     compared = any(name.startswith("cosine/") for name in history[0])
     count = len(metrics) + compared
@@ -137,6 +142,7 @@ def training(result: Trained | History) -> np.ndarray:
     return axes[0]
 
 
+@checked(ax=as_axes)
 def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     """The angle between estimate and exact gradient while the network learns: 1 - cosine of each parameter array.
 
@@ -154,7 +160,7 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
         >>> osc.plot.gradient_cosines(history).get_xlabel()
         'epoch'
     """
-    ((_, (history,)),) = _histories(result).items()
+    (history,) = _seeds("result", result)
     names = [name for name in history[0] if name.startswith("cosine/")]
     if not names:
         raise BadValue(
@@ -181,6 +187,7 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@checked(net=both(as_trainable, untraced), ax=as_axes, shape=as_counts, neurons=as_count)
 def weights(
     net: AbstractNetwork,
     ax: Axes | None = None,
@@ -203,10 +210,10 @@ def weights(
         >>> ax = osc.plot.weights(net, shape=(2, 3), neurons=5)
         >>> ax.figure.savefig("weights.png")
     """
-    first = np.asarray(net.weights[0])  # pyright: ignore[reportAttributeAccessIssue]
+    first = np.asarray(jax.tree.leaves(parameters(net))[0])
     side = math.isqrt(first.shape[1])
     shape = (side, side) if shape is None else shape
-    if math.prod(shape) != first.shape[1]:
+    if len(shape) != 2 or math.prod(shape) != first.shape[1]:
         raise BadValue(f"shape={shape}: an input has {first.shape[1]} numbers, give the height and width of its image")
     count = min(neurons, len(first))
     columns = math.ceil(math.sqrt(2 * count))
@@ -231,26 +238,35 @@ def _label(metric: str) -> str:
     return metric.replace("_", " ").replace("/", " of ") + unit
 
 
-def _histories(results: Seeds | Mapping[str, Seeds]) -> dict[str, list[History]]:
+def _histories(name: str, results: Given) -> dict[str, list[History]]:
     """Histories by name, a list over seeds; what has no name is called "", which no legend shows."""
     match results:
         case Mapping():
-            named = {name: _seeds(value) for name, value in results.items()}
+            named = {str(label): _seeds(f"{name}[{label!r}]", value) for label, value in results.items()}
         case _:
-            named = {"": _seeds(results)}
+            named = {"": _seeds(name, results)}
     if not named:
-        raise BadValue("results={}: give one run at least")
-    if not all(histories and all(histories) for histories in named.values()):
-        raise BadValue("a history is empty: no epoch was finished")
+        raise BadValue(f"{name}={{}}: give one run at least")
     return named
 
 
-def _seeds(value: Seeds) -> list[History]:
+def _seeds(name: str, value: Given) -> list[History]:
+    """One history, or several, each with a row of numbers for every epoch, or an error that names what is none."""
     match value:
         case Trained():
-            return [value.history]
-        case [Mapping(), *_]:
+            return _seeds(name, value.history)
+        case [Mapping(), *_] if all(map(_is_row, value)):
             return [value]
-        case _:
-            # pyright does not see that no row of a history gets here
-            return [history for seed in value for history in _seeds(seed)]  # pyright: ignore[reportArgumentType]
+        case [] | [[], *_]:
+            raise BadValue(f"{name}: a history is empty: no epoch was finished")
+        case [Trained() | list() | tuple(), *_]:
+            return [history for seed in value for history in _seeds(name, seed)]
+    raise BadType(f"{name}={shown(value)}: give what train returned, or its history, a list of dicts of numbers")
+
+
+def _is_row(row: object) -> bool:
+    """Whether these are metrics of an epoch: numbers by name."""
+    match row:
+        case Mapping():
+            return all(isinstance(number, (int, float, np.number)) for number in row.values())
+    return False

@@ -8,15 +8,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 
 from oscsim.core.arrays import describe
-from oscsim.core.checks import require_instance
+from oscsim.core.checks import both, checked, untraced
 from oscsim.networks import AbstractCost, AbstractNetwork, parameters
+from oscsim.networks.base import as_network
 from oscsim.networks.learned import named
-from oscsim.plot.style import COLOURS, LABEL_SIZE, axes_or_new
+from oscsim.plot.style import COLOURS, LABEL_SIZE, as_axes, axes_or_new
 
 MOST = 10
 """Units of a layer that are drawn; of more, the first and the last, with dots between."""
 
 
+@checked(net=both(as_network, untraced), ax=as_axes)
 def network(net: AbstractNetwork, ax: Axes | None = None) -> Axes:
     """A diagram: input, layers of neurons, readout, from left to right, with the couplings between the units shown.
 
@@ -35,7 +37,6 @@ def network(net: AbstractNetwork, ax: Axes | None = None) -> Axes:
     Example:
         >>> ax = osc.plot.network(net)
     """
-    require_instance("net", net, AbstractNetwork, "use a network with dynamics, such as LayeredNetwork(...)")
     ax = axes_or_new(ax)
     columns = [] if net.input_shape is None else [("input", net.input_shape)]
     columns += [(f"layer {i}", shape) for i, shape in enumerate(net.shapes, 1)]

@@ -12,21 +12,24 @@ from jaxtyping import PyTree
 from matplotlib.axes import Axes
 
 from oscsim.core.arrays import describe
-from oscsim.core.errors import BadValue
+from oscsim.core.checks import Given, as_count, as_function, as_index, as_sequence, checked, shown
+from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics import Run, System
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.phasors import Reading
+from oscsim.dynamics.run import RUN
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks import Inputs
 from oscsim.networks.base import time_unit
-from oscsim.networks.learned import Gradient
+from oscsim.networks.learned import Gradient, as_known_gradient
 from oscsim.plot.style import (
     COLOURS,
     DRIVE,
     LABEL_SIZE,
     NOTE_SIZE,
+    as_axes,
     axes_or_new,
     curve_style,
     finish,
@@ -42,6 +45,30 @@ Chosen: TypeAlias = Mapping[int, Sequence[int]] | None
 """Neurons by layer, counted from 1, or all that were watched."""
 
 
+def as_chosen(name: str, neurons: Given) -> dict[int, tuple[int, ...]]:
+    """Indices of neurons by layer, or an error that names what is none."""
+    match neurons:
+        case Mapping():
+            return {
+                as_count(f"{name}: layer", layer): tuple(
+                    as_index(f"{name}[{layer}]", i) for i in as_sequence(name, some)
+                )
+                for layer, some in neurons.items()
+            }
+    raise BadType(
+        f"{name}={shown(neurons)}: give a dict from layers, counted from 1, to indices, such as {{1: [0, 5]}}"
+    )
+
+
+def as_estimates(name: str, estimates: Given) -> dict[str, Gradient]:
+    """Gradients by name, or an error that names what is none; what has no name is called "", which no legend shows."""
+    named = estimates if isinstance(estimates, Mapping) else {"": estimates}
+    if not named:
+        raise BadValue(f"{name}={{}}: give one gradient at least")
+    return {str(key): as_known_gradient(name, e.gradient if isinstance(e, Estimate) else e) for key, e in named.items()}
+
+
+@checked(run=RUN, ax=as_axes, sample=as_index, neurons=as_chosen)
 def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
 
@@ -89,6 +116,7 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     return ax
 
 
+@checked(run=RUN, ax=as_axes, sample=as_index, neurons=as_chosen)
 def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The watched activities against time, about their means in the last cycle, and the teaching signal (right axis).
 
@@ -134,6 +162,7 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     return ax
 
 
+@checked(run=RUN, ax=as_axes, sample=as_index, harmonics=as_count, neurons=as_chosen)
 def spectrum(
     run: Run, ax: Axes | None = None, harmonics: int = 10, *, sample: int | None = None, neurons: Chosen = None
 ) -> Axes:
@@ -158,8 +187,6 @@ def spectrum(
         >>> osc.plot.spectrum(run, harmonics=5).get_yscale()
         'log'
     """
-    if harmonics < 1:
-        raise BadValue(f"harmonics={harmonics}: use a positive integer")
     drawn = watched_of(run, "spectrum", sample, neurons)
     ax = axes_or_new(ax)
     ticks = run.plan.ticks
@@ -190,6 +217,7 @@ def spectrum(
     return ax
 
 
+@checked(run=RUN, exact=as_known_gradient, ax=as_axes, discard=as_index)
 def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: int = 0) -> Axes:
     r"""Error of the running gradient: relative error and $1 - \cos$ to the exact one, against cycles.
 
@@ -232,6 +260,7 @@ def gradient_error(run: Run, exact: Gradient, ax: Axes | None = None, discard: i
     return ax
 
 
+@checked(run=RUN, discard=as_index)
 def running_bars(run: Run, discard: int = 0) -> np.ndarray:
     """The run's own error of its running gradient, for each number of kept cycles: the band of `gradient_error`.
 
@@ -276,6 +305,7 @@ def _below(values: np.ndarray) -> float:
     return float(10.0 ** np.floor(np.log10(positive.min()))) if len(positive) else 1e-8
 
 
+@checked(run=RUN, exact=as_known_gradient, discard=as_index)
 def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""What `gradient_error` draws: numbers of the cycles, relative errors, and $1 - \cos$, precise far below rounding.
 
@@ -300,6 +330,7 @@ def running_errors(run: Run, exact: Gradient, discard: int = 0) -> tuple[np.ndar
     return run.first_cycle + discard + 1 + np.arange(kept), errors, distances
 
 
+@checked(exact=as_known_gradient, ax=as_axes, metric=as_function)
 def layers(
     estimates: Estimates,
     exact: Gradient,
@@ -325,7 +356,7 @@ def layers(
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['lock-in', 'classic']
     """
-    named = _named(estimates)
+    named = as_estimates("estimates", estimates)
     values = {name: {k: float(v) for k, v in per_layer(metric, g, exact).items()} for name, g in named.items()}
     ax = axes_or_new(ax)
     arrays = list(next(iter(values.values())))
@@ -349,6 +380,7 @@ def layers(
     return ax
 
 
+@checked(exact=as_known_gradient, ax=as_axes)
 def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) -> Axes:
     """Every component of the gradient, estimated against exact; on the diagonal the two agree.
 
@@ -367,7 +399,7 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('exact component', 'estimated component')
     """
-    named = _named(estimates)
+    named = as_estimates("estimates", estimates)
     for gradient in named.values():
         relative_error(gradient, exact)  # refuses a gradient of another network
     ax = axes_or_new(ax)
@@ -388,6 +420,7 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
     return ax
 
 
+@checked(run=RUN, exact=as_known_gradient, estimates=as_estimates, discard=as_index)
 def summary(
     run: Run, exact: Gradient, estimates: Mapping[str, Gradient | Estimate] | None = None, discard: int | None = None
 ) -> np.ndarray:
@@ -494,14 +527,6 @@ def _decay(n: np.ndarray, sizes: np.ndarray) -> tuple[float, int] | None:
         return None
     slope = np.polyfit(np.arange(clear), np.log(right[:clear]), 1)[0]
     return (float(np.exp(slope)), clear) if slope < 0 else None
-
-
-def _named(estimates: Estimates) -> dict[str, Gradient]:
-    """Gradients by name; what has no name is called "", which no legend shows."""
-    named = estimates if isinstance(estimates, Mapping) else {"": estimates}
-    if not named:
-        raise BadValue("estimates={}: give one gradient at least")
-    return {name: e.gradient if isinstance(e, Estimate) else e for name, e in named.items()}
 
 
 def _flat(tree: PyTree) -> np.ndarray:

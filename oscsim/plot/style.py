@@ -7,8 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from oscsim.core.checks import Given, require_instance
 from oscsim.core.colours import BAR, COLOURS
 from oscsim.core.colours import DRIVE as DRIVE
+from oscsim.core.errors import BadType
 
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9, 8, 7.5
@@ -48,6 +50,14 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
+
+
+def as_axes(name: str, ax: Given) -> Axes:
+    """Axes of matplotlib with an x and a y, or an error that names what they are not."""
+    require_instance(name, ax, Axes, "use one of the axes of matplotlib, such as plt.subplots()[1]")
+    if ax.name != "rectilinear":
+        raise BadType(f"{name} has a {ax.name} projection: use plain axes, such as plt.subplots()[1]")
+    return ax
 
 
 def axes_or_new(ax: Axes | None) -> Axes:

@@ -9,14 +9,37 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 
+from oscsim.core.checks import Given, as_count, as_finite, as_flag, as_seen, as_text, checked, choice, shown
 from oscsim.core.errors import BadValue
-from oscsim.plot.style import LABEL_SIZE, NOTE_SIZE, TICK_SIZE, axes_or_new, curve_style, finish, legend, log_axis
-from oscsim.sweeps.summary import summarise
+from oscsim.plot.style import (
+    LABEL_SIZE,
+    NOTE_SIZE,
+    TICK_SIZE,
+    as_axes,
+    axes_or_new,
+    curve_style,
+    finish,
+    legend,
+    log_axis,
+)
+from oscsim.sweeps.summary import SWEEP, summarise
 
 THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 5}
 """A prediction among measured curves."""
 
 
+def as_levels(name: str, levels: Given) -> Given:
+    """How many lines, or where they are, rising, or an error that names what is none."""
+    levels = as_seen(name, levels)
+    if np.ndim(levels) == 0:
+        return as_count(name, levels)
+    places = np.asarray(as_finite(name, levels), float)
+    if places.ndim != 1 or not places.size or not np.all(np.diff(places) > 0):
+        raise BadValue(f"{name}={shown(levels)}: give a number of lines, or one rising number for each")
+    return places
+
+
+@checked(data=SWEEP, name=as_text, ax=as_axes, x=as_text, by=as_text, log=choice("", "x", "y", "xy"))
 def sweep_curves(
     data: xarray.Dataset,
     name: str,
@@ -81,6 +104,7 @@ def sweep_curves(
     return ax
 
 
+@checked(data=SWEEP, name=as_text, ax=as_axes, x=as_text, y=as_text, levels=as_levels, log=as_flag)
 def sweep_map(
     data: xarray.Dataset,
     name: str,

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_count, as_scalar, require_positive
+from oscsim.core.checks import as_count, as_finite, as_plain, as_scalar, checked, require_positive, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
@@ -111,6 +111,7 @@ class OptimalAmplitude(eqx.Module):
         )
 
 
+@checked(net=untraced, x=untraced, y=untraced, noise=untraced, at=untraced, period=as_plain, points=untraced)
 def optimal_amplitude(
     net: AbstractNetwork,
     x: Data,
@@ -182,7 +183,7 @@ def optimal_amplitude(
 
 def _candidates(points: Sequence[float] | np.ndarray | None, limit: float) -> np.ndarray:
     """The amplitudes on offer that are safe."""
-    values = np.atleast_1d(np.asarray(points, float))
+    values = np.atleast_1d(np.asarray(as_finite("points", untraced("points", points)), float))
     for value in values.ravel():
         require_positive("points", value)
     safe = values[values <= limit].ravel()

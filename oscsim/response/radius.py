@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from oscsim.core.arrays import norm
+from oscsim.core.checks import checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
@@ -43,6 +44,7 @@ def _steepest(net: AbstractNetwork, u: Layers) -> Array:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(a)) for a in found]))
 
 
+@checked(net=untraced, x=untraced, y=untraced, at=untraced)
 def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None) -> float:
     r"""An estimate of the convergence radius: the distance of the nearest singularity of $s(\beta)$ from $\beta = 0$.
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import describe
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.demodulation import FEWEST_TICKS
 from oscsim.dynamics.integration import Integration, Plan
@@ -27,6 +27,7 @@ from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import AbstractTeaching, Rotating
 
 
+@checked(net=untraced, x=untraced, y=untraced, teaching=untraced, noise=untraced, at=untraced)
 def predict_spread(
     net: AbstractNetwork,
     x: Data,

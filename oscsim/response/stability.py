@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
 from oscsim.core.arrays import complex_of, per_sample, to_complex
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.checks import as_count, as_seen
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
@@ -86,9 +86,7 @@ def stability_map(
         [ True  True False]
     """
     steps = as_count("steps", steps)
-    values = np.asarray(grid)
-    if not np.issubdtype(values.dtype, np.number):
-        raise BadType(f"grid={grid!r}: use an array of complex numbers")
+    values = np.asarray(as_seen("grid", grid, "use an array of complex numbers"))
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise BadValue(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
     inputs, free = free_state(net, x, y, at)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_scalar
+from oscsim.core.checks import as_share, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
 from oscsim.equilibrium.linear import exact_at
@@ -70,6 +70,7 @@ class Suggestion(eqx.Module):
         return f"{told}, cycles={self.cycles} to keep: relative error {self.error:.2g}; {self.limit}"
 
 
+@checked(net=untraced, x=untraced, y=untraced, noise=untraced, at=untraced)
 def suggest(
     net: AbstractNetwork,
     x: Data,
@@ -115,10 +116,8 @@ def suggest(
         >>> print(osc.relative_error(run.gradient(), osc.exact_gradient(net, x, y)) < 0.05)
         True
     """
-    if not 0 < as_scalar(bias, "bias") < 1:
-        raise BadValue(f"bias={bias}: use a fraction between 0 and 1")
-    if accuracy is not None and not 0 < as_scalar(accuracy, "accuracy") < 1:
-        raise BadValue(f"accuracy={accuracy}: use a fraction between 0 and 1")
+    bias = as_share("bias", bias)
+    accuracy = None if accuracy is None else as_share("accuracy", accuracy)
     if noise is not None and accuracy is None:
         raise BadValue("noise without an accuracy would be ignored: say how right the gradient is to be")
     check_parameters(net)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_scalar, require_positive
+from oscsim.core.checks import as_flag, as_positive, as_scalar, checked, untraced
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -102,6 +102,7 @@ class TimeScales(eqx.Module):
         return str(self)
 
 
+@checked(net=untraced, x=untraced, y=untraced, teaching=untraced, demodulated=as_flag)
 def check_time_scales(
     net: AbstractNetwork,
     x: Data,
@@ -147,9 +148,9 @@ def check_time_scales(
     """
     check_drive(net, teaching)
     if cycles_per_input is not None:
-        require_positive("cycles_per_input", cycles_per_input)
+        as_positive("cycles_per_input", cycles_per_input)
     if rate is not None:
-        require_positive("rate", rate)
+        as_positive("rate", rate)
     stay = math.inf if cycles_per_input is None else float(cycles_per_input)
     scales = time_scales_of(
         net, Inputs.of(net, x, y), teaching, stay, None if rate is None else float(as_scalar(rate, "rate")), demodulated

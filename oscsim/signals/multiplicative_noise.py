@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import not_negative
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.checks import as_flag, as_function, choice, not_negative
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, is_srk, normals, scaled
 
@@ -66,11 +66,9 @@ class Multiplicative(AbstractForcing):
         shared_over_batch: bool = False,
     ):
         self.intensity = not_negative("intensity")(intensity)
-        if not callable(function):
-            raise BadType(f"function={function!r}: use a function of the activities, elementwise")
-        if interpretation not in ("stratonovich", "ito"):
-            raise BadValue(f"interpretation={interpretation!r}: use 'stratonovich' or 'ito'")
-        self.function, self.interpretation, self.shared_over_batch = function, interpretation, bool(shared_over_batch)
+        self.function = as_function("function", function)
+        self.interpretation = choice("stratonovich", "ito")("interpretation", interpretation)
+        self.shared_over_batch = as_flag("shared_over_batch", shared_over_batch)
 
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Refuse a solver that converges to the other equation."""

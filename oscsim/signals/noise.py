@@ -11,6 +11,7 @@ the noises that follow in the tuple change what a sample receives; but for `Step
 """
 
 import abc
+import functools
 import math
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -23,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Key, PyTree, Real
 
-from oscsim.core.checks import require_instance, require_key
+from oscsim.core.checks import choice, require_instance, require_key
 from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 
@@ -316,12 +317,8 @@ def check_noises(
         noise.check(solver, math.nan if step is None else step, time_constants)
 
 
-def check_quadratures(value: object) -> None:
-    """Refuse what names no choice of quadratures."""
-    if value not in ("real", "both", "circular"):
-        raise BadValue(
-            f"quadratures={value!r}: use 'real', 'both' (each of full intensity) or 'circular' (each of half the power)"
-        )
+check_quadratures = functools.partial(choice("real", "both", "circular"), "quadratures")
+"""One of them: `"both"` are each of full intensity, `"circular"` each of half the power."""
 
 
 def normals(key: Key[Array, ""], u: Layers, count: int, shared: bool) -> list[Layers]:

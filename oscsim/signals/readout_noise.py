@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import not_negative
+from oscsim.core.checks import as_flag, not_negative
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import AbstractReadoutNoise, Quadratures, check_quadratures, normals, quadrature_share, scaled
 
@@ -45,7 +45,7 @@ class ReadoutNoise(AbstractReadoutNoise):
     ):
         self.standard_deviation = not_negative("standard_deviation")(standard_deviation)
         check_quadratures(quadratures)
-        self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures
+        self.shared_over_batch, self.quadratures = as_flag("shared_over_batch", shared_over_batch), quadratures
 
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Every solver and every step will do."""

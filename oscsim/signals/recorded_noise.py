@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import require_instance
+from oscsim.core.checks import as_flag, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 from oscsim.networks.moving import TimeSeries
@@ -115,6 +115,7 @@ class RecordedNoise(AbstractForcing):
     _density: tuple[Array, Array] | None = eqx.field(repr=False)
 
     def __init__(self, series: Recording, random_start: bool = True):
+        random_start = as_flag("random_start", random_start)
         each = series if isinstance(series, tuple) else (series,)
         for one in each:
             require_instance("series", one, TimeSeries, "use TimeSeries(trace, interval, repeat=True)")
@@ -125,7 +126,7 @@ class RecordedNoise(AbstractForcing):
                 "series with random_start=True: give one TimeSeries(trace, interval, repeat=True) of shape (times,), "
                 "or random_start=False to play it as it was recorded"
             )
-        self.series, self.random_start = series, bool(random_start)
+        self.series, self.random_start = series, random_start
         self._integrals = tuple(map(Integral.of, each))
         self._density = _welch(each[0]) if random_start else None
 

@@ -5,6 +5,7 @@ restarts at every cycle, so the phase never drifts.
 """
 
 import abc
+import functools
 from typing import ClassVar, TypeAlias
 
 import equinox as eqx
@@ -15,8 +16,19 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
 from oscsim.core.arrays import Scalar, complex_of, is_traced
-from oscsim.core.checks import as_real, count, positive, require_positive, scalar
-from oscsim.core.errors import BadValue
+from oscsim.core.checks import (
+    Given,
+    as_numbers,
+    as_real,
+    checked,
+    count,
+    positive,
+    require_instance,
+    require_positive,
+    scalar,
+    shown,
+)
+from oscsim.core.errors import BadType, BadValue
 
 Number: TypeAlias = int | Int[Array, ""]
 """The number of a cycle."""
@@ -32,6 +44,25 @@ def as_amplitude(value: ArrayLike) -> Array:
 
 as_points = count("points", 2, "use 2 (symmetric) or more; the one-sided estimate is Classic")
 """A number of points on the teaching circle that gives an estimate."""
+
+
+def as_times(name: str, value: Given) -> Array:
+    """Real numbers of any shape, traced or not, or an error that names them."""
+    times = as_numbers(name, value, "use real numbers")
+    if jnp.iscomplexobj(times):
+        raise BadType(f"{name}={shown(value)}: use real numbers")
+    return times
+
+
+timed = checked(t=as_times, cycle=as_times)
+"""For what is called with the time, and the number of the cycle."""
+
+
+def as_teaching(name: str, value: Given) -> "AbstractTeaching":
+    """A teaching signal, or an error that names what is none."""
+    remedy = "use a signal with a period that is called with the time, a class below AbstractTeaching such as Rotating"
+    require_instance(name, value, AbstractTeaching, remedy)
+    return value
 
 
 class AbstractTeaching(eqx.Module):
@@ -134,6 +165,7 @@ class Rotating(AbstractTeaching):
     period: Scalar = eqx.field(converter=positive("period"))
     phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
 
@@ -201,14 +233,16 @@ class Adaptive(AbstractAdaptive):
     phase: Scalar = eqx.field(converter=scalar("phase"), default=0.0)
 
     def __check_init__(self):
-        if not is_traced(self) and not bool(
-            jnp.all((self.lowest <= self.amplitude) & (self.amplitude <= self.highest))
-        ):
+        if is_traced(self):
+            return
+        lowest, amplitude, highest = map(np.asarray, (self.lowest, self.amplitude, self.highest))  # also within a trace
+        if not np.all((lowest <= amplitude) & (amplitude <= highest)):
             raise BadValue(
                 f"amplitude={self.amplitude} is not between lowest={float(self.lowest):g} and "
                 f"highest={float(self.highest):g}: change one of them"
             )
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, "..."]:
         """The signal at the starting amplitude, or one number per sample after `at`."""
         return self.amplitude * jnp.exp(1j * (2 * jnp.pi * t / self.period + self.phase))
@@ -298,6 +332,7 @@ class Staircase(AbstractTeaching):
     period: Scalar = eqx.field(converter=positive("period"))
     points: int = eqx.field(static=True, converter=as_points)  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         k = jnp.floor(self.points * t / self.period)
         return self.amplitude * jnp.exp(2j * jnp.pi * k / self.points)
@@ -326,6 +361,7 @@ class Cosine(AbstractTeaching):
     amplitude: Scalar = eqx.field(converter=positive("amplitude"))
     period: Scalar = eqx.field(converter=positive("period"))
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return self.amplitude * jnp.cos(2 * jnp.pi * t / self.period)
 
@@ -352,6 +388,7 @@ class Constant(AbstractTeaching):
     value: Scalar = eqx.field(converter=scalar("value"))
     period: Scalar = eqx.field(converter=positive("period"))
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number = 0) -> Inexact[Array, ""]:
         return jnp.broadcast_to(self.value, jnp.shape(t))
 
@@ -376,7 +413,7 @@ class Onset(AbstractTeaching):
         ['0.000', '0.125', '0.250']
     """
 
-    teaching: AbstractTeaching
+    teaching: AbstractTeaching = eqx.field(converter=functools.partial(as_teaching, "teaching"))
     cycles: Scalar = eqx.field(converter=positive("cycles"))
 
     @property
@@ -389,6 +426,7 @@ class Onset(AbstractTeaching):
         """The plateaus of the signal itself."""
         return self.teaching.points
 
+    @timed
     def __call__(self, t: Real[Array, ""], cycle: Number | None = None) -> Inexact[Array, ""]:
         """Without a cycle: the signal at full strength, as in every cycle after the first ones."""
         if cycle is None:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar
-from oscsim.core.checks import not_negative
+from oscsim.core.checks import as_flag, not_negative
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import (
     AbstractForcing,
@@ -57,7 +57,7 @@ class WhiteNoise(AbstractForcing):
     def __init__(self, intensity: ArrayLike, shared_over_batch: bool = False, quadratures: Quadratures = "real"):
         self.intensity = not_negative("intensity")(intensity)
         check_quadratures(quadratures)
-        self.shared_over_batch, self.quadratures = bool(shared_over_batch), quadratures
+        self.shared_over_batch, self.quadratures = as_flag("shared_over_batch", shared_over_batch), quadratures
 
     def check(self, solver: diffrax.AbstractSolver, step: float, time_constants: tuple[Array, ...]) -> None:
         """Every solver and every step will do."""

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import is_key
-from oscsim.core.checks import as_count, require_key
+from oscsim.core.checks import as_count, as_flag, checked, require_key, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import Progress
 from oscsim.sweeps.cluster import connected, run_on
@@ -42,6 +42,7 @@ MEMORY = 2**28
 """Bytes that the arrays of one compiled batch may take, roughly."""
 
 
+@checked(progress=as_flag)
 def sweep(
     study: AbstractStudy | Callable[..., Results],
     axes: Mapping[str, Setting],
@@ -124,20 +125,20 @@ class Grid:
 
     def __init__(self, axes: Mapping[str, Setting]):
         if not isinstance(axes, Mapping) or not axes:
-            raise BadValue(f"axes={axes!r}: give a dict from names of settings to their values")
+            raise BadValue(f"axes={shown(axes)}: give a dict from names of settings to their values")
         self.axes: dict[str, list[Setting]] = {}
         self.fixed: Settings = {}
         for name, values in axes.items():
             if type(name) is not str or not NAME.fullmatch(name) or name in OWN:
                 raise BadValue(f"axes[{name!r}]: name a setting in letters, digits and _, and not {' or '.join(OWN)}")
-            if isinstance(values, (list, tuple, range)) or np.ndim(values) == 1:
+            if isinstance(values, (list, tuple, range)) or _ndim(name, values) == 1:
                 values = [_value(v) for v in values]
                 if not values:
                     raise BadValue(f"axes[{name!r}] is empty: give one value or more")
                 if len({repr(value) for value in values}) < len(values):
-                    raise BadValue(f"axes[{name!r}]={values}: a value stands there twice")
+                    raise BadValue(f"axes[{name!r}]={shown(values)}: a value stands there twice")
                 self.axes[name] = values
-            elif np.ndim(values) == 0:
+            elif _ndim(name, values) == 0:
                 self.fixed[name] = _value(values)
             else:
                 raise BadValue(f"axes[{name!r}] has shape {np.shape(values)}: give a list of values, or one value")
@@ -157,6 +158,14 @@ class Grid:
         """The names of the settings that are traced: all values are floats, and the study does not call it static."""
         everything = self.axes | {name: [value] for name, value in self.fixed.items()}
         return {name for name, values in everything.items() if {*map(type, values)} == {float}} - set(study.static())
+
+
+def _ndim(name: str, values: Setting) -> int:
+    """How many axes the values of a setting have; 0 of what is no array."""
+    try:
+        return np.ndim(untraced(f"axes[{name!r}]", values))
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise BadValue(f"axes[{name!r}]={shown(values)}: give a list of values, or one value") from error
 
 
 UNTRACEABLE = (
@@ -321,8 +330,8 @@ def _lane(study: AbstractStudy, plain: Settings, floats: dict[str, Array], key: 
 
 
 def _as_study(function: Callable[..., Results]) -> AbstractStudy:
-    if not callable(function):
-        raise BadType(f"study={function!r}: use a function study(key, **settings), or one of oscsim.studies")
+    if not callable(function) or isinstance(function, type):
+        raise BadType(f"study={shown(function)}: use a function study(key, **settings), or one of oscsim.studies")
     return FunctionStudy(function)
 
 

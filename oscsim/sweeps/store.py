@@ -23,7 +23,7 @@ import xarray
 from jaxtyping import PyTree
 
 from oscsim.core.arrays import describe, is_key
-from oscsim.core.checks import as_path
+from oscsim.core.checks import as_path, as_place, checked
 from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue, ChangedStudyError, DamagedFileError
 from oscsim.core.files import reading, whole_folder
@@ -335,6 +335,7 @@ class Store:
         return opened
 
 
+@checked(path=as_place)
 def load_sweep(path: str | Path) -> xarray.Dataset:
     """The results of a sweep in a store, finished or not; what is not computed yet is nan (0 or False if whole).
 

@@ -6,6 +6,7 @@ ready-made: `gradient_quality` and `training`.
 """
 
 import abc
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +21,15 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
-from oscsim.core.checks import as_count
+from oscsim.core.checks import Given, as_count, as_flag, as_function, as_key, as_names, as_sequence, checked, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
 from oscsim.equilibrium.metrics import cosine, relative_error
 from oscsim.estimators import AbstractEstimator, LockIn
-from oscsim.networks.base import AbstractNetwork, fastest_neuron
+from oscsim.networks.base import AbstractNetwork, as_network, fastest_neuron
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
-from oscsim.networks.learned import Gradient, parameters, split_parameters
+from oscsim.networks.learned import Gradient, as_trainable, parameters, split_parameters
 from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
@@ -93,8 +94,19 @@ class AbstractStudy(eqx.Module):
         """What is known of settings and results, by name."""
 
 
-def _items(known: Mapping[str, Quantity] | tuple[tuple[str, Quantity], ...]) -> tuple[tuple[str, Quantity], ...]:
-    return tuple(dict(known).items())
+def _as_known(known: Given) -> tuple[tuple[str, Quantity], ...]:
+    """Quantities by name, as pairs, or an error that names what they are not."""
+    match known:
+        case Mapping():
+            pairs = tuple(known.items())
+        case _:  # as a copy of a study has them
+            pairs = as_sequence("known", known)
+    for pair in pairs:
+        match pair:
+            case (str(), Quantity(str(), str(), tuple())):
+                continue
+        raise BadType(f"known={shown(known)}: give a dict from names to Quantity(label, unit)")
+    return pairs
 
 
 class FunctionStudy(AbstractStudy):
@@ -107,11 +119,12 @@ class FunctionStudy(AbstractStudy):
         known: what `quantities` answers, beside the settings of the ready-made studies.
     """
 
-    function: Callable = eqx.field(static=True)
-    shaping: tuple[str, ...] = eqx.field(static=True, default=(), converter=tuple)
+    function: Callable = eqx.field(static=True, converter=functools.partial(as_function, "function"))
+    shaping: tuple[str, ...] = eqx.field(static=True, default=(), converter=functools.partial(as_names, "shaping"))
     theory: Callable | None = eqx.field(static=True, default=None)
-    known: tuple[tuple[str, Quantity], ...] = eqx.field(static=True, default=(), converter=_items)
+    known: tuple[tuple[str, Quantity], ...] = eqx.field(static=True, default=(), converter=_as_known)
 
+    @checked(key=as_key)
     def __call__(self, key: Key[Array, ""], **settings: Setting):
         return self.function(key, **settings)
 
@@ -129,6 +142,7 @@ MOST_PARAMETERS = 1024
 """Up to so many `gradient_quality` keeps the gradient itself."""
 
 
+@checked(net=as_network, estimator=as_function, static=as_names, steps_per_cycle=as_count, predict=as_flag)
 def gradient_quality(
     net: AbstractNetwork,
     x: Data,
@@ -238,6 +252,7 @@ class _GradientQuality(AbstractStudy):
         return {"predicted_bias": bias, "predicted_spread": spread, "predicted_relative_error": both}
 
 
+@checked(network=as_function, estimator=as_function, optimizer=as_function, static=as_names)
 def training(
     network: Callable[[Key[Array, ""]], AbstractNetwork],
     data: tuple[Data, Data],
@@ -269,7 +284,11 @@ def training(
     Raises:
         ValueError: bad data, a network without outputs; when swept, a setting that neither of the two names.
     """
-    pattern = network(jax.random.key(0))
+    try:
+        pattern = network(jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        raise BadType(f"network={shown(network)} makes no network of a key: {error}") from error
+    pattern = as_trainable("network", pattern)
     if pattern.outputs is None:
         raise BadValue("outputs is None: a network needs its number of classes to be judged by its error")
     x, y = checked_data(pattern, "data", data)

@@ -6,10 +6,14 @@ from typing import Literal
 import numpy as np
 import xarray
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, as_index, as_share, checked, choice, instance
 from oscsim.core.errors import BadValue
 
+SWEEP = instance(xarray.Dataset, "use what sweep or load_sweep returned")
+"""The kind of arguments that are results of a sweep."""
 
+
+@checked(data=SWEEP, average=choice("mean", "rms"), confidence=as_share, seed=as_index)
 def summarise(
     data: xarray.Dataset,
     *,
@@ -43,10 +47,6 @@ def summarise(
     """
     if "seed" not in data.dims:
         raise BadValue(f"data has the dimensions {sorted(map(str, data.dims))}: a summary needs `seed`, as from sweep")
-    if not 0 < confidence < 1:
-        raise BadValue(f"confidence={confidence}: use a number between 0 and 1, such as 0.95")
-    if average not in ("mean", "rms"):
-        raise BadValue(f"average={average!r}: use 'mean' or 'rms'")
     seeds = data.sizes["seed"]
     draws = np.random.default_rng(seed).multinomial(seeds, np.full(seeds, 1 / seeds), as_count("resamples", resamples))
     tails = 50 * (1 - confidence), 50 * (1 + confidence)

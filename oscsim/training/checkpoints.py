@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe
-from oscsim.core.checks import as_count, require_positive
+from oscsim.core.checks import as_count, as_flag, as_path, as_positive, as_share, instance
 from oscsim.core.errors import BadValue, DivergenceError
 from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import is_first, replicate, wait_for_all
@@ -66,10 +66,16 @@ class Checkpoints:
     rollback: float | None = None
 
     def __post_init__(self):
+        as_path("folder", self.folder)
+        as_flag("resume", self.resume)
         as_count("keep", self.keep)
-        require_positive("seconds", self.seconds)
-        if self.rollback is not None and not 0 < self.rollback < 1:
-            raise BadValue(f"rollback={self.rollback}: use a factor between 0 and 1, such as 0.5")
+        as_positive("seconds", self.seconds)
+        if self.rollback is not None:
+            as_share("rollback", self.rollback)
+
+
+CHECKPOINTS = instance(Checkpoints, "use Checkpoints(folder)")
+"""The kind of arguments that say how a run is kept."""
 
 
 class Keeping:

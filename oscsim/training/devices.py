@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import is_key
+from oscsim.core.checks import require_instance
 from oscsim.core.errors import BadValue
 
 AXIS = "batch"
@@ -34,6 +35,8 @@ def as_mesh(devices: Devices | None, batch_size: int) -> Mesh | None:
         ValueError: no devices, a batch that they cannot share equally, or not all of those of several processes.
     """
     chosen = jax.devices() if devices is None else list(devices)
+    for device in chosen:
+        require_instance("devices", device, jax.Device, "give some of jax.devices()")
     if not chosen:
         raise BadValue("devices is empty: give some of jax.devices(), or leave it out")
     if jax.process_count() > 1 and len(chosen) != jax.device_count():

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import Count
-from oscsim.core.checks import as_count
-from oscsim.core.errors import BadValue, NotSettledError
+from oscsim.core.arrays import Count, is_traced
+from oscsim.core.checks import as_count, as_flag, both, checked, untraced
+from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.equilibrium.flow import GROUP
 from oscsim.equilibrium.settling import Method
@@ -21,6 +21,7 @@ from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.costs import AbstractCost
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
+from oscsim.networks.learned import as_trainable
 from oscsim.training.devices import SHARDED, gather, shard, sharded
 from oscsim.training.learner import Trainable
 
@@ -31,6 +32,7 @@ Judged: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Losses, scores of classes or outputs, and residuals of samples."""
 
 
+@checked(net=both(as_trainable, untraced))
 def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dict[str, float]:
     r"""Loss, and error or $R^2$, on held-out data, at the free equilibrium.
 
@@ -59,6 +61,7 @@ def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dic
     return measured(net, x, y, as_count("batch_size", batch_size))
 
 
+@checked(net=both(as_trainable, untraced), labels=as_flag)
 def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: int = 1000) -> np.ndarray:
     """What a network says of inputs, at its free equilibrium: a label for each, or real outputs.
 
@@ -82,6 +85,7 @@ def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: 
     return found.argmax(axis=1) if labels else found
 
 
+@checked(net=both(as_trainable, untraced))
 def scores(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarray, "n classes"]:
     """The score of each class for each input: log-probabilities with `CrossEntropy`, minus the cost in general.
 
@@ -243,8 +247,10 @@ def checked_data(net: Trainable, name: str, data: Data) -> tuple[np.ndarray, np.
     """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
     match data:
         case (x, y):
-            y = np.asarray(as_targets(net, y))
-            x = np.asarray(as_inputs(net, x))
+            y, x = as_targets(net, y), as_inputs(net, x)
+            if is_traced(x, y):
+                raise BadType(f"{name} is traced by jax: train and evaluate outside of the compiled function")
+            x, y = np.asarray(x), np.asarray(y)
         case _:
             raise BadValue(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
     if len(x) != len(y):

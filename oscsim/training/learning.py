@@ -21,7 +21,20 @@ from jaxtyping import Array, Key, PyTree
 
 from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import describe, promoting
-from oscsim.core.checks import as_count, as_path, require_key
+from oscsim.core.checks import (
+    Given,
+    as_count,
+    as_flag,
+    as_function,
+    as_path,
+    as_scalar,
+    as_sequence,
+    both,
+    checked,
+    require_instance,
+    require_key,
+    untraced,
+)
 from oscsim.core.errors import BadType, BadValue, DivergenceError
 from oscsim.core.progress import Progress
 from oscsim.datasets.source import AbstractSource, ArraySource, Samples, digest_of
@@ -29,13 +42,13 @@ from oscsim.estimators import AbstractEstimator
 from oscsim.networks.base import check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_targets
-from oscsim.networks.learned import named, parameter_name, parameters, plain_name
+from oscsim.networks.learned import as_trainable, named, parameter_name, parameters, plain_name
 from oscsim.signals import AbstractNoise
-from oscsim.training.checkpoints import Checkpoints, Keeping
+from oscsim.training.checkpoints import CHECKPOINTS, Checkpoints, Keeping
 from oscsim.training.devices import Devices, as_mesh, unreplicate
 from oscsim.training.evaluation import checked_data, variance_of
 from oscsim.training.learner import Learner, Metrics, Trainable, score_name
-from oscsim.training.monitor import Monitor, Validation, best_of, reason_to_stop, shown_of
+from oscsim.training.monitor import MONITOR, Monitor, Validation, best_of, reason_to_stop, shown_of
 from oscsim.training.session import Session
 from oscsim.training.updates import Rule, check_optimizer, updates
 
@@ -100,6 +113,9 @@ class Trained(eqx.Module):
 
 
 @promoting
+@checked(
+    net=both(as_trainable, untraced), augment=as_function, checkpoints=CHECKPOINTS, monitor=MONITOR, devices=as_sequence
+)
 def train(
     net: Trainable,
     data: "AbstractSource | tuple[Data, Data] | list[Data]",
@@ -251,6 +267,7 @@ def _targets_of(net: Trainable, source: AbstractSource, sample: Samples) -> np.n
     return sample[1]
 
 
+@checked(best=as_flag)
 def load(path: str | Path, best: bool = False) -> PyTree:
     """The network in a folder of `train` (of its newest intact checkpoint), or in a file written by `checkpoint.save`.
 
@@ -284,6 +301,21 @@ Rate: TypeAlias = float | Array | optax.Schedule
 """A learning rate, or one that changes with the number of the update."""
 
 
+def as_rates(name: str, rates: Given) -> Sequence[Rate] | Mapping[str, Rate]:
+    """A rate for each layer or parameter, or an error that names what is none."""
+
+    def as_one(place: object, rate: Given) -> Given:
+        if not callable(rate):
+            as_scalar(rate, f"{name}[{place!r}]")
+        return rate
+
+    match rates:
+        case Mapping():
+            return {str(key): as_one(key, rate) for key, rate in rates.items()}
+    return [as_one(i, rate) for i, rate in enumerate(as_sequence(name, rates))]
+
+
+@checked(net=both(as_trainable, untraced), rates=as_rates, make=as_function)
 def layerwise(
     net: Trainable, rates: Sequence[Rate] | Mapping[str, Rate], make: Callable = optax.sgd
 ) -> optax.GradientTransformation:
@@ -321,8 +353,14 @@ def layerwise(
     if set(of_parameter) != set(paths):
         raise BadValue(f"rates names {sorted(of_parameter)}, the parameters are {sorted(paths)}: give each one a rate")
     labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
+
+    def made(rate: Rate) -> optax.GradientTransformation:
+        optimizer = make(rate)
+        require_instance("make", optimizer, optax.GradientTransformation, "return an optimizer of optax, as optax.sgd")
+        return optimizer
+
     # As a function: a pytree of labels is a network too, and one that can be called would be taken for the function.
-    return optax.multi_transform({name: make(rate) for name, rate in of_parameter.items()}, lambda _: labels)
+    return optax.multi_transform({name: made(rate) for name, rate in of_parameter.items()}, lambda _: labels)
 
 
 def _mesh_of(estimator: AbstractEstimator, devices: Devices | None, batch_size: int) -> Mesh | None:

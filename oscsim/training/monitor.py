@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oscsim.core.checks import as_count
+from oscsim.core.checks import as_count, as_flag, as_function, as_sequence, instance
 from oscsim.core.progress import interactive
 from oscsim.networks.inputs import Data
 from oscsim.training.devices import agreed, is_first
@@ -87,6 +87,10 @@ class Monitor:
 
     def __post_init__(self):
         as_count("probe", self.probe, 0)
+        for i, callback in enumerate(as_sequence("callbacks", self.callbacks)):
+            as_function(f"callbacks[{i}]", callback)
+        if self.progress is not None:
+            as_flag("progress", self.progress)
 
     @property
     def shown(self) -> bool:
@@ -97,6 +101,10 @@ class Monitor:
         """Call what is to be called after an epoch; why the run is to end, or nothing."""
         called = [callback(learner.history[-1], learner.network) for callback in self.callbacks]
         return "a callback asked for it" if agreed(any(called)) else ""
+
+
+MONITOR = instance(Monitor, "use Monitor(...)")
+"""The kind of arguments that say what is measured and shown."""
 
 
 def reason_to_stop(learner: Learner, patience: int | None) -> str:

@@ -17,7 +17,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import Count, describe, norm, promoting
-from oscsim.core.checks import as_count, as_scalar, require_positive
+from oscsim.core.checks import (
+    as_count,
+    as_flag,
+    as_pair,
+    as_scalar,
+    both,
+    checked,
+    require_positive,
+    untraced,
+)
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import Progress
 from oscsim.dynamics.integration import Integration
@@ -25,7 +34,7 @@ from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, check_lasts, starting_state
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork
+from oscsim.networks.base import AbstractNetwork, as_network
 from oscsim.networks.inputs import Data, Stream, clamped
 from oscsim.networks.learned import split_parameters
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
@@ -101,6 +110,7 @@ class Learned(eqx.Module):
 
 
 @promoting
+@checked(net=both(as_network, untraced), data=both(as_pair, untraced), rate=untraced, progress=as_flag, throw=as_flag)
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],

@@ -5,7 +5,8 @@
 """
 
 import abc
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import diffrax
 import jax
@@ -16,8 +17,8 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from oscsim.core.checks import Given, as_count
-from oscsim.core.errors import BadValue
+from oscsim.core.checks import Given, as_count, as_sequence, untraced
+from oscsim.core.errors import BadType, BadValue
 from oscsim.datasets.own import scaling_of
 from oscsim.dynamics import Integration
 from oscsim.estimators import AbstractEstimator, LockIn
@@ -42,6 +43,16 @@ EXPECTED_FAILED_CHECKS = {
     "check_methods_sample_order_invariance": _DIGITS,
 }
 """What `check_estimator(..., expected_failed_checks=...)` takes: the checks that fail on some machines, and why."""
+
+
+@contextlib.contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """Whatever scikit-learn says within, with the name of the argument that it is about."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        kind = BadValue if isinstance(error, ValueError) else BadType
+        raise kind(f"{name}: {error}") from error
 
 
 class AbstractModel(BaseEstimator, abc.ABC):
@@ -70,15 +81,18 @@ class AbstractModel(BaseEstimator, abc.ABC):
         """Train a network on labels from 0, or on targets within the range of its neurons."""
         self.mean_, self.scale_ = scaling_of(x)
         batch_size = min(as_count("batch_size", self.batch_size), len(x))
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        with _said_of("random_state"):
+            seed = check_random_state(self.random_state).randint(2**31 - 1)
         of_weights, of_order = jax.random.split(jax.random.key(seed))
-        sizes = (x.shape[1], *self.hidden, outputs)
+        hidden = [as_count(f"hidden[{i}]", size) for i, size in enumerate(as_sequence("hidden", self.hidden))]
+        sizes = (x.shape[1], *hidden, outputs)
         net = LayeredNetwork(sizes, key=of_weights, activation=self.activation, cost=cost)
+        estimator, optimizer = untraced("estimator", self.estimator), untraced("optimizer", self.optimizer)
         trained = train(
             net,
             (self._scaled(x), y),
-            _default_estimator() if self.estimator is None else self.estimator,
-            ADAM if self.optimizer is None else self.optimizer,
+            _default_estimator() if estimator is None else estimator,
+            ADAM if optimizer is None else optimizer,
             epochs=self.epochs,
             key=of_order,
             batch_size=batch_size,
@@ -93,7 +107,8 @@ class AbstractModel(BaseEstimator, abc.ABC):
     def _inputs(self, x: Given) -> np.ndarray:
         """Checked against what was fitted, and scaled."""
         check_is_fitted(self)
-        return self._scaled(np.asarray(validate_data(self, x, reset=False, dtype=np.float64)))
+        with _said_of("X"):
+            return self._scaled(np.asarray(validate_data(self, x, reset=False, dtype=np.float64)))
 
 
 class Classifier(ClassifierMixin, AbstractModel):
@@ -131,9 +146,10 @@ class Classifier(ClassifierMixin, AbstractModel):
 
     def fit(self, X: Given, y: Given) -> "Classifier":
         """Train a new network on inputs (n, inputs) and labels (n,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        with _said_of("X or y"):
+            X, y = validate_data(self, X, y, dtype=np.float64)
+            check_classification_targets(y)
+            self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise BadValue(f"y holds one class, {self.classes_[0]}: give two or more")
         self._fit(X, labels.astype(np.int32), len(self.classes_), CrossEntropy())
@@ -188,7 +204,8 @@ class Regressor(RegressorMixin, AbstractModel):
 
     def fit(self, X: Given, y: Given) -> "Regressor":
         """Train a new network on inputs (n, inputs) and targets (n,) or (n, outputs)."""
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        with _said_of("X or y"):
+            X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         self.low_, high = y.min(axis=0), y.max(axis=0)
         self.range_ = np.where(high > self.low_, high - self.low_, 1.0)
         targets = LOW + (HIGH - LOW) * (y - self.low_) / self.range_
