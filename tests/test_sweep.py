@@ -204,7 +204,7 @@ BAD = {
     "workers without a store": (lambda: osc.sweep(noise, AXES, seeds=1, key=KEY, workers=2), "store is None"),
     "too large for memory": (
         lambda: osc.sweep(lambda key, a: {"b": jnp.zeros(10**9)}, {"a": [1.0]}, seeds=10**6, key=KEY),
-        "4e+06 GB of results",
+        "takes 4,000,000.0 GB of memory",
     ),
     "setting that is refused": (
         lambda: osc.sweep(

@@ -314,6 +314,13 @@ def as_function(name: str, value: Given) -> Callable:
     return value
 
 
+def as_builder(name: str, value: Given) -> Callable:
+    """Something that makes an object when it is called, a function or a class, or an error that names it."""
+    if not callable(value):
+        raise BadType(f"{name}={shown(value)}: use a function or a class that makes one")
+    return value
+
+
 def as_pair(name: str, value: Given) -> tuple:
     """Two things, such as inputs and targets, or an error that names what they are not."""
     match value:

@@ -21,7 +21,18 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import all_finite, is_traced, norm
-from oscsim.core.checks import Given, as_count, as_flag, as_function, as_key, as_names, as_sequence, checked, shown
+from oscsim.core.checks import (
+    Given,
+    as_builder,
+    as_count,
+    as_flag,
+    as_function,
+    as_key,
+    as_names,
+    as_sequence,
+    checked,
+    shown,
+)
 from oscsim.core.errors import BadType, BadValue
 from oscsim.dynamics.integration import Integration, steps_under_noise
 from oscsim.equilibrium import exact_gradient
@@ -142,7 +153,7 @@ MOST_PARAMETERS = 1024
 """Up to so many `gradient_quality` keeps the gradient itself."""
 
 
-@checked(net=as_network, estimator=as_function, static=as_names, steps_per_cycle=as_count, predict=as_flag)
+@checked(net=as_network, estimator=as_builder, static=as_names, steps_per_cycle=as_count, predict=as_flag)
 def gradient_quality(
     net: AbstractNetwork,
     x: Data,
@@ -252,7 +263,7 @@ class _GradientQuality(AbstractStudy):
         return {"predicted_bias": bias, "predicted_spread": spread, "predicted_relative_error": both}
 
 
-@checked(network=as_function, estimator=as_function, optimizer=as_function, static=as_names)
+@checked(network=as_builder, estimator=as_builder, optimizer=as_builder, static=as_names)
 def training(
     network: Callable[[Key[Array, ""]], AbstractNetwork],
     data: tuple[Data, Data],

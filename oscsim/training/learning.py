@@ -23,6 +23,7 @@ from oscsim.core import checkpoint, ending
 from oscsim.core.arrays import describe, promoting
 from oscsim.core.checks import (
     Given,
+    as_builder,
     as_count,
     as_flag,
     as_function,
@@ -315,7 +316,7 @@ def as_rates(name: str, rates: Given) -> Sequence[Rate] | Mapping[str, Rate]:
     return [as_one(i, rate) for i, rate in enumerate(as_sequence(name, rates))]
 
 
-@checked(net=both(as_trainable, untraced), rates=as_rates, make=as_function)
+@checked(net=both(as_trainable, untraced), rates=as_rates, make=as_builder)
 def layerwise(
     net: Trainable, rates: Sequence[Rate] | Mapping[str, Rate], make: Callable = optax.sgd
 ) -> optax.GradientTransformation:
