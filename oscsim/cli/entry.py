@@ -75,6 +75,8 @@ def main() -> None:
     require_address_space()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost, and a pipe gets each line at once
+    # XLA would call a kept program one of another machine, since it knows two flags of its own by no processor's name.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from oscsim.cli import commands
     from oscsim.core import ending, keep_compiled
 
