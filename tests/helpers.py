@@ -30,11 +30,12 @@ class Served:
 
         from oscsim.lab import server
         from oscsim.lab.guard import Guard
+        from oscsim.lab.view import NoiseLab
 
         self.labs, self.guard = [], guard or Guard("127.0.0.1")
         made, ready = self.labs, threading.Event()
 
-        class Known(server.NoiseLab):
+        class Known(NoiseLab):  # not of the class there: that of another server of this process keeps all it makes
             def __init__(self, **kwargs):
                 super().__init__(**kwargs)
                 made.append(self)
