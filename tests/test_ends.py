@@ -38,12 +38,9 @@ COMMANDS = {
     "simulate": ("simulate", "--out", "run", "--cycles", 20_000),
     "lab": ("lab", "--port", 0, "--no-browser"),
 }
-MOMENTS = [
-    *((name, (signal.SIGINT,), 20) for name in COMMANDS),
-    *((name, (signal.SIGTERM,), 4) for name in COMMANDS),
-    *((name, (signal.SIGHUP,), 4) for name in COMMANDS),
-    *((name, (signal.SIGINT, signal.SIGINT), 4) for name in COMMANDS),
-]
+SIGNALS = (signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGINT)
+MOMENTS = 20
+"""How often each command is told each of them."""
 
 
 def start(folder, *arguments):
@@ -114,10 +111,11 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "signals", "count"), MOMENTS, ids=lambda value: getattr(value, "name", None))
-def test_at_random_moments(tmp_path, name, signals, count):
+@pytest.mark.parametrize("signals", SIGNALS, ids=lambda signals: "-".join(number.name for number in signals))
+@pytest.mark.parametrize("name", COMMANDS)
+def test_at_random_moments(tmp_path, name, signals):
     rng = random.Random(f"{name}{signals}")
-    for i in range(count):
+    for i in range(MOMENTS):
         folder = tmp_path / str(i)
         folder.mkdir()
         (folder / "study.toml").write_text(STUDY.replace("COUNT", "400"))
