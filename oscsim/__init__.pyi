@@ -84,6 +84,9 @@ from .dynamics import (
     PerCycle as PerCycle,
 )
 from .dynamics import (
+    PeriodicOrbit as PeriodicOrbit,
+)
+from .dynamics import (
     Phasors as Phasors,
 )
 from .dynamics import (
@@ -109,6 +112,9 @@ from .dynamics import (
 )
 from .dynamics import (
     begin as begin,
+)
+from .dynamics import (
+    periodic_orbit as periodic_orbit,
 )
 from .dynamics import (
     simulate as simulate,
@@ -166,6 +172,9 @@ from .estimators import (
 )
 from .estimators import (
     LockIn as LockIn,
+)
+from .estimators import (
+    Orbit as Orbit,
 )
 from .estimators import (
     Phases as Phases,

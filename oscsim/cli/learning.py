@@ -151,8 +151,8 @@ class Estimation:
     discard: Annotated[int | None, Of("lock-in")] = None
     """How many of them, at the start, to leave out of the gradient; if not given, those before the network locked."""
 
-    start: Annotated[Literal["rest", "settled"], Of("lock-in")] = "settled"
-    """Where the neurons of the lock-in start at each update: at rest, or at the free equilibrium."""
+    start: Annotated[Literal["rest", "settled", "locked"], Of("lock-in")] = "settled"
+    """Where the neurons of the lock-in start at each update: at rest, at the free equilibrium, or on the orbit."""
 
     always_on: Annotated[bool, Of("lock-in")] = False
     """Carry the neurons' state from input to input, instead of starting from rest."""

@@ -13,6 +13,7 @@ from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponentia
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError
 from oscsim.dynamics.integration import Integration, Plan
+from oscsim.dynamics.orbit import PeriodicOrbit, periodic_orbit
 from oscsim.dynamics.phasors import Phasors, Points
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
@@ -39,6 +40,7 @@ __all__ = [
     "Locked",
     "Mean",
     "PerCycle",
+    "PeriodicOrbit",
     "Phasors",
     "Plan",
     "Plateaus",
@@ -53,6 +55,7 @@ __all__ = [
     "begin",
     "failure",
     "gradient_and_error",
+    "periodic_orbit",
     "read_anew",
     "response_lag",
     "simulate",

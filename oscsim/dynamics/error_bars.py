@@ -137,22 +137,73 @@ def _of_phasors(
     directions = [*off, tuple(-1j * c for c in chi), chi]
     *off, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
     contamination, image = _contaminated(system, inputs, average, reading, suspected, off)
-    # What of the gradient the response makes: the readout's own derivative neither lags nor feels the steps. And noise
-    # is as large in one quadrature as in the other.
-    noise_free = jax.tree.map(
-        lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, contamination
-    )
-    time = norm(noise_free) / jnp.maximum(norm(responded), jnp.finfo(dtype).tiny)
+    time, lags = _lagging(network, quadrature, responded, contamination)
     if lag is not None:
         lags = norms(lag)
-    elif network.symmetric:
-        lags = jax.tree.map(lambda q: LAG * time * q, noise_free)
-    else:
-        lags = jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
     per_size = step_error(system, time)
     steps = jax.tree.map(lambda size: per_size * size, responded)
     amplitude = jnp.abs(reading.teaching[reading.harmonics.index(1)]).astype(dtype)
     return Found(contamination, lags, steps, image, rounding_ratio(reading), amplitude)
+
+
+def _lagging(
+    network: AbstractNetwork, quadrature: PyTree, responded: PyTree, contamination: PyTree
+) -> tuple[Float[Array, ""], PyTree]:
+    """The quadrature relative to the response, and what the lag adds to each array; nan where asymmetry hides it.
+
+    What of the gradient the response makes: the readout's own derivative neither lags nor feels the steps. And noise
+    is as large in one quadrature as in the other.
+    """
+    dtype = network.dtype
+    noise_free = jax.tree.map(
+        lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, contamination
+    )
+    time = norm(noise_free) / jnp.maximum(norm(responded), jnp.finfo(dtype).tiny)
+    if network.symmetric:
+        return time, jax.tree.map(lambda q: LAG * time * q, noise_free)
+    return time, jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
+
+
+def error_of_phasors(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array) -> GradientError:
+    """How right the gradient is that phasors hold which were solved for: pure, works under jit.
+
+    Its contamination is what they leave of the equations of mean and response, which a signal that turns both ways
+    mixes with each other.
+
+    Args:
+        network: the neurons.
+        inputs: what they are shown.
+        reading: their phasors.
+        omega: the signal's angular frequency.
+    """
+    gradient, chi, tiny = reading.gradient(network, inputs), reading.response(), jnp.finfo(network.dtype).tiny
+    of_mean, off = imbalance(network, inputs, reading, mean_residual(network, inputs, reading), omega)
+    assert off is not None  # it is looked at where there is a frequency
+    directions = [off, tuple(-1j * c for c in chi), chi]
+    of_response, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
+    contamination = jax.tree.map(jnp.hypot, _along_mean(network, inputs, reading, of_mean), of_response)
+    _, lags = _lagging(network, quadrature, responded, contamination)
+    sizes = norms(gradient)
+    none = jax.tree.map(jnp.zeros_like, sizes)
+    skew = none if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
+    parts = (contamination, lags, none, skew)
+    image = sample_norm(off) / jnp.maximum(sample_norm(chi), tiny)
+    zero = jnp.zeros(image.shape, jnp.int32)
+    contaminated, lagging, steps, skewed = (norm(part) / jnp.maximum(norm(gradient), tiny) for part in parts)
+    return GradientError(
+        contamination=contaminated,
+        lag=lagging,
+        steps=steps,
+        asymmetry=skewed,
+        per_array=jax.tree.map(lambda size, *part: jnp.stack(part) / jnp.maximum(size, tiny), sizes, *parts),
+        deviation=None,
+        per_sample=image,
+        rounding=jnp.zeros_like(image),
+        change=jnp.zeros_like(image),
+        kept=zero + 1,
+        skipped=zero,
+        amplitude=jnp.broadcast_to(jnp.abs(reading.teaching[reading.harmonics.index(1)]), image.shape),
+    )
 
 
 class Suspected(NamedTuple):

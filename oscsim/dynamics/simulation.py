@@ -20,6 +20,7 @@ from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
+from oscsim.dynamics.orbit import locked_start
 from oscsim.dynamics.record import AbstractRecord, PerCycle, announce, require_room
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, failure
@@ -35,7 +36,7 @@ from oscsim.signals.noise import AbstractNoise, require_noise_key
 from oscsim.signals.teaching import AbstractTeaching
 
 Start = str | Equilibrium | Layers | State | Run
-"""Where neurons start: `"rest"`, `"settled"`, a state, potentials, or an earlier run."""
+"""Where neurons start: `"rest"`, `"settled"`, `"locked"`, a state, potentials, or an earlier run."""
 
 
 @promoting
@@ -77,8 +78,9 @@ def simulate(
         demodulator: how coefficients are read; by default `Plateaus()` for a `Staircase`, `Boxcar()` for others.
         integration: solver, steps and ticks.
         record: `PerCycle(...)`, or `Mean(discard)` for long runs in constant memory.
-        start: `"rest"`, `"settled"` (the free equilibrium), an `Equilibrium` or potentials, or an earlier `Run` or its
-            `state` to go on from.
+        start: `"rest"`, `"settled"` (the free equilibrium), `"locked"` (on the orbit of the network without noise, so
+            that nothing is discarded), an `Equilibrium` or potentials, or an earlier `Run` or its `state` to go on
+            from.
         until: stop early, `cycles` being the most: once the gradient's own error bar, `run.error().total`, is below a
             number, `until=0.01`; or by a rule, such as `Locked(1e-6)`.
         progress: show a progress bar; by default at a terminal and in notebooks.
@@ -90,7 +92,7 @@ def simulate(
         DivergenceError: the neurons ran away; names the cycle, the layer and the amplitude.
         MaxStepsError: the signal is too slow, or some neurons too fast, for the solver's steps.
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
-        NotSettledError: `start="settled"` and there is no such state.
+        NotSettledError: `start="settled"` or `"locked"` and there is no such state, or no orbit.
         ValueError: bad inputs, a period that the neurons cannot follow, counts that do not fit.
         TypeError: objects of the wrong kind.
 
@@ -359,13 +361,16 @@ def starting_state(
     name = start if isinstance(start, str) else None  # an array is not to be compared with a name
     if name == "rest":
         return begin_compiled(system, inputs, key=key), stream
+    if name == "locked":
+        on_orbit = locked_start(net, inputs, system.teaching)
+        return begin_compiled(system, inputs, key=key, start=on_orbit), stream
     potentials = free_equilibrium(net, inputs).potentials if name == "settled" else start
     potentials = potentials.potentials if isinstance(potentials, Equilibrium) else potentials
     if not isinstance(potentials, tuple):
         given = f"start={start!r}" if isinstance(start, str | None) else f"start is of type {type(start).__name__}"
         raise BadValue(
-            f"{given}: use 'rest', 'settled', an Equilibrium, or an earlier Run or its state; or potentials, a tuple "
-            "with one array per layer"
+            f"{given}: use 'rest', 'settled', 'locked', an Equilibrium, or an earlier Run or its state; or potentials, "
+            "a tuple with one array per layer"
         )
     potentials = as_native("start", potentials)
     check_start(net, inputs, potentials)

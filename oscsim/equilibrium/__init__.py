@@ -7,7 +7,7 @@ from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.exact_gradients import exact_gradient, exact_solution, implicit_gradient
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
-from oscsim.equilibrium.settling import Sweeps, free_equilibrium, settle, settle_inputs, state_at
+from oscsim.equilibrium.settling import Sweeps, free_equilibrium, settle, settle_inputs, settled_start, state_at
 from oscsim.equilibrium.stable_states import Equilibria, States, equilibria
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled, require_settled
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_constants, is_dense
@@ -38,5 +38,6 @@ __all__ = [
     "require_settled",
     "settle",
     "settle_inputs",
+    "settled_start",
     "state_at",
 ]

@@ -3,25 +3,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from oscsim.core.arrays import is_traced, norm, to_complex
+from oscsim.core.arrays import is_traced, to_complex
 from oscsim.core.checks import as_scalar
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.exact_gradients import exact_solution
+from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.settling import state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance
-from oscsim.equilibrium.vectors import (
-    DENSE,
-    as_layers,
-    flat,
-    flat_force,
-    flat_time_constants,
-    with_matrix,
-    without_matrix,
-)
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient
@@ -131,32 +122,8 @@ def linear_response(
     net: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array
 ) -> tuple[Layers, Layers, Float[Array, " batch"]]:
     r"""The response of the potentials and of the activities, and the relative residual of each sample."""
-    tau = flat_time_constants(net)
     zero = jnp.zeros((), net.dtype)
-
-    def one(sample):
-        clamped, y, layers = sample
-        u = flat(layers)
-        force = flat_force(net, clamped, y)
-        source = jax.jvp(lambda beta: force(u, beta), (zero,), (zero + 1,))[1]
-
-        def apply(v):  # the Jacobian is real: it acts on each part alone
-            real, imag = v
-            slopes = [jax.jvp(lambda u: force(u, zero), (u,), (part,))[1] for part in v]
-            return real - slopes[0] - omega * tau * imag, imag - slopes[1] + omega * tau * real
-
-        right = (source, jnp.zeros_like(source))
-        if u.size <= DENSE:
-            jacobian = jax.jacfwd(lambda u: force(u, zero))(u)
-            matrix = jnp.diag(1 + 1j * omega * tau) - jacobian
-            v = with_matrix(matrix, source.astype(matrix.dtype))
-            v = (v.real, v.imag)
-        else:
-            v = without_matrix(apply, right)
-        off = norm(jax.tree.map(jnp.subtract, apply(v), right))
-        residual = off / jnp.maximum(norm(right), jnp.finfo(net.dtype).tiny)
-        return as_layers(net, lax.complex(*v)), residual
-
-    # One sample after another, and so below, as `with_matrix` needs it.
-    v, residual = lax.map(one, (inputs.clamped, inputs.y, u))
+    s = net.activities(u)
+    source = jax.jvp(lambda beta: net.force(inputs.clamped, s, inputs.y, beta), (zero,), (zero + 1,))[1]
+    v, residual = Resolvent(net, inputs, u, omega)(to_complex(source), default_tolerance(net.dtype))
     return v, jax.jvp(net.activities, (to_complex(u),), (v,))[1], residual

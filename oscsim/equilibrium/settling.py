@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact
 
-from oscsim.core.arrays import complex_of, constant, is_traced, promoting, to_complex
+from oscsim.core.arrays import complex_of, constant, is_traced, per_sample, promoting, to_complex
 from oscsim.core.checks import (
     as_count,
     as_flag,
@@ -156,6 +156,24 @@ def free_equilibrium(net: AbstractNetwork, inputs: Inputs) -> Equilibrium:
     if not is_traced(found):
         require_settled(net, inputs, found, 0.0, tolerance)
     return found
+
+
+def settled_start(net: AbstractNetwork, inputs: Inputs) -> Layers:
+    """The potentials of the free equilibrium.
+
+    Under jit, as in training, by sweeps alone: a sample that they do not settle starts at rest, as neurons may start
+    anywhere, and following it in time would be most of the program.
+
+    Raises:
+        NotSettledError: a sample has no stable state; not under jit.
+    """
+    if not is_traced(net, inputs):
+        return free_equilibrium(net, inputs).potentials
+    tolerance = default_tolerance(net.dtype)
+    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), method="sweeps")
+    settled = is_settled(found, tolerance)
+    rest = net.rest(inputs.x.shape[0])
+    return tuple(jnp.where(per_sample(settled, a), a, b) for a, b in zip(found.potentials, rest, strict=True))
 
 
 def settle_inputs(

@@ -9,6 +9,7 @@ from oscsim.estimators.classic import Classic, one_sided
 from oscsim.estimators.ensembles import Ensemble, ensemble
 from oscsim.estimators.exact import Backpropagation, Exact
 from oscsim.estimators.lock_in import AlwaysOn, LockIn
+from oscsim.estimators.orbit import Orbit
 from oscsim.estimators.phases import Phases
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "Exact",
     "LockIn",
+    "Orbit",
     "Phases",
     "ensemble",
     "one_sided",

@@ -10,26 +10,30 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import all_finite, is_traced, norm, per_sample
-from oscsim.core.checks import as_count, as_flag, as_positive, checked
+from oscsim.core.arrays import all_finite, is_traced, norm
+from oscsim.core.checks import as_count, as_flag, as_positive, checked, choice
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
 from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.integration import Integration, require_integration
+from oscsim.dynamics.orbit import locked_start
 from oscsim.dynamics.phasors import require_turning
 from oscsim.dynamics.state import State, begin_compiled, failure, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
-from oscsim.equilibrium import default_tolerance, free_equilibrium, is_settled, settle_inputs
+from oscsim.equilibrium import settled_start
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
-from oscsim.networks.base import AbstractNetwork, Layers, as_network
+from oscsim.networks.base import AbstractNetwork, as_network
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.response.time_scales import check_time_scales
 from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.noise import AbstractNoise, as_noises, require_noise_key
 from oscsim.signals.teaching import AbstractAdaptive, AbstractTeaching, Tuning, as_teaching
+
+as_start = choice("rest", "settled", "locked")
+"""Where the neurons of a lock-in start."""
 
 
 class LockIn(AbstractEstimator):
@@ -49,7 +53,9 @@ class LockIn(AbstractEstimator):
         noise: what disturbs the neurons, one noise or a tuple; then a key is needed when called.
         integration: solver, steps and ticks, as in `simulate`.
         demodulator: how coefficients are read, as in `simulate`.
-        start: `"rest"`, or `"settled"`: the free equilibrium (under jit as `settled_start` has it).
+        start: `"rest"`; `"settled"`, the free equilibrium; or `"locked"`, on the orbit of the network without noise, so
+            that nothing is discarded. Under jit a sample for which sweeps, or eight harmonics, find neither starts from
+            rest, or settled.
         accuracy: go on until the estimate's own error bar is below this.
 
     Raises:
@@ -103,8 +109,7 @@ class LockIn(AbstractEstimator):
                 raise BadValue(
                     f"cycles={cycles}: the first {discard} readings are not whole, use {discard + 1} or more"
                 )
-        if not isinstance(start, str) or start not in ("rest", "settled"):
-            raise BadValue(f"start={start!r}: use 'rest' or 'settled'")
+        start = as_start("start", start)
         require_integration(integration)
         steps = integration.steps_per_cycle
         if extrapolate and steps is not None and steps % 2:
@@ -180,8 +185,12 @@ class LockIn(AbstractEstimator):
         return eqx.tree_at(lambda lock_in: lock_in.integration, self, integration)
 
     def begin(self, system: System, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
-        """The state that the first input is presented to: rest, or settled."""
-        start = settled_start(system.network, inputs) if self.start == "settled" else None
+        """The state that the first input is presented to: rest, settled, or on the orbit."""
+        start = None
+        if self.start == "settled":
+            start = settled_start(system.network, inputs)
+        elif self.start == "locked":
+            start = locked_start(system.network, inputs, system.teaching)
         return begin_compiled(system, inputs, key=key, start=start)
 
     def counts(self, dtype: DTypeLike) -> Counts:
@@ -217,24 +226,6 @@ class LockIn(AbstractEstimator):
         if self.discard is None:
             return long, lock_in(teaching, 2 * self.cycles, None, half, fewer)
         return long, lock_in(teaching, self.cycles + self.discard, 2 * self.discard, half, fewer)
-
-
-def settled_start(net: AbstractNetwork, inputs: Inputs) -> Layers:
-    """The potentials of the free equilibrium.
-
-    Under jit, as in training, by sweeps alone: a sample that they do not settle starts at rest, as neurons may start
-    anywhere, and following it in time would be most of the program.
-
-    Raises:
-        NotSettledError: a sample has no stable state; not under jit.
-    """
-    if not is_traced(net, inputs):
-        return free_equilibrium(net, inputs).potentials
-    tolerance = default_tolerance(net.dtype)
-    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), method="sweeps")
-    settled = is_settled(found, tolerance)
-    rest = net.rest(inputs.x.shape[0])
-    return tuple(jnp.where(per_sample(settled, a), a, b) for a, b in zip(found.potentials, rest, strict=True))
 
 
 def _at_least_and_most(cycles: int | tuple[int, int], times: int) -> tuple[int, int]:

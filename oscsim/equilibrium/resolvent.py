@@ -1,0 +1,188 @@
+r"""The linear operator of neurons near a state, $1 + i\omega\tau - \partial F/\partial u$, and how it is solved.
+
+At a frequency it gives the response to a signal; at $\omega = 0$, transposed, the adjoint of a gradient.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Inexact
+
+from oscsim.core.arrays import per_sample, sample_norm
+from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.vectors import (
+    DENSE,
+    as_layers,
+    flat,
+    flat_force,
+    flat_time_constants,
+    with_matrix,
+    without_matrix,
+)
+from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.inputs import Inputs
+
+MEMORY = 5
+"""How many sweeps are mixed."""
+
+
+class Resolvent(eqx.Module):
+    r"""$(1 + i\omega\tau - \partial F/\partial u)^{-1}$ at real potentials, for each sample of a batch.
+
+    All samples are swept together, as `settle` does: the layers in two blocks, $v \leftarrow (r + \frac{\partial
+    F}{\partial u} v) / (1 + i\omega\tau)$, mixed by Anderson acceleration. Those that this does not solve are solved by
+    LU up to `DENSE` neurons, and by GMRES above. It has derivatives of any order, forward and in reverse.
+
+    Attributes:
+        network: the neurons.
+        inputs: what they are shown.
+        potentials: $u$, one real (batch, neurons) array per layer.
+        omega: $\omega$; None is 0, in real numbers.
+        transposed: whether the Jacobian is transposed.
+    """
+
+    network: AbstractNetwork
+    inputs: Inputs
+    potentials: Layers
+    omega: Float[Array, ""] | None = None
+    transposed: bool = eqx.field(static=True, default=False)
+
+    def __call__(
+        self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike = 3 * PATIENCE
+    ) -> tuple[Layers, Float[Array, " batch"]]:
+        r"""$v$ with $(1 + i\omega\tau - \partial F/\partial u)\, v = r$, and what is left of each sample's equation.
+
+        Args:
+            source: $r$, complex where there is a frequency.
+            tolerance: how much may be left in each neuron, relative to the largest number in $r$.
+            max_sweeps: samples that so many do not solve are solved one by one.
+
+        Returns:
+            $v$, and the norm of what is left of each sample's equation relative to that of $r$.
+        """
+        apply = self._operator()
+        size = sample_norm(source)
+        size = jnp.where(size > 0, size, 1)
+        right = tuple(a / per_sample(size, a) for a in source)
+
+        def solve(apply, right, transposed):
+            inertia = self._inertia()
+            start = tuple(r / k for r, k in zip(right, inertia, strict=True))
+            swept = _swept(apply, right, start, inertia, tolerance, max_sweeps)
+            off = _left(apply, right, swept)
+            unsolved = ~(off <= 10 * jnp.asarray(tolerance, off.dtype))
+            one_by_one = lambda: self._one_by_one(right, swept, unsolved, transposed)  # noqa: E731
+            return lax.cond(jnp.any(unsolved), one_by_one, lambda: swept)
+
+        v = lax.custom_linear_solve(
+            apply,
+            right,
+            solve=lambda apply, right: solve(apply, right, self.transposed),
+            transpose_solve=lambda apply, right: solve(apply, right, not self.transposed),
+        )
+        off = _left(apply, right, v)
+        return tuple(a * per_sample(size, a) for a in v), jnp.where(jnp.isfinite(off), off, jnp.inf)
+
+    def _inertia(self) -> tuple[Inexact[Array, "..."], ...]:
+        tau = self.network.time_constants
+        return tuple(jnp.ones_like(t) if self.omega is None else 1 + 1j * self.omega * t for t in tau)
+
+    def _operator(self) -> Callable[[Layers], Layers]:
+        """What is to be inverted, on a batch."""
+        zero = jnp.zeros((), self.network.dtype)
+
+        def force(u):
+            return self.network.force(self.inputs.clamped, self.network.activities(u), self.inputs.y, zero)
+
+        if self.transposed:
+            pull = jax.vjp(force, self.potentials)[1]
+            push = lambda v: pull(v)[0]  # noqa: E731
+        else:
+            push = jax.linearize(force, self.potentials)[1]
+        return _subtracted_from(self._inertia(), push)
+
+    def _one_by_one(self, right: Layers, swept: Layers, unsolved: Array, transposed: bool) -> Layers:
+        """The same for those that sweeps did not solve: one sample after another, as `with_matrix` needs it."""
+        net, omega = self.network, self.omega
+        zero, tau = jnp.zeros((), net.dtype), flat_time_constants(net)
+        inertia = jnp.ones_like(tau) if omega is None else 1 + 1j * omega * tau
+
+        def one(sample):
+            clamped, y, u, right, swept, unsolved = sample
+            force, u, right = flat_force(net, clamped, y), flat(u), flat(right)
+
+            def still(u):
+                return force(u, zero)
+
+            push = jax.linearize(still, u)[1]
+            pull = jax.linear_transpose(push, u)
+            moved = (lambda v: pull(v)[0]) if transposed else push
+            apply = _subtracted_from((inertia,), lambda v: (moved(v[0]),))
+
+            def solve(right):
+                if u.size <= DENSE:
+                    jacobian = jax.jacfwd(still)(u)
+                    return with_matrix(jnp.diag(inertia) - (jacobian.T if transposed else jacobian), right)
+                if omega is None:
+                    return without_matrix(lambda v: apply((v,))[0], right)
+
+                def parts(v):
+                    moved = apply((lax.complex(*v),))[0]
+                    return moved.real, moved.imag
+
+                return lax.complex(*without_matrix(parts, (right.real, right.imag)))
+
+            def solved():
+                v = solve(right)
+                return v + solve(right - apply((v,))[0])  # once refined, so that it is right to rounding
+
+            return lax.cond(unsolved, solved, lambda: flat(swept))
+
+        samples = self.inputs.clamped, self.inputs.y, self.potentials, right, swept, unsolved
+        return as_layers(net, lax.map(one, samples))
+
+
+def _subtracted_from(
+    inertia: tuple[Inexact[Array, "..."], ...], push: Callable[[Layers], Layers]
+) -> Callable[[Layers], Layers]:
+    """A real linear map subtracted from a diagonal one, on real or complex vectors."""
+
+    def apply(v: Layers) -> Layers:
+        if jnp.iscomplexobj(v[0]):  # one product of the stacked parts is faster than two
+            stacked = jax.vmap(push)(tuple(jnp.stack([a.real, a.imag]) for a in v))
+            pushed = tuple(lax.complex(a[0], a[1]) for a in stacked)
+        else:
+            pushed = push(v)
+        return tuple(k * a - p for k, a, p in zip(inertia, v, pushed, strict=True))
+
+    return apply
+
+
+def _left(apply: Callable[[Layers], Layers], right: Layers, v: Layers) -> Float[Array, " batch"]:
+    """The norm of what is left of each sample's equation."""
+    return sample_norm(tuple(r - a for r, a in zip(right, apply(v), strict=True)))
+
+
+def _swept(
+    apply: Callable[[Layers], Layers],
+    right: Layers,
+    start: Layers,
+    inertia: tuple[Array, ...],
+    tolerance: ArrayLike,
+    max_sweeps: ArrayLike,
+) -> Layers:
+    """By accelerated sweeps over the even layers and then the odd ones, all samples together."""
+    layers = range(len(right))
+    blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
+
+    def sweep(v):
+        for block in blocks:  # the compiler leaves out the products that are not taken
+            moved = apply(v)
+            v = tuple(v[i] + (right[i] - moved[i]) / inertia[i] if i in block else v[i] for i in layers)
+        return v
+
+    return anderson(sweep, start, tolerance, max_sweeps, MEMORY, linear=True).value
