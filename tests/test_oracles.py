@@ -19,7 +19,7 @@ from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.equilibrium.linear import gradient_read
 from oscsim.equilibrium.vectors import as_layers
 from oscsim.response import predict_gradient, susceptibility
-from oscsim.response.orbit import Orbit
+from oscsim.response.expansion import Expansion
 from oscsim.response.spread import _read_change
 from tests.marks import slow_except
 
@@ -221,7 +221,7 @@ def test_what_is_read_moves_with_the_mean_that_is_heard(name):
     keys = jax.random.split(jax.random.key(4), 4)
     c_0, chi, mean, phasor = (jax.random.normal(k, (3, size), complex) for k in keys)
     nothing = (jnp.zeros(()),) * 3
-    found = _read_change(net, inputs, Orbit(nothing, nothing, c_0, chi), mean, phasor)
+    found = _read_change(net, inputs, Expansion(nothing, nothing, c_0, chi), mean, phasor)
 
     def read(step):
         moved = (as_layers(net, a + step * change) for a, change in ((c_0, mean), (chi, phasor)))

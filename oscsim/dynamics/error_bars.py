@@ -50,12 +50,14 @@ class Found(NamedTuple):
 
     Attributes:
         contamination, lag, steps: the norm of what each adds to the gradient, for each array of parameters.
+        responding: the norm of what the response adds to the gradient.
         image, rounding, amplitude: per sample, as in `GradientError`.
     """
 
     contamination: PyTree
     lag: Gradient | None
     steps: PyTree
+    responding: Float[Array, ""]
     image: Float[Array, " batch"]
     rounding: Float[Array, " batch"]
     amplitude: Float[Array, " batch"]
@@ -100,6 +102,7 @@ def gradient_and_error(
         kept=average.count,
         skipped=average.skipped,
         amplitude=found.amplitude,
+        responding=found.responding / jnp.maximum(norm(gradient), tiny),
         noisy=bool(system.noises),
     )
 
@@ -117,7 +120,8 @@ def _of_points(system: System, inputs: Inputs, average: Average, sizes: PyTree) 
     per_size = step_error(system, unknown)
     steps = jax.tree.map(lambda size: per_size * size, sizes)
     lag = jax.tree.map(lambda size: unknown, sizes)
-    return Found(_from_contrast(system.network, inputs, average), lag, steps, blank, blank, amplitude)
+    contrast = _from_contrast(system.network, inputs, average)
+    return Found(contrast, lag, steps, norm(sizes), blank, blank, amplitude)
 
 
 def _of_phasors(
@@ -143,7 +147,7 @@ def _of_phasors(
     per_size = step_error(system, time)
     steps = jax.tree.map(lambda size: per_size * size, responded)
     amplitude = jnp.abs(reading.teaching[reading.harmonics.index(1)]).astype(dtype)
-    return Found(contamination, lags, steps, image, rounding_ratio(reading), amplitude)
+    return Found(contamination, lags, steps, norm(responded), image, rounding_ratio(reading), amplitude)
 
 
 def _lagging(
@@ -203,6 +207,7 @@ def error_of_phasors(network: AbstractNetwork, inputs: Inputs, reading: Phasors,
         kept=zero + 1,
         skipped=zero,
         amplitude=jnp.broadcast_to(jnp.abs(reading.teaching[reading.harmonics.index(1)]), image.shape),
+        responding=norm(responded) / jnp.maximum(norm(gradient), tiny),
     )
 
 

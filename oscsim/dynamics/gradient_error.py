@@ -57,6 +57,7 @@ class GradientError(eqx.Module):
         kept: over how many cycles each sample was averaged.
         skipped: how many cycles before those were left out.
         amplitude: of each sample's teaching signal, $|a_1|$.
+        responding: how much of the gradient the response makes, which alone lags.
         noisy: whether there was noise.
 
     Example:
@@ -79,6 +80,7 @@ class GradientError(eqx.Module):
     kept: Int[Array, " batch"]
     skipped: Int[Array, " batch"]
     amplitude: Float[Array, " batch"]
+    responding: Float[Array, ""]
     noisy: bool = eqx.field(static=True, default=False)
 
     @property
@@ -90,10 +92,12 @@ class GradientError(eqx.Module):
         r"""The error of $(4\, g(T) - g(T/2)) / 3$, where this is that of $g(T)$ and `half` that of $g(T/2)$.
 
         `bias` is $|g(T) - g(T/2)| / 3$ relative to the gradient: the lag of $g(T)$. Of one mode, four times its square
-        is left. Equal steps of one size lag like the neurons, and are extrapolated with them.
+        is left, each relative to what the response makes. Equal steps of one size lag like the neurons, and are
+        extrapolated with them.
         """
         both = jnp.hypot(4 * self.contamination, half.contamination) / 3
-        lag, steps = 4 * bias**2, 4 * self.steps**2
+        share = jnp.maximum(self.responding, jnp.finfo(bias.dtype).tiny)
+        lag, steps = 4 * bias**2 / share, 4 * self.steps**2 / share
         worse = jnp.fmax(self.per_sample, half.per_sample)
         per_array = jax.tree.map(
             lambda a, b: jnp.stack([jnp.hypot(4 * a[0], b[0]) / 3, lag, steps, a[3]]), self.per_array, half.per_array

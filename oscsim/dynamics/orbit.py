@@ -15,7 +15,7 @@ from oscsim.dynamics.error_bars import error_of_phasors
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.equilibrium import settled_start, state_at
-from oscsim.equilibrium.harmonics import Harmonics, at_times, balanced, is_one_way, power_series, sampled
+from oscsim.equilibrium.harmonics import Harmonics, at_times, balanced, frequency, is_one_way, power_series, sampled
 from oscsim.equilibrium.states import At, default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers, as_network, time_unit
 from oscsim.networks.inputs import Data, Inputs
@@ -267,7 +267,7 @@ def found_harmonics(
     net: AbstractNetwork, inputs: Inputs, free: Layers, teaching: AbstractTeaching, count: int, one_way: bool
 ) -> Harmonics:
     """So many harmonics of the orbit at a free state: pure, works under jit."""
-    tolerance = default_tolerance(net.dtype)
+    tolerance = max(default_tolerance(net.dtype) / 10, 4 * float(jnp.finfo(net.dtype).eps))
     if one_way:
         return power_series(net, inputs, free, teaching, count, tolerance)
     return balanced(net, inputs, free, teaching, count, tolerance, SWEEPS)
@@ -301,4 +301,4 @@ def _coefficients(along: Array, numbers: tuple[int, ...]) -> Complex[Array, "har
 
 @eqx.filter_jit
 def _error(net: AbstractNetwork, inputs: Inputs, teaching: AbstractTeaching, reading: Phasors) -> GradientError:
-    return error_of_phasors(net, inputs, reading, 2 * jnp.pi / teaching.period)
+    return error_of_phasors(net, inputs, reading, frequency(teaching, net.dtype))

@@ -70,7 +70,8 @@ def power_series(
     points as there are harmonics.
     """
     points = max(16, 4 * highest)
-    beta, omega = sampled(teaching, points, net.dtype), 2 * jnp.pi / teaching.period.astype(net.dtype)
+    beta, omega = sampled(teaching, points, net.dtype), frequency(teaching, net.dtype)
+    u = _rested(net, inputs, u, tolerance)
     base = to_complex(u)
 
     def one(values, n):
@@ -89,6 +90,13 @@ def power_series(
     return Harmonics(numbers, values, jnp.where(jnp.all(jnp.isfinite(left), axis=0), residual, jnp.inf))
 
 
+def _rested(net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike) -> Layers:
+    """One step of Newton's method: every harmonic is of the state that it is taken at, and settling leaves a rest."""
+    force = net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
+    moved, _ = Resolvent(net, inputs, u)(jax.tree.map(jnp.subtract, force, u), tolerance)
+    return jax.tree.map(jnp.add, u, moved)
+
+
 def balanced(
     net: AbstractNetwork,
     inputs: Inputs,
@@ -103,16 +111,16 @@ def balanced(
     $u \leftarrow \mathcal{F}^{-1}[\mathcal{F}[F(u, \beta)] / (1 + in\omega\tau)]$ at points of the period, over the
     even layers and then the odd ones, mixed by Anderson acceleration.
     """
-    points, omega = 2 * highest + 1, 2 * jnp.pi / teaching.period.astype(net.dtype)
+    points, omega = 2 * highest + 1, frequency(teaching, net.dtype)
     beta = sampled(teaching, points, net.dtype)
     real = not jnp.iscomplexobj(beta)
     n = jnp.asarray(np.fft.fftfreq(points, 1 / points), net.dtype)
     start = u if real else to_complex(u)
-    layers = range(len(u))
+    layers, taus = range(len(u)), _time_constants(net)
     blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
 
     def answered(force, tau):
-        inertia = 1 + 1j * omega * n.reshape(-1, *(1,) * (force.ndim - 1)) * tau[None]
+        inertia = 1 + 1j * omega * n.reshape(-1, *(1,) * (force.ndim - 1)) * tau
         found = jnp.fft.ifft(jnp.fft.fft(force, axis=0) / inertia, axis=0)
         return (found.real if real else found).astype(force.dtype)
 
@@ -120,8 +128,7 @@ def balanced(
         values = tuple(jnp.moveaxis(a, 1, 0) for a in by_sample)
         for block in blocks:
             force = _along(net, inputs, values, beta)
-            tau = net.time_constants
-            values = tuple(answered(force[i], tau[i]) if i in block else values[i] for i in layers)
+            values = tuple(answered(force[i], taus[i]) if i in block else values[i] for i in layers)
         return tuple(jnp.moveaxis(a, 0, 1) for a in values)
 
     still = tuple(jnp.repeat(a[:, None], points, axis=1) for a in start)
@@ -136,6 +143,17 @@ def at_times(numbers: tuple[int, ...], values: Layers, turns: Array) -> Layers:
     """The potentials at fractions of the period, (times, batch, ...) per layer."""
     turn = jnp.exp(2j * jnp.pi * turns[:, None] * jnp.asarray(numbers)[None]).astype(values[0].dtype)
     return tuple(jnp.tensordot(turn, a, axes=1) for a in values)
+
+
+def frequency(teaching: AbstractTeaching, dtype: DTypeLike) -> Float[Array, ""]:
+    r"""$\omega = 2\pi/T$."""
+    return 2 * jnp.pi / jnp.asarray(teaching.period, dtype)
+
+
+def _time_constants(net: AbstractNetwork) -> tuple[Array, ...]:
+    """Those of each layer, in a shape that fits (points, batch, ...)."""
+    taus = zip(net.time_constants, net.shapes, strict=True)
+    return tuple(tau.reshape(1, 1, *shape) if tau.ndim else tau for tau, shape in taus)
 
 
 def _along(net: AbstractNetwork, inputs: Inputs, values: Layers, beta: Array) -> Layers:
@@ -154,12 +172,12 @@ def _residual(
     """What is left of the equation between the points that it was solved at, relative to the motion, per sample."""
     points = 4 * max(numbers) + 2
     beta = sampled(teaching, points, net.dtype)
-    omega = 2 * jnp.pi / teaching.period.astype(net.dtype)
+    omega = frequency(teaching, net.dtype)
     turns, n = jnp.arange(points) / points, jnp.asarray(numbers)
     velocity = tuple((1j * omega * n.reshape(-1, *(1,) * (a.ndim - 1)) * a).astype(a.dtype) for a in values)
     u, moved = at_times(numbers, values, turns), at_times(numbers, velocity, turns)
     force = _along(net, inputs, u, beta)
-    left = tuple(tau[None] * v + a - f for tau, v, a, f in zip(net.time_constants, moved, u, force, strict=True))
+    left = tuple(tau * v + a - f for tau, v, a, f in zip(_time_constants(net), moved, u, force, strict=True))
     swing = tuple(a - b[numbers.index(0)][None] for a, b in zip(u, values, strict=True))
     return _size(left) / jnp.maximum(_size(swing), jnp.finfo(net.dtype).tiny)
 

@@ -19,7 +19,7 @@ from oscsim.equilibrium.vectors import as_layers
 from oscsim.networks.base import AbstractNetwork, gradient_of
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient, parameters
-from oscsim.response.orbit import Orbit, noise_columns, tail_columns
+from oscsim.response.expansion import Expansion, noise_columns, tail_columns
 from oscsim.response.spectra import Spectra
 from oscsim.signals import WhiteNoise
 from oscsim.signals.drive import check_drive, turning_coefficient
@@ -130,60 +130,60 @@ def unit_variance(
     batch = inputs.x.shape[0]
     nothing = jax.tree.map(jnp.zeros_like, parameters(net))
 
-    def orbit_of(sample):
+    def expansion_of(sample):
         inputs, u = sample
-        return Orbit.of(net, inputs.clamped, inputs.y, u, spectra.omega.astype(net.dtype))
+        return Expansion.of(net, inputs.clamped, inputs.y, u, spectra.omega.astype(net.dtype))
 
-    def squares(inputs, orbit, columns):
+    def squares(inputs, expansion, columns):
         """The sum over columns (columns, batch, parts) of the squared gradients."""
 
         def one(column):
             half = column.shape[-1] // 2
             mean, phasor = jnp.split(lax.complex(column[:, :half], column[:, half:]), 2, axis=1)
-            return _read_change(net, inputs, orbit, mean, phasor)
+            return _read_change(net, inputs, expansion, mean, phasor)
 
         def add(total, group):
             changes = jax.vmap(one)(group)
             return jax.tree.map(lambda t, c: t + jnp.sum(c**2, axis=0), total, changes), None
 
-        neurons = orbit.c_0.shape[-1]
+        neurons = expansion.c_0.shape[-1]
         return lax.scan(add, nothing, columns.reshape(neurons, -1, *columns.shape[1:]))[0]
 
     if shared:
-        orbits = lax.map(orbit_of, (inputs, free.potentials))
+        expansions = lax.map(expansion_of, (inputs, free.potentials))
 
         def add_fold(fold, total):
-            columns = lax.map(lambda orbit: noise_columns(net, orbit, spectra, fold, weights), orbits)
-            return jax.tree.map(jnp.add, total, squares(inputs, orbits, jnp.moveaxis(columns, 2, 0)))
+            columns = lax.map(lambda expansion: noise_columns(net, expansion, spectra, fold, weights), expansions)
+            return jax.tree.map(jnp.add, total, squares(inputs, expansions, jnp.moveaxis(columns, 2, 0)))
 
-        tail = lax.map(lambda orbit: tail_columns(net, orbit, spectra, weights), orbits)
-        return lax.fori_loop(0, spectra.folds + 1, add_fold, squares(inputs, orbits, jnp.moveaxis(tail, 2, 0)))
+        tail = lax.map(lambda expansion: tail_columns(net, expansion, spectra, weights), expansions)
+        return lax.fori_loop(0, spectra.folds + 1, add_fold, squares(inputs, expansions, jnp.moveaxis(tail, 2, 0)))
 
     def of_sample(total, sample):
-        orbit = orbit_of(sample)
-        tail = tail_columns(net, orbit, spectra, weights)
+        expansion = expansion_of(sample)
+        tail = tail_columns(net, expansion, spectra, weights)
 
         def add_fold(fold, covariance):
-            columns = noise_columns(net, orbit, spectra, fold, weights)
+            columns = noise_columns(net, expansion, spectra, fold, weights)
             return covariance + columns @ columns.T
 
         covariance = lax.fori_loop(0, spectra.folds + 1, add_fold, tail @ tail.T)
         values, vectors = jnp.linalg.eigh(covariance)  # four columns per neuron stand for those of all frequencies
         columns = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None]).T
-        inputs, orbit = jax.tree.map(lambda a: a[None], (sample[0], orbit))
-        return jax.tree.map(jnp.add, total, squares(inputs, orbit, columns[:, None])), None
+        inputs, expansion = jax.tree.map(lambda a: a[None], (sample[0], expansion))
+        return jax.tree.map(jnp.add, total, squares(inputs, expansion, columns[:, None])), None
 
     total = lax.scan(of_sample, nothing, (inputs, free.potentials))[0]
     return jax.tree.map(lambda t: t / batch**2, total)
 
 
-def _read_change(net: AbstractNetwork, inputs: Inputs, orbit: Orbit, mean: Array, phasor: Array) -> Gradient:
+def _read_change(net: AbstractNetwork, inputs: Inputs, expansion: Expansion, mean: Array, phasor: Array) -> Gradient:
     r"""The derivative of the gradient that is read along a change of $c_0$ and of $\chi$, (batch, neurons) each.
 
     Of $g(c_0, \chi) = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(c_0 + \epsilon \chi, c_0, \epsilon)$:
     what neurons hear is $c_0$ too, and moves with it.
     """
-    c_0, chi, mean_layers, phasor_layers = (as_layers(net, a) for a in (orbit.c_0, orbit.chi, mean, phasor))
+    c_0, chi, mean_layers, phasor_layers = (as_layers(net, a) for a in (expansion.c_0, expansion.chi, mean, phasor))
 
     def slope(network, clamped):
         def along(c_0, chi, mean, phasor, clamped, y):

@@ -14,7 +14,7 @@ from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.response.spectra import Spectra
 
 
-class Orbit(eqx.Module):
+class Expansion(eqx.Module):
     r"""One sample's periodic orbit as a power series in the signal.
 
     Attributes:
@@ -30,7 +30,7 @@ class Orbit(eqx.Module):
     chi: Array
 
     @staticmethod
-    def of(net: AbstractNetwork, clamped: PyTree[Array], y: Array, layers: Layers, omega: Array) -> "Orbit":
+    def of(net: AbstractNetwork, clamped: PyTree[Array], y: Array, layers: Layers, omega: Array) -> "Expansion":
         """The orbit in a rotating signal of this frequency, in a network at the potentials `layers`."""
         u = to_complex(flat(layers))
         tau = flat_time_constants(net)
@@ -56,7 +56,7 @@ class Orbit(eqx.Module):
             return jax.jvp(activities, (u,), (jnp.ones_like(u),))[1]
 
         slopes = _series(lambda e: slope(along(e)), zero)
-        return Orbit(_series(lambda e: jacobian(along(e), e), zero), slopes, activities(u), slopes[0] * u_1)
+        return Expansion(_series(lambda e: jacobian(along(e), e), zero), slopes, activities(u), slopes[0] * u_1)
 
 
 def _series(function: Callable[[Array], Array], zero: Array) -> tuple[Array, Array, Array]:
@@ -70,7 +70,7 @@ def _series(function: Callable[[Array], Array], zero: Array) -> tuple[Array, Arr
 
 
 def noise_columns(
-    net: AbstractNetwork, orbit: Orbit, spectra: Spectra, fold: Array, weights: Float[Array, "3"]
+    net: AbstractNetwork, expansion: Expansion, spectra: Spectra, fold: Array, weights: Float[Array, "3"]
 ) -> Float[Array, "parts columns"]:
     r"""What independent unit noises do to the reading of one sample, at the frequencies of one $k$ and of $-k$.
 
@@ -78,7 +78,7 @@ def noise_columns(
     column is the root of a variance, so the reading's covariance times $MT$ is the sum of their outer products.
     """
     tau = flat_time_constants(net)
-    (j_0, j_1, j_2), (d_0, d_1, d_2) = orbit.jacobians, (d[:, None] for d in orbit.slopes)
+    (j_0, j_1, j_2), (d_0, d_1, d_2) = expansion.jacobians, (d[:, None] for d in expansion.slopes)
     on_phasor, on_mean, from_below = weights
 
     def resolvent(m):
@@ -121,10 +121,10 @@ def noise_columns(
 
 
 def tail_columns(
-    net: AbstractNetwork, orbit: Orbit, spectra: Spectra, weights: Float[Array, "3"]
+    net: AbstractNetwork, expansion: Expansion, spectra: Spectra, weights: Float[Array, "3"]
 ) -> Float[Array, "parts columns"]:
     r"""The same for all higher $k$ at once, where the neurons' inertia is all that is left."""
-    d_0, d_1, _ = (jnp.diag(d / flat_time_constants(net)) for d in orbit.slopes)
+    d_0, d_1, _ = (jnp.diag(d / flat_time_constants(net)) for d in expansion.slopes)
     phasor = weights[0] * jnp.concatenate([jnp.zeros_like(d_0), d_0])
     mean = weights[1] * jnp.concatenate([d_0, d_1])
     root_mean, root_phasor = jnp.sqrt(spectra.tail / 2).astype(net.dtype)

@@ -1,0 +1,275 @@
+"""The orbit without stepping: against long simulations, closed forms, and what it must refuse."""
+
+import warnings
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import oscsim as osc
+from oscsim.core.arrays import norm
+from oscsim.equilibrium import settle_inputs
+from oscsim.equilibrium.resolvent import Resolvent
+from tests.helpers import order, toy
+from tests.marks import slow_except
+
+PRECISE = osc.Integration(diffrax.Dopri8(), diffrax.PIDController(1e-11, 1e-11), ticks=96)
+
+
+class Distorted(osc.AbstractTeaching):
+    """A rotating signal with a tone of its own at twice the frequency, and one that turns the other way."""
+
+    amplitude: float
+    period: float
+
+    def __call__(self, t, cycle=0):
+        turn = jnp.exp(2j * jnp.pi * t / self.period)
+        return self.amplitude * (turn + 0.3 * turn**2 + 0.2 * turn.conj())
+
+
+class Quadratic(osc.AbstractNetwork):
+    r"""One neuron with $F = b + w u^2 - c \beta$: the activation is the identity, and $\Phi$ a cubic."""
+
+    b: jax.Array
+    w: jax.Array
+    activation = osc.Identity()
+    shapes = ((1,),)
+    input_shape = (1,)
+    outputs = 1
+
+    def clamp(self, x):
+        return x
+
+    def phi(self, clamped, s, y, beta):
+        return jnp.sum(self.b * s[0] + self.w * s[0] ** 3 / 3) - beta * COST * jnp.sum(s[0])
+
+
+COST, KEY, SILENT = 0.7, jax.random.key(0), osc.Monitor(progress=False)
+
+
+def convolutional():
+    layers = osc.Convolution(2, pooling=osc.SoftmaxPooling(2, temperature=0.5)), osc.Convolution(3, 2)
+    net = osc.ConvolutionalNetwork(layers, (8, 8, 1), 3, key=jax.random.key(0))
+    return net, jax.random.normal(jax.random.key(1), (2, 8, 8, 1)), jnp.array([0, 2])
+
+
+def hopfield():
+    net = osc.HopfieldNetwork((6, 5, 4), key=jax.random.key(2), scale=0.4)
+    return net, jax.random.uniform(jax.random.key(3), (3, 6)), jnp.array([0, 2, 3])
+
+
+NETWORKS = {
+    "layered": toy,
+    "two time constants": lambda: toy(cost=osc.SquaredError(), time_constant=(1.0, 2.0, 0.5)),
+    "hopfield": hopfield,
+    "convolutional": convolutional,
+}
+SIGNALS = {
+    "rotating": lambda period: osc.Rotating(0.3, period, phase=0.4),
+    "cosine": lambda period: osc.Cosine(0.3, period),
+    "distorted": lambda period: Distorted(0.2, period),
+}
+CASES = slow_except(
+    ((30.0, "rotating", "layered"), (30.0, "distorted", "two time constants")),
+    [(period, signal, network) for network in NETWORKS for signal in SIGNALS for period in (30.0, 100.0, 1000.0)],
+)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_the_orbit_is_where_a_long_simulation_ends(case):
+    period, signal, network = case
+    net, x, y = NETWORKS[network]()
+    teaching = SIGNALS[signal](period)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the period is short on purpose
+        settled = osc.simulate(net, x, y, teaching, cycles=200 if period < 200 else 30, integration=PRECISE)
+    orbit = osc.periodic_orbit(net, x, y, teaching)
+    for n in (0, 1):
+        for found, stepped in zip(orbit.phasors[n], settled.phasors[n], strict=True):
+            assert norm(found - stepped[-1]) < 1e-8 * norm(stepped[-1])
+    at_start = zip(orbit.potentials_at(0.0), settled.state.potentials, strict=True)
+    assert all(norm(u - v) < 1e-7 * norm(v) for u, v in at_start)
+
+
+@pytest.mark.usefixtures("x64")
+def test_near_the_radius_every_harmonic_is_exact_by_itself():
+    """At nine tenths of the radius, where what is left out is large."""
+    net, x, y = toy()
+    radius = float(osc.suggest(net, x, y).radius)
+    teaching = osc.Rotating(0.9 * radius, 60.0)
+    settled = osc.simulate(net, x, y, teaching, cycles=60, integration=PRECISE)
+    orbit = osc.periodic_orbit(net, x, y, teaching, harmonics=16, throw=False)
+    for n in (0, 1):
+        for found, stepped in zip(orbit.phasors[n], settled.phasors[n], strict=True):
+            assert norm(found - stepped[-1]) < 1e-8 * norm(stepped[-1])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_quadratic_neuron_against_its_recursion(share):
+    r"""$(1 + in\omega\tau - 2 w u_0)\, u_n = w \sum_{k=1}^{n-1} u_k u_{n-k} - c A [n = 1]$."""
+    b, w, period = 0.3, 0.5, 40.0
+    radius = abs(b - 1 / (4 * w)) / COST
+    amplitude, omega = share * radius, 2 * np.pi / period
+    expected = [(1 - np.sqrt(1 - 4 * w * b)) / (2 * w)]
+    for n in range(1, 13):
+        products = sum(expected[k] * expected[n - k] for k in range(1, n))
+        expected.append((w * products - COST * amplitude * (n == 1)) / (1 + 1j * n * omega - 2 * w * expected[0]))
+    net = Quadratic(jnp.array([b]), jnp.array(w))
+    orbit = osc.periodic_orbit(
+        net, jnp.zeros((1, 1)), jnp.zeros((1, 1)), osc.Rotating(amplitude, period), harmonics=12, throw=False
+    )
+    assert np.allclose(orbit.potentials[0][:, 0, 0], expected, rtol=1e-12, atol=1e-12 * abs(expected[1]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_truncation_falls_as_a_power_of_the_amplitude():
+    net, x, y = toy()
+    amplitudes, kept = np.array([0.05, 0.1, 0.2]), 4
+    left = [osc.periodic_orbit(net, x, y, osc.Rotating(a, 100.0), harmonics=kept).residual.max() for a in amplitudes]
+    assert order(left, amplitudes) == pytest.approx(kept, abs=0.3)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("omega", [None, 0.0, 0.3])
+def test_the_resolvent_solves_its_equation_both_ways(network, omega):
+    """Swept, one by one, and transposed: against the dense matrix."""
+    net, x, y = NETWORKS[network]()
+    inputs = osc.Inputs.of(net, x, y)
+    u = settle_inputs(net, inputs, jnp.zeros(()), 1e-12).potentials
+    frequency = None if omega is None else jnp.asarray(omega)
+    keys = jax.random.split(jax.random.key(5), len(u))
+    right = tuple(
+        jax.random.normal(k, a.shape, float if omega is None else complex) for k, a in zip(keys, u, strict=True)
+    )
+
+    def force(flat):
+        parts, start = [], 0
+        for a in u:
+            parts.append(flat[start : start + a[0].size].reshape(1, *a.shape[1:]))
+            start += a[0].size
+        clamped, label = jax.tree.map(lambda a: a[:1], (inputs.clamped, inputs.y))
+        return jnp.concatenate([f.ravel() for f in net.force(clamped, net.activities(tuple(parts)), label, 0.0)])
+
+    first = jnp.concatenate([a[0].ravel() for a in u])
+    tau = jnp.concatenate(
+        [jnp.broadcast_to(t, (1, *s)).ravel() for t, s in zip(net.time_constants, net.shapes, strict=True)]
+    )
+    matrix = jnp.diag(1 + 1j * (omega or 0.0) * tau) - jax.jacfwd(force)(first)
+    source = jnp.concatenate([a[0].ravel() for a in right])
+    for transposed in (False, True):
+        expected = jnp.linalg.solve(matrix.T if transposed else matrix, source)
+        for sweeps in (300, 1):  # one sweep solves nothing: then it is one by one
+            v, left = Resolvent(net, inputs, u, frequency, transposed)(right, 1e-12, sweeps)
+            assert norm(jnp.concatenate([a[0].ravel() for a in v]) - expected) < 1e-9 * norm(expected)
+            assert jnp.all(left < 1e-10)
+
+
+def test_a_signal_that_turns_both_ways_is_told_by_its_error():
+    net, x, y = toy()
+    orbit = osc.periodic_orbit(net, x, y, osc.Cosine(0.3, 200.0))
+    off = osc.relative_error(orbit.gradient(), osc.exact_gradient(net, x, y))
+    assert off / 3 < orbit.error().total < 3 * off
+
+
+def test_where_there_is_no_orbit_it_is_said():
+    net, x, y = toy()
+    far = osc.Rotating(20.0, 100.0)
+    with pytest.raises(osc.NotSettledError, match=r"no orbit was found for sample \d under Rotating.*lower it"):
+        osc.periodic_orbit(net, x, y, far)
+    orbit = osc.periodic_orbit(net, x, y, far, throw=False)
+    assert not jnp.any(orbit.residual <= 0.1)
+    with pytest.raises(osc.NotSettledError, match="no orbit was found"):
+        osc.simulate(net, x, y, far, cycles=1, start="locked")
+
+
+def test_what_has_no_few_harmonics_is_refused():
+    net, x, y = toy()
+    with pytest.raises(ValueError, match=r"teaching=Staircase.*moves in steps"):
+        osc.periodic_orbit(net, x, y, osc.Staircase(0.2, 100.0, 8))
+    with pytest.raises(ValueError, match=r"harmonics=0"):
+        osc.periodic_orbit(net, x, y, osc.Rotating(0.2, 100.0), harmonics=0)
+    moving = osc.Moving(lambda t, cycle: x * (1 + 0.1 * jnp.sin(t)))
+    with pytest.raises(ValueError, match="start='locked' with inputs that move"):
+        osc.simulate(net, moving, y, osc.Rotating(0.2, 100.0), cycles=1, start="locked")
+
+
+@pytest.mark.parametrize("teaching", [osc.Rotating(0.3, 100.0), osc.Adaptive(100.0, 0.3), osc.Cosine(0.3, 100.0)])
+def test_started_on_the_orbit_one_cycle_is_as_good_as_ten(teaching):
+    net, x, y = toy()
+    locked = osc.simulate(net, x, y, teaching, cycles=1, start="locked")
+    from_rest = osc.simulate(net, x, y, teaching, cycles=10)
+    for n in (0, 1):
+        pairs = zip(locked.phasors[n], from_rest.phasors[n], strict=True)
+        assert all(norm(a[0] - b[-1]) < 1e-5 * norm(b[-1]) for a, b in pairs)
+
+
+def test_started_on_the_orbit_under_jit():
+    net, x, y = toy()
+    lock_in = osc.LockIn(osc.Rotating(0.3, 100.0), cycles=1, start="locked")
+    gradient = jax.jit(lambda net: lock_in(net, x, y).gradient)(net)
+    assert osc.relative_error(gradient, osc.periodic_orbit(net, x, y, osc.Rotating(0.3, 100.0)).gradient()) < 1e-4
+
+
+def test_noise_disturbs_from_the_mean_orbit():
+    """With noise of no size the reading is that of the orbit; with some, its spread is that of later cycles."""
+    net, x, y = toy()
+    teaching, keys = osc.Rotating(0.3, 100.0), jax.random.split(jax.random.key(0), 64)
+
+    def gradients(start):
+        lock_in = osc.LockIn(teaching, cycles=1, discard=0, start=start, noise=osc.WhiteNoise(0.02))
+        return jax.vmap(lambda key: lock_in(net, x, y, key).gradient)(keys)
+
+    expected = osc.periodic_orbit(net, x, y, teaching).gradient()
+    mean = jax.tree.map(lambda a: a.mean(axis=0), gradients("locked"))
+    spread = jax.tree.map(lambda a: a.std(axis=0), gradients("locked"))
+    assert norm(jax.tree.map(jnp.subtract, mean, expected)) < 3 * norm(spread) / 8
+
+
+class TestEstimator:
+    def test_reads_what_a_lock_in_reads(self):
+        net, x, y = toy()
+        stepped = osc.LockIn(osc.Rotating(0.2, 60.0), cycles=20, discard=19)(net, x, y)
+        estimate = osc.Orbit(60.0)(net, x, y)
+        assert osc.relative_error(estimate.gradient, stepped.gradient) < 1e-4
+        assert estimate.error.lag == pytest.approx(float(stepped.error.lag), rel=0.01)
+        assert estimate.valid
+
+    @pytest.mark.usefixtures("x64")
+    def test_its_bias_falls_with_the_period(self):
+        net, x, y = toy()
+        exact, periods = osc.exact_gradient(net, x, y), np.array([100.0, 200.0, 400.0])
+        for extrapolate, expected in ((False, -2), (True, -4)):
+            estimates = [osc.Orbit(period, extrapolate=extrapolate)(net, x, y) for period in periods]
+            off = [osc.relative_error(e.gradient, exact) for e in estimates]
+            assert order(off, periods) == pytest.approx(expected, abs=0.1)
+            told = [float(e.error.total) for e in estimates]
+            assert np.all((np.array(off) / 2 < told) & (told < 5 * np.array(off))), (off, told)
+
+    def test_learns_as_exact_gradients_do(self):
+        net, x, y = toy()
+        losses = []
+        for estimator in (osc.Orbit(200.0), osc.Exact()):
+            trained = osc.train(net, (x, y), estimator, optax.sgd(0.5), epochs=5, batch_size=3, key=KEY, monitor=SILENT)
+            losses.append(float(osc.evaluate(trained.network, x, y)["loss"]))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+    def test_says_what_it_could_not_solve(self):
+        net, x, y = toy()
+        estimate = jax.jit(lambda net: osc.Orbit(100.0, tolerance=1e-30)(net, x, y))(net)
+        assert not estimate.valid
+        assert osc.RESULTS[estimate.result].startswith("the neurons did not settle")
+
+    def test_refuses_what_it_cannot_follow(self):
+        net, x, y = toy()
+        with pytest.raises(ValueError, match="period=3"):
+            osc.Orbit(3.0)(net, x, y)
+        with pytest.raises(ValueError, match="period=5"):
+            osc.Orbit(10.0, extrapolate=True)(net, x, y)
+        with pytest.raises(ValueError, match="tolerance=0"):
+            osc.Orbit(100.0, tolerance=0)
