@@ -83,6 +83,11 @@ X, Y = jax.random.uniform(jax.random.key(1), (3, 6)), jnp.array([0, 1, 2])
 
 
 @functools.cache
+def orbit() -> osc.PeriodicOrbit:
+    return osc.periodic_orbit(net(), X, Y, SIGNAL, harmonics=2)
+
+
+@functools.cache
 def run() -> osc.Run:
     return osc.simulate(net(), X, Y, SIGNAL, cycles=2, integration=STEPS, progress=False)
 
@@ -197,6 +202,7 @@ def constructors() -> dict[str, tuple]:
         "LockIn": (osc.LockIn, {"teaching": SIGNAL}),
         "AlwaysOn": (osc.AlwaysOn, {"lock_in": lock_in()}),
         "Phases": (osc.Phases, {"amplitude": 0.1}),
+        "Orbit": (osc.Orbit, {"period": 100.0}),
         "Classic": (osc.Classic, {"amplitude": 0.1}),
         "Checkpoints": (osc.Checkpoints, {"folder": "run"}),
         "Validation": (osc.Validation, {"x": X, "y": Y}, True),
@@ -235,6 +241,7 @@ def functions(data: Arguments, keyed: Arguments) -> dict[str, tuple]:
     system, inputs = run().system, run().inputs
     now = {"system": system, "state": run().state, "inputs": inputs}
     return {
+        "periodic_orbit": (osc.periodic_orbit, data | {"teaching": SIGNAL, "harmonics": 2}),
         "simulate": (osc.simulate, data | {"teaching": SIGNAL, "cycles": 2, "integration": STEPS, "progress": False}),
         "settle": (osc.settle, data),
         "equilibria": (osc.equilibria, keyed | {"starts": 4}),
@@ -273,7 +280,14 @@ def methods() -> dict[str, tuple]:
     activations = (osc.Tanh(), osc.SiLU(), osc.ReLU(), osc.Identity(), osc.Logistic(), osc.HoloTanh(), osc.HardTanh())
     wrapped = (osc.RaisedCosine(), osc.hardware.Quantised(osc.Tanh(), 0.1))
     pools = (osc.AveragePooling(), osc.MaxPooling(), osc.SoftmaxPooling())
-    estimators = (lock_in(), osc.AlwaysOn(lock_in()), osc.Phases(0.1, 4), osc.Classic(0.1), osc.Exact())
+    estimators = (
+        lock_in(),
+        osc.AlwaysOn(lock_in()),
+        osc.Phases(0.1, 4),
+        osc.Classic(0.1),
+        osc.Exact(),
+        osc.Orbit(100.0),
+    )
     signals = (SIGNAL, osc.Cosine(0.2, 100.0), osc.Staircase(0.2, 100.0, 4), osc.Constant(0.1, 100.0))
     signals += (osc.Onset(SIGNAL, 2), osc.Adaptive(100.0, 0.2), osc.hardware.DistortedTeaching(SIGNAL, (0.1,)))
     time, z = {"t": 0.5}, {"z": jnp.ones((4, 4, 2))}
@@ -289,6 +303,9 @@ def methods() -> dict[str, tuple]:
         "LayeredNetwork.replace": (net().replace, {"biases": [np.zeros(5), np.zeros(4)]}),
         "LayeredNetwork.rest": (net().rest, {"batch": 3}),
         "Run.gradient": (run().gradient, {}),
+        "PeriodicOrbit.gradient": (orbit().gradient, {}),
+        "PeriodicOrbit.potentials_at": (orbit().potentials_at, {"time": 10.0}),
+        "PeriodicOrbit.activities_at": (orbit().activities_at, {"time": 10.0}),
         "Run.error": (run().error, {}),
         "Run.compare": (run().compare, {}),
         "Run.discarded": (run().discarded, {}),
@@ -400,7 +417,19 @@ def two_axes() -> xarray.Dataset:
 
 
 MADE = {"Cycle", "Ensemble", "Equilibria", "Equilibrium", "Estimate", "GradientError", "Inputs", "Layers", "Learned"}
-MADE |= {"Phasors", "Points", "RESULTS", "Run", "State", "States", "Suggestion", "System", "TimeScales", "Trained"}
+MADE |= {
+    "PeriodicOrbit",
+    "Phasors",
+    "Points",
+    "RESULTS",
+    "Run",
+    "State",
+    "States",
+    "Suggestion",
+    "System",
+    "TimeScales",
+    "Trained",
+}
 MADE |= {"hardware.MismatchedNetwork", "hardware.UnequalGains", "response.OptimalAmplitude", "response.Spectra"}
 MADE |= {"response.StabilityMap", "response.VarianceTerms"}
 MADE |= {"datasets.OwnData", "datasets.Samples", "datasets.Split"}

@@ -201,6 +201,32 @@ def test_oscillating_gradient(net, batch, table):
     )
 
 
+def test_orbit_gradient(net, batch, table):
+    """(k) The gradient on the orbit, one linear system, against three periods of stepping: ours and complex64 code."""
+    steps = osc.Integration(solver=diffrax.Euler(), steps_per_cycle=PERIOD)
+    lock_in = osc.LockIn(osc.Rotating(AMPLITUDE, PERIOD), cycles=CYCLES, discard=1, integration=steps)
+    orbit = osc.Orbit(PERIOD, tolerance=1e-4)
+    data, settings = naive.prepared(net, *batch), (AMPLITUDE, PERIOD, CYCLES, 1)
+    expected = osc.response.predict_gradient(net, *batch, period=PERIOD)
+    for name, gradient in (("orbit", orbit(net, *batch).gradient), ("lock-in", lock_in(net, *batch).gradient)):
+        print(f"\n{name}: error {float(osc.relative_error(gradient, expected)):.1e}")
+    assert osc.relative_error(orbit(net, *batch).gradient, expected) < 1e-3
+    opponents = {
+        "complex64 in a Python loop of jitted steps": (lambda: naive.oscillate(data, *settings), 60),
+        "complex64 in one compiled loop": (lambda: naive.oscillate_compiled(data, *settings), None),
+        "LockIn": (lambda: jax.tree.leaves(lock_in(net, *batch).gradient), 8),
+    }
+    for name, (function, least) in opponents.items():
+        compared(
+            table,
+            "(k) three cycles of 300 steps to the gradient / Orbit",
+            lambda: jax.tree.leaves(orbit(net, *batch).gradient),
+            {name: function},
+            rounds=5,
+            least=least,
+        )
+
+
 def test_settled_gradient(net, batch, table):
     """(e) Ten settled points against complex64 code that iterates each of them, both to a residual of 1e-4."""
     phases = osc.Phases(amplitude=AMPLITUDE, points=10, tolerance=1e-4)
