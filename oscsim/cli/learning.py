@@ -180,7 +180,7 @@ class Estimation:
                     discard=self.discard,
                     noise=disturbing,
                     start=self.start,
-                    integration=integration.build(),
+                    integration=integration.build(disturbing),
                 )
                 return osc.AlwaysOn(lock_in) if self.always_on else lock_in
             case "phases":

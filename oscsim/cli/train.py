@@ -234,6 +234,15 @@ def require_bare_resume(args: list[str]) -> None:
             raise BadValue(_fixed(name))
 
 
+def with_adaptive_steps(args: list[str]) -> list[str]:
+    """The arguments, where tolerances are among them, without the equal steps of Euler that are the default."""
+    given = {arg.split("=")[0].replace("_", "-") for arg in args}
+    if not given & {"--rtol", "--atol"}:
+        return args
+    left_out = [name for name in ("--solver", "--steps-per-cycle") if name not in given]
+    return [*args, *(word for name in left_out for word in (name, "None"))]
+
+
 def _resumed_by(folder: Path) -> str:
     return f"go on with: oscsim train --resume {shlex.quote(str(folder))}"
 
