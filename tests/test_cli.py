@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import diffrax
+import equinox as eqx
 import jax
 import matplotlib.image
 import numpy as np
@@ -62,6 +64,22 @@ def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path, capsys):
     assert "run.osc exists" in capsys.readouterr().err
 
 
+def test_tolerances_are_those_of_python(oscsim, tmp_path):
+    settings = ("--sizes", 64, 6, 10, "--batch", 3, "--cycles", 2, "--period", 60)
+    oscsim("simulate", "--out", "tight", *settings, "--rtol", 1e-6, "--atol", 1e-5)
+    oscsim("simulate", "--out", "half", *settings, "--rtol", 1e-6)
+    oscsim("simulate", "--out", "usual", *settings)
+    tight, half, usual = (osc.Run.load(tmp_path / name / "run.osc") for name in ("tight", "half", "usual"))
+    controller = diffrax.PIDController(rtol=1e-6, atol=1e-5)
+    assert eqx.tree_equal(tight.plan.steps.controller, controller)
+    assert eqx.tree_equal(half.plan.steps.controller, diffrax.PIDController(rtol=1e-6, atol=1e-4))
+    assert tight.effort.accepted.sum() > usual.effort.accepted.sum()
+    integration = osc.Integration(stepsize_controller=controller)
+    signal = osc.Rotating(0.4, 60.0)
+    same = osc.simulate(tight.network, tight.x, tight.y, signal, cycles=2, integration=integration)
+    np.testing.assert_array_equal(same.effort.accepted, tight.effort.accepted)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -71,6 +89,10 @@ def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path, capsys):
         (("--period", 3), "period=3 is shorter than 2 pi tau"),
         (("--amplitude", -1), "amplitude=-1: use a positive"),
         (("--activation", "relu"), "ReLU is not holomorphic"),
+        (("--rtol", 0), "rtol=0: use a small positive number"),
+        (("--atol", 1e-6, "--steps-per-cycle", 64), "steps_per_cycle=64 and atol=1e-06 exclude each other"),
+        (("--rtol", 1e-6, "--noise", "white", "--intensity", 0.1), "rtol=1e-06 with noise, under which steps are"),
+        (("--rtol", 1e-6, "--solver", "euler"), "estimates no error, so its steps cannot adapt"),
         (("--points", 4), "points=4 belongs to the staircase"),
         (("--out", f"{sys.executable}/out"), "cannot be written"),
     ],

@@ -72,6 +72,32 @@ def test_train_resume_and_predict(oscsim, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy").argmax(axis=1), labels)
 
 
+def test_tolerances_alone_make_steps_adapt(oscsim, tmp_path):
+    few = ("--samples", 20, "--hidden", 6, "--epochs", 1, "--probe", 0, "--period", 60)
+    oscsim("train", *few, "--rtol", 1e-3, "--out", "run")
+    oscsim("train", "--config", "run/settings.json", "--out", "again")
+    oscsim("train", *few, "--rtol", 1e-3, "--solver", "None", "--steps-per-cycle", "None", "--out", "spelt")
+    oscsim("train", *few, "--out", "equal")
+    about = [json.loads((tmp_path / name / "settings.json").read_text()) for name in ("run", "again", "equal")]
+    adaptive = {"rtol": 1e-3, "atol": None, "solver": None, "steps_per_cycle": None, "ticks": None}
+    equal = {"rtol": None, "atol": None, "solver": "euler", "steps_per_cycle": 100, "ticks": None}
+    assert [each["settings"]["integration"] for each in about] == [adaptive, adaptive, equal]
+    for other in ("again", "spelt"):
+        assert_same(weights(tmp_path / "run"), weights(tmp_path / other))
+    assert any(np.any(a != b) for a, b in zip(*(weights(tmp_path / n) for n in ("run", "equal")), strict=True))
+
+
+def test_settings_from_before_the_tolerances_go_on(oscsim, tmp_path):
+    oscsim("train", "--samples", 20, "--hidden", 6, "--epochs", 1, "--probe", 0, "--out", "run", *QUICK[:4])
+    path = tmp_path / "run" / "settings.json"
+    old = json.loads(path.read_text())
+    for name in ("rtol", "atol"):
+        del old["settings"]["integration"][name]
+    path.write_text(json.dumps(old))
+    oscsim("train", "--resume", "run", "--epochs", 2)
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2]
+
+
 IMAGES = (
     "--estimator",
     "phases",
@@ -161,6 +187,11 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
         (("--out", "run", "--intensity", 0.1), "intensity=0.1 belongs to --noise white and --noise ornsteinuhlenbeck"),
         (("--out", "run", "--estimator", "exact", "--noise", "white", "--intensity", 1), "noise belongs to lock-in"),
         (("--out", "run", "--period", 5), "period=5 is shorter than 2 pi tau"),
+        (("--out", "run", "--rtol", 1e-6, "--steps-per-cycle", 100), "steps_per_cycle=100 and rtol=1e-06 exclude"),
+        (("--out", "run", "--rtol", 1e-6, "--solver", "euler"), "estimates no error, so its steps cannot adapt"),
+        (("--out", "run", "--atol", 1e-6, "--noise", "readout", "--standard-deviation", 0.1), "atol=1e-06 with noise"),
+        (("--out", "run", "--rtol", 1e-6, "--estimator", "phases"), "rtol belongs to lock-in, not to phases"),
+        (("--resume", "nothing", "--rtol", 1e-6), "rtol cannot change in a resumed run"),
         (("--out", "run", "--width", 0.5), "width=0.5 belongs to a convolutional network, not to model=layered"),
         (
             ("--out", "run", "--model", "vgg4", "--slope", 2),

@@ -1,5 +1,8 @@
 """Sweeps: what is computed, where it is kept, and that nothing is lost however a sweep is stopped."""
 
+import atexit
+import io
+import logging
 import os
 import random
 import signal
@@ -19,6 +22,7 @@ import optax
 import pytest
 
 import oscsim as osc
+from oscsim.sweeps.cluster import connected
 from oscsim.sweeps.grid import Grid, Task
 from oscsim.sweeps.store import Store, fingerprint
 from oscsim.sweeps.studies import FunctionStudy, Quantity
@@ -486,6 +490,41 @@ def test_summary_of_known_statistics():
     assert np.isnan(found.broken.sel(statistic="average")[1:]).all()
     rms = osc.summarise(known(), average="rms").value.sel(statistic="average")
     np.testing.assert_allclose(rms, np.sqrt(np.mean(known().value.values ** 2, axis=-1)), rtol=1e-5)
+
+
+def slow_to_end():
+    atexit.register(time.sleep, 20)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_slow_to_end_is_killed_without_a_word():
+    said = logging.StreamHandler(heard := io.StringIO())
+    nannies = logging.getLogger("distributed.nanny")
+    said.setLevel(logging.WARNING)
+    nannies.addHandler(said)
+    try:
+        with connected(None, 1) as client:
+            client.run(slow_to_end)
+            began = time.monotonic()
+            assert not nannies.filters
+    finally:
+        nannies.removeHandler(said)
+    assert 3 < time.monotonic() - began < 15  # it was killed
+    assert heard.getvalue() == ""
+    assert not nannies.filters
+
+
+def test_units_stand_with_the_numbers():
+    data = known()
+    for name, unit in {"mean": "tau", "spread": "potential·√tau", "value": "1"}.items():
+        data[name].attrs["units"] = unit
+    curves = osc.plot.sweep_curves(data, "value", by="spread")
+    assert (curves.get_xlabel(), curves.get_ylabel()) == ("mean (τ)", "value")
+    labels = [text.get_text() for text in curves.get_legend().get_texts()]
+    assert labels == ["spread 0.1 potential·√τ", "spread 0.2 potential·√τ"]
+    other = osc.plot.sweep_curves(data, "value", x="spread")
+    assert [text.get_text() for text in other.get_legend().get_texts()] == ["mean 1 τ", "mean 2 τ", "mean 3 τ"]
+    assert osc.plot.sweep_map(data, "value").get_ylabel() == "mean (τ)"
 
 
 def test_figures_show_what_was_measured():

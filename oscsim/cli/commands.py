@@ -22,7 +22,7 @@ from oscsim.cli.reproduce import Reproduce
 from oscsim.cli.settings import load_options, with_places
 from oscsim.cli.simulate import Simulate
 from oscsim.cli.sweep import Sweep
-from oscsim.cli.train import Predict, Train, require_bare_resume
+from oscsim.cli.train import Predict, Train, require_bare_resume, with_adaptive_steps
 from oscsim.core import BadValue, as_path, say
 
 COMMANDS = Demo | Suggest | Simulate | Train | Predict | Info | Plot | Sweep | Lab | Reproduce
@@ -42,6 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
             arguments = with_config(arguments)
             if arguments[:1] == ["train"]:
                 require_bare_resume(arguments)
+                arguments = with_adaptive_steps(arguments)
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
             description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()

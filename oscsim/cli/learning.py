@@ -157,8 +157,11 @@ class Estimation:
     always_on: Annotated[bool, Of("lock-in")] = False
     """Carry the neurons' state from input to input, instead of starting from rest."""
 
-    tolerance: Annotated[float, Of("phases")] = 1e-4
-    """Residual that the phases are settled to."""
+    extrapolate: Annotated[bool, Of("orbit")] = False
+    """Of the orbit: also solve at half the period, and remove the leading part of the lag."""
+
+    tolerance: Annotated[float, Of("phases", "orbit")] = 1e-4
+    """Residual that phases, or the state of the orbit, are settled to."""
 
     steps: Annotated[tuple[int, int] | None, Of("phases", "classic")] = None
     """Of phases and classic: so many plain steps free, and at each point, instead of settling."""
@@ -180,7 +183,7 @@ class Estimation:
                     discard=self.discard,
                     noise=disturbing,
                     start=self.start,
-                    integration=integration.build(),
+                    integration=integration.build(disturbing),
                 )
                 return osc.AlwaysOn(lock_in) if self.always_on else lock_in
             case "phases":
@@ -190,6 +193,8 @@ class Estimation:
                 tolerance = self.tolerance if self.steps is None else None
                 amplitude = signal.fixed_amplitude
                 return osc.Phases(amplitude, points, tolerance=tolerance, steps=self.steps, noise=disturbing)
+            case "orbit":
+                return osc.Orbit(signal.period, extrapolate=self.extrapolate, tolerance=self.tolerance)
             case "classic":
                 amplitude = signal.fixed_amplitude
                 return osc.Classic(amplitude, steps=self.steps, noise=disturbing, readings=self.readings)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 import oscsim as osc
 from oscsim.core import BadValue, as_count, as_path, reading
+from oscsim.dynamics import usual_tolerance
 
 T = TypeVar("T")
 AnyNetwork = osc.AbstractNetwork | osc.AbstractFeedForwardNetwork
@@ -165,7 +167,7 @@ class Signal:
     amplitude: Annotated[float | None, Of("lock-in", "phases", "classic")] = None
     """Amplitude of the teaching signal, 0.4 if not given; of the adaptive one what it starts with, 0.05."""
 
-    period: Annotated[float, Of("lock-in")] = 200.0
+    period: Annotated[float, Of("lock-in", "orbit")] = 200.0
     """Period of the teaching signal, in units of the neurons' time constant."""
 
     points: Annotated[int | None, Of("lock-in", "phases")] = None
@@ -237,19 +239,45 @@ class Noise:
 class Integration:
     """How a cycle is integrated."""
 
+    rtol: Annotated[float | None, Of("lock-in")] = None
+    """Relative tolerance of adaptive steps, in place of equal ones; 1e-4, in float64 1e-8, if not given. Not with
+    noise."""
+
+    atol: Annotated[float | None, Of("lock-in")] = None
+    """Absolute tolerance of adaptive steps, in units of the potentials; likewise."""
+
     solver: Annotated[Literal[tuple(SOLVERS)] | None, Of("lock-in")] = None  # pyright: ignore
-    """The integration scheme; tsit5 if not given, under noise heun, under step noise euler."""
+    """The integration scheme; None, or --rtol or --atol alone, for tsit5; None under noise for heun, under step noise
+    for euler."""
 
     steps_per_cycle: Annotated[int | None, Of("lock-in")] = None
-    """So many equal steps per cycle; adaptive steps if not given."""
+    """So many equal steps per cycle; None, or --rtol or --atol alone, for adaptive steps; None under noise for equal
+    ones, four or more per time constant."""
 
     ticks: Annotated[int | None, Of("lock-in")] = None
     """How often per cycle the activities are read; 64, or a divisor of the steps, if not given."""
 
-    def build(self) -> osc.Integration:
-        """What `simulate` and `LockIn` take."""
+    def build(self, noise: osc.AbstractNoise | None) -> osc.Integration:
+        """What `simulate` and `LockIn` take, under that noise."""
         solver = None if self.solver is None else SOLVERS[self.solver]()
-        return osc.Integration(solver, None, self.steps_per_cycle, self.ticks)
+        return osc.Integration(solver, self._controller(noise), self.steps_per_cycle, self.ticks)
+
+    def _controller(self, noise: osc.AbstractNoise | None) -> diffrax.AbstractStepSizeController | None:
+        """That of the tolerances, or None; refused here, where they have the names of the options."""
+        tolerances = given(rtol=self.rtol, atol=self.atol)
+        for name, value in tolerances.items():
+            if not (math.isfinite(value) and value > 0):
+                raise BadValue(f"{name}={value:g}: use a small positive number, such as 1e-6")
+            if noise is not None:
+                raise BadValue(f"{name}={value:g} with noise, under which steps are equal: use --steps-per-cycle N")
+            if self.steps_per_cycle is not None:
+                raise BadValue(
+                    f"steps_per_cycle={self.steps_per_cycle} and {name}={value:g} exclude each other: give equal steps "
+                    "or tolerances"
+                )
+        usual = usual_tolerance(np.dtype(jax.dtypes.canonicalize_dtype(float)))
+        rtol, atol = tolerances.get("rtol", usual), tolerances.get("atol", usual)
+        return diffrax.PIDController(rtol=rtol, atol=atol) if tolerances else None
 
 
 def load_toml(name: str, path: Path) -> dict[str, Any]:
@@ -270,8 +298,9 @@ def load_options(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text("utf-8"))["settings"]
         groups = [value for value in settings.values() if type(value) is dict]
         options = {name: value for group in (settings, *groups) for name, value in group.items()}
-    left_out = (None, *groups)
-    return {name: value for name, value in options.items() if value not in left_out and name not in ("out", "resume")}
+    spelt_out = ("solver", "steps_per_cycle")  # None is the default of all others
+    options = {name: value for name, value in options.items() if value is not None or name in spelt_out}
+    return {name: value for name, value in options.items() if value not in groups and name not in ("out", "resume")}
 
 
 def with_places(command: T) -> T:

@@ -75,7 +75,7 @@ class Simulate:
             teaching, noise = self.signal.build(), self.noise.build()
             key = None if noise is None else jax.random.key(self.seed)
             exact = osc.exact_gradient(net, x, y)
-            how = self.integration.build()
+            how = self.integration.build(noise)
             run = osc.simulate(
                 net,
                 x,

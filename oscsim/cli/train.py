@@ -64,7 +64,7 @@ class Train:
     """Go on with the run in this folder, with its own settings; all other options are refused, but for --epochs
     (not under --schedule cosine) and those that say which process this is."""
 
-    estimator: Literal["lock-in", "phases", "classic", "exact", "backpropagation"] = "lock-in"
+    estimator: Literal["lock-in", "orbit", "phases", "classic", "exact", "backpropagation"] = "lock-in"
     """How gradients are obtained; backpropagation trains the feed-forward twin."""
 
     epochs: int | None = None
@@ -232,6 +232,15 @@ def require_bare_resume(args: list[str]) -> None:
     for name in names if "resume" in names else ():
         if name not in kept:
             raise BadValue(_fixed(name))
+
+
+def with_adaptive_steps(args: list[str]) -> list[str]:
+    """The arguments, where tolerances are among them, without the equal steps of Euler that are the default."""
+    given = {arg.split("=")[0].replace("_", "-") for arg in args}
+    if not given & {"--rtol", "--atol"}:
+        return args
+    left_out = [name for name in ("--solver", "--steps-per-cycle") if name not in given]
+    return [*args, *(word for name in left_out for word in (name, "None"))]
 
 
 def _resumed_by(folder: Path) -> str:

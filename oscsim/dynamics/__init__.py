@@ -12,7 +12,7 @@ from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError
-from oscsim.dynamics.integration import Integration, Plan
+from oscsim.dynamics.integration import Integration, Plan, usual_tolerance
 from oscsim.dynamics.orbit import PeriodicOrbit, periodic_orbit
 from oscsim.dynamics.phasors import Phasors, Points
 from oscsim.dynamics.plastic import advance_plastic
@@ -59,4 +59,5 @@ __all__ = [
     "read_anew",
     "response_lag",
     "simulate",
+    "usual_tolerance",
 ]

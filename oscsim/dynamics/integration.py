@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optimistix
+from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
@@ -30,6 +31,12 @@ In steps of $z$ time constants `Heun` leaves about $1 - z^2/4$ of the variance o
 
 MAX_STEPS = 4096
 """Adaptive steps within one tick, at most, where nothing else is asked for."""
+
+
+def usual_tolerance(dtype: DTypeLike) -> float:
+    """Of adaptive steps, in numbers of that type, where nothing else is asked for."""
+    return 1e-8 if dtype == np.float64 else 1e-4
+
 
 ADJOINTS = (diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint, diffrax.ForwardMode)
 """Those that differentiate the steps themselves; others solve an equation of their own."""
@@ -299,7 +306,7 @@ def _filled(
         return Plan(solver, EqualSteps(per_cycle), ticks, demodulator, integration.adjoint)
     controller = integration.stepsize_controller
     if controller is None:
-        tolerance = 1e-8 if net.dtype == np.float64 else 1e-4
+        tolerance = usual_tolerance(net.dtype)
         controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
     elif isinstance(controller, (diffrax.ConstantStepSize, diffrax.StepTo)):
         raise BadValue(

@@ -83,7 +83,7 @@ def sweep_curves(
     for i, value in enumerate([None] if by is None else summary[by].values):
         part = summary if by is None else summary.sel({by: value})
         style = curve_style(i)
-        label = None if by is None else f"{_title(summary[by], by)} {_number(np.asarray(value))}"
+        label = None if by is None else f"{_title(summary[by], by)} {_with_unit(value, summary[by])}"
         values = {s: part.sel(statistic=s).values for s in ("average", "low", "high")}
         places = part[x].values
         ax.plot(places, values["average"], label=label, marker="o", markersize=3.5, linewidth=1.4, **style)
@@ -206,9 +206,17 @@ def _title(array: xarray.DataArray, name: str) -> str:
 
 
 def _axis_label(array: xarray.DataArray, name: str) -> str:
+    unit = _unit(array)
+    return _title(array, name) + (f" ({unit})" if unit else "")
+
+
+def _unit(array: xarray.DataArray) -> str:
+    """As it is drawn; empty for pure numbers."""
     unit = array.attrs.get("units", "1")
-    return _title(array, name) + ("" if unit == "1" else f" ({unit.replace('tau', 'τ')})")
+    return "" if unit == "1" else unit.replace("tau", "τ")
 
 
-def _number(value: np.ndarray) -> str:
-    return f"{value:g}" if value.dtype.kind in "iuf" else str(value)
+def _with_unit(value: Any, array: xarray.DataArray) -> str:
+    """A setting, and the unit that stands with it."""
+    value = np.asarray(value)
+    return f"{value:g} {_unit(array)}".rstrip() if value.dtype.kind in "iuf" else str(value)
