@@ -67,6 +67,16 @@ def test_spread_of_time_constants_and_gains():
     assert osc.relative_error(points.network, osc.exact_gradient(net, x, y)) > 0.05
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_exact_gradient_under_mismatch_is_the_ideal_one_with_one_layer_of_neurons_only():
+    _, x, y = toy()
+    for hidden, same in (((5,), True), ((5, 4), False)):
+        net = osc.LayeredNetwork((x.shape[1], *hidden, 3), key=KEY)
+        other = hardware.mismatch(net, KEY, deviation=0.5)
+        off = osc.relative_error(osc.exact_gradient(other, x, y).network, osc.exact_gradient(net, x, y))
+        assert off < 1e-9 if same else off > 0.01
+
+
 def test_mismatch_changes_what_flows_back_and_nothing_else():
     net, x, y = toy()
     other = hardware.mismatch(net, KEY, deviation=0.5)

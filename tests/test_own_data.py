@@ -475,3 +475,35 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     np.testing.assert_array_equal(found, [[5, 50]])
     with pytest.raises(osc.BadValue, match="has no column rate, which the network was trained on"):
         osc.datasets.read_inputs(tmp_path / "lacking.csv", 2, columns=own.columns)
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_new_samples_are_read_as_those_to_train_on(tmp_path, standardise):
+    def write(name, rows, header):
+        lines = [header, *(",".join(map(str, row)) for row in rows)]
+        (tmp_path / name).write_text("\n".join(lines[not header :]) + "\n")
+        return tmp_path / name
+
+    named = read(
+        write("own.csv", [(*row, y) for row, y in zip(X, Y, strict=True)], "a,b,c,label"), standardise=standardise
+    )
+    turned = named.inputs_of(write("new.csv", [(7, *row[::-1]) for row in X], "extra,c,b,a"))
+    np.testing.assert_allclose(turned, named.train[0], rtol=1e-6)
+    labelled = named.inputs_of(tmp_path / "own.csv")
+    np.testing.assert_array_equal(labelled, named.train[0])
+    assert turned.dtype == named.train[0].dtype
+    with pytest.raises(ValueError, match="has no column b"):
+        named.inputs_of(write("lacking.csv", X[:, :2], "a,c"))
+
+    np.savez(tmp_path / "own.npz", x=X.astype(np.float32), y=Y)
+    arrays = read(tmp_path / "own.npz", standardise=standardise)
+    np.save(tmp_path / "new.npy", X)
+    np.testing.assert_allclose(arrays.inputs_of(tmp_path / "new.npy"), arrays.train[0], rtol=1e-5, atol=1e-6)
+    np.save(tmp_path / "short.npy", X[:, :2])
+    with pytest.raises(ValueError, match="samples of shape"):
+        arrays.inputs_of(tmp_path / "short.npy")
+
+    bare = read(
+        write("bare.csv", [(y, *row) for row, y in zip(X, Y, strict=True)], ""), target="0", standardise=standardise
+    )
+    np.testing.assert_allclose(bare.inputs_of(tmp_path / "bare.csv", target="0"), bare.train[0])

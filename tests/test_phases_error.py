@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import oscsim as osc
@@ -145,6 +146,25 @@ def test_bar_in_float64(points):
             for tolerance in (None, 1e-7, 1e-3):
                 row = measured("two layers", seed, points, reach, tolerance)
                 assert within(row, 4, 1e-9), row
+
+
+def test_training_advises_what_the_estimator_has():
+    net = osc.LayeredNetwork((INPUTS, 5, CLASSES), scale=1.0, key=jax.random.key(0))
+    x, y = jax.random.uniform(jax.random.key(1), (8, INPUTS)), jnp.arange(8) % CLASSES
+    rotating = osc.LockIn(osc.Rotating(3.0, 60.0), cycles=2)
+    advice = [(osc.Phases(3.0, 2), "more points or adaptive"), (osc.Classic(3.0), "Phases with more points")]
+    for estimator, remedy in (*advice, (rotating, "a longer period"), (osc.AlwaysOn(rotating), "a longer period")):
+        with pytest.warns(osc.InexactGradientWarning, match=f"epoch 1.*{remedy}"):
+            osc.train(
+                net,
+                (x, y),
+                estimator,
+                optax.sgd(0.01),
+                epochs=1,
+                batch_size=8,
+                key=jax.random.key(2),
+                monitor=osc.Monitor(probe=0, progress=False),
+            )
 
 
 def test_nudge_below_the_tolerance_is_not_valid():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 import warnings
@@ -90,6 +91,29 @@ class OwnData(NamedTuple):
                 "(--validation 0.2)"
             )
         return self.test
+
+    def inputs_of(self, path: str | os.PathLike[str], target: str | None = None) -> np.ndarray:
+        """The inputs in another file, such as new samples without labels, as the network takes them.
+
+        They are the columns of the training part, found by their names where both files have a header, scaled as those
+        were. Labels are left out.
+
+        Args:
+            path: a table, an .npz or an .npy file.
+            target: in a table without a header that holds labels, their column, if it is not the last.
+
+        Raises:
+            ValueError: what is no input; a table without one of the columns; samples of another shape.
+            FileNotFoundError: there is no such file.
+        """
+        shape = self.train[0].shape[1:]
+        x = read_inputs(path, math.prod(shape), target, self.columns)
+        if x.shape[1:] != shape:
+            raise BadValue(f"data={path}: samples of shape {x.shape[1:]}, those to train on have {shape}")
+        if self.scaling is not None:
+            mean, deviation = self.scaling
+            x = (x - mean) / deviation
+        return x.astype(self.train[0].dtype)
 
 
 def as_column(name: str, column: Given) -> str:

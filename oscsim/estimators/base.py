@@ -67,6 +67,7 @@ class AbstractEstimator(eqx.Module):
     Attributes:
         feedforward: whether it is for feed-forward networks, which have no dynamics.
         streams: whether the neurons of a batch go on from those of the batch before: one device, batches of one size.
+        remedies: what makes its gradients better, said by `train` where they are far off.
 
     Example:
         >>> class Symmetric(osc.AbstractEstimator):  # the mean of a nudge up and a nudge down
@@ -84,6 +85,7 @@ class AbstractEstimator(eqx.Module):
 
     feedforward: ClassVar[bool] = False
     streams: ClassVar[bool] = False
+    remedies: ClassVar[str] = "the error of a single estimate says why"
 
     def planned(self, net: PyTree) -> "AbstractEstimator":
         """The same, with what cannot be found or refused any more once a training step is traced."""

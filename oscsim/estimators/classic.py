@@ -63,6 +63,10 @@ class Classic(AbstractEstimator):
     steps: tuple[int, int] | None = eqx.field(static=True)
     noise: StepNoise | None
     readings: int = eqx.field(static=True)
+    remedies = (
+        "use a smaller amplitude, or Phases with more points; under noise a larger amplitude, or more readings; more "
+        "steps where the neurons do not settle"
+    )
 
     def __init__(
         self,

@@ -75,6 +75,9 @@ class LockIn(AbstractEstimator):
     most: int = eqx.field(static=True)
     discard: int | None = eqx.field(static=True)
     extrapolate: bool = eqx.field(static=True)
+    remedies = (
+        "use Adaptive(period) instead of a fixed amplitude, more cycles under noise, a longer period where neurons lag"
+    )
     noises: tuple[AbstractNoise, ...]
     integration: Integration
     demodulator: AbstractDemodulator | None
@@ -286,6 +289,7 @@ class AlwaysOn(AbstractEstimator):
 
     lock_in: LockIn
     streams = True
+    remedies = LockIn.remedies
 
     def __check_init__(self):
         if not isinstance(self.lock_in, LockIn):

@@ -67,6 +67,10 @@ class Phases(AbstractEstimator):
     steps: tuple[int, int] | None = eqx.field(static=True)
     noise: StepNoise | None
     adaptive: bool = eqx.field(static=True)
+    remedies = (
+        "use a smaller amplitude, more points or adaptive=True where the amplitude is too large; a larger one under "
+        "noise; a tighter tolerance or more steps where the points do not settle"
+    )
 
     def __init__(
         self,

@@ -156,9 +156,11 @@ class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
     $$\Psi(s, r) = \Phi(s) + \sum_l r_{l+1} \cdot \delta_l (s_l - r_l)
     - \beta\, e(r) \cdot \delta_{out} (s_{last} - r_{last})$$
 
-    What is added is 0 at $r = s$, and so are its derivatives by $\theta$ and $\beta$: the loss, and what a synapse
-    sees, stay those of the forward path. The gradient that is read is not exact any more, which is what there is to
-    study. $\delta$ is never learned. Made by `mismatch`.
+    What is added is 0 at $r = s$, and so are its derivatives by $\theta$ and $\beta$: as functions of the activities,
+    the loss and what a synapse sees stay those of the forward path. With one layer of neurons and a readout the free
+    state stays as well, and so the exact gradient. With more of them the feedback between layers moves the free state:
+    the exact gradient is then `exact_gradient` of this network, not of the ideal one. The gradient that is read is not
+    exact any more, which is what there is to study. $\delta$ is never learned. Made by `mismatch`.
 
     Attributes:
         network: the forward path. Gradients are pytrees like `parameters(self)`, with those of its parameters in

@@ -64,7 +64,7 @@ class Trained(eqx.Module):
     Attributes:
         network: after the last epoch.
         best: after the epoch with the lowest validation error; with real targets, the lowest validation loss; the
-            lowest loss without validation data.
+            lowest loss without validation data. The first of several that are equally good.
         history: one dict per epoch, as in `metrics.jsonl`.
         stopped: why the run ended before its last epoch; empty if it did not.
 

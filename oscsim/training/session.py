@@ -229,8 +229,7 @@ class Session:
         self.warned = True
         warnings.warn(
             f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} % (root mean square over batches), by "
-            "their own measure; use Adaptive(period) instead of a fixed amplitude, more cycles under noise, a longer "
-            "period where neurons lag",
+            f"their own measure; {self.rule.estimator.remedies}",
             InexactGradientWarning,
             stacklevel=4,
         )
