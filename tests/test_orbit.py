@@ -255,7 +255,9 @@ class TestEstimator:
         net, x, y = toy()
         losses = []
         for estimator in (osc.Orbit(200.0), osc.Exact()):
-            trained = osc.train(net, (x, y), estimator, optax.sgd(0.05), epochs=20, batch_size=3, key=KEY, monitor=SILENT)
+            trained = osc.train(
+                net, (x, y), estimator, optax.sgd(0.05), epochs=20, batch_size=3, key=KEY, monitor=SILENT
+            )
             losses.append(float(osc.evaluate(trained.network, x, y)["loss"]))
         assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 

@@ -15,6 +15,7 @@ SECONDS = 10
 
 _saves: list[Callable[[], object]] = []
 _remedy = "the same command starts again"
+_begun = threading.Event()
 
 
 @contextlib.contextmanager
@@ -39,8 +40,14 @@ def go_on_by(remedy: str) -> None:
     _remedy = remedy
 
 
+def begun() -> bool:
+    """Whether the process was told to end."""
+    return _begun.is_set()
+
+
 def last_words() -> str:
     """Save what is to be saved, and say how to go on. The lock stays taken, so that no other file is begun."""
+    _begun.set()
     WRITING.acquire(timeout=SECONDS)
     for save in _saves:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import signal
 import threading
 import time
 import warnings
@@ -122,6 +123,8 @@ def make_server(
     house = _House(visitors, options)
     pn.config.notifications = False
     pn.config.raw_css = [*pn.config.raw_css, "html, body { margin: 0; height: 100%; overflow: hidden; }"]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    on_interrupt = signal.getsignal(signal.SIGINT)
     server = pn.io.server.get_server(
         {"/": house.page},
         port=port,
@@ -135,6 +138,8 @@ def make_server(
         keep_alive_milliseconds=10_000,
         threaded=False,
     )
+    if in_main_thread and on_interrupt is not None:  # Panel's would end the process as if all were done
+        signal.signal(signal.SIGINT, on_interrupt)
     guard.attach(server, house.is_crowded)
     return server
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax
 
+from oscsim.core import ending
 from oscsim.core.checks import as_count
 from oscsim.core.errors import BadType, BadValue, MissingPackage
 from oscsim.core.progress import Progress
@@ -58,7 +59,7 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
     if workers is not None:
         count = as_count("workers", workers)
         options: dict = {"threads_per_worker": 1, "dashboard_address": None, "env": ALONE}
-        with _deaf_to_the_terminal():
+        with _deaf_to_the_terminal(), _heard_through_us():
             cluster = LocalCluster(n_workers=count, **options)
         nannies = logging.getLogger("distributed.nanny")
         with contextlib.ExitStack() as stack:
@@ -98,6 +99,32 @@ def _deaf_to_the_terminal() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _heard_through_us() -> Iterator[None]:
+    """What processes that are begun here say on stderr passes through this one: when it ends, none has the last word.
+
+    Told to end, workers and what watches over them complain of each other for a second.
+    """
+    heard, said = os.pipe()
+    own = os.dup(2)
+    os.dup2(said, 2)
+    threading.Thread(target=_pass_on, args=(heard, own), name="oscsim-workers", daemon=True).start()
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(said)
+
+
+def _pass_on(heard: int, own: int) -> None:
+    with contextlib.suppress(OSError):
+        while words := os.read(heard, 2**16):
+            if not ending.begun():
+                os.write(own, words)
+    os.close(heard)
+    os.close(own)
 
 
 def run_on(client: "Client", task: Work, store: Path | None, numbers: list[int], bar: Progress) -> None:
