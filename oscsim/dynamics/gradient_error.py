@@ -80,7 +80,7 @@ class GradientError(eqx.Module):
     kept: Int[Array, " batch"]
     skipped: Int[Array, " batch"]
     amplitude: Float[Array, " batch"]
-    responding: Float[Array, ""]
+    responding: Float[Array, ""] | float = 1.0
     noisy: bool = eqx.field(static=True, default=False)
 
     @property

@@ -180,7 +180,7 @@ def periodic_orbit(
         ValueError: bad inputs; a period that the neurons cannot follow; a `Staircase`, whose steps have no convergent
             series.
 
-    Source: Laborieux & Zenke (2022), section 4, for the dynamics; Krylov & Bogoliubov (1947), harmonic balance.
+    Source: Laborieux & Zenke (2022), section 4, for the dynamics.
 
     Example:
         >>> orbit = osc.periodic_orbit(net, x, y, osc.Cosine(0.2, 100.0))

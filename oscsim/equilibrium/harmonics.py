@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Inexact
 
-from oscsim.core.arrays import complex_of, to_complex
+from oscsim.core.arrays import complex_of, is_traced, to_complex
 from oscsim.equilibrium.acceleration import anderson
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -55,7 +55,7 @@ def is_one_way(teaching: AbstractTeaching, dtype: DTypeLike) -> bool:
     if teaching.one_way is not None:
         return teaching.one_way
     beta = sampled(teaching, 256, dtype)
-    if isinstance(beta, jax.core.Tracer):
+    if is_traced(beta):
         return False
     spectrum = np.abs(np.fft.fft(np.asarray(beta)))
     return bool(max(spectrum[0], spectrum[128:].max()) <= ONE_WAY * spectrum.max())

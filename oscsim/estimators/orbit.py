@@ -49,12 +49,12 @@ class Orbit(AbstractEstimator):
         True
     """
 
-    period: Scalar = eqx.field(converter=positive("period"))
+    period: Scalar
     extrapolate: bool = eqx.field(static=True)
     tolerance: float | None = eqx.field(static=True)
 
     def __init__(self, period: ArrayLike, *, extrapolate: bool = False, tolerance: float | None = None):
-        self.period = period
+        self.period = positive("period")(period)
         self.extrapolate = as_flag("extrapolate", extrapolate)
         self.tolerance = None if tolerance is None else float(as_positive("tolerance", tolerance))
 

@@ -170,7 +170,6 @@ def points_error(
         kept=jnp.ones(image.shape, jnp.int32),
         skipped=jnp.zeros(image.shape, jnp.int32),
         amplitude=jnp.abs(circle.amplitude),
-        responding=zero + 1,
         noisy=noisy,
         number=circle.number,
         stepped=stepped,
