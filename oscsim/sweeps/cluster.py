@@ -112,7 +112,8 @@ def _heard_through_us() -> Iterator[None]:
     os.dup2(said, 2)
     threading.Thread(target=_pass_on, args=(heard, own), name="oscsim-workers", daemon=True).start()
     try:
-        yield
+        with ending.saving(lambda: os.dup2(own, 2)):  # what this process itself says in the end is heard
+            yield
     finally:
         os.dup2(own, 2)
         os.close(said)
