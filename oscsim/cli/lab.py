@@ -32,8 +32,8 @@ class Lab:
     allow_everybody: bool = False
     """Let in whoever can reach the address, without token or password."""
 
-    visitors: int = 16
-    """Visitors at once, at most."""
+    visitors: int | None = None
+    """Visitors at once, at most: 4 for each core of the machine, and no more than 16, if not given."""
 
     network: str = "6-4-4-4"
     """What to start with: 6-4-4-4, or digits."""
@@ -51,7 +51,7 @@ class Lab:
             "browser": self.browser,
             "password": self.password or os.environ.get("OSCSIM_LAB_PASSWORD"),
             "allow_everybody": self.allow_everybody,
-            "visitors": self.visitors,
+            **({} if self.visitors is None else {"visitors": self.visitors}),
         }
         serve = partial(osc.lab.serve, self.port, self.address, **access)
         if self.checkpoint is None:

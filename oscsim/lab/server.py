@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import os
 import signal
 import threading
 import time
@@ -30,8 +31,8 @@ from oscsim.lab.words import FULL_HOUSE
 LEFT, CHECKED = 3000, 1000
 """Milliseconds after which a visitor whose connection is gone counts as gone, and between two checks."""
 
-VISITORS = 16
-"""Visitors at once, at most: each has threads that compute."""
+VISITORS = max(4, min(16, 4 * (os.cpu_count() or 1)))
+"""Visitors at once, at most: each has threads that compute, so four for each core, and no more than 16."""
 
 SPAN, MAKING = 5.0, 3.0
 """While pages took more than so many of the last seconds to make, the next visitor is asked to wait."""
@@ -59,7 +60,7 @@ class _House:
         """Whether the next page is to wait for those that were just made."""
         now = time.monotonic()
         recent = [took for when, took in self._made if now - when < SPAN]
-        return len(recent) > 1 and sum(recent) > MAKING
+        return sum(recent) > MAKING
 
     def page(self) -> pn.viewable.Viewable:
         """A page for one more visitor; cycles of the others wait meanwhile."""
