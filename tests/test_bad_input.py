@@ -194,7 +194,7 @@ REFUSED = {
     "sim(noise=osc.WhiteNoise(0.1), key=jax.random.split(KEY))": (ValueError, "keys of shape (2,)", "give one of them"),
     # pyqtgraph/pyqtgraph#921: an array where a name could stand, compared with it element by element
     "sim(start=np.zeros((2, 4)))": (ValueError, "start is of type ndarray", "with one array per layer"),
-    "osc.LockIn(SIGNAL, start=np.zeros(2))": (ValueError, "start=array([0., 0.])", "use 'rest' or 'settled'"),
+    "osc.LockIn(SIGNAL, start=np.zeros(2))": (ValueError, "start=array([0., 0.])", "use 'rest', 'settled' or 'locked'"),
     "osc.PerCycle(neurons=np.array([0, 1]))": (TypeError, "neurons=array([0, 1])", "'all', or {layer: indices}"),
     # brainpy/BrainPy#539, rtqichen/torchdiffeq#255: half precision
     "sim(halved(jnp.bfloat16))": (TypeError, "weights[0] is bfloat16", "use weights[0].astype(jnp.float32)"),
@@ -400,8 +400,8 @@ REFUSED = {
     "run().phasors[2]": (ValueError, "harmonic 2 was not read, only (-1, 0, 1)", "ask the demodulator for it"),
     "sim(key=0)": (TypeError, "key=0", "use jax.random.key"),
     # where a run starts
-    "sim(start='foo')": (ValueError, "start='foo'", "use 'rest', 'settled', an Equilibrium, or an earlier"),
-    "sim(start=None)": (ValueError, "start=None", "use 'rest', 'settled', an Equilibrium, or an earlier"),
+    "sim(start='foo')": (ValueError, "start='foo'", "use 'rest', 'settled', 'locked', an Equilibrium, or an earlier"),
+    "sim(start=None)": (ValueError, "start=None", "use 'rest', 'settled', 'locked', an Equilibrium, or an earlier"),
     "sim(network((3, 5, 2)), start=run())": (ValueError, "start is a state of another network", "'rest' or 'settled'"),
     "sim(network((3, 5, 2)), start=run().state)": (ValueError, "start is a state of another network", "'rest'"),
     "sim(x=X[:1], y=Y[:1], start=run())": (ValueError, "start is a state of another network, batch", "'rest'"),

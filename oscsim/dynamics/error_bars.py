@@ -186,9 +186,9 @@ def error_of_phasors(network: AbstractNetwork, inputs: Inputs, reading: Phasors,
     directions = [off, tuple(-1j * c for c in chi), chi]
     of_response, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
     contamination = jax.tree.map(jnp.hypot, _along_mean(network, inputs, reading, of_mean), of_response)
-    _, lags = _lagging(network, quadrature, responded, contamination)
     sizes = norms(gradient)
     none = jax.tree.map(jnp.zeros_like, sizes)
+    _, lags = _lagging(network, quadrature, responded, none)
     skew = none if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
     parts = (contamination, lags, none, skew)
     image = sample_norm(off) / jnp.maximum(sample_norm(chi), tiny)
