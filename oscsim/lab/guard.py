@@ -86,10 +86,10 @@ class Guard(Matcher):
         self.ticket = secrets.token_urlsafe(24)
         self.cookie = "oscsim-lab"
 
-    def attach(self, server: Server, crowded: Callable[[], bool] = lambda: False) -> None:
-        """Have every request of the server pass here first; who asks for the page while it is crowded is to wait."""
+    def attach(self, server: Server, lets_in: Callable[[], bool] = lambda: True) -> None:
+        """Have every request of the server pass here first; who asks for the page and is not let in now is to wait."""
         self.cookie += f"-{server.port}"  # cookies are shared by all ports of a host
-        self._crowded = crowded
+        self._lets_in = lets_in
         server._tornado.default_router.rules.insert(0, Rule(self, _Answer))
 
     def match(self, request: HTTPServerRequest) -> dict[str, object] | None:
@@ -106,7 +106,7 @@ class Guard(Matcher):
         if self.open or (
             self.cookie in request.cookies and self._same(request.cookies[self.cookie].value, self.ticket)
         ):
-            return (503, CROWDED) if request.path == "/" and self._crowded() else None
+            return (503, CROWDED) if request.path == "/" and not self._lets_in() else None
         return 403, ASKS if self.password is not None else NO_TOKEN
 
     def _is_own(self, host: str) -> bool:

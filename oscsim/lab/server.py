@@ -37,6 +37,9 @@ VISITORS = max(4, min(16, 4 * (os.cpu_count() or 1)))
 SPAN, MAKING = 5.0, 3.0
 """While pages took more than so many of the last seconds to make, the next visitor is asked to wait."""
 
+AHEAD, LOST = 2, 30.0
+"""Pages that may be asked for before they are made; seconds after which one that was never made is forgotten."""
+
 OFTEN = 50_000, 20, 100
 """After how many new objects garbage is looked for: tracing a program makes a million."""
 
@@ -54,13 +57,19 @@ class _House:
         self.places, self.options = places, options
         self._present: set[NoiseLab] = set()
         self._made: deque[tuple[float, float]] = deque(maxlen=VISITORS)  # when pages were made, and how long it took
+        self._coming: deque[float] = deque()  # when those were let in whose pages are still to be made
         self._tidying = False
 
-    def is_crowded(self) -> bool:
-        """Whether the next page is to wait for those that were just made."""
+    def lets_in(self) -> bool:
+        """Whether one more page may be asked for now: few are to be made, and those before it did not take long."""
         now = time.monotonic()
+        while self._coming and now - self._coming[0] > LOST:
+            self._coming.popleft()
         recent = [took for when, took in self._made if now - when < SPAN]
-        return sum(recent) > MAKING
+        if len(self._coming) >= AHEAD or sum(recent) > MAKING:
+            return False
+        self._coming.append(now)
+        return True
 
     def page(self) -> pn.viewable.Viewable:
         """A page for one more visitor; cycles of the others wait meanwhile."""
@@ -68,6 +77,8 @@ class _House:
         with cycles_wait():
             found = self._new_page()
         self._made.append((time.monotonic(), time.monotonic() - began))
+        if self._coming:
+            self._coming.popleft()
         return found
 
     def _new_page(self) -> pn.viewable.Viewable:
@@ -141,7 +152,7 @@ def make_server(
     )
     if in_main_thread and on_interrupt is not None:  # Panel's would end the process as if all were done
         signal.signal(signal.SIGINT, on_interrupt)
-    guard.attach(server, house.is_crowded)
+    guard.attach(server, house.lets_in)
     return server
 
 
