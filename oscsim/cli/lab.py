@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import oscsim as osc
-from oscsim.cli.settings import shaped
+from oscsim.cli.settings import given, shaped
 from oscsim.core import BadValue, ending
 
 
@@ -51,7 +51,7 @@ class Lab:
             "browser": self.browser,
             "password": self.password or os.environ.get("OSCSIM_LAB_PASSWORD"),
             "allow_everybody": self.allow_everybody,
-            **({} if self.visitors is None else {"visitors": self.visitors}),
+            **given(visitors=self.visitors),
         }
         serve = partial(osc.lab.serve, self.port, self.address, **access)
         if self.checkpoint is None:

@@ -86,9 +86,9 @@ def gradient_and_error(
         found = _of_points(system, inputs, average, sizes)
     symmetric = network.symmetric
     skew = jax.tree.map(jnp.zeros_like, sizes) if symmetric else asymmetry_norms(network, inputs, reading.mean)
-    parts = (found.contamination, found.lag, found.steps, skew)
-    per_array = jax.tree.map(lambda size, *part: jnp.stack(part) / jnp.maximum(size, tiny), sizes, *parts)
-    contamination, lagging, steps, skewed = (norm(part) / jnp.maximum(norm(gradient), tiny) for part in parts)
+    (contamination, lagging, steps, skewed), per_array = _relative(
+        gradient, (found.contamination, found.lag, found.steps, skew)
+    )
     return gradient, GradientError(
         contamination=contamination,
         lag=lagging,
@@ -105,6 +105,13 @@ def gradient_and_error(
         responding=found.responding / jnp.maximum(norm(gradient), tiny),
         noisy=bool(system.noises),
     )
+
+
+def _relative(gradient: Gradient, parts: tuple[PyTree, ...]) -> tuple[list[Array], PyTree]:
+    """The parts of an error, the norms for each array, relative to the gradient: in all, and array by array."""
+    tiny = jnp.finfo(jax.tree.leaves(gradient)[0].dtype).tiny
+    per_array = jax.tree.map(lambda size, *part: jnp.stack(part) / jnp.maximum(size, tiny), norms(gradient), *parts)
+    return [norm(part) / jnp.maximum(norm(gradient), tiny) for part in parts], per_array
 
 
 def norms(tree: PyTree) -> PyTree:
@@ -168,8 +175,10 @@ def _lagging(
     return time, jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
 
 
-def error_of_phasors(network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array) -> GradientError:
-    """How right the gradient is that phasors hold which were solved for: pure, works under jit.
+def solved_gradient_and_error(
+    network: AbstractNetwork, inputs: Inputs, reading: Phasors, omega: Array
+) -> tuple[Gradient, GradientError]:
+    """The gradient in phasors that were solved for, and how right it is: pure, works under jit.
 
     Its contamination is what they leave of the equations of mean and response, which a signal that turns both ways
     mixes with each other.
@@ -186,20 +195,18 @@ def error_of_phasors(network: AbstractNetwork, inputs: Inputs, reading: Phasors,
     directions = [off, tuple(-1j * c for c in chi), chi]
     of_response, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
     contamination = jax.tree.map(jnp.hypot, _along_mean(network, inputs, reading, of_mean), of_response)
-    sizes = norms(gradient)
-    none = jax.tree.map(jnp.zeros_like, sizes)
+    none = jax.tree.map(jnp.zeros_like, of_response)
     _, lags = _lagging(network, quadrature, responded, none)
     skew = none if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
-    parts = (contamination, lags, none, skew)
+    (contaminated, lagging, steps, skewed), per_array = _relative(gradient, (contamination, lags, none, skew))
     image = sample_norm(off) / jnp.maximum(sample_norm(chi), tiny)
     zero = jnp.zeros(image.shape, jnp.int32)
-    contaminated, lagging, steps, skewed = (norm(part) / jnp.maximum(norm(gradient), tiny) for part in parts)
-    return GradientError(
+    return gradient, GradientError(
         contamination=contaminated,
         lag=lagging,
         steps=steps,
         asymmetry=skewed,
-        per_array=jax.tree.map(lambda size, *part: jnp.stack(part) / jnp.maximum(size, tiny), sizes, *parts),
+        per_array=per_array,
         deviation=None,
         per_sample=image,
         rounding=jnp.zeros_like(image),

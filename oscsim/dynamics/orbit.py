@@ -11,11 +11,11 @@ from jaxtyping import Array, Complex, Float
 from oscsim.core.arrays import describe, is_traced, per_sample, promoting, sample_norm
 from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
-from oscsim.dynamics.error_bars import error_of_phasors
+from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.equilibrium import settled_start, state_at
-from oscsim.equilibrium.harmonics import Harmonics, at_times, balanced, frequency, is_one_way, power_series, sampled
+from oscsim.equilibrium.harmonics import at_times, balanced, frequency, is_one_way, power_series, sampled
 from oscsim.equilibrium.states import At, default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers, as_network, time_unit
 from oscsim.networks.inputs import Data, Inputs
@@ -82,13 +82,14 @@ class PeriodicOrbit(eqx.Module):
             InexactGradientError: with `throw`, the error is above the tolerance.
         """
         require_turning(self.teaching, self.phasors)
-        report(self.error(), tolerance, throw)
-        return self.phasors.gradient(self.network, self.inputs)
+        gradient, error = _read(self.network, self.inputs, self.teaching, self.phasors)
+        report(error, tolerance, throw)
+        return gradient
 
     @promoting
     def error(self) -> GradientError:
         """How right `gradient` is: the lag behind the period, and what a signal that turns both ways mixes in."""
-        return _error(self.network, self.inputs, self.teaching, self.phasors)
+        return _read(self.network, self.inputs, self.teaching, self.phasors)[1]
 
     @checked(time=as_real)
     def potentials_at(self, time: ArrayLike) -> Layers:
@@ -263,16 +264,6 @@ def _enough(dtype: np.dtype) -> float:
     return 1e-10 if dtype == np.float64 else 1e-5
 
 
-def found_harmonics(
-    net: AbstractNetwork, inputs: Inputs, free: Layers, teaching: AbstractTeaching, count: int, one_way: bool
-) -> Harmonics:
-    """So many harmonics of the orbit at a free state: pure, works under jit."""
-    tolerance = max(default_tolerance(net.dtype) / 10, 4 * float(jnp.finfo(net.dtype).eps))
-    if one_way:
-        return power_series(net, inputs, free, teaching, count, tolerance)
-    return balanced(net, inputs, free, teaching, count, tolerance, SWEEPS)
-
-
 def _orbit(net: AbstractNetwork, inputs: Inputs, free: Layers, teaching: AbstractTeaching, count: int) -> PeriodicOrbit:
     one_way = is_one_way(teaching, net.dtype)
     values, phasors, residual = _solved(net, inputs, free, teaching, count, one_way)
@@ -283,7 +274,11 @@ def _orbit(net: AbstractNetwork, inputs: Inputs, free: Layers, teaching: Abstrac
 def _solved(
     net: AbstractNetwork, inputs: Inputs, free: Layers, teaching: AbstractTeaching, count: int, one_way: bool
 ) -> tuple[Layers, Phasors, Float[Array, " batch"]]:
-    found = found_harmonics(net, inputs, free, teaching, count, one_way)
+    tolerance = max(default_tolerance(net.dtype) / 10, 4 * float(jnp.finfo(net.dtype).eps))
+    if one_way:
+        found = power_series(net, inputs, free, teaching, count, tolerance)
+    else:
+        found = balanced(net, inputs, free, teaching, count, tolerance, SWEEPS)
     points = 4 * count + 2
     along = at_times(found.numbers, found.values, jnp.arange(points) / points)
     flat = net.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in along))
@@ -300,5 +295,7 @@ def _coefficients(along: Array, numbers: tuple[int, ...]) -> Complex[Array, "har
 
 
 @eqx.filter_jit
-def _error(net: AbstractNetwork, inputs: Inputs, teaching: AbstractTeaching, reading: Phasors) -> GradientError:
-    return error_of_phasors(net, inputs, reading, frequency(teaching, net.dtype))
+def _read(
+    net: AbstractNetwork, inputs: Inputs, teaching: AbstractTeaching, phasors: Phasors
+) -> tuple[Gradient, GradientError]:
+    return solved_gradient_and_error(net, inputs, phasors, frequency(teaching, net.dtype))

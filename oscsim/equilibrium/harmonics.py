@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Inexact
 from oscsim.core.arrays import complex_of, is_traced, to_complex
 from oscsim.equilibrium.acceleration import anderson
 from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.vectors import even_and_odd
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.teaching import AbstractTeaching
@@ -117,7 +118,6 @@ def balanced(
     n = jnp.asarray(np.fft.fftfreq(points, 1 / points), net.dtype)
     start = u if real else to_complex(u)
     layers, taus = range(len(u)), _time_constants(net)
-    blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
 
     def answered(force, tau):
         inertia = 1 + 1j * omega * n.reshape(-1, *(1,) * (force.ndim - 1)) * tau
@@ -126,7 +126,7 @@ def balanced(
 
     def sweep(by_sample):
         values = tuple(jnp.moveaxis(a, 1, 0) for a in by_sample)
-        for block in blocks:
+        for block in even_and_odd(u):
             force = _along(net, inputs, values, beta)
             values = tuple(answered(force[i], taus[i]) if i in block else values[i] for i in layers)
         return tuple(jnp.moveaxis(a, 0, 1) for a in values)

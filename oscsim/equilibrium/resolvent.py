@@ -17,6 +17,7 @@ from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.vectors import (
     DENSE,
     as_layers,
+    even_and_odd,
     flat,
     flat_force,
     flat_time_constants,
@@ -177,10 +178,9 @@ def _swept(
 ) -> Layers:
     """By accelerated sweeps over the even layers and then the odd ones, all samples together."""
     layers = range(len(right))
-    blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
 
     def sweep(v):
-        for block in blocks:  # the compiler leaves out the products that are not taken
+        for block in even_and_odd(right):  # the compiler leaves out the products that are not taken
             moved = apply(v)
             v = tuple(v[i] + (right[i] - moved[i]) / inertia[i] if i in block else v[i] for i in layers)
         return v

@@ -32,7 +32,7 @@ from oscsim.equilibrium.states import (
     require_settled,
     rounding,
 )
-from oscsim.equilibrium.vectors import as_layers, flat, flatten_samples
+from oscsim.equilibrium.vectors import as_layers, even_and_odd, flat, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, as_potentials, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
@@ -245,7 +245,7 @@ def _sweep_inputs(
     u = to_complex(u) if jnp.iscomplexobj(beta) else u
 
     layers = range(len(u))
-    blocks = (layers[1::2], layers[::2]) if sweeps.even_odd and len(layers) > 1 else (layers,)
+    blocks = even_and_odd(u) if sweeps.even_odd else (layers,)
 
     def sweep(u):
         for block in blocks:  # the compiler leaves out the forces that are not taken

@@ -81,6 +81,12 @@ def flat_force(net: AbstractNetwork, clamped: PyTree[Array], y: Array) -> Callab
     return force
 
 
+def even_and_odd(layers: Layers) -> tuple[range, ...]:
+    """The blocks in which layers are swept: the second, fourth, ... first, then the others; one layer by itself."""
+    places = range(len(layers))
+    return (places[1::2], places[::2]) if len(layers) > 1 else (places,)
+
+
 def flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTree[Array]]]:
     """A batch of pytrees as one real (batch, numbers) array, and the way back."""
     leaves, structure = jax.tree.flatten(tree)

@@ -4,10 +4,11 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from oscsim.core.arrays import is_traced, promoting
+from oscsim.core.arrays import is_traced, norm, promoting
 from oscsim.core.checks import as_flag, as_key, checked
 from oscsim.core.errors import RESULTS
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
@@ -136,6 +137,14 @@ class AbstractEstimator(eqx.Module):
         if not is_traced(estimate):
             report(estimate.error, tolerance, throw)
         return estimate
+
+
+def richardson(long: Gradient, half: Gradient) -> tuple[Gradient, Float[Array, ""]]:
+    r"""$(4\, g(T) - g(T/2)) / 3$, and $|g(T) - g(T/2)| / 3$ relative to it: the bias of $g(T)$."""
+    gradient = jax.tree.map(lambda a, b: (4 * a - b) / 3, long, half)
+    size = norm(gradient)
+    bias = norm(jax.tree.map(jnp.subtract, long, half)) / (3 * jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+    return gradient, bias
 
 
 @eqx.filter_jit

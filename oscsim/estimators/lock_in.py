@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
-from oscsim.core.arrays import all_finite, is_traced, norm
+from oscsim.core.arrays import all_finite, is_traced
 from oscsim.core.checks import as_count, as_flag, as_positive, checked, choice
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
@@ -23,7 +23,7 @@ from oscsim.dynamics.state import State, begin_compiled, failure, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import settled_start
-from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at, richardson
 from oscsim.networks.base import AbstractNetwork, as_network
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
@@ -325,10 +325,8 @@ class AlwaysOn(AbstractEstimator):
 
 def extrapolated(long: Estimate, half: Estimate) -> Estimate:
     r"""Richardson extrapolation of an estimate at a period and one at half of it: $(4\, g(T) - g(T/2)) / 3$."""
-    gradient = jax.tree.map(lambda a, b: (4 * a - b) / 3, long.gradient, half.gradient)
+    gradient, bias = richardson(long.gradient, half.gradient)
     residual = jnp.maximum(long.residual, half.residual)
-    size = jnp.maximum(norm(gradient), jnp.finfo(residual.dtype).tiny)
-    bias = norm(jax.tree.map(jnp.subtract, long.gradient, half.gradient)) / (3 * size)
     assert long.error is not None  # both are of a lock-in, which has one
     assert half.error is not None
     error = long.error.extrapolated(half.error, bias)

@@ -1,21 +1,20 @@
 """`Orbit`: the gradient that an endless lock-in reads, without stepping in time."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import Scalar, is_traced, norm, to_complex
+from oscsim.core.arrays import Scalar, is_traced, to_complex
 from oscsim.core.checks import as_flag, as_positive, positive
 from oscsim.core.errors import RESULTS
-from oscsim.dynamics.error_bars import error_of_phasors
+from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient_error import GradientError
 from oscsim.dynamics.phasors import Phasors
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
-from oscsim.equilibrium.resolvent import Resolvent
-from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
+from oscsim.equilibrium.linear import linear_response
+from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at, richardson
 from oscsim.networks.base import AbstractNetwork, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
@@ -93,10 +92,8 @@ def _read_on_orbit(
     gradient, error, left = _read_at(net, inputs, free, omega, tolerance)
     if extrapolate:
         half, half_error, half_left = _read_at(net, inputs, free, 2 * omega, tolerance)
-        extrapolated = jax.tree.map(lambda a, b: (4 * a - b) / 3, gradient, half)
-        size = jnp.maximum(norm(extrapolated), jnp.finfo(net.dtype).tiny)
-        bias = norm(jax.tree.map(jnp.subtract, gradient, half)) / (3 * size)
-        gradient, error = extrapolated, error.extrapolated(half_error, bias)
+        gradient, bias = richardson(gradient, half)
+        error = error.extrapolated(half_error, bias)
         left = jnp.maximum(left, half_left)
     solved = jnp.all(is_settled(free, tolerance)) & jnp.all(left <= LEFT * jnp.asarray(tolerance, left.dtype))
     result = RESULTS.where(solved, RESULTS.successful, RESULTS.not_settled)
@@ -108,9 +105,8 @@ def _read_at(
     net: AbstractNetwork, inputs: Inputs, free: Equilibrium, omega: Array, tolerance: ArrayLike
 ) -> tuple[Gradient, GradientError, Float[Array, " batch"]]:
     """The gradient at a frequency, how right it is, and what is left of each sample's linear system."""
-    u, zero = free.potentials, jnp.zeros((), net.dtype)
-    source = jax.jvp(lambda beta: net.force(inputs.clamped, free.activities, inputs.y, beta), (zero,), (zero + 1,))[1]
-    v, left = Resolvent(net, inputs, u, omega)(to_complex(source), tolerance)
-    chi = jax.jvp(net.activities, (to_complex(u),), (v,))[1]
-    reading = Phasors((to_complex(free.activities), chi), (0 * zero, zero + 1), (0, 1))
-    return reading.gradient(net, inputs), OrbitError(**vars(error_of_phasors(net, inputs, reading, omega))), left
+    _, chi, left = linear_response(net, inputs, free.potentials, omega, tolerance)
+    zero = jnp.zeros((), net.dtype)
+    reading = Phasors((to_complex(free.activities), chi), (zero, zero + 1), (0, 1))
+    gradient, error = solved_gradient_and_error(net, inputs, reading, omega)
+    return gradient, OrbitError(**vars(error)), left

@@ -23,7 +23,7 @@ from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import asymmetry_norms
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
-from oscsim.equilibrium.vectors import flatten_samples
+from oscsim.equilibrium.vectors import even_and_odd, flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
@@ -276,10 +276,9 @@ def newton_step(
     unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)  # linear: solved at unit source, one tolerance for all
     source = tuple(a / per_sample(unit, a) for a in source)
     layers = range(len(u))
-    blocks = (layers[1::2], layers[::2]) if len(layers) > 1 else (layers,)
 
     def sweep(v):
-        for block in blocks:
+        for block in even_and_odd(u):
             pushed = push(v)
             v = tuple(source[i] + pushed[i] if i in block else v[i] for i in layers)
         return v
