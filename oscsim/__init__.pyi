@@ -348,7 +348,7 @@ from .sweeps import studies as studies
 from .sweeps import summarise as summarise
 from .sweeps import sweep as sweep
 from .training import sklearn as sklearn
-from .training.checkpoints import Checkpoints as Checkpoints
+from .training.resuming import Checkpoints as Checkpoints
 from .training.evaluation import evaluate as evaluate
 from .training.evaluation import predict as predict
 from .training.evaluation import scores as scores

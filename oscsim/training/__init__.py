@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from oscsim.training.checkpoints import Checkpoints
+from oscsim.training.resuming import Checkpoints
 from oscsim.training.devices import is_first
 from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train

@@ -16,7 +16,7 @@ Metrics: TypeAlias = dict[str, float | int]
 
 
 class Learner(eqx.Module):
-    """Where a training run stands between two steps; what a checkpoint holds, which `training.checkpoints` writes.
+    """Where a training run stands between two steps; what a checkpoint holds, which `training.resuming` writes.
 
     Attributes:
         network: with the parameters as they are now.
