@@ -348,7 +348,6 @@ from .sweeps import studies as studies
 from .sweeps import summarise as summarise
 from .sweeps import sweep as sweep
 from .training import sklearn as sklearn
-from .training.resuming import Checkpoints as Checkpoints
 from .training.evaluation import evaluate as evaluate
 from .training.evaluation import predict as predict
 from .training.evaluation import scores as scores
@@ -360,5 +359,6 @@ from .training.monitor import Monitor as Monitor
 from .training.monitor import Validation as Validation
 from .training.plasticity import Learned as Learned
 from .training.plasticity import learn as learn
+from .training.resuming import Checkpoints as Checkpoints
 
 __version__: str

@@ -3,12 +3,12 @@
 import importlib
 from types import ModuleType
 
-from oscsim.training.resuming import Checkpoints
 from oscsim.training.devices import is_first
 from oscsim.training.evaluation import evaluate, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
+from oscsim.training.resuming import Checkpoints
 
 __all__ = [
     "Checkpoints",

@@ -45,11 +45,11 @@ from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_targets
 from oscsim.networks.learned import as_trainable, named, parameter_name, parameters, plain_name
 from oscsim.signals import AbstractNoise
-from oscsim.training.resuming import CHECKPOINTS, Checkpoints, Keeping
 from oscsim.training.devices import Devices, as_mesh, unreplicate
 from oscsim.training.evaluation import checked_data, variance_of
 from oscsim.training.learner import Learner, Metrics, Trainable, score_name
 from oscsim.training.monitor import MONITOR, Monitor, Validation, best_of, reason_to_stop, shown_of
+from oscsim.training.resuming import CHECKPOINTS, Checkpoints, Keeping
 from oscsim.training.session import Session
 from oscsim.training.updates import Rule, check_optimizer, updates
 
