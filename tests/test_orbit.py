@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.integrate import solve_ivp
 
 import oscsim as osc
 from oscsim.core.arrays import norm
 from oscsim.equilibrium import settle_inputs
 from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.vectors import flat, flat_force, flat_time_constants
 from tests.helpers import order, toy
 from tests.marks import slow_except
 
@@ -132,6 +134,75 @@ def test_truncation_falls_as_a_power_of_the_amplitude():
     amplitudes, kept = np.array([0.05, 0.1, 0.2]), 4
     left = [osc.periodic_orbit(net, x, y, osc.Rotating(a, 100.0), harmonics=kept).residual.max() for a in amplitudes]
     assert order(left, amplitudes) == pytest.approx(kept, abs=0.3)
+
+
+def slow_network():
+    """Two layers whose slowest mode takes more than three time constants."""
+    net = osc.LayeredNetwork((6, 5, 5, 4), key=jax.random.key(3), scale=0.5, time_constant=(1.0, 1.2))
+    return net, jax.random.uniform(jax.random.key(1), (2, 6)), jnp.array([0, 2])
+
+
+def one_sample(net, x, y):
+    """The force on a vector of all neurons of one sample, and their time constants."""
+    inputs = osc.Inputs.of(net, x[None], y[None])
+    return flat_force(net, inputs.clamped[0], inputs.y[0]), np.asarray(flat_time_constants(net))
+
+
+def nearest(found, expected):
+    """The distance from each of `found` to the next of `expected`."""
+    return np.min(np.abs(np.subtract.outer(found, expected)), axis=1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", slow_except(((8.0, 0.5),), [(t, a) for t in (8.0, 15.0) for a in (0.1, 0.5, 0.9)]))
+def test_a_turning_signal_leaves_the_modes_of_the_free_state(case):
+    r"""Multipliers are $e^{\lambda_j T}$ at any amplitude below the radius."""
+    period, share = case
+    net, x, y = slow_network()
+    radius, free = float(osc.suggest(net, x, y).radius), osc.settle(net, x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the period is short on purpose
+        orbit = osc.periodic_orbit(net, x, y, osc.Rotating(share * radius, period))
+    slowest = 0.0
+    for sample, found in enumerate(orbit.multipliers()):
+        force, tau = one_sample(net, x[sample], y[sample])
+        u = flat(tuple(a[sample] for a in free.potentials))
+        modes = np.linalg.eigvals((np.asarray(jax.jacfwd(force)(u, 0.0)) - np.eye(len(u))) / tau[:, None])
+        slowest = max(slowest, -1 / max(modes.real))
+        kept = found[np.abs(found) > 1e-8]
+        assert len(kept) > 5
+        assert np.all(nearest(np.log(np.abs(kept)) / period, modes.real) < 1e-6 * np.abs(np.log(np.abs(kept)) / period))
+        assert np.all(nearest(kept, np.exp(modes * period)) < 1e-5 * np.abs(kept))
+    assert slowest > 3
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("amplitude", slow_except((0.4,), (0.05, 0.4, 1.5)))
+def test_multipliers_under_a_cosine_against_the_variational_equation(amplitude):
+    net, x, y = slow_network()
+    period = 10.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the period is short on purpose
+        orbit = osc.periodic_orbit(net, x, y, osc.Cosine(amplitude, period))
+    force, tau = one_sample(net, x[0], y[0])
+    size = len(tau)
+
+    @jax.jit
+    def velocity(t, state):
+        u, moved = state[:size], state[size:].reshape(size, size)
+        beta = amplitude * jnp.cos(2 * jnp.pi * t / period)
+        pushed = jax.vmap(lambda v: jax.jvp(lambda u: force(u, beta), (u,), (v,))[1], 1, 1)(moved)
+        return jnp.concatenate([(force(u, beta) - u) / tau, ((pushed - moved) / tau[:, None]).reshape(-1)])
+
+    start = np.concatenate([flat(tuple(a[0].real for a in orbit.potentials_at(0.0))), np.eye(size).reshape(-1)])
+    exact = solve_ivp(velocity, (0, period), start, "DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    assert np.allclose(exact[:size], start[:size], atol=1e-9)
+    expected = np.linalg.eigvals(exact[size:].reshape(size, size))
+    found = orbit.multipliers()[0]
+    kept = found[np.abs(found) > 1e-5]
+    assert np.all(nearest(kept, expected) < 1e-6 * np.abs(kept))
+    free = np.abs(osc.periodic_orbit(net, x, y, osc.Cosine(1e-4, period)).multipliers()[0, 0])
+    assert abs(np.abs(found[0]) - free) > 1e-4 * amplitude**2  # unlike those of a turning signal
 
 
 @pytest.mark.usefixtures("x64")

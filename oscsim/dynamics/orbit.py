@@ -13,6 +13,7 @@ from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
+from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.equilibrium import settled_start, state_at
 from oscsim.equilibrium.harmonics import at_times, balanced, frequency, is_one_way, power_series, sampled
@@ -103,6 +104,37 @@ class PeriodicOrbit(eqx.Module):
     def activities_at(self, time: ArrayLike) -> Layers:
         """The activities at a time in the cycle, complex, one (batch, ...) array per layer."""
         return self.network.activities(self.potentials_at(time))
+
+    def multipliers(self, *, integration: Integration | None = None) -> Complex[np.ndarray, "batch neurons"]:
+        r"""The Floquet multipliers of each sample's orbit, the largest first: the orbit is stable if all are below 1.
+
+        They are the eigenvalues of $\partial u(T)/\partial u(0)$: by these factors small displacements from the orbit
+        grow in each period, so $\log|\mu|/T$ are the growth rates. Under a signal with positive frequencies only,
+        below the convergence radius, they are $e^{\lambda_j T}$ with the modes $\lambda_j$ of the free state, at any
+        amplitude: such a signal makes no stable state unstable. `Cosine` can.
+
+        Those below about 1e-12 (1e-5 in float32) are rounding. The cost is that of one cycle for each neuron.
+
+        Args:
+            integration: how a cycle is integrated; by default by `diffrax.Dopri8()` in steps of a quarter of the
+                network's fastest time constant.
+
+        Raises:
+            DivergenceError: the neurons left the orbit within one cycle: it is unstable, or was not found.
+            ValueError: under jit, as eigenvalues are found outside.
+
+        Example:
+            >>> orbit = osc.periodic_orbit(net, x, y, osc.Rotating(0.2, 100.0))
+            >>> print(np.all(np.abs(orbit.multipliers()) < 1))
+            True
+        """
+        from oscsim.dynamics.floquet import multipliers
+
+        if is_traced(self):
+            raise BadValue("multipliers() under jax.jit or jax.vmap: call it outside")
+        if integration is not None:
+            require_integration(integration)
+        return multipliers(self, integration)
 
     def to_xarray(self) -> "xarray.Dataset":
         """The harmonics as labelled arrays, as `Run.to_xarray` has them.
