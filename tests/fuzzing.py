@@ -304,6 +304,7 @@ def methods() -> dict[str, tuple]:
         "LayeredNetwork.rest": (net().rest, {"batch": 3}),
         "Run.gradient": (run().gradient, {}),
         "PeriodicOrbit.gradient": (orbit().gradient, {}),
+        "PeriodicOrbit.multipliers": (orbit().multipliers, {"integration": osc.Integration(steps_per_cycle=64)}),
         "PeriodicOrbit.potentials_at": (orbit().potentials_at, {"time": 10.0}),
         "PeriodicOrbit.activities_at": (orbit().activities_at, {"time": 10.0}),
         "Run.error": (run().error, {}),

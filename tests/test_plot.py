@@ -47,6 +47,24 @@ def test_orbits_are_the_watched_activities_about_their_mean(case):
         osc.plot.spectrum(run, sample=2)
 
 
+def test_an_orbit_is_drawn_as_a_run_that_stays_on_it(case):
+    net, inputs = case[0].network, case[0].inputs
+    signal = osc.Cosine(0.3, 128.0)
+    run = osc.simulate(net, inputs.x, inputs.y, signal, cycles=1, start="locked")
+    orbit = osc.periodic_orbit(net, inputs.x, inputs.y, signal)
+    for draw in (osc.plot.orbits, osc.plot.traces):
+        stepped, solved = draw(run), draw(orbit)
+        assert [line.get_label() for line in stepped.lines] == [line.get_label() for line in solved.lines]
+        for expected, found in zip(lines(stepped), lines(solved), strict=True):
+            found = found[: len(expected)]  # a run of one cycle does not know that it is closed
+            np.testing.assert_allclose(found, expected, atol=2e-4 * max(1, np.abs(expected[:, 0]).max()))
+    sizes = [lines(osc.plot.spectrum(drawn, harmonics=2, sample=0, neurons={1: [0]}))[0] for drawn in (run, orbit)]
+    np.testing.assert_allclose(*(size[:, 1] for size in sizes), rtol=1e-2)
+    assert len(osc.plot.orbits(orbit, sample=3, neurons={2: [1, 4]}).lines) == 4
+    with pytest.raises(osc.BadValue, match="sample"):
+        osc.plot.orbits(orbit, sample=9)
+
+
 def test_traces_run_over_the_last_cycle(case):
     run, _ = case
     ax = osc.plot.traces(run)

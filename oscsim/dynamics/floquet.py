@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Complex
 
 from oscsim.core.arrays import to_complex
-from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.errors import DivergenceError
 from oscsim.dynamics.cycle import advance
 from oscsim.dynamics.integration import DEFAULT_TICKS, Integration, Plan
 from oscsim.dynamics.state import begin, divergence

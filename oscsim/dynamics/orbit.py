@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -11,10 +12,12 @@ from jaxtyping import Array, Complex, Float
 from oscsim.core.arrays import describe, is_traced, per_sample, promoting, sample_norm
 from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
+from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.phasors import Phasors, require_turning
+from oscsim.dynamics.record import PerCycle
 from oscsim.equilibrium import settled_start, state_at
 from oscsim.equilibrium.harmonics import at_times, balanced, frequency, is_one_way, power_series, sampled
 from oscsim.equilibrium.states import At, default_tolerance
@@ -135,6 +138,20 @@ class PeriodicOrbit(eqx.Module):
         if integration is not None:
             require_integration(integration)
         return multipliers(self, integration)
+
+    def watched(self, record: PerCycle, ticks: int = 64) -> tuple[Watch, Watched]:
+        """Which neurons a record keeps, and what it would hold of one cycle of this orbit."""
+        watch = record.watch(self.network, len(self.residual))
+        if watch is None:
+            raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
+        turns = jnp.arange(1, ticks + 1) / ticks
+        u = at_times(self.harmonics, self.potentials, turns)
+        s = self.network.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
+        kept = jax.vmap(watch.picked)(tuple(a.reshape(b.shape) for a, b in zip(s, u, strict=True)))
+        betas = jnp.roll(sampled(self.teaching, ticks, self.network.dtype), -1, axis=0)
+        shape = ticks, len(watch.samples)
+        betas = betas[:, watch.samples] if betas.ndim > 1 else jnp.broadcast_to(betas[:, None], shape)
+        return watch, Watched(tuple(a[None] for a in kept), betas[None])
 
     def to_xarray(self) -> "xarray.Dataset":
         """The harmonics as labelled arrays, as `Run.to_xarray` has them.

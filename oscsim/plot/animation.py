@@ -12,7 +12,7 @@ from oscsim.core.errors import BadValue
 from oscsim.dynamics import Run
 from oscsim.dynamics.run import RUN
 from oscsim.networks.learned import Gradient, as_known_gradient
-from oscsim.plot.runs import Chosen, as_chosen, running_errors, teaching_of, watched_of
+from oscsim.plot.runs import Chosen, as_chosen, picture_of, running_errors
 from oscsim.plot.style import COLOURS, DRIVE, LABEL_SIZE, NOTE_SIZE, finish, legend
 
 Styles: TypeAlias = list[tuple[dict, str]]
@@ -65,7 +65,8 @@ def animate(
     """
     import matplotlib.pyplot as plt
 
-    drawn, beta = watched_of(run, "animate", sample, neurons), teaching_of(run, sample)
+    picture = picture_of(run, "animate", sample, neurons)
+    drawn, beta = picture.curves, picture.teaching
     cycles, ticks = beta.shape
     if as_count("discard", discard, 0) >= run.cycles:
         raise BadValue(f"discard={discard} leaves none of {run.cycles} cycles: use a smaller number")

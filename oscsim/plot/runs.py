@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,10 +12,11 @@ from jaxtyping import PyTree
 from matplotlib.axes import Axes
 
 from oscsim.core.arrays import describe
-from oscsim.core.checks import Given, as_count, as_function, as_index, as_sequence, checked, shown
+from oscsim.core.checks import Given, as_count, as_function, as_index, as_sequence, checked, require_instance, shown
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics import Run, System
+from oscsim.dynamics import PerCycle, PeriodicOrbit, Run, System
 from oscsim.dynamics.average import Average, accumulated
+from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.run import RUN
@@ -41,8 +42,17 @@ from oscsim.plot.style import (
 Estimates: TypeAlias = Gradient | Estimate | Mapping[str, Gradient | Estimate]
 """A gradient or an `Estimate`, or several by name."""
 
+Drawn: TypeAlias = Run | PeriodicOrbit
+"""What figures of watched neurons draw."""
+
 Chosen: TypeAlias = Mapping[int, Sequence[int]] | None
 """Neurons by layer, counted from 1, or all that were watched."""
+
+
+def as_drawn(name: str, run: Given) -> Drawn:
+    """What figures of watched neurons draw, or an error that names what is none."""
+    require_instance(name, run, (Run, PeriodicOrbit), "use what simulate returned, or periodic_orbit")
+    return run
 
 
 def as_chosen(name: str, neurons: Given) -> dict[int, tuple[int, ...]]:
@@ -68,14 +78,14 @@ def as_estimates(name: str, estimates: Given) -> dict[str, Gradient]:
     return {str(key): as_known_gradient(name, e.gradient if isinstance(e, Estimate) else e) for key, e in named.items()}
 
 
-@checked(run=RUN, ax=as_axes, sample=as_index, neurons=as_chosen)
-def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
+@checked(run=as_drawn, ax=as_axes, sample=as_index, neurons=as_chosen)
+def orbits(run: Drawn, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The path of each watched neuron in the complex plane over the last cycle, about its mean: $s(t) - c_0$.
 
     The inset shows the teaching signal over the same cycle; dots mark the end of the cycle on all of them.
 
     Args:
-        run: from `simulate`, with samples of some neurons.
+        run: from `simulate`, with samples of some neurons; or from `periodic_orbit`.
         ax: where to draw; by default a new figure.
         sample: which of the watched samples; by default the first.
         neurons: which of the watched neurons, such as `{1: [0, 5]}` for two of the first layer; by default all.
@@ -88,15 +98,15 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
         >>> len(ax.lines) >= 5  # a path for each watched neuron
         True
     """
-    drawn = watched_of(run, "orbits", sample, neurons)
-    ax = axes_or_new(ax)
-    sampled = "." if run.plan.ticks <= 24 else None
-    turn = np.append(np.arange(run.plan.ticks), 0) if run.locked else np.arange(run.plan.ticks)
-    for style, label, samples in drawn:
+    drawn = picture_of(run, "orbits", sample, neurons)
+    ax, ticks = axes_or_new(ax), drawn.teaching.shape[1]
+    sampled = "." if ticks <= 24 else None
+    turn = np.append(np.arange(ticks), 0) if drawn.closed else np.arange(ticks)
+    for style, label, samples in drawn.curves:
         s = samples[-1] - samples[-1].mean()
         ax.plot(s.real[turn], s.imag[turn], label=label, marker=sampled, linewidth=1.2, **style)
         ax.plot(s.real[-1:], s.imag[-1:], marker="o", markersize=3.5, color=style["color"])
-    reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in drawn)
+    reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in drawn.curves)
     if reach > 0:
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
     ax.set_aspect("equal", adjustable="box")
@@ -105,7 +115,7 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     finish(ax)
     legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
-    beta = teaching_of(run, sample)[-1]
+    beta = drawn.teaching[-1]
     inset = ax.inset_axes((0.79, 0.79, 0.2, 0.2))
     inset.plot(beta.real[turn], beta.imag[turn], color=DRIVE, marker=sampled, linewidth=1)
     inset.plot(beta.real[-1:], beta.imag[-1:], marker="o", markersize=3, color=DRIVE)
@@ -116,14 +126,14 @@ def orbits(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     return ax
 
 
-@checked(run=RUN, ax=as_axes, sample=as_index, neurons=as_chosen)
-def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
+@checked(run=as_drawn, ax=as_axes, sample=as_index, neurons=as_chosen)
+def traces(run: Drawn, ax: Axes | None = None, *, sample: int | None = None, neurons: Chosen = None) -> Axes:
     r"""The watched activities against time, about their means in the last cycle, and the teaching signal (right axis).
 
     The last cycle, or all of them after `record=PerCycle(every_cycle=True)`. Zero is at the same height on both axes.
 
     Args:
-        run: from `simulate`, with samples of some neurons.
+        run: from `simulate`, with samples of some neurons; or from `periodic_orbit`.
         ax: where to draw; by default a new figure.
         sample: which of the watched samples; by default the first.
         neurons: which of the watched neurons, such as `{1: [0, 5]}` for two of the first layer; by default all.
@@ -135,17 +145,16 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
         >>> ax = osc.plot.traces(run)
         >>> ax.figure.savefig("traces.png")
     """
-    drawn = watched_of(run, "traces", sample, neurons)
-    ax = axes_or_new(ax)
-    ticks, time = run.plan.ticks, run.time
-    sampled = "." if ticks <= 24 else None
+    drawn = picture_of(run, "traces", sample, neurons)
+    ax, time = axes_or_new(ax), drawn.time
+    sampled = "." if drawn.teaching.shape[1] <= 24 else None
     reach = 0.0
-    for style, label, samples in drawn:
+    for style, label, samples in drawn.curves:
         s = (samples - samples[-1].mean()).real.ravel()
         ax.plot(time, s, label=label, marker=sampled, linewidth=1.2, **style)
         reach = max(reach, 1.1 * np.abs(s).max())
     right = ax.twinx()
-    beta = np.real(teaching_of(run, sample)).ravel()
+    beta = np.real(drawn.teaching).ravel()
     right.plot(time, beta, color=DRIVE, linestyle=(0, (1, 1.5)), marker=sampled, linewidth=1.2, label=r"Re $\beta$")
     if reach > 0:
         ax.set_ylim(-reach, reach)
@@ -162,9 +171,14 @@ def traces(run: Run, ax: Axes | None = None, *, sample: int | None = None, neuro
     return ax
 
 
-@checked(run=RUN, ax=as_axes, sample=as_index, harmonics=as_count, neurons=as_chosen)
+@checked(run=as_drawn, ax=as_axes, sample=as_index, harmonics=as_count, neurons=as_chosen)
 def spectrum(
-    run: Run, ax: Axes | None = None, harmonics: int = 10, *, sample: int | None = None, neurons: Chosen = None
+    run: Drawn,
+    ax: Axes | None = None,
+    harmonics: int = 10,
+    *,
+    sample: int | None = None,
+    neurons: Chosen = None,
 ) -> Axes:
     r"""The Fourier coefficients $|c_n|$ of the watched activities over the last cycle, on a logarithmic scale.
 
@@ -174,7 +188,7 @@ def spectrum(
     samples).
 
     Args:
-        run: from `simulate`, with samples of some neurons.
+        run: from `simulate`, with samples of some neurons; or from `periodic_orbit`.
         ax: where to draw; by default a new figure.
         harmonics: how far to draw to either side; fewer where the cycle has not that many samples.
         sample: which of the watched samples; by default the first.
@@ -187,13 +201,12 @@ def spectrum(
         >>> osc.plot.spectrum(run, harmonics=5).get_yscale()
         'log'
     """
-    drawn = watched_of(run, "spectrum", sample, neurons)
-    ax = axes_or_new(ax)
-    ticks = run.plan.ticks
+    drawn = picture_of(run, "spectrum", sample, neurons)
+    ax, ticks = axes_or_new(ax), drawn.teaching.shape[1]
     most = min(harmonics, (ticks - 1) // 2)
     n = np.arange(-most, most + 1)
     sizes = []
-    for style, label, samples in drawn:
+    for style, label, samples in drawn.curves:
         sizes.append(np.abs(np.fft.fft(samples[-1].astype(complex)) / ticks)[n])
         ax.plot(n, sizes[-1], label=label, marker="o", markersize=3, linewidth=0.7, **style)
     ax.set_yscale("log")
@@ -201,7 +214,7 @@ def spectrum(
     decay = _decay(n, largest)
     if decay is not None:
         ratio, last = decay
-        amplitude = np.abs(np.fft.fft(teaching_of(run, sample)[-1])[1] / ticks)
+        amplitude = np.abs(np.fft.fft(drawn.teaching[-1])[1] / ticks)
         right = np.arange(1, last + 1)
         line = 3 * largest[n == 1] * ratio ** (right - 1.0)
         ax.plot(right, line, color=DRIVE, linestyle="dashed", linewidth=1)
@@ -448,7 +461,7 @@ def summary(
     import matplotlib.pyplot as plt
 
     estimates = {"this run": run.gradient(discard=discard, tolerance=math.inf)} if estimates is None else estimates
-    watched_of(run, "summary")
+    picture_of(run, "summary")
     figure, axes = plt.subplots(2, 3, figsize=(9.0, 6.2), layout="constrained")
     orbits(run, axes[0, 0])
     traces(run, axes[0, 1])
@@ -476,23 +489,50 @@ def summary(
 _errors_of_each = eqx.filter_jit(jax.vmap(errors_of, in_axes=(0, None)))
 
 
-def watched_of(
-    run: Run, figure: str, sample: int | None = None, neurons: Chosen = None
-) -> list[tuple[dict, str, np.ndarray]]:
-    """Style, label and samples (cycles, ticks) of watched neurons; many of them share colour and label by layer."""
-    if run.watched is None or run.watch is None:
+class Picture(NamedTuple):
+    """What figures of watched neurons draw.
+
+    Attributes:
+        curves: of each neuron its style, its label and its activity, (cycles, ticks); many of them share colour and
+            label by layer.
+        teaching: the teaching signal, (cycles, ticks).
+        time: the time of every sample of these, in order.
+        closed: whether the last cycle ends where it began.
+    """
+
+    curves: list[tuple[dict, str, np.ndarray]]
+    teaching: np.ndarray
+    time: np.ndarray
+    closed: bool
+
+
+def picture_of(run: Drawn, figure: str, sample: int | None = None, neurons: Chosen = None) -> Picture:
+    """What a figure draws of a run, as far as it was watched, or of an orbit, which holds all neurons."""
+    if isinstance(run, PeriodicOrbit):
+        watch, watched = run.watched(PerCycle(neurons=8 if neurons is None else neurons, samples=[sample or 0]))
+        ticks = watched.teaching.shape[1]
+        time, closed = float(run.teaching.period) * (1 + np.arange(ticks)) / ticks, True
+    elif run.watched is None or run.watch is None:
         raise BadValue(
             f"the run holds no samples of neurons, so there is nothing to draw as {figure}: run simulate with "
             "record=PerCycle(neurons=8)"
         )
-    place, found = _place(run, sample), []
+    else:
+        watch, watched, time, closed = run.watch, run.watched, run.time, run.locked
+    place = _place(watch, sample)
+    return Picture(_curves(watch, watched, place, neurons), np.asarray(watched.teaching)[:, :, place], time, closed)
+
+
+def _curves(watch: Watch, watched: Watched, place: int, neurons: Chosen) -> list[tuple[dict, str, np.ndarray]]:
+    """Style, label and samples of the chosen neurons."""
+    found = []
     wanted = None if neurons is None else {(layer, i) for layer, indices in neurons.items() for i in indices}
-    held = {(n, int(i)) for n, indices in enumerate(run.watch.neurons, start=1) for i in indices}
+    held = {(n, int(i)) for n, indices in enumerate(watch.neurons, start=1) for i in indices}
     for layer, i in (wanted or set()) - held:
         raise BadValue(f"neurons: neuron {i} of layer {layer} was not watched; use record=PerCycle(neurons={{...}})")
     shown = held if wanted is None else wanted
     many, several = len(shown) > 2 * len(COLOURS), len({layer for layer, _ in shown}) > 1
-    for number, (indices, samples) in enumerate(zip(run.watch.neurons, run.watched.activities, strict=True)):
+    for number, (indices, samples) in enumerate(zip(watch.neurons, watched.activities, strict=True)):
         chosen = [i for i, neuron in enumerate(indices) if (number + 1, int(neuron)) in shown]
         for first, i in enumerate(chosen):
             names = [f"layer {number + 1}"] * several + [f"neuron {indices[i]}"] * (not many)
@@ -504,18 +544,12 @@ def watched_of(
     return found
 
 
-def _place(run: Run, sample: int | None) -> int:
+def _place(watch: Watch, sample: int | None) -> int:
     """Where among the watched samples this one is."""
-    held = [] if run.watch is None else [int(i) for i in run.watch.samples]
+    held = [int(i) for i in watch.samples]
     if sample is not None and sample not in held:
         raise BadValue(f"sample={sample} was not watched: use one of {held}, or record=PerCycle(samples=[{sample}])")
     return 0 if sample is None else held.index(sample)
-
-
-def teaching_of(run: Run, sample: int | None = None) -> np.ndarray:
-    """The teaching signal at every tick, (cycles, ticks)."""
-    watched = np.asarray(run.watched.teaching)  # pyright: ignore[reportOptionalMemberAccess]
-    return watched[:, :, _place(run, sample)]
 
 
 def _decay(n: np.ndarray, sizes: np.ndarray) -> tuple[float, int] | None:
