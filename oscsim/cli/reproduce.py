@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 Drawn = tuple[Callable, "dict[str, xarray.Dataset]"]
 """What draws the panels of a figure, and the panels."""
+
+
+Row: TypeAlias = Literal[
+    "hep", "continuous_hep", "classic_ep_4e-1", "classic_ep_1e-1", "orbit", "lock_in", "backpropagation"
+]
+"""The names of `osc.paper.METHODS`."""
+
+Half: TypeAlias = Literal["no_noise", "noise"]
+"""The names of `osc.paper.NOISES`."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,12 @@ class Reproduce:
     epochs: int | None = None
     """Of table1: 2 if not given, of some minutes for each run; the paper has 50."""
 
+    rows: tuple[Row, ...] | None = None
+    """Of table1: the paper's four if not given. orbit, lock_in and backpropagation are not the paper's."""
+
+    noises: tuple[Half, ...] | None = None
+    """Of table1: both halves if not given."""
+
     def run(self) -> None:
         """Run it."""
         require_writable(self.out)
@@ -61,12 +76,13 @@ class Reproduce:
         print(f"Figure: {self._file('.png')}, data beside it  ({time.perf_counter() - began:.0f} s in all)")
 
     def _check(self) -> None:
-        given = {"data_dir": self.data_dir, "seeds": self.seeds, "epochs": self.epochs}
+        counts = {"seeds": self.seeds, "epochs": self.epochs}
+        given = {"data_dir": self.data_dir, **counts, "rows": self.rows, "noises": self.noises}
         known = {"fig2": (), "fig3": ("data_dir", "seeds"), "table1": tuple(given)}[self.what]
         for name, value in given.items():
             if value is not None and name not in known:
                 raise BadValue(f"{name}={value} has no effect on {self.what}: leave it out")
-            if value is not None and name != "data_dir":
+            if value is not None and name in counts:
                 as_count(name, value)
 
     def _file(self, ending: str) -> Path:
@@ -99,13 +115,15 @@ class Reproduce:
             out=self.out / ("runs-quick" if self.quick else "runs"),
             epochs=self.epochs or (1 if self.quick else 2),
             seeds=range(self.seeds or (1 if self.quick else 3)),
+            methods=self.rows or osc.paper.PAPERS,
+            noises=self.noises or tuple(osc.paper.NOISES),
         )
         table, epochs = panels["table"], panels["errors"].sizes["epoch"]
         rows = [
             [
                 osc.paper.METHODS[method].name,
                 f"{osc.paper.NOISES[noise]}",
-                *_percent(table.sel(noise=noise, method=method)),
+                *_percent(table.sel({"noise": noise, "method": method})),  # the keyword `method` means something else
             ]
             for noise in table.noise.values
             for method in table.method.values

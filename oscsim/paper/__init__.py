@@ -10,11 +10,12 @@ Oscillations*, NeurIPS 2022, arXiv 2209.00530; the authors' curves are those tha
 from oscsim.paper.authors import authors
 from oscsim.paper.fig2 import draw_fig2, fig2, fig2d
 from oscsim.paper.fig3 import draw_fig3, fig3, fig3c
-from oscsim.paper.table1 import METHODS, NOISES, draw_table1, table1
+from oscsim.paper.table1 import METHODS, NOISES, PAPERS, draw_table1, table1
 
 __all__ = [
     "METHODS",
     "NOISES",
+    "PAPERS",
     "authors",
     "draw_fig2",
     "draw_fig3",

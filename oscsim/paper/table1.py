@@ -33,10 +33,12 @@ class Method(NamedTuple):
     Attributes:
         name: in words.
         estimator: from the noise to the estimator of the authors' settings.
+        noisy: whether it has a half with noise.
     """
 
     name: str
     estimator: Callable[[osc.StepNoise | None], osc.AbstractEstimator]
+    noisy: bool = True
 
 
 def _classic(amplitude: float) -> Callable[[osc.StepNoise | None], osc.Classic]:
@@ -49,13 +51,27 @@ def _continuous(noise: osc.StepNoise | None) -> osc.LockIn:
     return osc.LockIn(osc.Staircase(0.4, 300.0, 10), cycles=3, discard=0, integration=integration, noise=noise)
 
 
+def _lock_in(noise: osc.StepNoise | None) -> osc.LockIn:
+    integration = osc.Integration(diffrax.Euler(), steps_per_cycle=300)
+    return osc.LockIn(osc.Adaptive(300.0), cycles=3, integration=integration, noise=noise)
+
+
 METHODS = {
     "hep": Method("holomorphic, N = 10", lambda noise: osc.Phases(0.4, 10, steps=(200, 50), noise=noise)),
     "continuous_hep": Method("holomorphic, continuous", _continuous),
     "classic_ep_4e-1": Method("classic, amplitude 0.4", _classic(0.4)),
     "classic_ep_1e-1": Method("classic, amplitude 0.1", _classic(0.1)),
+    "orbit": Method("orbit, period 300", lambda noise: osc.Orbit(300.0), noisy=False),
+    "lock_in": Method("lock-in, its own amplitudes", _lock_in),
+    "backpropagation": Method("backpropagation", lambda noise: osc.Backpropagation(), noisy=False),
 }
-"""The rows of the table, by the names that `authors()["table1"]` has for them."""
+"""The rows of the table: the paper's, by the names that `authors()["table1"]` has for them, and three of our own.
+
+The last is the feed-forward network with the same weights at the start.
+"""
+
+PAPERS = tuple(METHODS)[:4]
+"""The paper's own rows."""
 
 
 def table1(
@@ -65,7 +81,7 @@ def table1(
     out: str | Path,
     epochs: int = 2,
     seeds: Sequence[int] = (0, 1, 2),
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = PAPERS,
     noises: Sequence[Literal["no_noise", "noise"]] = tuple(NOISES),  # pyright: ignore[reportArgumentType]
     progress: bool | None = None,
 ) -> Panels:
@@ -80,7 +96,9 @@ def table1(
         out: folder for the runs.
         epochs: of each run.
         seeds: of the initial weights, the order of the samples, the noise.
-        methods: which rows, of `METHODS`.
+        methods: which rows, of `METHODS`; by default the paper's four. The others are `"orbit"`, the gradient that an
+            endless lock-in would read; `"lock_in"` with amplitudes that tune themselves; `"backpropagation"` through
+            the feed-forward network of the same size. The first and the last have no noise: nan in that half.
         noises: which halves.
         progress: as in `train`.
 
@@ -116,11 +134,15 @@ def _run(
     data: Split, validation: Split, folder: Path, noise: str, method: str, seed: int, epochs: int, progress: bool | None
 ) -> list[float]:
     key_weights, key = jax.random.split(jax.random.key(seed))
-    net = osc.LayeredNetwork((784, 256, 256, 10), key=key_weights)
-    strength = NOISES[noise]
-    estimator = METHODS[method].estimator(
-        osc.StepNoise(standard_deviation=strength, shared_over_batch=True) if strength else None
-    )
+    strength, row = NOISES[noise], METHODS[method]
+    if strength and not row.noisy:
+        return [np.nan] * epochs
+    sizes = 784, 256, 256, 10
+    if method == "backpropagation":
+        net = osc.FeedForwardNetwork(sizes, activation=osc.Logistic(slope=4.0, centre=0.5), key=key_weights)
+    else:
+        net = osc.LayeredNetwork(sizes, key=key_weights)
+    estimator = row.estimator(osc.StepNoise(standard_deviation=strength, shared_over_batch=True) if strength else None)
     trained = osc.train(
         net,
         data,
@@ -141,13 +163,16 @@ def _table(errors: xarray.Dataset) -> xarray.Dataset:
     """The mean over seeds: ours in the final and the best epoch, the authors' after as many, and their best."""
     ours, epochs = errors.validation_error, errors.sizes["epoch"]
     rows = {"final": ours.isel(epoch=-1).mean("seed"), "best": ours.min("epoch").mean("seed")}
-    theirs = np.array(
-        [[authors()["table1"][noise][method] for method in ours.method.values] for noise in ours.noise.values]
-    )
+    theirs = np.array([[_published(noise, method) for method in ours.method.values] for noise in ours.noise.values])
     dims = ("noise", "method")
     rows["authors_then"] = xarray.DataArray(theirs[..., min(epochs, 50) - 1].mean(axis=-1), dims=dims)
     rows["authors_best"] = xarray.DataArray(theirs.min(axis=-1).mean(axis=-1), dims=dims)
     return xarray.Dataset(rows).drop_vars("epoch", errors="ignore")
+
+
+def _published(noise: str, method: str) -> np.ndarray:
+    """The authors' errors in percent, (runs, epochs); nan for a row that is not theirs."""
+    return np.array(authors()["table1"][noise].get(method, np.full((3, 50), np.nan)))
 
 
 def draw_table1(panels: Panels) -> np.ndarray:
@@ -171,7 +196,7 @@ def draw_table1(panels: Panels) -> np.ndarray:
             one = errors.sel({"noise": noise, "method": method})  # the keyword `method` means something else
             ax.plot(epochs, one.mean("seed"), color=colour, marker="o", markersize=4, label=METHODS[method].name)
             ax.fill_between(epochs, one.min("seed"), one.max("seed"), color=colour, alpha=0.2, linewidth=0)
-            for run in authors()["table1"][noise][method]:
+            for run in _published(noise, method):
                 ax.plot(epochs[:50], run[: len(epochs)], color=colour, **theirs)
         ax.plot([], [], color="0.3", label="authors, three runs each", **theirs)
         strength = NOISES[noise]
