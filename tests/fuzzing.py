@@ -361,6 +361,7 @@ def rooms(data: Arguments) -> dict[str, tuple]:
         "hardware.mismatch": (hardware.mismatch, {"net": net(), "key": KEY, "deviation": 0.1}),
         "hardware.quantise": (hardware.quantise, {"net": net(), "resolution": 0.1}),
         "hardware.spread": (hardware.spread, {"net": net(), "key": KEY, "gain": 0.1}),
+        "response.branch_points": (response.branch_points, data | {"directions": 1}),
         "response.convergence_radius": (response.convergence_radius, data),
         "response.optimal_amplitude": (response.optimal_amplitude, noisy | {"period": 100.0}),
         "response.predict_bias": (response.predict_bias, data | {"period": 100.0}),

@@ -10,16 +10,19 @@ the orbit, $u(\epsilon) = u_0 + \epsilon u_1 + \epsilon^2 u_2 + \dots$ with $\ep
 from oscsim.equilibrium.linear import susceptibility
 from oscsim.response.amplitude import OptimalAmplitude, VarianceTerms, optimal_amplitude
 from oscsim.response.bias import predict_bias, predict_gradient
+from oscsim.response.branch_points import BranchPoints, branch_points
 from oscsim.response.radius import convergence_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import predict_spread
 from oscsim.response.stability import StabilityMap, stability_map
 
 __all__ = [
+    "BranchPoints",
     "OptimalAmplitude",
     "Spectra",
     "StabilityMap",
     "VarianceTerms",
+    "branch_points",
     "convergence_radius",
     "optimal_amplitude",
     "predict_bias",

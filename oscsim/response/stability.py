@@ -6,18 +6,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
-from oscsim.core.arrays import complex_of, per_sample, to_complex
+from oscsim.core.arrays import complex_of, per_sample
 from oscsim.core.checks import as_count, as_seen
 from oscsim.core.errors import BadValue
-from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium import default_tolerance
 from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
-from oscsim.networks.inputs import Data, Inputs
+from oscsim.networks.inputs import Data
+from oscsim.response.continuation import continued
 from oscsim.response.radius import unit_of
 
 
@@ -93,54 +93,15 @@ def stability_map(
     tolerance = default_tolerance(net.dtype) * unit_of(net, free.potentials)
     beta = jnp.asarray(values, complex_of(net.dtype))
     velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))
-    activities, residual, lost = _follow(
-        net, inputs, free.potentials, velocity, beta.reshape(-1), jnp.asarray(steps), jnp.asarray(tolerance, net.dtype)
+    batch = len(inputs.y)
+    tiled, u, velocity = jax.tree.map(
+        lambda a: jnp.tile(a, (values.size, *(1,) * (a.ndim - 1))), (inputs, free.potentials, velocity)
     )
-    shaped = tuple(a.reshape(*values.shape, *a.shape[1:]) for a in activities)
-    return StabilityMap(beta, ~jnp.any(lost, axis=1).reshape(values.shape), residual.reshape(*values.shape, -1), shaped)
-
-
-@eqx.filter_jit
-def _follow(
-    net: AbstractNetwork,
-    inputs: Inputs,
-    u: Layers,
-    velocity: Layers,
-    grid: Complex[Array, " points"],
-    steps: ArrayLike,
-    tolerance: ArrayLike,
-) -> tuple[Layers, Float[Array, "points batch"], Bool[Array, "points batch"]]:
-    """Activities, residuals and which samples were lost, at the end of each ray."""
-    batch, points = len(u[0]), len(grid)
-    beta = jnp.repeat(grid, batch)
-
-    def size(layers):
-        return jnp.sqrt(sum(jnp.sum(jnp.abs(a.reshape(points * batch, -1)) ** 2, axis=1) for a in layers))
-
-    clamped, y, u, velocity = jax.tree.map(
-        lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y, u, velocity)
+    tolerance = jnp.asarray(tolerance, net.dtype)
+    u, _, residual, lost = continued(net, tiled, u, velocity, jnp.repeat(beta, batch), jnp.asarray(steps), tolerance)
+    shaped = tuple(
+        jnp.where(per_sample(lost, a), jnp.nan, a).reshape(*values.shape, batch, *a.shape[1:])
+        for a in net.activities(u)
     )
-    tiled = Inputs(jnp.zeros((points * batch, 0), net.dtype), y, clamped)  # the force needs no more than the clamped x
-    u = to_complex(u)
-    before = tuple(a - v * per_sample(beta / steps, v) for a, v in zip(u, velocity, strict=True))
-    none = jnp.zeros(points * batch, bool)
-    carry = (jnp.zeros((), jnp.int32), u, before, jnp.zeros_like(beta), jnp.zeros_like(beta.real), none)
-
-    def advance(carry):
-        step, u, before, reached, residual, lost = carry
-        # What is lost stays at the last point where it settled, so that the others need not wait for it.
-        aim = jnp.where(lost, reached, beta * ((step + 1) / steps).astype(net.dtype))
-        guess = tuple(jnp.where(per_sample(lost, a), a, 2 * a - b) for a, b in zip(u, before, strict=True))
-        found = settle_inputs(net, tiled, aim, tolerance, 300, start=guess)
-        moved = size(jax.tree.map(jnp.subtract, found.potentials, u))
-        missed = size(jax.tree.map(jnp.subtract, found.potentials, guess))
-        kept = (found.residual <= tolerance) & (missed <= 0.5 * moved + 1e3 * tolerance) & ~lost
-        residual = jnp.where(lost, residual, found.residual)
-        new = tuple(jnp.where(per_sample(kept, a), a, b) for a, b in zip(found.potentials, u, strict=True))
-        return step + 1, new, u, jnp.where(kept, aim, reached), residual, ~kept
-
-    _, u, _, _, residual, lost = lax.while_loop(lambda carry: carry[0] < steps, advance, carry)
-    activities = tuple(
-        jnp.where(per_sample(lost, a), jnp.nan, a).reshape(points, batch, *a.shape[1:]) for a in net.activities(u)
-    )
-    return activities, residual.reshape(points, batch), lost.reshape(points, batch)
+    every = *values.shape, batch
+    return StabilityMap(beta, ~jnp.any(lost.reshape(every), axis=-1), residual.reshape(every), shaped)
