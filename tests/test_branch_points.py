@@ -16,11 +16,11 @@ ZERO = jnp.zeros((1, 1))
 
 
 class PhaseOscillator(osc.AbstractNetwork):
-    r"""One oscillator, pulled to the phase $\psi$ with strength $h$ and detuned by $w$; $C = 1 - \cos(\varphi - y)$."""
+    r"""Pulled to the direction $\psi$ with strength $h$, and detuned by $w$; $C = 1 - \cos(\varphi - y)$."""
 
     h: jax.Array
     w: jax.Array
-    psi: jax.Array
+    direction: jax.Array
     activation = osc.Identity()
     shapes = ((1,),)
     input_shape = (1,)
@@ -31,7 +31,7 @@ class PhaseOscillator(osc.AbstractNetwork):
 
     def phi(self, clamped, s, y, beta):
         (phase,) = s
-        pulled = self.h * jnp.cos(phase - self.psi) + self.w * phase + phase**2 / 2
+        pulled = self.h * jnp.cos(phase - self.direction) + self.w * phase + phase**2 / 2
         return jnp.sum(pulled) - beta * jnp.sum(1 - jnp.cos(phase - y))
 
 

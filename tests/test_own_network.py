@@ -38,3 +38,21 @@ def test_the_network_of_the_page_in_float64():
     assert 3.8 < errors[0] / errors[1] < 4.2  # the lag of a finite period, O(omega^2), and nothing else
     assert osc.check_holomorphic(net, x, y)
     assert jax.tree.structure(osc.parameters(net)) == jax.tree.structure(exact)
+
+
+@pytest.mark.parametrize("name", ["psi", "force"])
+def test_a_field_that_hides_what_the_package_calls_is_refused(name):
+    class Own(osc.AbstractNetwork):
+        __annotations__ = {name: jax.Array}
+        activation = osc.Tanh()
+        shapes = ((2,),)
+
+        def clamp(self, x):
+            return x
+
+        def phi(self, clamped, s, y, beta):
+            return (clamped * s[0]).sum() - beta * osc.SquaredError()(s[0], y)
+
+    net = Own(jax.numpy.ones(2))
+    with pytest.raises(osc.BadType, match=rf"the field {name} of Own hides AbstractNetwork\.{name}.*another name"):
+        osc.settle(net, jax.numpy.ones((1, 2)), jax.numpy.ones((1, 2)))

@@ -116,7 +116,7 @@ class Reproduce:
             epochs=self.epochs or (1 if self.quick else 2),
             seeds=range(self.seeds or (1 if self.quick else 3)),
             methods=self.rows or osc.paper.PAPERS,
-            noises=self.noises or tuple(osc.paper.NOISES),
+            noises=self.noises or ("no_noise", "noise"),
         )
         table, epochs = panels["table"], panels["errors"].sizes["epoch"]
         rows = [

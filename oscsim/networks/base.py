@@ -12,6 +12,7 @@ both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$,
 
 import abc
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import equinox as eqx
@@ -308,6 +309,12 @@ def as_network(name: str, network: Given) -> "AbstractNetwork":
     require_instance(
         name, network, AbstractNetwork, "use an instance of a network with dynamics, such as LayeredNetwork(...)"
     )
+    for field in fields(network):
+        if callable(getattr(AbstractNetwork, field.name, None)):
+            raise BadType(
+                f"{name}: the field {field.name} of {type(network).__name__} hides AbstractNetwork.{field.name}, which "
+                "is needed: give it another name"
+            )
     return as_trainable(name, network)
 
 
