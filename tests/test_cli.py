@@ -247,6 +247,12 @@ def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
         main(["plot", "store", "--result", "nothing"])
 
 
+def test_the_folder_of_a_simulation_is_described_and_drawn(oscsim, tmp_path):
+    oscsim("simulate", "--batch", 2, "--sizes", 64, 5, 10, "--cycles", 2, "--out", "sim")
+    assert oscsim("info", "sim").out == oscsim("info", "sim/run.osc").out
+    assert oscsim("plot", "sim").out == "Figure: sim/run-orbits.png\n"
+
+
 def test_a_changed_study_is_asked_about_and_may_go_on(oscsim, tmp_path, capsys):
     study = 'estimator = "classic"\nbatch = 2\nhidden = [4]\nseeds = 2\n[axes]\namplitude = 0.1\n'
     (tmp_path / "study.toml").write_text(study)

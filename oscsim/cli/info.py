@@ -9,6 +9,7 @@ import jax
 import tyro
 
 import oscsim as osc
+from oscsim.cli.reports import run_in
 from oscsim.cli.settings import Network, Noise, first_samples
 from oscsim.core import BadValue
 
@@ -70,7 +71,7 @@ class Info:
         with jax.enable_x64(True):  # reads what either precision wrote
             if (self.path / "zarr.json").is_file():
                 return print(osc.load_sweep(self.path))
-            print(osc.load(self.path))
+            print(osc.load(run_in(self.path)))
         metrics = self.path / "metrics.jsonl"
         if metrics.is_file() and (rows := metrics.read_text("utf-8").splitlines()):
             print(f"\nafter epoch {len(rows)}:")

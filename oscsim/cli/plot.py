@@ -10,7 +10,7 @@ import jax
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import require_writable_file, save_figure
+from oscsim.cli.reports import require_writable_file, run_in, save_figure
 from oscsim.cli.sweep import draw_sweep, result_of
 from oscsim.core import BadValue, checkpoint
 
@@ -27,7 +27,7 @@ class Plot:
     """
 
     path: Annotated[Path, tyro.conf.Positional]
-    """The folder of a training run, the store of a sweep, or a file with a run (run.osc) or a network."""
+    """The folder of a training run, the store of a sweep, that of a simulation, or a file with a run or a network."""
 
     out: Path | None = None
     """The file to write; by default a PNG file beside what is drawn (in the folder of a training run)."""
@@ -37,7 +37,7 @@ class Plot:
 
     def run(self) -> None:
         """Run it."""
-        path = self.path
+        path = run_in(self.path)
         if not path.exists():
             raise BadValue(f"path={path}: there is no such file or folder")
         store = (path / "zarr.json").is_file()
@@ -45,7 +45,7 @@ class Plot:
             raise BadValue(f"result={self.result} belongs to a sweep, and {path} holds none: leave it out")
         require_writable_file("out", self.out)
         with jax.enable_x64(True):  # reads what either precision wrote
-            axes, out = self._sweep() if store else self._learning() if path.is_dir() else self._file()
+            axes, out = self._sweep() if store else self._learning() if path.is_dir() else self._file(path)
             if self.out is None:
                 require_writable_file("out", out)
             save_figure(axes, self.out or out)
@@ -68,8 +68,8 @@ class Plot:
         history = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
         return osc.plot.training(history), self.path / "learning.png"
 
-    def _file(self) -> "tuple[np.ndarray | Axes, Path]":
-        match checkpoint.load(self.path):
+    def _file(self, path: Path) -> "tuple[np.ndarray | Axes, Path]":
+        match checkpoint.load(path):
             case osc.Run() as run:
-                return osc.plot.orbits(run), self.path.with_name(f"{self.path.stem}-orbits.png")
-        return osc.plot.network(osc.load(self.path)), self.path.with_name(f"{self.path.stem}-network.png")
+                return osc.plot.orbits(run), path.with_name(f"{path.stem}-orbits.png")
+        return osc.plot.network(osc.load(path)), path.with_name(f"{path.stem}-network.png")

@@ -141,3 +141,8 @@ def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:
     plt.close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(path, buffer.getbuffer())
+
+
+def run_in(path: Path) -> Path:
+    """The run in the folder of a simulation; any other path as it is."""
+    return path / "run.osc" if (path / "run.osc").is_file() else path
