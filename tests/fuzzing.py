@@ -433,7 +433,7 @@ MADE |= {
     "Trained",
 }
 MADE |= {"hardware.MismatchedNetwork", "hardware.UnequalGains", "response.OptimalAmplitude", "response.Spectra"}
-MADE |= {"response.StabilityMap", "response.VarianceTerms"}
+MADE |= {"response.BranchPoints", "response.StabilityMap", "response.VarianceTerms"}
 MADE |= {"datasets.OwnData", "datasets.Samples", "datasets.Split"}
 """What oscsim gives and nobody makes by hand, and types; how a `System` or `Inputs` is made is called `of`."""
 

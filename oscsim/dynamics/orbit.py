@@ -139,20 +139,6 @@ class PeriodicOrbit(eqx.Module):
             require_integration(integration)
         return multipliers(self, integration)
 
-    def watched(self, record: PerCycle, ticks: int = 64) -> tuple[Watch, Watched]:
-        """Which neurons a record keeps, and what it would hold of one cycle of this orbit."""
-        watch = record.watch(self.network, len(self.residual))
-        if watch is None:
-            raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
-        turns = jnp.arange(1, ticks + 1) / ticks
-        u = at_times(self.harmonics, self.potentials, turns)
-        s = self.network.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
-        kept = jax.vmap(watch.picked)(tuple(a.reshape(b.shape) for a, b in zip(s, u, strict=True)))
-        betas = jnp.roll(sampled(self.teaching, ticks, self.network.dtype), -1, axis=0)
-        shape = ticks, len(watch.samples)
-        betas = betas[:, watch.samples] if betas.ndim > 1 else jnp.broadcast_to(betas[:, None], shape)
-        return watch, Watched(tuple(a[None] for a in kept), betas[None])
-
     def to_xarray(self) -> "xarray.Dataset":
         """The harmonics as labelled arrays, as `Run.to_xarray` has them.
 
@@ -246,6 +232,20 @@ def periodic_orbit(
     if throw and not is_traced(orbit):
         _require_found(orbit)
     return orbit
+
+
+def watched(orbit: PeriodicOrbit, record: PerCycle, ticks: int = 64) -> tuple[Watch, Watched]:
+    """Which neurons a record keeps, and what it would hold of one cycle of this orbit."""
+    net, batch = orbit.network, len(orbit.residual)
+    watch = record.watch(net, batch)
+    if watch is None:
+        raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
+    u = at_times(orbit.harmonics, orbit.potentials, jnp.arange(1, ticks + 1) / ticks)
+    s = net.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
+    kept = jax.vmap(watch.picked)(tuple(a.reshape(b.shape) for a, b in zip(s, u, strict=True)))
+    betas = jnp.roll(sampled(orbit.teaching, ticks, net.dtype), -1, axis=0)
+    betas = jnp.broadcast_to(betas.reshape(ticks, -1), (ticks, batch))[:, watch.samples]
+    return watch, Watched(tuple(a[None] for a in kept), betas[None])
 
 
 def locked_start(net: AbstractNetwork, inputs: Inputs, teaching: AbstractTeaching) -> Layers:

@@ -18,6 +18,7 @@ from oscsim.dynamics import PerCycle, PeriodicOrbit, Run, System
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.orbit import watched as watched_on
 from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.run import RUN
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
@@ -509,7 +510,7 @@ class Picture(NamedTuple):
 def picture_of(run: Drawn, figure: str, sample: int | None = None, neurons: Chosen = None) -> Picture:
     """What a figure draws of a run, as far as it was watched, or of an orbit, which holds all neurons."""
     if isinstance(run, PeriodicOrbit):
-        watch, watched = run.watched(PerCycle(neurons=8 if neurons is None else neurons, samples=[sample or 0]))
+        watch, watched = watched_on(run, PerCycle(neurons=8 if neurons is None else neurons, samples=[sample or 0]))
         ticks = watched.teaching.shape[1]
         time, closed = float(run.teaching.period) * (1 + np.arange(ticks)) / ticks, True
     elif run.watched is None or run.watch is None:
