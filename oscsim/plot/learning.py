@@ -164,7 +164,8 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     names = [name for name in history[0] if name.startswith("cosine/")]
     if not names:
         raise BadValue(
-            "result holds no cosines in its history: train with Monitor(probe=100), and an estimator other than Backpropagation"
+            "result holds no cosines in its history: train with Monitor(probe=100), and an estimator other than "
+            "Backpropagation"
         )
     ax = axes_or_new(ax)
     epochs = [row["epoch"] for row in history]
