@@ -24,6 +24,12 @@ def nothing_begun() -> str:
 
 last_words: Callable[[], str] = nothing_begun
 
+ENDING = threading.Lock()
+"""Taken for good by what comes first: a signal, or the command's own end."""
+
+CLOSING = 3
+"""Seconds that Python has to close a command that was done when the signal came."""
+
 
 def listen() -> None:
     """Hear of signals from now on, but of those that whoever started the process had it ignore, as `nohup` does."""
@@ -40,6 +46,7 @@ def _end(heard: int) -> None:
     number = 0
     while number not in SIGNALS:
         number = os.read(heard, 1)[0]
+    ENDING.acquire(timeout=CLOSING)
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     clear = "\r\x1b[2K" if os.isatty(2) else ""  # of a progress bar, and of ^C
     try:
@@ -82,7 +89,11 @@ def main() -> None:
 
     last_words = ending.last_words
     keep_compiled()
-    commands.main()
+    try:
+        commands.main()
+    finally:
+        if not ENDING.acquire(blocking=False):
+            threading.Event().wait()  # a signal was first: its thread ends the process
 
 
 if __name__ == "__main__":
