@@ -69,8 +69,10 @@ NETWORKS = {
     "hopfield": hopfield,
     "convolutional": convolutional,
 }
+# Up to 0.87 of the smallest radius, 0.31. Nearer to it, in a slow turn, 96 ticks are too few for the simulation: its
+# demodulator takes harmonic 96 for the mean.
 SIGNALS = {
-    "rotating": lambda period: osc.Rotating(0.3, period, phase=0.4),
+    "rotating": lambda period: osc.Rotating(0.27, period, phase=0.4),
     "cosine": lambda period: osc.Cosine(0.3, period),
     "distorted": lambda period: Distorted(0.2, period),
 }
