@@ -17,6 +17,31 @@ def toy(batch=3, **kwargs):
     return net, jax.random.uniform(jax.random.key(3), (batch, 6)), jnp.array([0, 2, 3, 1])[jnp.arange(batch) % 4]
 
 
+class OneNeuron(osc.AbstractNetwork):
+    r"""One neuron whose activity is its potential, without inputs; a subclass gives $\Phi$."""
+
+    activation = osc.Identity()
+    shapes = ((1,),)
+    input_shape = (1,)
+    outputs = 1
+
+    def clamp(self, x):
+        return x
+
+
+class Quadratic(OneNeuron):
+    r"""$F = b + w u^2 - c \beta$, of a cubic $\Phi$, with $c$ = `COST`."""
+
+    b: jax.Array
+    w: jax.Array
+
+    def phi(self, clamped, s, y, beta):
+        return jnp.sum(self.b * s[0] + self.w * s[0] ** 3 / 3) - beta * COST * jnp.sum(s[0])
+
+
+COST = 0.7
+
+
 def order(errors, scales):
     """The slope of log error against log scale."""
     return np.polyfit(np.log(scales), np.log([float(e) for e in errors]), 1)[0]

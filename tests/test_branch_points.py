@@ -8,26 +8,18 @@ import pytest
 
 import oscsim as osc
 from oscsim.equilibrium.vectors import flat, flat_force
-from tests.helpers import toy
+from tests.helpers import COST, OneNeuron, Quadratic, toy
 from tests.marks import slow_except
-from tests.test_orbit import COST, Quadratic
 
 ZERO = jnp.zeros((1, 1))
 
 
-class PhaseOscillator(osc.AbstractNetwork):
+class PhaseOscillator(OneNeuron):
     r"""Pulled to the direction $\psi$ with strength $h$, and detuned by $w$; $C = 1 - \cos(\varphi - y)$."""
 
     h: jax.Array
     w: jax.Array
     direction: jax.Array
-    activation = osc.Identity()
-    shapes = ((1,),)
-    input_shape = (1,)
-    outputs = 1
-
-    def clamp(self, x):
-        return x
 
     def phi(self, clamped, s, y, beta):
         (phase,) = s

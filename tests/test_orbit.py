@@ -15,7 +15,7 @@ from oscsim.core.arrays import norm
 from oscsim.equilibrium import settle_inputs
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.vectors import flat, flat_force, flat_time_constants
-from tests.helpers import order, toy
+from tests.helpers import COST, Quadratic, order, toy
 from tests.marks import slow_except
 
 PRECISE = osc.Integration(diffrax.Dopri8(), diffrax.PIDController(1e-11, 1e-11), ticks=96)
@@ -32,24 +32,7 @@ class Distorted(osc.AbstractTeaching):
         return self.amplitude * (turn + 0.3 * turn**2 + 0.2 * turn.conj())
 
 
-class Quadratic(osc.AbstractNetwork):
-    r"""One neuron with $F = b + w u^2 - c \beta$: the activation is the identity, and $\Phi$ a cubic."""
-
-    b: jax.Array
-    w: jax.Array
-    activation = osc.Identity()
-    shapes = ((1,),)
-    input_shape = (1,)
-    outputs = 1
-
-    def clamp(self, x):
-        return x
-
-    def phi(self, clamped, s, y, beta):
-        return jnp.sum(self.b * s[0] + self.w * s[0] ** 3 / 3) - beta * COST * jnp.sum(s[0])
-
-
-COST, KEY, SILENT = 0.7, jax.random.key(0), osc.Monitor(progress=False)
+KEY, SILENT = jax.random.key(0), osc.Monitor(progress=False)
 
 
 def convolutional():

@@ -83,6 +83,11 @@ def per_sample(values: Array, like: Array) -> Array:
     return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
 
 
+def repeated(tree: R, count: int) -> R:
+    """Arrays (batch, ...) repeated along the batch, all samples in turn: (count * batch, ...)."""
+    return jax.tree.map(lambda a: jnp.tile(a, (count, *(1,) * (a.ndim - 1))), tree)
+
+
 def sample_norm(layers: Sequence[Array]) -> Float[Array, "..."]:
     """The Euclidean norm over all neurons of each sample; layers are (batch, neurons...)."""
     squares = [jnp.sum(jnp.abs(a.reshape(len(a), -1)) ** 2, axis=1) for a in layers]

@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Inexact
 
-from oscsim.core.arrays import complex_of, is_traced, to_complex
+from oscsim.core.arrays import complex_of, is_traced, repeated, to_complex
 from oscsim.equilibrium.acceleration import anderson
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.vectors import even_and_odd
@@ -159,7 +159,7 @@ def _time_constants(net: AbstractNetwork) -> tuple[Array, ...]:
 def _along(net: AbstractNetwork, inputs: Inputs, values: Layers, beta: Array) -> Layers:
     r"""$F(u, \beta)$ at points of the period, (points, batch, ...) per layer."""
     points, batch = values[0].shape[:2]
-    clamped, y = jax.tree.map(lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y))
+    clamped, y = repeated((inputs.clamped, inputs.y), points)
     flat = net.activities(tuple(a.reshape(points * batch, *a.shape[2:]) for a in values))
     betas = jnp.broadcast_to(beta.reshape(points, -1), (points, batch)).reshape(-1)
     force = net.force(clamped, flat, y, betas)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from oscsim.core.arrays import repeated
 from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, checked, require_key, require_positive, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.settling import Method, settle_inputs
@@ -196,7 +197,7 @@ def from_random_starts(
 ) -> Equilibrium:
     """Where the samples settle from normal potentials of a standard deviation each: (starts * batch, ...), in turn."""
     rest = net.rest(inputs.x.shape[0])
-    tiled = jax.tree.map(lambda a: jnp.tile(a, (starts, *(1,) * (a.ndim - 1))), inputs)
+    tiled = repeated(inputs, starts)
     random = []
     for k, layer in zip(jax.random.split(key, len(rest)), rest, strict=True):
         drawn = jax.random.normal(k, (starts, *layer.shape), layer.dtype)

@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import Count, all_finite, is_traced, sample_norm, to_complex
+from oscsim.core.arrays import Count, all_finite, is_traced, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.phasors import Points
@@ -158,9 +158,9 @@ def _settled_phases(
 
     def settled(circle, start):
         # All points settle in one batch: sample-major within each point.
-        repeated = jax.tree.map(lambda a: jnp.tile(a, (len(unit), *(1,) * (a.ndim - 1))), inputs)
+        shown = repeated(inputs, len(unit))
         flat = tuple(a.reshape(-1, *a.shape[2:]) for a in start)
-        found = settle_inputs(net, repeated, circle.teaching.reshape(-1), tolerance, start=flat)
+        found = settle_inputs(net, shown, circle.teaching.reshape(-1), tolerance, start=flat)
         found = Equilibrium(found.potentials, found.activities, found.residual, found.steps)
         return jax.tree.map(lambda a: a.reshape(len(unit), batch, *a.shape[1:]) if a.ndim else a, found)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
-from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.core.arrays import norm, per_sample, repeated, sample_norm
 from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import asymmetry_norms
 from oscsim.dynamics.gradient_error import LOST, GradientError
@@ -268,7 +268,7 @@ def newton_step(
         fine: residuals of each sample that are taken for $\delta$ as they are.
     """
     points, batch = betas.shape
-    clamped, y = jax.tree.map(lambda a: jnp.tile(a, (points, *(1,) * (a.ndim - 1))), (inputs.clamped, inputs.y))
+    clamped, y = repeated((inputs.clamped, inputs.y), points)
     flat = tuple(a.reshape(points * batch, *a.shape[2:]) for a in u)
     force, push = jax.linearize(lambda u: network.force(clamped, network.activities(u), y, betas.reshape(-1)), flat)
     source = tuple(f - a for f, a in zip(force, flat, strict=True))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float
 
-from oscsim.core.arrays import complex_of, promoting, sample_norm, to_complex
+from oscsim.core.arrays import complex_of, promoting, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_count, checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state, linear_response
@@ -14,7 +14,7 @@ from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, with_matrix
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
-from oscsim.response.continuation import continued
+from oscsim.response.continuation import continued, without_x
 from oscsim.response.radius import unit_of
 
 POINTS = 64
@@ -42,7 +42,7 @@ class BranchPoints(eqx.Module):
     Attributes:
         beta: where it lies, with its complex conjugate; nan where none was found.
         potentials: $u$ there, one complex (batch, ...) array per layer.
-        residual: what is left of the equations there, the largest number of them.
+        residual: the size of the last step of Newton's method there: how right `beta` and `potentials` are.
 
     Example:
         >>> points = osc.response.branch_points(net, x, y)
@@ -93,7 +93,7 @@ def branch_points(net: AbstractNetwork, x: Data, y: Data, *, directions: int = 8
     """
     directions = as_count("directions", directions)
     inputs, free = free_state(net, x, y, at)
-    u, batch = free.potentials, len(inputs.y)
+    inputs, u, batch = without_x(inputs), free.potentials, len(inputs.y)
     unit = unit_of(net, u)
     tolerance = jnp.asarray(unit * default_tolerance(net.dtype), net.dtype)
     velocity, _, _ = linear_response(net, inputs, u, jnp.zeros((), net.dtype))
@@ -101,9 +101,7 @@ def branch_points(net: AbstractNetwork, x: Data, y: Data, *, directions: int = 8
     fan = jnp.exp(1j * jnp.pi * jnp.arange(directions + 1) / directions).astype(estimate.dtype)
     rays = jnp.concatenate([estimate[None], fan[:, None] * jnp.abs(estimate)[None]])
     aims = jnp.concatenate([share * rays for share in STARTS]).reshape(-1)
-    inputs, u, velocity = jax.tree.map(
-        lambda a: jnp.tile(a, (len(aims) // batch, *(1,) * (a.ndim - 1))), (inputs, u, velocity)
-    )
+    inputs, u, velocity = repeated((inputs, u, velocity), len(aims) // batch)
     start, reached = continued(net, inputs, u, velocity, aims, jnp.asarray(64), tolerance)[:2]
     beta, there, residual = _newton(net, inputs, start, reached)
     good = (residual <= 100 * tolerance) & _is_reached(net, inputs, u, velocity, beta, there, tolerance)
@@ -126,7 +124,7 @@ def _estimated(
     """
     half, batch = POINTS // 2 + 1, len(u[0])
     turn = jnp.exp(2j * jnp.pi * jnp.arange(half) / POINTS).astype(complex_of(net.dtype))
-    tiled, start = jax.tree.map(lambda a: jnp.tile(a, (half, *(1,) * (a.ndim - 1))), (inputs, u))
+    tiled, start = repeated((inputs, u), half)
     n = jnp.arange(1, POINTS // 2, dtype=net.dtype)
 
     def one(carry, _):

@@ -12,6 +12,11 @@ from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
 
+def without_x(inputs: Inputs) -> Inputs:
+    """The same without the inputs themselves, which rays need not repeat: the force needs what they contribute."""
+    return Inputs(jnp.zeros((len(inputs.y), 0), inputs.x.dtype), inputs.y, inputs.clamped)
+
+
 @eqx.filter_jit
 def continued(
     net: AbstractNetwork,

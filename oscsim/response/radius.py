@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from oscsim.core.arrays import norm
+from oscsim.core.arrays import norm, repeated
 from oscsim.core.checks import checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state
@@ -104,7 +104,7 @@ def _coefficients(
     """The size of each Fourier coefficient over the settled teaching circle, and whether all points settled."""
     half = teaching_circle(amplitude, POINTS, net.dtype)[: POINTS // 2 + 1]
     batch = inputs.x.shape[0]
-    tiled, start = jax.tree.map(lambda a: jnp.tile(a, (len(half), *(1,) * (a.ndim - 1))), (inputs, u))
+    tiled, start = repeated((inputs, u), len(half))
     found = settle_inputs(net, tiled, jnp.repeat(half, batch), tolerance, start=start)
 
     def transform(a):

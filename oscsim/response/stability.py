@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
-from oscsim.core.arrays import complex_of, per_sample
+from oscsim.core.arrays import complex_of, per_sample, repeated
 from oscsim.core.checks import as_count, as_seen
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import default_tolerance
@@ -17,7 +16,7 @@ from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data
-from oscsim.response.continuation import continued
+from oscsim.response.continuation import continued, without_x
 from oscsim.response.radius import unit_of
 
 
@@ -94,11 +93,9 @@ def stability_map(
     beta = jnp.asarray(values, complex_of(net.dtype))
     velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))
     batch = len(inputs.y)
-    tiled, u, velocity = jax.tree.map(
-        lambda a: jnp.tile(a, (values.size, *(1,) * (a.ndim - 1))), (inputs, free.potentials, velocity)
-    )
+    inputs, u, velocity = repeated((without_x(inputs), free.potentials, velocity), values.size)
     tolerance = jnp.asarray(tolerance, net.dtype)
-    u, _, residual, lost = continued(net, tiled, u, velocity, jnp.repeat(beta, batch), jnp.asarray(steps), tolerance)
+    u, _, residual, lost = continued(net, inputs, u, velocity, jnp.repeat(beta, batch), jnp.asarray(steps), tolerance)
     shaped = tuple(
         jnp.where(per_sample(lost, a), jnp.nan, a).reshape(*values.shape, batch, *a.shape[1:])
         for a in net.activities(u)
