@@ -12,7 +12,7 @@ import pytest
 
 import oscsim as osc
 from oscsim.dynamics.average import Average
-from oscsim.dynamics.phasors import Phasors
+from oscsim.dynamics.gradient import Phasors
 from oscsim.dynamics.step_error import step_error
 from tests.helpers import toy
 

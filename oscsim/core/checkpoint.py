@@ -1,7 +1,8 @@
 """Write modules to one file, and read them back: arrays as numpy's npz, the structure around them as JSON.
 
 Nothing is pickled. A module is written as the name of its class and its fields, a function as its name; reading builds
-what is registered under these names (see `oscsim.core.registry`), and neither imports nor calls anything.
+what is registered under these names (see `oscsim.core.registry`), and neither imports nor calls anything. What a
+training run writes is a `Learner`, see `oscsim.training.resuming`.
 """
 
 import contextlib

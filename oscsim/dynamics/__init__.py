@@ -11,10 +11,10 @@ from oscsim.dynamics.cycle import Cycle, Watch, Watched, advance
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
 from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.gradient import Phasors, Points
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError
 from oscsim.dynamics.integration import Integration, Plan, usual_tolerance
 from oscsim.dynamics.orbit import PeriodicOrbit, periodic_orbit
-from oscsim.dynamics.phasors import Phasors, Points
 from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.record import AbstractRecord, Mean, PerCycle
 from oscsim.dynamics.run import Run

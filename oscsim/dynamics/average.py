@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import Count, per_sample
-from oscsim.dynamics.phasors import Reading
+from oscsim.dynamics.gradient import Reading
 
 STARTS_ANEW = 0.5
 """The mean starts anew with a cycle whose contamination is below this share of the mean's."""

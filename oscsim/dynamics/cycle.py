@@ -12,8 +12,8 @@ from oscsim.core.arrays import describe, promoting, sample_norm
 from oscsim.core.checks import as_key, checked, instance
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.equation import AbstractEquation, Arguments, Effort, Neurons
+from oscsim.dynamics.gradient import Phasors, Reading
 from oscsim.dynamics.noisy import NoisyNeurons
-from oscsim.dynamics.phasors import Phasors, Reading
 from oscsim.dynamics.state import STATE, State, require_fitting
 from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers

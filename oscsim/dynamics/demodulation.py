@@ -3,7 +3,7 @@ r"""Demodulators: how coefficients are read off the activities while they stream
 A demodulator is shown the activities $s$ and the teaching signal $\beta$ at $K$ ticks a cycle, as a digital lock-in
 amplifier samples its input; the mean over $K$ ticks of $s\, e^{-in\omega t}$ is exact but for the harmonics $n + mK$.
 Its state is the running coefficients and nothing else: memory does not grow with the simulated time. What it reads
-turns into a gradient in `phasors.py`.
+turns into a gradient in `gradient.py`.
 """
 
 import abc
@@ -18,7 +18,7 @@ from jaxtyping import Array, Inexact, Int, PyTree
 from oscsim.core.arrays import Scalar, describe
 from oscsim.core.checks import count, instance, positive, shown
 from oscsim.core.errors import BadType, BadValue
-from oscsim.dynamics.phasors import Phasors, Points, Reading
+from oscsim.dynamics.gradient import Phasors, Points, Reading
 from oscsim.networks.base import Layers
 
 FEWEST_TICKS = 8

@@ -24,8 +24,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from oscsim.core.arrays import complex_of, norm, per_sample, sample_norm
 from oscsim.dynamics.average import Average
+from oscsim.dynamics.gradient import Phasors
 from oscsim.dynamics.gradient_error import GradientError, out_of_regime
-from oscsim.dynamics.phasors import Phasors
 from oscsim.dynamics.step_error import step_error
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.asymmetry import asymmetry_error

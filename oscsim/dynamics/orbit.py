@@ -14,9 +14,9 @@ from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import solved_gradient_and_error
+from oscsim.dynamics.gradient import Phasors, require_turning
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Integration, require_integration
-from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.dynamics.record import PerCycle
 from oscsim.equilibrium import settled_start, state_at
 from oscsim.equilibrium.harmonics import at_times, balanced, frequency, is_one_way, power_series, sampled

@@ -11,8 +11,8 @@ from oscsim.core.arrays import promoting
 from oscsim.core.checks import as_rate, checked
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
+from oscsim.dynamics.gradient import Reading
 from oscsim.dynamics.integration import Plan
-from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.state import STATE, State, require_fitting
 from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers

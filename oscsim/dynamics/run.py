@@ -20,9 +20,9 @@ from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
 from oscsim.dynamics.export import export
+from oscsim.dynamics.gradient import Phasors, require_turning
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Plan
-from oscsim.dynamics.phasors import Phasors, require_turning
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System

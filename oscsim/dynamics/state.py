@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 from oscsim.core.arrays import complex_of, describe, promoting, to_complex
 from oscsim.core.checks import as_key, checked, instance
 from oscsim.core.errors import BadValue, DivergenceError, MaxStepsError
-from oscsim.dynamics.phasors import Reading
+from oscsim.dynamics.gradient import Reading
 from oscsim.dynamics.system import SYSTEM, System
 from oscsim.equilibrium.states import check_start
 from oscsim.networks.base import Layers, as_potentials

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from oscsim.core.arrays import Count, all_finite, is_traced
 from oscsim.core.checks import as_count, as_scalar
 from oscsim.core.errors import RESULTS, BadValue
-from oscsim.dynamics.phasors import Points
+from oscsim.dynamics.gradient import Points
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,

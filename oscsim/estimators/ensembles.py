@@ -13,7 +13,7 @@ from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, prom
 from oscsim.core.checks import as_count, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.dynamics.cycles import Counts, averaged
-from oscsim.dynamics.phasors import Reading, require_turning
+from oscsim.dynamics.gradient import Reading, require_turning
 from oscsim.dynamics.state import begin
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import free_equilibrium

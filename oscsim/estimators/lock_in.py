@@ -16,9 +16,9 @@ from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.cycles import Averaged, Counts, averaged
 from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, require_whole
 from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.gradient import require_turning
 from oscsim.dynamics.integration import Integration, require_integration
 from oscsim.dynamics.orbit import locked_start
-from oscsim.dynamics.phasors import require_turning
 from oscsim.dynamics.state import State, begin_compiled, failure, read_anew
 from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System

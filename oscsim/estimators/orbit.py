@@ -10,8 +10,8 @@ from oscsim.core.arrays import Scalar, is_traced, to_complex
 from oscsim.core.checks import as_flag, as_positive, positive
 from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import solved_gradient_and_error
+from oscsim.dynamics.gradient import Phasors
 from oscsim.dynamics.gradient_error import GradientError
-from oscsim.dynamics.phasors import Phasors
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.equilibrium.linear import linear_response
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at, richardson

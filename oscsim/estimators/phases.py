@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from oscsim.core.arrays import Count, all_finite, is_traced, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_scalar, require_positive
 from oscsim.core.errors import RESULTS, BadType, BadValue
-from oscsim.dynamics.phasors import Points
+from oscsim.dynamics.gradient import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error, truncated

@@ -18,8 +18,8 @@ from oscsim.dynamics import PerCycle, PeriodicOrbit, Run, System
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import gradient_and_error
+from oscsim.dynamics.gradient import Reading
 from oscsim.dynamics.orbit import watched as watched_on
-from oscsim.dynamics.phasors import Reading
 from oscsim.dynamics.run import RUN
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
 from oscsim.estimators import Estimate

@@ -23,7 +23,7 @@ from jax import lax
 
 import oscsim as osc
 from oscsim.dynamics.demodulation import AbstractDemodulator
-from oscsim.dynamics.phasors import Phasors
+from oscsim.dynamics.gradient import Phasors
 from oscsim.networks.inputs import Inputs
 
 from . import naive

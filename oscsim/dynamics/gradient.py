@@ -1,4 +1,4 @@
-r"""Phasors and points: what was read off the activities, and the gradient in it.
+r"""The gradient in what was read off the activities: by `Phasors`, or by `Points`.
 
 `Phasors` are Fourier coefficients of the activities, `Points` their values at points of the teaching circle. Both come
 from a demodulator, once per cycle, or are averages of such; both turn into a gradient by a formula of their own.
