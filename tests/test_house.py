@@ -64,7 +64,10 @@ def test_types_are_said_and_not_asked_for(pattern):
     assert 1000 * found / lines < PER_THOUSAND[pattern]
 
 
-def test_from_train_to_the_solver_lie_few_functions(monkeypatch):
+@pytest.fixture
+def way_to_the_solver(monkeypatch):
+    """The functions of ours that a call goes through until it reaches diffrax, outermost first."""
+
     class Reached(Exception):
         pass
 
@@ -73,24 +76,30 @@ def test_from_train_to_the_solver_lie_few_functions(monkeypatch):
         while frame is not None:
             codes.append(frame.f_code)
             frame = frame.f_back
-        ours = [c.co_qualname for c in codes if Path(c.co_filename).is_relative_to(HOUSE)]
+        ours = [c.co_qualname for c in reversed(codes) if Path(c.co_filename).is_relative_to(HOUSE)]
         raise Reached([name for name in ours if "<locals>" not in name])
 
+    def way(call):
+        with pytest.raises(Reached) as caught:
+            call(osc.LayeredNetwork((2, 3, 2), key=jax.random.key(0)), np.ones((2, 2)), np.arange(2))
+        return caught.value.args[0]
+
     monkeypatch.setattr(diffrax, "diffeqsolve", reached)
-    net = osc.LayeredNetwork((2, 3, 2), key=jax.random.key(0))
-    with pytest.raises(Reached) as caught:
-        osc.train(
-            net,
-            (np.ones((2, 2)), np.arange(2)),
-            osc.LockIn(osc.Rotating(0.1, 60.0)),
-            optax.sgd(0.1),
-            epochs=1,
-            key=jax.random.key(0),
-            batch_size=2,
-        )
-    names = caught.value.args[0]
-    assert names[-1] == "train"
-    assert len(names[:-1]) <= 7
+    return way
+
+
+def test_from_train_to_the_solver_lie_few_functions(way_to_the_solver):
+    settings = {"epochs": 1, "batch_size": 2, "key": jax.random.key(0)}
+    lock_in = osc.LockIn(osc.Rotating(0.1, 60.0))
+    first, *between = way_to_the_solver(lambda net, x, y: osc.train(net, (x, y), lock_in, optax.sgd(0.1), **settings))
+    assert first == "train"
+    assert len(between) <= 7
+
+
+def test_from_simulate_to_the_solver_lie_few_functions(way_to_the_solver):
+    first, *between = way_to_the_solver(lambda *data: osc.simulate(*data, osc.Rotating(0.1, 60.0), cycles=2))
+    assert first == "simulate"
+    assert len(between) <= 8  # the goal is 5
 
 
 def test_the_formatter_decides():
