@@ -3,13 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
-from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from oscsim.core.arrays import norm
+from oscsim.core.arrays import norm, to_complex
 from oscsim.equilibrium.linear import gradient_read
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, krylov
+from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.states import default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
@@ -54,7 +53,7 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
     and $K$ the couplings, $\chi = -P^{-1} P^T \lambda$: the difference is that of the antisymmetric part of $K$.
     Where the force has a potential, $\chi = -\lambda$.
 
-    Costs two linear solves per sample, beside a Jacobian up to `DENSE` neurons and without one above.
+    Costs two linear solves per sample, by `Resolvent`.
 
     Args:
         net: a holomorphic network.
@@ -63,44 +62,18 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
 
     Source: Laborieux & Zenke (2024).
     """
-    zero = jnp.zeros((), net.dtype)
-
-    def one(sample):
-        clamped, y, layers = sample
-        u = flat(layers)
-        force = flat_force(net, clamped, y)
-        along_beta = jax.jvp(lambda beta: force(u, beta), (zero,), (zero + 1,))[1]
-
-        def cost(u):
-            clamped_1, y_1, s = jax.tree.map(lambda a: a[None], (clamped, y, net.activities(as_layers(net, u))))
-            return net.loss(clamped_1, s, y_1)[0]
-
-        slope = jax.grad(cost)(u)
-        if u.size <= DENSE:
-            operator = lx.MatrixLinearOperator(jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u))
-            solver = lx.LU()
-        else:
-            _, along = jax.linearize(lambda u: force(u, zero), u)
-            operator = lx.FunctionLinearOperator(lambda v: v - along(v), jax.eval_shape(lambda: u))
-            solver = krylov(net.dtype)
-
-        def solved(operator, right):
-            # at unit size, so that one tolerance serves every scale
-            size = jnp.maximum(norm(right), jnp.finfo(net.dtype).tiny)
-            v = lx.linear_solve(operator, right / size, solver, throw=False).value
-            return size * v, norm(operator.mv(v) - right / size)
-
-        response, adjoint = solved(operator, along_beta), solved(operator.T, slope)
-        return as_layers(net, response[0]), as_layers(net, adjoint[0]), jnp.maximum(response[1], adjoint[1])
-
-    # One sample after another, as in `linear_response`.
-    response, adjoint, residual = lax.map(one, (inputs.clamped, inputs.y, potentials))
-    s, chi = jax.jvp(net.activities, (potentials,), (response,))
+    zero, tolerance = jnp.zeros((), net.dtype), default_tolerance(net.dtype)
+    s, cost_slope = jax.vjp(net.activities, potentials)
+    source = jax.jvp(lambda beta: net.force(inputs.clamped, s, inputs.y, beta), (zero,), (zero + 1,))[1]
+    slope = cost_slope(jax.grad(lambda s: jnp.sum(net.loss(inputs.clamped, s, inputs.y)))(s))[0]
+    response, left = Resolvent(net, inputs, potentials)(source, tolerance)
+    adjoint, left_of_adjoint = Resolvent(net, inputs, potentials, transposed=True)(slope, tolerance)
+    chi = jax.jvp(net.activities, (potentials,), (response,))[1]
 
     def lagrangian(net, clamped):
         force = net.force(clamped, s, inputs.y, zero)
         work = sum(jnp.sum(a * f) for a, f in zip(adjoint, force, strict=True))
         return (jnp.sum(net.loss(clamped, s, inputs.y)) + work) / inputs.x.shape[0]
 
-    read = gradient_read(net, inputs, s, jax.tree.map(lambda a: lax.complex(a, jnp.zeros_like(a)), chi))
-    return Asymmetry(read, gradient_of(lagrangian, net, inputs.x), residual)
+    read = gradient_read(net, inputs, s, to_complex(chi))
+    return Asymmetry(read, gradient_of(lagrangian, net, inputs.x), jnp.maximum(left, left_of_adjoint))

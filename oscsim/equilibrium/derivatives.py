@@ -9,11 +9,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, PyTree
 
 from oscsim.core.arrays import complex_of, constant, is_traced, promoting
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, with_matrix, without_matrix
+from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.states import default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
@@ -32,30 +32,9 @@ def settled(net: AbstractNetwork, inputs: Inputs, beta: Array, u: Layers) -> Lay
 
     def solve(given: PyTree, u: Layers, right: Layers) -> Layers:
         net, inputs, beta = given
-        return relaxed(net, inputs, beta, u, right)
+        return Resolvent(net, inputs, u, beta=beta)(right, default_tolerance(net.dtype))[0]
 
     return _root(residual, solve, (net, inputs, beta), u)
-
-
-def settled_adjoint(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, pulled: Callable[..., Layers], adjoint: Layers
-) -> Layers:
-    r"""The adjoint $\lambda = \partial C/\partial u + (\partial F/\partial u)^\top \lambda$ that was found, likewise.
-
-    `pulled(net, inputs, u, adjoint)` is the right side.
-    """
-    if not is_traced(net, inputs, u):
-        return adjoint
-
-    def residual(given: PyTree, adjoint: Layers) -> Layers:
-        return jax.tree.map(jnp.subtract, adjoint, pulled(*given, adjoint))
-
-    def solve(given: PyTree, adjoint: Layers, right: Layers) -> Layers:
-        net, inputs, u = given
-        zero = jnp.zeros(len(u[0]), net.dtype)
-        return relaxed(net, inputs, zero, u, right, transposed=True)
-
-    return _root(residual, solve, (net, inputs, u), adjoint)
 
 
 def _root(
@@ -82,31 +61,3 @@ def _root(
         return found, jax.tree.map(jnp.negative, solve(eqx.combine(arrays, rest), found, moved))
 
     return root(arrays, constant(found))
-
-
-def relaxed(
-    net: AbstractNetwork, inputs: Inputs, beta: Array, u: Layers, right: Layers, transposed: bool = False
-) -> Layers:
-    r"""$(1 - \partial F/\partial u)^{-1} r$ of each sample, or of the transpose.
-
-    By LU up to `DENSE` neurons, by GMRES above. `beta` is one number per sample, complex where `u` is.
-    """
-
-    def one(sample):
-        clamped, y, beta, u, right = sample
-        force, u, right = flat_force(net, clamped, y), flat(u), flat(right)
-
-        def still(u):
-            return u - force(u, beta)
-
-        if u.size <= DENSE:
-            matrix = jax.jacfwd(still, holomorphic=jnp.iscomplexobj(u))(u)
-            return with_matrix(matrix.T if transposed else matrix, right)
-
-        def apply(v):
-            return jax.vjp(still, u)[1](v)[0] if transposed else jax.jvp(still, (u,), (v,))[1]
-
-        return without_matrix(apply, right)
-
-    # One sample after another: see `linear_response`.
-    return as_layers(net, lax.map(one, (inputs.clamped, inputs.y, beta, u, right)))

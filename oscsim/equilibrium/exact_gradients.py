@@ -10,14 +10,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from oscsim.core.arrays import constant, is_traced, per_sample, promoting
+from oscsim.core.arrays import is_traced, per_sample, promoting, sample_norm
 from oscsim.core.checks import as_count, as_positive, checked, choice
 from oscsim.core.errors import NotSettledError
-from oscsim.equilibrium.acceleration import PATIENCE, anderson
-from oscsim.equilibrium.derivatives import settled_adjoint
+from oscsim.equilibrium.acceleration import PATIENCE
+from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.settling import settle_inputs, state_at
 from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
-from oscsim.equilibrium.vectors import DENSE, as_layers, flat, flat_force, flatten_samples, with_matrix, without_matrix
+from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient, split_parameters
@@ -84,7 +84,7 @@ def exact_solution(
     else:
         found = state_at(net, inputs, at)
     if method == "implicit":
-        gradient, off = implicit_gradient(net, inputs, found, np.asarray(tolerance), np.int32(max_steps))
+        gradient, off = implicit_gradient(net, inputs, found.potentials, np.asarray(tolerance), np.int32(max_steps))
     else:
         gradient, off = _bptt_gradient(net, inputs, found.potentials, max_steps)
     # The adjoint is held to the rounding that solving it leaves, which grows with how slow the slowest mode is.
@@ -103,16 +103,17 @@ def exact_solution(
     return gradient, found, jnp.all(is_settled(found, tolerance)) & jnp.all(off <= allowed)
 
 
+@eqx.filter_jit
 def implicit_gradient(
-    net: AbstractNetwork, inputs: Inputs, found: Equilibrium, tolerance: ArrayLike, max_steps: ArrayLike = 1000
+    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike, max_steps: ArrayLike = 1000
 ) -> tuple[Gradient, Float[Array, " batch"]]:
-    """The gradient at a settled state, and the residual of the adjoint relative to its size; pure."""
-    still, shown, u = constant((net, inputs, found.potentials))
-    adjoint, residual, any_left = _swept_adjoint(still, shown, u, tolerance, max_steps)
-    if is_traced(any_left) or bool(any_left):
-        adjoint, residual = _solved_adjoint(still, shown, u, tolerance, adjoint, residual)
-    adjoint = settled_adjoint(net, inputs, found.potentials, _pulled, adjoint)
-    return _gradient_with(net, inputs, found.potentials, adjoint), residual
+    """The gradient at a settled state, and what is left of the adjoint's equation relative to its size; pure."""
+    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
+    sweeps = jnp.minimum(max_steps, 3 * PATIENCE)
+    adjoint, off = Resolvent(net, inputs, u, transposed=True)(source, tolerance, sweeps)
+    size = sample_norm(source)
+    off = off * size / jnp.maximum(sample_norm(adjoint), jnp.where(size > 0, size, 1))
+    return _gradient_with(net, inputs, u, adjoint), off
 
 
 def _loss(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> Array:
@@ -123,75 +124,10 @@ def _force(net: AbstractNetwork, inputs: Inputs, clamped: PyTree, u: Layers) -> 
     return net.force(clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
 
 
-def _pulled(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Layers:
-    r"""$\partial C/\partial u + (\partial F/\partial u)^\top \lambda$."""
-    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
-    pull = jax.vjp(lambda u: _force(net, inputs, inputs.clamped, u), u)[1]
-    return jax.tree.map(jnp.add, source, pull(adjoint)[0])
-
-
 def _largest(tree: PyTree) -> Float[Array, " batch"]:
     return jnp.max(jnp.abs(flatten_samples(tree)[0]), axis=1)
 
 
-@eqx.filter_jit
-def _swept_adjoint(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike, max_steps: ArrayLike
-) -> tuple[Layers, Float[Array, " batch"], Bool[Array, ""]]:
-    """The adjoint by accelerated sweeps, its residual relative to its size, and whether some did not settle."""
-    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
-    # The adjoint is linear: solve it at unit source per sample, so that one tolerance serves every scale.
-    size = _largest(source)
-    size = jnp.where(size > 0, size, 1)
-    scaled = tuple(a / per_sample(size, a) for a in source)
-    _, pull = jax.vjp(lambda u: _force(net, inputs, inputs.clamped, u), u)
-    v, residual, _, _ = anderson(
-        lambda v: jax.tree.map(jnp.add, scaled, pull(v)[0]),
-        scaled,
-        tolerance,
-        jnp.minimum(max_steps, 3 * PATIENCE),
-        5,
-        linear=True,
-    )
-    residual = residual / jnp.maximum(_largest(v), 1)
-    residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
-    return tuple(a * per_sample(size, a) for a in v), residual, ~jnp.all(residual <= tolerance)
-
-
-@eqx.filter_jit
-def _solved_adjoint(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, tolerance: ArrayLike, adjoint: Layers, residual: Array
-) -> tuple[Layers, Float[Array, " batch"]]:
-    """The adjoint where sweeps did not settle it: by LU up to `DENSE` neurons, by GMRES above."""
-    source = jax.grad(lambda u: _loss(net, inputs, inputs.clamped, u))(u)
-    zero = jnp.zeros((), net.dtype)
-
-    def one(sample):
-        clamped, y, u, source, adjoint, residual = sample
-        force, u, source = flat_force(net, clamped, y), flat(u), flat(source)
-
-        def apply(v):
-            return v - jax.vjp(lambda u: force(u, zero), u)[1](v)[0]
-
-        def solve(right):
-            if u.size <= DENSE:
-                matrix = jnp.eye(u.size, dtype=u.dtype) - jax.jacfwd(lambda u: force(u, zero))(u).T
-                return with_matrix(matrix, right)
-            return without_matrix(apply, right)
-
-        def again():
-            v = solve(source)
-            v = v + solve(source - apply(v))  # once refined, so that it is right to rounding
-            off = jnp.max(jnp.abs(source - apply(v))) / jnp.maximum(jnp.max(jnp.abs(source)), jnp.max(jnp.abs(v)))
-            return v, jnp.where(jnp.isfinite(off), off, jnp.inf)
-
-        return lax.cond(residual <= tolerance, lambda: (flat(adjoint), residual), again)
-
-    vectors, residual = lax.map(one, (inputs.clamped, inputs.y, u, source, adjoint, residual))
-    return as_layers(net, vectors), residual
-
-
-@eqx.filter_jit
 def _gradient_with(net: AbstractNetwork, inputs: Inputs, u: Layers, adjoint: Layers) -> Gradient:
     """The derivative of the Lagrangian in the parameters, at a settled state and its adjoint."""
 

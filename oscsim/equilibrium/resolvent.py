@@ -1,6 +1,7 @@
 r"""The linear operator of neurons near a state, $1 + i\omega\tau - \partial F/\partial u$, and how it is solved.
 
-At a frequency it gives the response to a signal; at $\omega = 0$, transposed, the adjoint of a gradient.
+At a frequency it gives the response to a signal; at $\omega = 0$ the derivatives of a settled state, and transposed the
+adjoint of a gradient.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ MEMORY = 5
 
 
 class Resolvent(eqx.Module):
-    r"""$(1 + i\omega\tau - \partial F/\partial u)^{-1}$ at real potentials, for each sample of a batch.
+    r"""$(1 + i\omega\tau - \partial F/\partial u)^{-1}$ at some potentials, for each sample of a batch.
 
     All samples are swept together, as `settle` does: the layers in two blocks, $v \leftarrow (r + \frac{\partial
     F}{\partial u} v) / (1 + i\omega\tau)$, mixed by Anderson acceleration. Those that this does not solve are solved by
@@ -41,8 +42,9 @@ class Resolvent(eqx.Module):
     Attributes:
         network: the neurons.
         inputs: what they are shown.
-        potentials: $u$, one real (batch, neurons) array per layer.
-        omega: $\omega$; None is 0, in real numbers.
+        potentials: $u$, one real or complex (batch, neurons) array per layer.
+        omega: $\omega$; None is 0, without complex numbers.
+        beta: the teaching signal at that state, one number per sample, complex where $u$ is; None is 0.
         transposed: whether the Jacobian is transposed.
     """
 
@@ -50,6 +52,7 @@ class Resolvent(eqx.Module):
     inputs: Inputs
     potentials: Layers
     omega: Float[Array, ""] | None = None
+    beta: Inexact[Array, " batch"] | None = None
     transposed: bool = eqx.field(static=True, default=False)
 
     def __call__(
@@ -58,7 +61,7 @@ class Resolvent(eqx.Module):
         r"""$v$ with $(1 + i\omega\tau - \partial F/\partial u)\, v = r$, and what is left of each sample's equation.
 
         Args:
-            source: $r$, complex where there is a frequency.
+            source: $r$, complex where there is a frequency, or the potentials are.
             tolerance: how much may be left in each neuron, relative to the largest number in $r$.
             max_sweeps: samples that so many do not solve are solved one by one.
 
@@ -88,47 +91,58 @@ class Resolvent(eqx.Module):
         off = _left(apply, right, v)
         return tuple(a * per_sample(size, a) for a in v), jnp.where(jnp.isfinite(off), off, jnp.inf)
 
+    def approximately(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike) -> Layers:
+        """The same by sweeps alone, as far as so many of them lead."""
+        size = sample_norm(source)
+        size = jnp.where(size > 0, size, 1)
+        right = tuple(a / per_sample(size, a) for a in source)
+        inertia = self._inertia()
+        start = tuple(r / k for r, k in zip(right, inertia, strict=True))
+        v = _swept(self._operator(), right, start, inertia, tolerance, max_sweeps)
+        return tuple(a * per_sample(size, a) for a in v)
+
     def _inertia(self) -> tuple[Inexact[Array, "..."], ...]:
         tau = self.network.time_constants
         return tuple(jnp.ones_like(t) if self.omega is None else 1 + 1j * self.omega * t for t in tau)
 
     def _operator(self) -> Callable[[Layers], Layers]:
         """What is to be inverted, on a batch."""
-        zero = jnp.zeros((), self.network.dtype)
+        beta = jnp.zeros((), self.network.dtype) if self.beta is None else self.beta
 
         def force(u):
-            return self.network.force(self.inputs.clamped, self.network.activities(u), self.inputs.y, zero)
+            return self.network.force(self.inputs.clamped, self.network.activities(u), self.inputs.y, beta)
 
         if self.transposed:
             pull = jax.vjp(force, self.potentials)[1]
             push = lambda v: pull(v)[0]  # noqa: E731
         else:
             push = jax.linearize(force, self.potentials)[1]
-        return _subtracted_from(self._inertia(), push)
+        return _subtracted_from(self._inertia(), push, jnp.iscomplexobj(self.potentials[0]))
 
     def _one_by_one(self, right: Layers, swept: Layers, unsolved: Array, transposed: bool) -> Layers:
         """The same for those that sweeps did not solve: one sample after another, as `with_matrix` needs it."""
         net, omega = self.network, self.omega
-        zero, tau = jnp.zeros((), net.dtype), flat_time_constants(net)
+        tau, is_complex = flat_time_constants(net), jnp.iscomplexobj(self.potentials[0])
+        beta = jnp.zeros(len(unsolved), net.dtype) if self.beta is None else self.beta
         inertia = jnp.ones_like(tau) if omega is None else 1 + 1j * omega * tau
 
         def one(sample):
-            clamped, y, u, right, swept, unsolved = sample
+            clamped, y, beta, u, right, swept, unsolved = sample
             force, u, right = flat_force(net, clamped, y), flat(u), flat(right)
 
             def still(u):
-                return force(u, zero)
+                return force(u, beta)
 
             push = jax.linearize(still, u)[1]
             pull = jax.linear_transpose(push, u)
             moved = (lambda v: pull(v)[0]) if transposed else push
-            apply = _subtracted_from((inertia,), lambda v: (moved(v[0]),))
+            apply = _subtracted_from((inertia,), lambda v: (moved(v[0]),), is_complex)
 
             def solve(right):
                 if u.size <= DENSE:
-                    jacobian = jax.jacfwd(still)(u)
+                    jacobian = jax.jacfwd(still, holomorphic=is_complex)(u)
                     return with_matrix(jnp.diag(inertia) - (jacobian.T if transposed else jacobian), right)
-                if omega is None:
+                if not jnp.iscomplexobj(right):
                     return without_matrix(lambda v: apply((v,))[0], right)
 
                 def parts(v):
@@ -143,17 +157,17 @@ class Resolvent(eqx.Module):
 
             return lax.cond(unsolved, solved, lambda: flat(swept))
 
-        samples = self.inputs.clamped, self.inputs.y, self.potentials, right, swept, unsolved
+        samples = self.inputs.clamped, self.inputs.y, beta, self.potentials, right, swept, unsolved
         return as_layers(net, lax.map(one, samples))
 
 
 def _subtracted_from(
-    inertia: tuple[Inexact[Array, "..."], ...], push: Callable[[Layers], Layers]
+    inertia: tuple[Inexact[Array, "..."], ...], push: Callable[[Layers], Layers], is_complex: bool
 ) -> Callable[[Layers], Layers]:
-    """A real linear map subtracted from a diagonal one, on real or complex vectors."""
+    """A linear map, real unless `is_complex`, subtracted from a diagonal one, on real or complex vectors."""
 
     def apply(v: Layers) -> Layers:
-        if jnp.iscomplexobj(v[0]):  # one product of the stacked parts is faster than two
+        if jnp.iscomplexobj(v[0]) and not is_complex:  # one product of the stacked parts is faster than two
             stacked = jax.vmap(push)(tuple(jnp.stack([a.real, a.imag]) for a in v))
             pushed = tuple(lax.complex(a[0], a[1]) for a in stacked)
         else:

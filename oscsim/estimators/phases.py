@@ -13,6 +13,7 @@ from oscsim.core.checks import as_scalar, require_positive
 from oscsim.core.errors import RESULTS, BadType, BadValue
 from oscsim.dynamics.gradient import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
+from oscsim.equilibrium.taylor import continued_to, taylor
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error, truncated
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
@@ -164,8 +165,12 @@ def _settled_phases(
         found = Equilibrium(found.potentials, found.activities, found.residual, found.steps)
         return jax.tree.map(lambda a: a.reshape(len(unit), batch, *a.shape[1:]) if a.ndim else a, found)
 
-    at_rest = tuple(jnp.broadcast_to(a, (len(unit), *a.shape)) for a in free.potentials)
-    nudged, circle = settled(first, at_rest), first
+    coefficients = taylor(net, inputs, free.potentials)
+
+    def begun(circle):
+        return continued_to(free.potentials, coefficients, circle.teaching)
+
+    nudged, circle = settled(first, begun(first)), first
     if highest is not None:
 
         def lost(circle, nudged):
@@ -187,7 +192,7 @@ def _settled_phases(
             circle = eqx.tree_at(lambda c: c.amplitude, circle, halved)
             start = (
                 jnp.where(which.reshape(1, -1, *(1,) * (a.ndim - 2)), b.astype(a.dtype), a)
-                for a, b in zip(nudged.potentials, at_rest, strict=True)
+                for a, b in zip(nudged.potentials, begun(circle), strict=True)
             )
             return halvings + 1, circle, settled(circle, tuple(start))
 
