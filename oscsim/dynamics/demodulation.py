@@ -18,6 +18,7 @@ from jaxtyping import Array, Inexact, Int, PyTree
 from oscsim.core.arrays import Scalar, describe
 from oscsim.core.checks import count, instance, positive, shown
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import AbstractSettings
 from oscsim.dynamics.gradient import Phasors, Points, Reading
 from oscsim.networks.base import Layers
 
@@ -25,7 +26,7 @@ FEWEST_TICKS = 8
 """Harmonic 1 is mixed with 1 - ticks and 1 + ticks: fewer leave a visible error at usual amplitudes."""
 
 
-class AbstractDemodulator(eqx.Module):
+class AbstractDemodulator(AbstractSettings):
     """A streaming reader: `init` is called once, `begin` at each cycle, `update` at each tick, `read` at any time.
 
     `fewest_ticks` is how many ticks a cycle it needs, `warm_up` how many cycles pass before its reading is complete,

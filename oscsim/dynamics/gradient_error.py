@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.checks import Given, as_real, shown
 from oscsim.core.errors import RESULTS, BadValue, InexactGradientError, InexactGradientWarning
+from oscsim.core.printing import AbstractPrinted
 from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
@@ -35,7 +36,7 @@ def out_of_regime(
     return (image > LOST) & ~explained
 
 
-class GradientError(eqx.Module):
+class GradientError(AbstractPrinted):
     r"""How accurate a gradient is: the size of each part of its error, relative to the norm of the gradient.
 
     A part that cannot be known is nan, and `reasons` says why.

@@ -12,6 +12,7 @@ from jaxtyping import Array, Complex, Float
 from oscsim.core.arrays import describe, is_traced, per_sample, promoting, sample_norm
 from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
+from oscsim.core.printing import AbstractPrinted
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient import Phasors, require_turning
@@ -43,7 +44,7 @@ SWEEPS = 500
 """Sweeps over all points of the period, at most."""
 
 
-class PeriodicOrbit(eqx.Module):
+class PeriodicOrbit(AbstractPrinted):
     r"""The orbit of driven neurons, $u(t) = \sum_n u_n e^{in\omega t}$, and what a lock-in would read on it.
 
     Attributes:

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from oscsim.core.checks import as_count, as_flag, as_index, as_sequence, optional_count
 from oscsim.core.errors import BadValue
 from oscsim.core.memory import require_memory
+from oscsim.core.printing import AbstractSettings
 from oscsim.dynamics.cycle import Watch
 from oscsim.networks.base import AbstractNetwork
 
@@ -24,7 +25,7 @@ LARGE = 2**30
 """Samples of more bytes than this are announced."""
 
 
-class AbstractRecord(eqx.Module):
+class AbstractRecord(AbstractSettings):
     """What a run keeps: the reading of every cycle, or their mean; and samples of some neurons.
 
     Attributes:

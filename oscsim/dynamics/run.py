@@ -14,6 +14,7 @@ from oscsim.core import checkpoint
 from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
 from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
+from oscsim.core.printing import AbstractPrinted
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-class Run(eqx.Module):
+class Run(AbstractPrinted):
     """What `simulate` returns.
 
     Attributes:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool
 
 from oscsim.core.arrays import Count, Scalar
 from oscsim.core.checks import positive
+from oscsim.core.printing import AbstractSettings
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.error_bars import gradient_and_error
 from oscsim.dynamics.gradient_error import good_enough
@@ -16,7 +17,7 @@ from oscsim.dynamics.system import System
 from oscsim.networks.inputs import Inputs
 
 
-class AbstractStop(eqx.Module):
+class AbstractStop(AbstractSettings):
     """A rule that ends a run before its last cycle.
 
     Example:

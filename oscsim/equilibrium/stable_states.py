@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from oscsim.core.arrays import repeated
 from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, checked, require_key, require_positive, untraced
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium.settling import Method, settle_inputs
 from oscsim.equilibrium.states import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import as_layers, flatten_samples
@@ -19,7 +20,7 @@ from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs
 
 
-class States(eqx.Module):
+class States(AbstractPrinted):
     """The stable states of one input, the ones that most starts lead to first.
 
     Attributes:
@@ -55,7 +56,7 @@ class States(eqx.Module):
         return f"{self.count} stable state{'' if self.count == 1 else 's'}: " + "; ".join(told)
 
 
-class Equilibria(eqx.Module):
+class Equilibria(AbstractPrinted):
     """What `equilibria` found: `found[i]` holds the `States` of sample i.
 
     Attributes:
@@ -109,9 +110,6 @@ class Equilibria(eqx.Module):
     def __str__(self) -> str:
         lines = [f"Equilibria of {len(self)} inputs, from rest and {self.starts} random starts each"]
         return "\n".join(lines + [f"  sample {number}: {states}" for number, states in enumerate(self.samples)])
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @checked(net=untraced, x=untraced, y=untraced)

@@ -2,7 +2,6 @@
 
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +10,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.errors import BadValue, NotSettledError
+from oscsim.core.printing import AbstractPrinted
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 
 
-class Equilibrium(eqx.Module):
+class Equilibrium(AbstractPrinted):
     r"""Where the neurons rest under a constant teaching signal: $u = \partial\Phi/\partial s$, $s = \sigma(u)$.
 
     Attributes:

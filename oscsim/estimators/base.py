@@ -11,14 +11,15 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from oscsim.core.arrays import is_traced, norm, promoting
 from oscsim.core.checks import as_flag, as_key, checked
 from oscsim.core.errors import RESULTS
+from oscsim.core.printing import AbstractPrinted, AbstractSettings, as_text
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs
-from oscsim.networks.learned import Gradient, as_text, as_trainable, gradient_summary
+from oscsim.networks.learned import Gradient, as_trainable, gradient_summary
 
 
-class Estimate(eqx.Module):
+class Estimate(AbstractPrinted):
     """What an estimator returns.
 
     Attributes:
@@ -51,16 +52,13 @@ class Estimate(eqx.Module):
         title = f"Estimate at loss {float(self.loss):.4g}, residual {float(self.residual):.2g}{own}{told}"
         return f"{title}\n{as_text(gradient_summary(self.gradient))}"
 
-    def __repr__(self) -> str:
-        return str(self)
-
     @property
     def valid(self) -> Bool[Array, ""]:
         """Whether the result is `RESULTS.successful`."""
         return self.result == RESULTS.successful
 
 
-class AbstractEstimator(eqx.Module):
+class AbstractEstimator(AbstractSettings):
     """A method that estimates the gradient of the mean loss of a batch.
 
     A subclass gives `estimate`, and `init` where it carries a state from batch to batch.

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Key
 from oscsim.core.arrays import all_finite, describe, is_traced, per_sample, promoting
 from oscsim.core.checks import as_count, require_instance
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractPrinted
 from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.gradient import Reading, require_turning
 from oscsim.dynamics.state import begin
@@ -27,7 +28,7 @@ MEMORY = 2**28
 """Bytes that a chunk may take, roughly."""
 
 
-class Ensemble(eqx.Module):
+class Ensemble(AbstractPrinted):
     """What `ensemble` returns; the leading axis of every array counts the realisations.
 
     Attributes:
@@ -78,9 +79,6 @@ class Ensemble(eqx.Module):
             mean, spread = ([np.linalg.norm(a) for a in jax.tree.leaves(t)] for t in (self.mean, self.spread))
             lines.append(f"  gradient  norm {np.linalg.norm(mean):.4g}, spread {np.linalg.norm(spread):.4g}")
         return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @promoting

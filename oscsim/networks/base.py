@@ -26,11 +26,11 @@ from jaxtyping import Array, Inexact, PyTree, Real
 from oscsim.core.arrays import describe, is_traced, to_complex
 from oscsim.core.checks import Given, as_count, as_native, as_numbers, checked, require_instance, shown
 from oscsim.core.errors import BadType, BadValue, NotHolomorphicError
+from oscsim.core.printing import Row
 from oscsim.networks.learned import (
     SETTINGS,
     AbstractLearned,
     Gradient,
-    Row,
     as_trainable,
     is_setting,
     named,

@@ -12,12 +12,13 @@ from jaxtyping import Array, Key, Real
 from oscsim.core.arrays import describe
 from oscsim.core.checks import Given, as_numbers, checked, require_key
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import Row
 from oscsim.networks.activations import ReLU
 from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
 from oscsim.networks.costs import AbstractCost, CrossEntropy
 from oscsim.networks.layered import check_parts, check_sizes, dense_weights
-from oscsim.networks.learned import AbstractLearned, Row
+from oscsim.networks.learned import AbstractLearned
 from oscsim.networks.products import as_products
 
 

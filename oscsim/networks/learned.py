@@ -1,7 +1,6 @@
 """What of a network is learned: its parameters, their names, other numbers in their place, and how all that prints."""
 
 import abc
-import html
 import operator
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from jaxtyping import Array, PyTree
 from oscsim.core.arrays import is_key, is_traced
 from oscsim.core.checks import Given, as_array, checked, instance, require_instance, shown, untraced
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import Row, as_html, as_text
 from oscsim.networks.activations import AbstractActivation
 from oscsim.networks.costs import AbstractCost
 from oscsim.networks.pooling import AbstractPooling
@@ -164,8 +164,6 @@ def _in_place_of(name: str, old: PyTree, new: Given) -> PyTree:
 
 # How it prints.
 
-Row: TypeAlias = tuple[str, ...]
-
 
 def summary(network: eqx.Module, about: Iterable[Row]) -> list[Row]:
     """What a network says of itself, a title and then rows of words: what it is (`about`), and its parameters."""
@@ -197,24 +195,6 @@ def is_gradient(network: eqx.Module) -> bool:
     """Whether settings are missing, as in what `parameters` gives."""
     parts = jax.tree_util.tree_leaves_with_path(network, is_leaf=lambda part: part is None)
     return any(part is None and in_setting(path) for path, part in parts)
-
-
-def as_text(rows: Sequence[Row]) -> str:
-    """A title and columns below it."""
-    (title,), *rest = rows
-    widths = [max((len(row[i]) for row in rest if len(row) > i + 1), default=0) for i in range(2)]
-    lines = [
-        "  " + "  ".join(f"{word:{width}}" for word, width in zip(row, (*widths, 0), strict=False)) for row in rest
-    ]
-    return "\n".join([title, *(line.rstrip() for line in lines)])
-
-
-def as_html(rows: Sequence[Row]) -> str:
-    """The same as a table for notebooks."""
-    (title,), *rest = rows
-    cells = ("".join(f'<td style="text-align:left">{html.escape(word)}</td>' for word in row) for row in rest)
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f"<b>{html.escape(title)}</b><table>{body}</table>"
 
 
 class AbstractLearned(eqx.Module):

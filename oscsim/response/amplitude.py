@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from jax.typing import ArrayLike
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_count, as_finite, as_plain, as_scalar, checked, require_positive, untraced
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.equilibrium.states import At
@@ -62,7 +62,7 @@ class VarianceTerms(NamedTuple):
         return VarianceTerms(falling, flat, rising)
 
 
-class OptimalAmplitude(eqx.Module):
+class OptimalAmplitude(AbstractPrinted):
     """What `optimal_amplitude` found; the errors are root mean squares over the norm of the exact gradient.
 
     Attributes:

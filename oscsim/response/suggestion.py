@@ -3,7 +3,6 @@
 import math
 import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_share, checked, untraced
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
 from oscsim.equilibrium.linear import exact_at
 from oscsim.equilibrium.modes import slowest_time
@@ -26,7 +26,7 @@ from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
 
 
-class Suggestion(eqx.Module):
+class Suggestion(AbstractPrinted):
     """Settings that `suggest` found for a network; `simulate(net, x, y, suggestion.teaching, ...)`.
 
     Attributes:

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_flag, as_positive, as_scalar, checked, untraced
+from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import default_tolerance, exact_solution
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -20,7 +21,7 @@ from oscsim.signals.drive import check_drive, turning_coefficient
 from oscsim.signals.teaching import AbstractTeaching
 
 
-class TimeScales(eqx.Module):
+class TimeScales(AbstractPrinted):
     r"""The time scales that must stay apart for a network to learn; made by `check_time_scales`. Infinite means never.
 
     Attributes:
@@ -97,9 +98,6 @@ class TimeScales(eqx.Module):
             )
         lines.append(f"  rate  {'none' if self.rate is None else f'{self.rate:.3g}'}, up to {self.fastest_rate:.2g}")
         return "\n".join([*lines, *(f"  TOO CLOSE: {message}" for message in self.too_close)])
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @checked(net=untraced, x=untraced, y=untraced, teaching=untraced, demodulated=as_flag)

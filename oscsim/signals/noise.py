@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Inexact, Key, PyTree, Real
 
 from oscsim.core.checks import choice, require_instance, require_key
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractSettings
 from oscsim.networks.base import Layers
 
 Quadratures: TypeAlias = Literal["real", "both", "circular"]
@@ -71,7 +72,7 @@ class Draw(NamedTuple):
     area: Increment | None
 
 
-class AbstractNoise(eqx.Module):
+class AbstractNoise(AbstractSettings):
     """A disturbance of a run: of the potentials, of the teaching signal, or of the reading, each with a class below.
 
     By default, `signal` returns the teaching signal and `reading` the activities unchanged.

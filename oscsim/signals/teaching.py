@@ -29,6 +29,7 @@ from oscsim.core.checks import (
     shown,
 )
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import AbstractSettings
 
 Number: TypeAlias = int | Int[Array, ""]
 """The number of a cycle."""
@@ -65,7 +66,7 @@ def as_teaching(name: str, value: Given) -> "AbstractTeaching":
     return value
 
 
-class AbstractTeaching(eqx.Module):
+class AbstractTeaching(AbstractSettings):
     r"""A periodic teaching signal $\beta(t)$, complex or real.
 
     A subclass gives `period` and `__call__`.

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import equinox as eqx
 import jax
 import numpy as np
 import optax
@@ -37,6 +36,7 @@ from oscsim.core.checks import (
     untraced,
 )
 from oscsim.core.errors import BadType, BadValue, DivergenceError
+from oscsim.core.printing import AbstractPrinted
 from oscsim.core.progress import Progress
 from oscsim.datasets.source import AbstractSource, ArraySource, Samples, digest_of
 from oscsim.estimators import AbstractEstimator
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-class Trained(eqx.Module):
+class Trained(AbstractPrinted):
     """What `train` returns.
 
     Attributes:
@@ -108,9 +108,6 @@ class Trained(eqx.Module):
             text = text.replace(", validation ", "; held out: ", 1).replace("validation ", "")
             lines.append(f"  {name:7} epoch {int(row['epoch'])}: {text}")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @promoting

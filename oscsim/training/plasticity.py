@@ -28,6 +28,7 @@ from oscsim.core.checks import (
     untraced,
 )
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractPrinted
 from oscsim.core.progress import Progress
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.plastic import advance_plastic
@@ -48,7 +49,7 @@ LONGEST_LOOK = 64
 """How many cycles of changing data are looked at to see how long an input stays."""
 
 
-class Learned(eqx.Module):
+class Learned(AbstractPrinted):
     r"""What `learn` returns.
 
     Attributes:
@@ -104,9 +105,6 @@ class Learned(eqx.Module):
             f"  effort    {type(plan.solver).__name__}, {plan.ticks} ticks a cycle, {self.seconds:.2g} s",
         ]
         return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @promoting
