@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,12 +36,17 @@ class Plot:
     result: str | None = None
     """Of a sweep, which result to draw; relative_error, final_error or the first if not given."""
 
+    follow: bool = False
+    """Of a training run that goes on: draw again after each epoch, until Ctrl-C."""
+
     def run(self) -> None:
         """Run it."""
         path = run_in(self.path)
         if not path.exists():
             raise BadValue(f"path={path}: there is no such file or folder")
         store = (path / "zarr.json").is_file()
+        if self.follow and (store or not path.is_dir()):
+            raise BadValue(f"follow belongs to a training run, and {path} holds none: leave it out")
         if self.result is not None and not store:
             raise BadValue(f"result={self.result} belongs to a sweep, and {path} holds none: leave it out")
         require_writable_file("out", self.out)
@@ -49,7 +55,18 @@ class Plot:
             if self.out is None:
                 require_writable_file("out", out)
             save_figure(axes, self.out or out)
-        print(f"Figure: {self.out or out}")
+        print(f"Figure: {self.out or out}", flush=True)
+        if self.follow:
+            self._follow(self.out or out)
+
+    def _follow(self, out: Path) -> None:
+        """Draw again whenever there are new metrics."""
+        metrics, seen = self.path / "metrics.jsonl", 0.0
+        while True:
+            time.sleep(1)
+            if metrics.stat().st_mtime != seen:
+                seen = metrics.stat().st_mtime
+                save_figure(self._learning()[0], out)
 
     def _sweep(self) -> "tuple[Axes, Path]":
         data = osc.load_sweep(self.path)

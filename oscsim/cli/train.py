@@ -316,6 +316,8 @@ def _about(own: OwnData | None) -> dict[str, Any]:
 
 def _about_run(network: Path) -> dict[str, Any]:
     """The same, from the folder of a run or of its checkpoint, with the settings."""
+    if not network.exists():
+        raise BadValue(f"network={network}: there is no such file or folder")
     path = (network if network.is_dir() else network.parent) / "settings.json"
     about = {"settings": {}, "classes": (), "scaling": None, "real": False, "columns": ()}
     if path.is_file():

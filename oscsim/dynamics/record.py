@@ -130,7 +130,7 @@ class PerCycle(AbstractRecord):
             case chosen:
                 wanted = dict(chosen)
                 for layer in wanted.keys() - set(range(1, len(sizes) + 1)):
-                    raise BadValue(f"neurons of layer {layer}: the network has {len(sizes)} layers, counted from 1")
+                    raise BadValue(f"neurons of layer {layer}: layers are counted from 1, to {len(sizes)} here")
                 neurons = [
                     _within(f"neurons[{n}]", wanted.get(n, ()), size, "neurons in this layer")
                     for n, size in enumerate(sizes, start=1)

@@ -147,10 +147,11 @@ class TimeSeries(AbstractMoving):
     def check_lasts(self, first: int, cycles: int, period: float) -> None:
         needed = (first + cycles) * period
         if not self.repeat and needed > self.duration * (1 + 1e-6):
-            left = max(0, int(self.duration / period) - first)
+            left = int(self.duration / period) - first
+            remedy = f"run {left} cycles" if left > 0 else "use a shorter period, a longer series"
             raise BadValue(
                 f"cycles={cycles} of period {period:g} last to time {needed:g}, and this TimeSeries of "
-                f"{len(self.values)} samples ends at {self.duration:g}: run {left} cycles, or give repeat=True"
+                f"{len(self.values)} samples ends at {self.duration:g}: {remedy}, or give repeat=True"
             )
 
 

@@ -8,6 +8,7 @@ of your own. No other function touches the global style, and matplotlib is impor
 from oscsim.plot import style
 from oscsim.plot.animation import animate
 from oscsim.plot.learning import gradient_cosines, learning_curves, training, weights
+from oscsim.plot.live import LiveTraining
 from oscsim.plot.networks import network
 from oscsim.plot.planes import stability
 from oscsim.plot.runs import (
@@ -25,6 +26,7 @@ from oscsim.plot.style import use_style
 from oscsim.plot.sweeps import sweep_curves, sweep_map
 
 __all__ = [
+    "LiveTraining",
     "animate",
     "components",
     "gradient_cosines",

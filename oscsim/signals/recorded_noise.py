@@ -150,6 +150,7 @@ class RecordedNoise(AbstractForcing):
     def init(self, key: Key[Array, ""], u: Layers) -> tuple[Place, ...]:
         share = jnp.zeros((), u[0].real.dtype)
         if not self.random_start:
+            self._check_widths(u)
             return (Place(jnp.zeros((), jnp.int32), share),) * len(u)
         times = len(self._integrals[0].series.values)
 
@@ -159,6 +160,18 @@ class RecordedNoise(AbstractForcing):
 
         starts = jax.vmap(of_sample)(jnp.arange(u[0].shape[0], dtype=jnp.uint32))
         return tuple(Place(start, share) for start in starts)
+
+    def _check_widths(self, u: Layers) -> None:
+        """Refuse series with other numbers of columns than there are neurons."""
+        each = self._integrals * (len(u) if len(self._integrals) == 1 else 1)
+        for layer, (integral, a) in enumerate(zip(each, u, strict=True), start=1):
+            columns = integral.series.values.shape[1:]
+            if columns not in ((), a.shape[1:], a.shape):
+                raise BadValue(
+                    f"series of layer {layer} has shape (times, {', '.join(map(str, columns))}), and the layer "
+                    f"{a.shape[1:]} neurons in a batch of {a.shape[0]}: give (times,), (times, neurons...) or (times, "
+                    "batch, neurons...), one series for each layer in a tuple"
+                )
 
     def random(self, key: Key[Array, ""], u: Layers, area: bool) -> None:
         """Nothing is drawn."""
