@@ -102,7 +102,7 @@ def test_oscsim_alone_does_not_import_the_page_and_says_what_is_missing():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines() == [
-        "oscsim: error: the lab needs panel, which is not installed: pip install 'oscsim[lab]'"
+        "oscsim: error: the lab needs panel, which is not installed: pip install '.[lab]' in a clone of oscsim"
     ]
 
 

@@ -130,14 +130,6 @@ def test_the_derivative_of_a_settled_loss_is_the_exact_gradient():
     assert osc.relative_error(jax.grad(loss)(learned), osc.exact_gradient(net, x, y)) < 1e-9
 
 
-@pytest.mark.usefixtures("x64")
-def test_a_linear_system_without_a_matrix_gives_the_same_derivatives(monkeypatch):
-    expected = jax.grad(exact(None))(POINT), jax.grad(settled(None))(POINT)
-    monkeypatch.setattr("oscsim.equilibrium.derivatives.DENSE", 0)
-    assert_close(jax.grad(exact(None))(POINT), expected[0])
-    assert_close(jax.grad(settled(None))(POINT), expected[1])
-
-
 @pytest.mark.slow
 def test_cycles_that_depend_on_what_is_read_say_that_they_have_no_reverse_derivative():
     net, x, y = small()

@@ -1,6 +1,5 @@
 """`oscsim suggest` and `oscsim info`: what to use, and what there is."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ import jax
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import run_in
+from oscsim.cli.reports import metrics_in, run_in
 from oscsim.cli.settings import Network, Noise, first_samples
 from oscsim.core import BadValue
 
@@ -72,8 +71,7 @@ class Info:
             if (self.path / "zarr.json").is_file():
                 return print(osc.load_sweep(self.path))
             print(osc.load(run_in(self.path)))
-        metrics = self.path / "metrics.jsonl"
-        if metrics.is_file() and (rows := metrics.read_text("utf-8").splitlines()):
-            print(f"\nafter epoch {len(rows)}:")
-            for name, value in json.loads(rows[-1]).items():
+        if history := metrics_in(self.path):
+            print(f"\nafter epoch {len(history)}:")
+            for name, value in history[-1].items():
                 print(f"  {name:24} {value:.6g}")

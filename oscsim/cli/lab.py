@@ -14,7 +14,7 @@ from oscsim.core import BadValue, ending
 class Lab:
     """Open the lab: a network that oscillates live in the browser, with knobs to disturb it.
 
-    Prints its address. It needs the extra `lab`: `pip install '.[lab]'` where oscsim was installed from.
+    Prints its address. It needs the extra `lab`: pip install '.[lab]' in a clone of oscsim.
     """
 
     port: int = 5006

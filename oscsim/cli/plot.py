@@ -1,7 +1,5 @@
 """`oscsim plot`."""
 
-import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ import jax
 import tyro
 
 import oscsim as osc
-from oscsim.cli.reports import require_writable_file, run_in, save_figure
+from oscsim.cli.reports import metrics_in, require_writable_file, run_in, save_figure
 from oscsim.cli.sweep import draw_sweep, result_of
 from oscsim.core import BadValue, checkpoint
 
@@ -74,15 +72,11 @@ class Plot:
         return draw_sweep(data, result), self.path.with_name(f"{self.path.resolve().name}-{result}.png")
 
     def _learning(self) -> "tuple[np.ndarray, Path]":
-        try:
-            rows = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text("utf-8").splitlines()]
-        except FileNotFoundError as error:
-            raise BadValue(f"path={self.path} holds no training run and no sweep: give the folder of one") from error
-        except ValueError as error:
-            raise BadValue(f"{self.path / 'metrics.jsonl'} is damaged ({error})") from error
-        if not rows:
+        history = metrics_in(self.path)
+        if history is None:
+            raise BadValue(f"path={self.path} holds no training run and no sweep: give the folder of one")
+        if not history:
             raise BadValue(f"path={self.path}: no epoch was finished yet; draw it later")
-        history = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
         return osc.plot.training(history), self.path / "learning.png"
 
     def _file(self, path: Path) -> "tuple[np.ndarray | Axes, Path]":

@@ -1,6 +1,7 @@
 """What several commands print and write: tables, figures, checked folders."""
 
 import io
+import json
 import math
 import tempfile
 import time
@@ -141,6 +142,18 @@ def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:
     plt.close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(path, buffer.getbuffer())
+
+
+def metrics_in(folder: Path) -> list[dict[str, float]] | None:
+    """The metrics of each epoch of a training run, nan where a number was not finite; None where there is no run."""
+    path = folder / "metrics.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise BadValue(f"{path} is damaged ({error})") from error
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 
 def run_in(path: Path) -> Path:

@@ -221,7 +221,7 @@ def as_rate(name: str, value: Given) -> Array:
 
 
 def as_plain(name: str, value: Given) -> Given:
-    """The same, but not traced, since it is looked at."""
+    """A value that is not traced, since it is looked at."""
     if is_traced(value):
         raise BadType(f"{name}={shown(value)} is traced by jax: give a plain number")
     as_scalar(value, name)

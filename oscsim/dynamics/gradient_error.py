@@ -176,9 +176,7 @@ class GradientError(AbstractPrinted):
             head = f"gradient good to {_percent(float(self.total))}"
         parts = [
             f"{name} {_percent(value)}"
-            for name, value in zip(
-                PARTS, map(float, (self.contamination, self.lag, self.steps, self.asymmetry)), strict=True
-            )
+            for name, value in zip(PARTS, self._parts, strict=True)
             if (value > 0 and name != "asymmetry") or value > 1e-4
         ]
         if self.noisy:

@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from oscsim.core.arrays import norm, to_complex
+from oscsim.core.arrays import to_complex
 from oscsim.equilibrium.linear import gradient_read
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.states import default_tolerance
@@ -26,21 +26,6 @@ class Asymmetry(eqx.Module):
     read: Gradient
     exact: Gradient
     residual: Float[Array, " batch"]
-
-    @property
-    def total(self) -> Float[Array, ""]:
-        """The norm of the difference, relative to that of the exact gradient."""
-        return _relative(self.read, self.exact)
-
-    @property
-    def per_array(self) -> PyTree:
-        """The same of each parameter array alone, a pytree like `parameters(net)` of numbers."""
-        return jax.tree.map(_relative, self.read, self.exact)
-
-
-def _relative(found: PyTree, exact: Gradient) -> Float[Array, ""]:
-    size = norm(exact)
-    return norm(jax.tree.map(jnp.subtract, found, exact)) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
 
 @eqx.filter_jit

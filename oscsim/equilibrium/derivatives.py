@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from oscsim.core.arrays import complex_of, constant, is_traced, promoting
+from oscsim.core.arrays import complex_of, constant, promoting
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.states import default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -20,8 +20,6 @@ from oscsim.networks.inputs import Inputs
 
 def settled(net: AbstractNetwork, inputs: Inputs, beta: Array, u: Layers) -> Layers:
     r"""The fixed point $u = F(\sigma(u), \beta)$ that was found, with derivatives in network, inputs and $\beta$."""
-    if not is_traced(net, inputs, beta):
-        return u
     is_complex = any(map(jnp.iscomplexobj, (*u, beta)))
     beta = jnp.broadcast_to(jnp.asarray(beta, complex_of(net.dtype) if is_complex else net.dtype), (len(u[0]),))
 
@@ -32,7 +30,7 @@ def settled(net: AbstractNetwork, inputs: Inputs, beta: Array, u: Layers) -> Lay
 
     def solve(given: PyTree, u: Layers, right: Layers) -> Layers:
         net, inputs, beta = given
-        return Resolvent(net, inputs, u, beta=beta)(right, default_tolerance(net.dtype))[0]
+        return Resolvent(net, inputs, u, beta=beta).solved(right, default_tolerance(net.dtype))
 
     return _root(residual, solve, (net, inputs, beta), u)
 

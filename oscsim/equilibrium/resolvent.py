@@ -62,44 +62,45 @@ class Resolvent(eqx.Module):
 
         Args:
             source: $r$, complex where there is a frequency, or the potentials are.
-            tolerance: how much may be left in each neuron, relative to the largest number in $r$.
+            tolerance: how much may be left in each neuron, relative to the norm of $r$.
             max_sweeps: samples that so many do not solve are solved one by one.
 
         Returns:
             $v$, and the norm of what is left of each sample's equation relative to that of $r$.
         """
-        apply = self._operator()
-        size = sample_norm(source)
-        size = jnp.where(size > 0, size, 1)
-        right = tuple(a / per_sample(size, a) for a in source)
+        v = self.solved(source, tolerance, max_sweeps)
+        off = _left(self._operator(), source, v) / _size(source)
+        return v, jnp.where(jnp.isfinite(off), off, jnp.inf)
 
-        def solve(apply, right, transposed):
-            inertia = self._inertia()
-            start = tuple(r / k for r, k in zip(right, inertia, strict=True))
-            swept = _swept(apply, right, start, inertia, tolerance, max_sweeps)
-            off = _left(apply, right, swept)
+    def solved(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike = 3 * PATIENCE) -> Layers:
+        """$v$ alone, linear in $r$ for jax."""
+
+        def solve(apply, source, transposed):
+            swept, off = self._swept(apply, source, tolerance, max_sweeps)
             unsolved = ~(off <= 10 * jnp.asarray(tolerance, off.dtype))
-            one_by_one = lambda: self._one_by_one(right, swept, unsolved, transposed)  # noqa: E731
+            one_by_one = lambda: self._one_by_one(source, swept, unsolved, transposed)  # noqa: E731
             return lax.cond(jnp.any(unsolved), one_by_one, lambda: swept)
 
-        v = lax.custom_linear_solve(
-            apply,
-            right,
-            solve=lambda apply, right: solve(apply, right, self.transposed),
-            transpose_solve=lambda apply, right: solve(apply, right, not self.transposed),
+        return lax.custom_linear_solve(
+            self._operator(),
+            source,
+            solve=lambda apply, source: solve(apply, source, self.transposed),
+            transpose_solve=lambda apply, source: solve(apply, source, not self.transposed),
         )
-        off = _left(apply, right, v)
-        return tuple(a * per_sample(size, a) for a in v), jnp.where(jnp.isfinite(off), off, jnp.inf)
 
     def approximately(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike) -> Layers:
         """The same by sweeps alone, as far as so many of them lead."""
-        size = sample_norm(source)
-        size = jnp.where(size > 0, size, 1)
+        return self._swept(self._operator(), source, tolerance, max_sweeps)[0]
+
+    def _swept(
+        self, apply: Callable[[Layers], Layers], source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike
+    ) -> tuple[Layers, Float[Array, " batch"]]:
+        """By sweeps, each sample at a source of norm 1, so that one tolerance serves every scale; and what is left."""
+        size, inertia = _size(source), self._inertia()
         right = tuple(a / per_sample(size, a) for a in source)
-        inertia = self._inertia()
         start = tuple(r / k for r, k in zip(right, inertia, strict=True))
-        v = _swept(self._operator(), right, start, inertia, tolerance, max_sweeps)
-        return tuple(a * per_sample(size, a) for a in v)
+        v = _swept(apply, right, start, inertia, tolerance, max_sweeps)
+        return tuple(a * per_sample(size, a) for a in v), _left(apply, right, v)
 
     def _inertia(self) -> tuple[Inexact[Array, "..."], ...]:
         tau = self.network.time_constants
@@ -112,11 +113,10 @@ class Resolvent(eqx.Module):
         def force(u):
             return self.network.force(self.inputs.clamped, self.network.activities(u), self.inputs.y, beta)
 
+        push = jax.linearize(force, self.potentials)[1]
         if self.transposed:
-            pull = jax.vjp(force, self.potentials)[1]
+            pull = jax.linear_transpose(push, self.potentials)
             push = lambda v: pull(v)[0]  # noqa: E731
-        else:
-            push = jax.linearize(force, self.potentials)[1]
         return _subtracted_from(self._inertia(), push, jnp.iscomplexobj(self.potentials[0]))
 
     def _one_by_one(self, right: Layers, swept: Layers, unsolved: Array, transposed: bool) -> Layers:
@@ -175,6 +175,12 @@ def _subtracted_from(
         return tuple(k * a - p for k, a, p in zip(inertia, v, pushed, strict=True))
 
     return apply
+
+
+def _size(source: Layers) -> Float[Array, " batch"]:
+    """The norm of each sample's source, or 1."""
+    size = sample_norm(source)
+    return jnp.where(size > 0, size, 1)
 
 
 def _left(apply: Callable[[Layers], Layers], right: Layers, v: Layers) -> Float[Array, " batch"]:

@@ -25,14 +25,14 @@ FALLING = 0.7
 """A term counts that is at most so large as the one before: beyond the radius the polynomial leads nowhere."""
 
 
-def taylor(net: AbstractNetwork, inputs: Inputs, u: Layers, order: int = ORDER) -> tuple[Layers, ...]:
+def taylor(net: AbstractNetwork, inputs: Inputs, u: Layers) -> tuple[Layers, ...]:
     r"""About the coefficients $v_1, ..., v_K$ of $u(\beta) = u + \sum_n v_n \beta^n$ at the free potentials $u$.
 
     All are real: $(1 - \partial F/\partial u)\, v_n$ is the coefficient of $\beta^n$ in
     $F(u + \sum_{m<n} v_m \beta^m, \beta)$.
     """
     resolvent, zero, found = Resolvent(net, inputs, u), jnp.zeros((), net.dtype), ()
-    for n in range(1, order + 1):
+    for n in range(1, ORDER + 1):
 
         def force(e, found=found):
             at = tuple(

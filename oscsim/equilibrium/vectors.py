@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -20,12 +20,6 @@ DENSE = 1024
 def is_dense(net: AbstractNetwork) -> bool:
     """Whether one sample's linear system is solved as a matrix."""
     return sum(math.prod(shape) for shape in net.shapes) <= DENSE
-
-
-def krylov(dtype: DTypeLike) -> lx.GMRES:
-    """How systems above `DENSE` are solved: to about rounding."""
-    level = 30 * float(jnp.finfo(dtype).eps)
-    return lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
 
 
 @jax.custom_batching.sequential_vmap
@@ -47,9 +41,11 @@ def with_matrix(matrix: Array, right: Array) -> Array:
 
 
 def without_matrix(apply: Callable[[PyTree[Array]], PyTree[Array]], right: PyTree[Array]) -> PyTree[Array]:
-    """The solution $v$ of $A v = r$ by GMRES; `apply` is $A$, and $r$ real."""
+    """The solution $v$ of $A v = r$ by GMRES, to about rounding; `apply` is $A$, and $r$ real."""
     operator = lx.FunctionLinearOperator(apply, jax.eval_shape(lambda: right))
-    return lx.linear_solve(operator, right, krylov(jax.tree.leaves(right)[0].dtype), throw=False).value
+    level = 30 * float(jnp.finfo(jax.tree.leaves(right)[0].dtype).eps)
+    solver = lx.GMRES(rtol=level, atol=level, restart=50, stagnation_iters=50)
+    return lx.linear_solve(operator, right, solver, throw=False).value
 
 
 def flat(layers: Layers) -> Array:

@@ -180,7 +180,6 @@ def _stepped(
         one_point(amplitude, inputs),
         free,
         tuple(a[None] for a in nudged),
-        stepped=True,
         noisy=noise is not None,
         unknown="" if readings == 1 else MEANS,
     )

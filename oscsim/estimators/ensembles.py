@@ -17,7 +17,6 @@ from oscsim.dynamics.cycles import Counts, averaged
 from oscsim.dynamics.gradient import Reading, require_turning
 from oscsim.dynamics.state import begin
 from oscsim.dynamics.system import System
-from oscsim.equilibrium import free_equilibrium
 from oscsim.estimators.lock_in import LockIn
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
@@ -125,7 +124,8 @@ def ensemble(
         raise BadValue("lock_in.extrapolate=True runs every realisation twice: call it with keys of your own")
     require_noise_key(lock_in.noises, key)
     system, inputs = lock_in.system(net), Inputs.of(net, x, y)
-    start = free_equilibrium(net, inputs).potentials if lock_in.start == "settled" else net.rest(inputs.x.shape[0])
+    start = lock_in.potentials(system, inputs)
+    start = net.rest(inputs.x.shape[0]) if start is None else start
     chunk = min(_fitting(net, inputs) if chunk is None else as_count("chunk", chunk), realisations)
     began, counts, parts = time.perf_counter(), lock_in.counts(net.dtype), []
     if is_traced(system, inputs, start, key):

@@ -24,7 +24,7 @@ from oscsim.dynamics.step_error import check_steps
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import settled_start
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at, richardson
-from oscsim.networks.base import AbstractNetwork, as_network
+from oscsim.networks.base import AbstractNetwork, Layers, as_network
 from oscsim.networks.holomorphy import check_unseen
 from oscsim.networks.inputs import Inputs
 from oscsim.response.time_scales import check_time_scales
@@ -188,13 +188,14 @@ class LockIn(AbstractEstimator):
         return eqx.tree_at(lambda lock_in: lock_in.integration, self, integration)
 
     def begin(self, system: System, inputs: Inputs, key: Key[Array, ""] | None = None) -> State:
-        """The state that the first input is presented to: rest, settled, or on the orbit."""
-        start = None
+        """The state that the first input is presented to."""
+        return begin_compiled(system, inputs, key=key, start=self.potentials(system, inputs))
+
+    def potentials(self, system: System, inputs: Inputs) -> Layers | None:
+        """Where the neurons start: settled, on the orbit, or None for rest."""
         if self.start == "settled":
-            start = settled_start(system.network, inputs)
-        elif self.start == "locked":
-            start = locked_start(system.network, inputs, system.teaching)
-        return begin_compiled(system, inputs, key=key, start=start)
+            return settled_start(system.network, inputs)
+        return locked_start(system.network, inputs, system.teaching) if self.start == "locked" else None
 
     def counts(self, dtype: DTypeLike) -> Counts:
         """How many cycles to run, and which count."""

@@ -243,6 +243,6 @@ def _stepped_phases(
     residual = movement(net, inputs, free)
     batch, shares = inputs.x.shape[0], jnp.full(points, 1 / points, net.dtype)
     around = Circle(jnp.full(batch, amplitude, net.dtype), unit, shares, points)
-    error = points_error(net, inputs, gradient, around, free, potentials, stepped=True, noisy=noise is not None)
+    error = points_error(net, inputs, gradient, around, free, potentials, noisy=noise is not None)
     result = RESULTS.where(all_finite((free, activities)), RESULTS.successful, RESULTS.diverged)
     return estimate_at(net, inputs, gradient, net.activities(free), residual, result, error)

@@ -80,12 +80,10 @@ class PointsError(GradientError):
 
     Attributes:
         number: how many points, 1 for the one-sided nudge.
-        stepped: whether the states come from a fixed number of steps.
         unknown: why the contamination is not known, where it is not.
     """
 
     number: int = eqx.field(static=True, default=1)
-    stepped: bool = eqx.field(static=True, default=False)
     unknown: str = eqx.field(static=True, default="")
 
     @property
@@ -120,7 +118,6 @@ def points_error(
     free: Layers,
     potentials: Layers,
     *,
-    stepped: bool = False,
     noisy: bool = False,
     unknown: str = "",
 ) -> PointsError:
@@ -133,7 +130,6 @@ def points_error(
         circle: where the points lie.
         free: potentials at rest, (batch, ...) per layer.
         potentials: those of the points, (points, batch, ...) per layer.
-        stepped: they come from a fixed number of steps.
         noisy: they were disturbed.
         unknown: why the contamination cannot be known, where it cannot.
     """
@@ -172,7 +168,6 @@ def points_error(
         amplitude=jnp.abs(circle.amplitude),
         noisy=noisy,
         number=circle.number,
-        stepped=stepped,
         unknown=unknown,
     )
 

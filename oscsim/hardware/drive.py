@@ -106,6 +106,11 @@ class ImperfectDemodulator(AbstractDemodulator):
         """As the ideal needs it."""
         return self.demodulator.warm_up
 
+    @property
+    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As those of the ideal are."""
+        return self.demodulator.independent
+
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> PyTree:
         return self.demodulator.init(s, beta, ticks)
 

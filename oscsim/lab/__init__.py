@@ -40,7 +40,7 @@ def __getattr__(name: str) -> object:
         if error.name not in ("panel", "bokeh", "param"):
             raise
         raise MissingPackage(
-            f"the lab needs {error.name}, which is not installed: run pip install '.[lab]' where oscsim was installed from",
+            f"the lab needs {error.name}, which is not installed: pip install '.[lab]' in a clone of oscsim",
             name=error.name,
         ) from error
     return view.NoiseLab if name == "NoiseLab" else server.serve

@@ -268,8 +268,7 @@ def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
     """The key for noise, or an error that asks for it.
 
     Raises:
-        ValueError: there is no key.
-            Or it is of a kind whose numbers depend on what is drawn beside them.
+        ValueError: there is no key, or it is of a kind whose numbers depend on what is drawn beside them.
         TypeError: the key is none, such as a bare seed.
     """
     if key is None:

@@ -55,9 +55,7 @@ def connected(client: "Client | str | None", workers: int | None) -> "Iterator[C
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise MissingPackage(
-            "sweeps on workers need dask: run pip install '.[sweep]' where oscsim was installed from"
-        ) from error
+        raise MissingPackage("sweeps on workers need dask: pip install '.[sweep]' in a clone of oscsim") from error
     if workers is not None:
         count = as_count("workers", workers)
         options: dict = {"threads_per_worker": 1, "dashboard_address": None, "env": ALONE}
