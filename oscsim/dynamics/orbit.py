@@ -43,6 +43,9 @@ ROUNDED = 8
 SWEEPS = 500
 """Sweeps over all points of the period, at most."""
 
+TICKS = 64
+"""How many samples of a cycle are recorded."""
+
 
 class PeriodicOrbit(AbstractPrinted):
     r"""The orbit of driven neurons, $u(t) = \sum_n u_n e^{in\omega t}$, and what a lock-in would read on it.
@@ -235,17 +238,17 @@ def periodic_orbit(
     return orbit
 
 
-def watched(orbit: PeriodicOrbit, record: PerCycle, ticks: int = 64) -> tuple[Watch, Watched]:
+def watched(orbit: PeriodicOrbit, record: PerCycle) -> tuple[Watch, Watched]:
     """Which neurons a record keeps, and what it would hold of one cycle of this orbit."""
     net, batch = orbit.network, len(orbit.residual)
     watch = record.watch(net, batch)
     if watch is None:
         raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
-    u = at_times(orbit.harmonics, orbit.potentials, jnp.arange(1, ticks + 1) / ticks)
+    u = at_times(orbit.harmonics, orbit.potentials, jnp.arange(1, TICKS + 1) / TICKS)
     s = net.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
     kept = jax.vmap(watch.picked)(tuple(a.reshape(b.shape) for a, b in zip(s, u, strict=True)))
-    betas = jnp.roll(sampled(orbit.teaching, ticks, net.dtype), -1, axis=0)
-    betas = jnp.broadcast_to(betas.reshape(ticks, -1), (ticks, batch))[:, watch.samples]
+    betas = jnp.roll(sampled(orbit.teaching, TICKS, net.dtype), -1, axis=0)
+    betas = jnp.broadcast_to(betas.reshape(TICKS, -1), (TICKS, batch))[:, watch.samples]
     return watch, Watched(tuple(a[None] for a in kept), betas[None])
 
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, sample_norm
+from oscsim.core.arrays import Count, describe, is_traced, norm, promoting
 from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.core.printing import AbstractPrinted
@@ -28,7 +28,7 @@ from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
-from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
+from oscsim.equilibrium.metrics import apart, cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
 from oscsim.networks.base import AbstractNetwork, Layers, time_unit
 from oscsim.networks.inputs import Data, Inputs, Stream
@@ -310,8 +310,7 @@ class Run(AbstractPrinted):
         """
         inputs = self.inputs
         own, found = self.equilibrium, settle(self.network, inputs.x, inputs.y)
-        apart = jax.tree.map(jnp.subtract, own.activities, found.activities)
-        return tuple(int(i) for i in np.flatnonzero(np.asarray(sample_norm(apart)) > APART))
+        return tuple(int(i) for i in apart(own.activities, found.activities))
 
     @property
     def loss(self) -> Array:
@@ -543,10 +542,6 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         bar = float(self.error.total)
         return f"cosine {self.cosine:.6f}, relative error {self.relative_error:.2g}, by its own measure {bar:.2g}"
-
-
-APART = 1e-3
-"""States whose activities differ by more than this, in the Euclidean norm of a sample, are two."""
 
 
 def _listed_samples(numbers: tuple[int, ...]) -> str:

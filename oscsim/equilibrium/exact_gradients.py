@@ -25,6 +25,9 @@ from oscsim.networks.learned import Gradient, split_parameters
 as_method = choice("implicit", "bptt")
 """How an exact gradient is computed."""
 
+PRODUCTS = 100
+"""Products with the Jacobian that find the longest step which holds a state."""
+
 
 @promoting
 @checked(method=as_method)
@@ -167,7 +170,7 @@ def _bptt_gradient(
     return gradient, _largest(begun) / jnp.where(scale > 0, scale, 1)
 
 
-def _holding_step(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: int = 100) -> Float[Array, " batch"]:
+def _holding_step(net: AbstractNetwork, inputs: Inputs, u: Layers) -> Float[Array, " batch"]:
     r"""The step $h \le 1$ at which $u + h (F(u) - u)$ contracts to a state, $1.8 / \rho(1 - \partial F/\partial u)$.
 
     By power iteration for the largest eigenvalue.
@@ -190,5 +193,5 @@ def _holding_step(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: i
     v = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True))
     length = size(v)
     v = tuple(a / per_sample(length, a) for a in v)
-    largest = lax.fori_loop(0, iterations, one, (v, length))[1]
+    largest = lax.fori_loop(0, PRODUCTS, one, (v, length))[1]
     return jnp.where(largest < 2, 1.0, 1.8 / largest).astype(net.dtype)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import compiled, is_traced, norm
+from oscsim.core.arrays import compiled, is_traced, norm, sample_norm
 from oscsim.core.checks import as_function, checked
 from oscsim.core.errors import BadValue
+from oscsim.networks.base import Layers
 from oscsim.networks.learned import Gradient, as_gradient, named
 
 APART = 1e-2
@@ -80,22 +81,22 @@ def _relative_error(estimate: Gradient, exact: Gradient) -> Float[Array, ""]:
     return norm([a - b for a, b in pairs]) / norm(exact)
 
 
+def apart(s: Layers, t: Layers) -> np.ndarray:
+    """The numbers of the samples that two free states, by their activities, differ in; none of other shapes."""
+    if jax.tree.map(np.shape, s) != jax.tree.map(np.shape, t):
+        return np.zeros(0, int)
+    return np.flatnonzero(np.asarray(sample_norm(jax.tree.map(jnp.subtract, s, t))) > APART)
+
+
 def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
     """The two gradients; of estimates, with a warning where they belong to different states."""
     # a gradient is a network too, whose `activities` is a method
     states = [s if isinstance(s := getattr(v, "activities", None), tuple) else None for v in (estimate, exact)]
-    if all(state and not is_traced(state) for state in states):
-        squares = [
-            np.sum((np.asarray(a) - np.asarray(b)).reshape(len(a), -1) ** 2, axis=1)
-            for a, b in zip(*states, strict=True)
-            if np.shape(a) == np.shape(b)
-        ]
-        distances = np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros(0)
-        apart = np.flatnonzero(distances > APART)
-        if apart.size:
+    match states:
+        case [(_, *_) as one, (_, *_) as other] if not is_traced(states) and (others := apart(one, other)).size:
             warnings.warn(
-                f"sample {apart[0]} rests in another state in one estimate than in the other ({apart.size} of "
-                f"{len(distances)} do): their gradients are of different losses; compare with exact_gradient(..., "
+                f"sample {others[0]} rests in another state in one estimate than in the other ({others.size} of "
+                f"{len(one[0])} do): their gradients are of different losses; compare with exact_gradient(..., "
                 "at=run), or start both from 'settled'",
                 stacklevel=3,
             )

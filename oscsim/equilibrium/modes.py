@@ -10,6 +10,12 @@ from oscsim.core.arrays import per_sample, sample_norm
 from oscsim.networks.base import AbstractNetwork, Layers, slowest_neuron
 from oscsim.networks.inputs import Inputs
 
+SLOWEST_PRODUCTS = 300
+"""Products with the Jacobian of each of the two passes that find the slowest mode."""
+
+FASTEST_PRODUCTS = 200
+"""Products with the Jacobian that find the fastest mode; the mean is over the last half of them."""
+
 
 def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
     """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
@@ -18,7 +24,7 @@ def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
 
 
 @eqx.filter_jit
-def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: int = 300) -> Array:
+def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers) -> Array:
     """The rightmost eigenvalue of the Jacobian of the force in the potentials, per sample, by power iteration.
 
     A first pass finds the largest in size; shifted by that, the rightmost one is the largest in size. Eigenvalues are
@@ -43,14 +49,14 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers, iterations: i
 
         keys = jax.random.split(jax.random.key(0), len(u))
         start = normalised(tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True)))
-        return lax.fori_loop(0, iterations, iterate, (start, jnp.zeros(len(u[0]), net.dtype)))[1]
+        return lax.fori_loop(0, SLOWEST_PRODUCTS, iterate, (start, jnp.zeros(len(u[0]), net.dtype)))[1]
 
     shift = largest(jnp.zeros(len(u[0]), net.dtype))
     return largest(shift) - shift
 
 
 @eqx.filter_jit
-def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers, iterations: int = 200) -> Array:
+def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Array:
     r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ where the activities are `s`, over all samples.
 
     By power iteration: the decay rate of the fastest mode, which is what equal steps have to resolve.
@@ -67,9 +73,9 @@ def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers, iterations: in
         length = jnp.maximum(sample_norm(new), jnp.finfo(net.dtype).tiny)
         new = tuple(a / length.reshape(-1, *(1,) * (a.ndim - 1)) for a in new)
         # the mean over the last half: one product alone can be longer, as the Jacobian is not symmetric
-        return new, growth + jnp.where(number >= iterations // 2, jnp.log(length), 0)
+        return new, growth + jnp.where(number >= FASTEST_PRODUCTS // 2, jnp.log(length), 0)
 
     keys = jax.random.split(jax.random.key(0), len(u))
     start = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, u, strict=True))
-    _, growth = lax.fori_loop(0, iterations, iterate, (start, jnp.zeros(len(u[0]), net.dtype)))
-    return jnp.max(jnp.exp(growth / (iterations - iterations // 2)))
+    _, growth = lax.fori_loop(0, FASTEST_PRODUCTS, iterate, (start, jnp.zeros(len(u[0]), net.dtype)))
+    return jnp.max(jnp.exp(growth / (FASTEST_PRODUCTS - FASTEST_PRODUCTS // 2)))

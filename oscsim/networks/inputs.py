@@ -97,8 +97,8 @@ class Stream(eqx.Module):
         """
         if isinstance(x, AbstractMoving):
             check_moving(x, period)
-            if not is_traced(period):
-                x.check_lasts(first, 1, float(period))  # before its mean over the first cycle is looked at
+            if not is_traced(period, first):
+                x.check_lasts(int(first), 1, float(period))  # before its mean over the first cycle is looked at
         x, y = (traceable(name, data, first) if callable(data) else data for name, data in (("x", x), ("y", y)))
         shown = Stream(x, y, None, period)._shown(net, first)
         if not (_changes(x) or _changes(y)):

@@ -15,6 +15,9 @@ from oscsim.paper.panels import THEIRS, Panels, with_letters
 from oscsim.plot import stability, style
 from oscsim.response import convergence_radius, stability_map
 
+CIRCLE = 96
+"""Points around each circle of panel c."""
+
 
 def toy() -> tuple[osc.LayeredNetwork, Array, np.ndarray]:
     """The authors' network 6-4-4-4, and their sample."""
@@ -78,9 +81,9 @@ def _settled(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float, r
     )
 
 
-def _circles(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float, points: int = 96) -> xarray.Dataset:
+def _circles(net: osc.AbstractNetwork, x: Array, y: np.ndarray, radius: float) -> xarray.Dataset:
     shares = np.array([0.25, 0.5, 0.75, 0.95])
-    angle = 2 * np.pi * np.arange(points + 1) / points
+    angle = 2 * np.pi * np.arange(CIRCLE + 1) / CIRCLE
     beta = radius * shares[:, None] * np.exp(1j * angle)
     layer = np.asarray(stability_map(net, x, y, beta).activities[-1])[:, :, 0]
     return xarray.Dataset(
