@@ -222,23 +222,35 @@ class Points(eqx.Module):
         $s_0$, by default the mean of the points.
         Source: Laborieux & Zenke (2022), eq. (7).
         """
+        betas = self.over_samples().teaching
         if weights is None:
-            weights = jnp.full(len(self.teaching), 1 / len(self.teaching), network.dtype)
+            weights = jnp.full(len(betas), 1 / len(betas), network.dtype)
         heard = self.mean if free is None else free
         heard = tuple(a.astype(s.dtype) for a, s in zip(heard, self.activities, strict=True))
-
-        def mean(network, clamped):
-            def at_point(s, beta):
-                psi = jax.vmap(network.psi, in_axes=(0, 0, 0, 0, 0 if beta.ndim else None))
-                return jnp.mean((psi(clamped, s, heard, inputs.y, beta) / beta).real)
-
-            return -jnp.sum(weights * jax.vmap(at_point)(self.activities, self.teaching))
-
-        return gradient_of(mean, network, inputs.x)
+        return read_points(network, inputs, self.activities, heard, betas, -weights[:, None] / betas)
 
 
 Reading: TypeAlias = Phasors | Points
 """What a demodulator gives."""
+
+
+def read_points(
+    network: AbstractNetwork,
+    inputs: Inputs,
+    s: Layers,
+    heard: Layers,
+    betas: Inexact[Array, "points batch"],
+    weights: Inexact[Array, "points batch"],
+) -> Gradient:
+    r"""$\mathrm{Re} \sum_k w_k\, \frac{\partial\Psi}{\partial\theta}(s_k, r, \beta_k)$, the mean over the batch."""
+
+    def total(network, clamped):
+        def at_point(s, beta, weight):
+            return jnp.mean((weight * jax.vmap(network.psi)(clamped, s, heard, inputs.y, beta)).real)
+
+        return jnp.sum(jax.vmap(at_point)(s, betas, weights))
+
+    return gradient_of(total, network, inputs.x)
 
 
 def require_turning(teaching: AbstractTeaching, reading: "Reading") -> None:

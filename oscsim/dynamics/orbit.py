@@ -245,8 +245,7 @@ def watched(orbit: PeriodicOrbit, record: PerCycle) -> tuple[Watch, Watched]:
     if watch is None:
         raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
     u = at_times(orbit.harmonics, orbit.potentials, jnp.arange(1, TICKS + 1) / TICKS)
-    s = net.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
-    kept = jax.vmap(watch.picked)(tuple(a.reshape(b.shape) for a, b in zip(s, u, strict=True)))
+    kept = jax.vmap(lambda u: watch.picked(net.activities(u)))(u)
     betas = jnp.roll(sampled(orbit.teaching, TICKS, net.dtype), -1, axis=0)
     betas = jnp.broadcast_to(betas.reshape(TICKS, -1), (TICKS, batch))[:, watch.samples]
     return watch, Watched(tuple(a[None] for a in kept), betas[None])
@@ -334,8 +333,7 @@ def _solved(
         found = balanced(net, inputs, free, teaching, count, tolerance, SWEEPS)
     points = 4 * count + 2
     along = at_times(found.numbers, found.values, jnp.arange(points) / points)
-    flat = net.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in along))
-    activities = tuple(_coefficients(s.reshape(a.shape), found.numbers) for s, a in zip(flat, along, strict=True))
+    activities = tuple(_coefficients(s, found.numbers) for s in jax.vmap(net.activities)(along))
     teachings = _coefficients(sampled(teaching, points, net.dtype), found.numbers)
     by_harmonic = [tuple(a[i] for a in activities) for i in range(len(found.numbers))]
     phasors = Phasors(tuple(by_harmonic), tuple(teachings), found.numbers)

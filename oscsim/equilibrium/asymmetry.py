@@ -1,15 +1,14 @@
 """Asymmetric couplings: what they do to the gradient that a lock-in reads."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import to_complex
-from oscsim.equilibrium.linear import gradient_read
-from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.exact_gradients import implicit_gradient
+from oscsim.equilibrium.linear import gradient_read, linear_response
 from oscsim.equilibrium.states import default_tolerance
-from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
 
@@ -20,7 +19,8 @@ class Asymmetry(eqx.Module):
     Attributes:
         read: with the response $\chi(0)$; a pytree like `parameters(net)`.
         exact: with the adjoint $\lambda$.
-        residual: the larger of the two relative residuals of the linear systems, per sample.
+        residual: the larger of what is left of the two linear systems, per sample: of the response relative to its
+            source, of the adjoint to its size.
     """
 
     read: Gradient
@@ -38,7 +38,7 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
     and $K$ the couplings, $\chi = -P^{-1} P^T \lambda$: the difference is that of the antisymmetric part of $K$.
     Where the force has a potential, $\chi = -\lambda$.
 
-    Costs two linear solves per sample, by `Resolvent`.
+    Costs two linear solves per sample, by `oscsim.equilibrium.resolvent.Resolvent`.
 
     Args:
         net: a holomorphic network.
@@ -47,18 +47,7 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
 
     Source: Laborieux & Zenke (2024).
     """
-    zero, tolerance = jnp.zeros((), net.dtype), default_tolerance(net.dtype)
-    s, cost_slope = jax.vjp(net.activities, potentials)
-    source = jax.jvp(lambda beta: net.force(inputs.clamped, s, inputs.y, beta), (zero,), (zero + 1,))[1]
-    slope = cost_slope(jax.grad(lambda s: jnp.sum(net.loss(inputs.clamped, s, inputs.y)))(s))[0]
-    response, left = Resolvent(net, inputs, potentials)(source, tolerance)
-    adjoint, left_of_adjoint = Resolvent(net, inputs, potentials, transposed=True)(slope, tolerance)
-    chi = jax.jvp(net.activities, (potentials,), (response,))[1]
-
-    def lagrangian(net, clamped):
-        force = net.force(clamped, s, inputs.y, zero)
-        work = sum(jnp.sum(a * f) for a, f in zip(adjoint, force, strict=True))
-        return (jnp.sum(net.loss(clamped, s, inputs.y)) + work) / inputs.x.shape[0]
-
-    read = gradient_read(net, inputs, s, to_complex(chi))
-    return Asymmetry(read, gradient_of(lagrangian, net, inputs.x), jnp.maximum(left, left_of_adjoint))
+    _, chi, left = linear_response(net, inputs, potentials)
+    read = gradient_read(net, inputs, net.activities(potentials), to_complex(chi))
+    exact, left_of_adjoint = implicit_gradient(net, inputs, potentials, default_tolerance(net.dtype))
+    return Asymmetry(read, exact, jnp.maximum(left, left_of_adjoint))

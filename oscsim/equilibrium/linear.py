@@ -119,12 +119,16 @@ def gradient_read(net: AbstractNetwork, inputs: Inputs, c_0: Layers, chi: Layers
 
 @eqx.filter_jit
 def linear_response(
-    net: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array, tolerance: ArrayLike | None = None
+    net: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array | None = None, tolerance: ArrayLike | None = None
 ) -> tuple[Layers, Layers, Float[Array, " batch"]]:
-    r"""The response of the potentials and of the activities, and the relative residual of each sample."""
+    r"""The response of the potentials and of the activities, and the relative residual of each sample.
+
+    Complex at a frequency; without one, real.
+    """
     tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
     zero = jnp.zeros((), net.dtype)
     s = net.activities(u)
     source = jax.jvp(lambda beta: net.force(inputs.clamped, s, inputs.y, beta), (zero,), (zero + 1,))[1]
-    v, residual = Resolvent(net, inputs, u, omega)(to_complex(source), tolerance)
-    return v, jax.jvp(net.activities, (to_complex(u),), (v,))[1], residual
+    at, source = (u, source) if omega is None else to_complex((u, source))
+    v, residual = Resolvent(net, inputs, u, omega)(source, tolerance)
+    return v, jax.jvp(net.activities, (at,), (v,))[1], residual

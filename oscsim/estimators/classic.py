@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from oscsim.core.arrays import Count, all_finite, is_traced
 from oscsim.core.checks import as_count, as_scalar
 from oscsim.core.errors import RESULTS, BadValue
-from oscsim.dynamics.gradient import Points
+from oscsim.dynamics.gradient import Points, read_points
 from oscsim.equilibrium import (
     Equilibrium,
     default_tolerance,
@@ -107,13 +107,9 @@ def one_sided(points: Points, net: AbstractNetwork, inputs: Inputs) -> Gradient:
 
     Of two points, the free one first: what neurons hear stays there.
     """
-    states = [tuple(a[k] for a in points.activities) for k in (0, 1)]
-    free, nudged = (
-        net.plasticity(inputs.x, s, inputs.y, beta, heard=states[0])
-        for s, beta in zip(states, points.teaching, strict=True)
-    )
-    amplitude = (points.teaching[1] - points.teaching[0]).real
-    return jax.tree.map(lambda a, b: (a - b) / amplitude, free, nudged)
+    betas, heard = points.over_samples().teaching, tuple(a[0] for a in points.activities)
+    share = 1 / (betas[1] - betas[0]).real
+    return read_points(net, inputs, points.activities, heard, betas, jnp.stack([share, -share]))
 
 
 @eqx.filter_jit

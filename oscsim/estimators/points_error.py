@@ -21,10 +21,11 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 from oscsim.core.arrays import norm, per_sample, repeated, sample_norm
 from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import asymmetry_norms
+from oscsim.dynamics.gradient import read_points
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
 from oscsim.equilibrium.vectors import even_and_odd, flatten_samples
-from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
+from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
 
@@ -190,7 +191,8 @@ def _came_to_rest(
     fine = jnp.finfo(network.dtype).eps ** (2 / 3) * jnp.abs(circle.amplitude)
     betas = circle.teaching
     moved = newton_step(network, inputs, states, jnp.concatenate([0 * betas[:1], betas, betas / 2]), fine)
-    return _activities(network, states), _activities(network, jax.tree.map(jnp.add, states, moved))
+    activities = jax.vmap(network.activities)
+    return activities(states), activities(jax.tree.map(jnp.add, states, moved))
 
 
 def _gradient_at_rest(
@@ -286,25 +288,6 @@ def newton_step(
     return tuple((a * per_sample(unit, a)).reshape(b.shape) for a, b in zip(found, u, strict=True))
 
 
-def read_points(
-    network: AbstractNetwork,
-    inputs: Inputs,
-    s: Layers,
-    heard: Layers,
-    betas: Inexact[Array, "points batch"],
-    weights: Inexact[Array, "points batch"],
-) -> Gradient:
-    r"""$\mathrm{Re} \sum_k w_k\, \frac{\partial\Psi}{\partial\theta}(s_k, r, \beta_k)$, the mean over the batch."""
-
-    def total(network, clamped):
-        def at_point(s, beta, weight):
-            return jnp.mean((weight * jax.vmap(network.psi)(clamped, s, heard, inputs.y, beta)).real)
-
-        return jnp.sum(jax.vmap(at_point)(s, betas, weights))
-
-    return gradient_of(total, network, inputs.x)
-
-
 def _at_half(circle: Circle, potentials: Layers, free: Layers) -> Layers:
     """Where the points would about lie at half the amplitude: the coefficients that they hold, each at its power."""
     free = tuple(a.real for a in free)
@@ -314,9 +297,3 @@ def _at_half(circle: Circle, potentials: Layers, free: Layers) -> Layers:
         terms = circle.coefficient(potentials, free, n)
         found = tuple(a + per_sample(turn, a) * c[None] for a, c in zip(found, terms, strict=True))
     return found
-
-
-def _activities(network: AbstractNetwork, u: Layers) -> Layers:
-    """Those of states with two leading axes."""
-    flat = network.activities(tuple(a.reshape(-1, *a.shape[2:]) for a in u))
-    return tuple(s.reshape(a.shape) for s, a in zip(flat, u, strict=True))

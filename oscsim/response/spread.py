@@ -13,10 +13,10 @@ from oscsim.core.errors import BadValue
 from oscsim.dynamics.demodulation import FEWEST_TICKS
 from oscsim.dynamics.integration import Integration, Plan
 from oscsim.equilibrium import Equilibrium
-from oscsim.equilibrium.linear import free_state
+from oscsim.equilibrium.linear import free_state, response_gradient
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers
-from oscsim.networks.base import AbstractNetwork, gradient_of
+from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient, parameters
 from oscsim.response.expansion import Expansion, noise_columns, tail_columns
@@ -183,18 +183,5 @@ def _read_change(net: AbstractNetwork, inputs: Inputs, expansion: Expansion, mea
     Of $g(c_0, \chi) = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(c_0 + \epsilon \chi, c_0, \epsilon)$:
     what neurons hear is $c_0$ too, and moves with it.
     """
-    c_0, chi, mean_layers, phasor_layers = (as_layers(net, a) for a in (expansion.c_0, expansion.chi, mean, phasor))
-
-    def slope(network, clamped):
-        def along(c_0, chi, mean, phasor, clamped, y):
-            zero = jnp.zeros((), c_0[0].dtype)
-
-            def reading(c_0, chi):
-                psi = lambda s, beta: network.psi(clamped, s, c_0, y, beta)  # noqa: E731
-                return jax.jvp(psi, (c_0, zero), (chi, jnp.ones_like(zero)))[1]
-
-            return jax.jvp(reading, (c_0, chi), (mean, phasor))[1].real
-
-        return -jnp.mean(jax.vmap(along)(c_0, chi, mean_layers, phasor_layers, clamped, inputs.y))
-
-    return gradient_of(slope, net, inputs.x)
+    c_0, chi, mean, phasor = (as_layers(net, a) for a in (expansion.c_0, expansion.chi, mean, phasor))
+    return jax.jvp(lambda c_0, v: response_gradient(net, inputs, c_0, v), (c_0, chi), (mean, phasor))[1]

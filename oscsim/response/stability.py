@@ -91,7 +91,7 @@ def stability_map(
     inputs, free = free_state(net, x, y, at)
     tolerance = default_tolerance(net.dtype) * unit_of(net, free.potentials)
     beta = jnp.asarray(values, complex_of(net.dtype))
-    velocity, _, _ = linear_response(net, inputs, free.potentials, jnp.zeros((), net.dtype))
+    velocity, _, _ = linear_response(net, inputs, free.potentials)
     batch = len(inputs.y)
     inputs, u, velocity = repeated((without_x(inputs), free.potentials, velocity), values.size)
     tolerance = jnp.asarray(tolerance, net.dtype)
