@@ -71,6 +71,12 @@ def to_complex(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a.astype(complex_of(a.dtype)), tree)
 
 
+def ratio(a: Array | float, b: Array | float) -> Array:
+    """$a / b$ for b of 0 or more, where a zero is taken for the smallest number: 0 / 0 is 0."""
+    b = jnp.asarray(b)
+    return a / jnp.maximum(b, jnp.finfo(b.dtype).tiny)
+
+
 @compiled
 def norm(tree: PyTree) -> Array:
     """The Euclidean norm of all numbers in a pytree taken together."""

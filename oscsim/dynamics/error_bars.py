@@ -22,17 +22,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from oscsim.core.arrays import complex_of, norm, per_sample, sample_norm
+from oscsim.core.arrays import complex_of, norm, per_sample, ratio, sample_norm, to_complex
 from oscsim.dynamics.average import Average
 from oscsim.dynamics.gradient import Phasors
 from oscsim.dynamics.gradient_error import GradientError, out_of_regime
 from oscsim.dynamics.step_error import step_error
 from oscsim.dynamics.system import System
 from oscsim.equilibrium.asymmetry import asymmetry_error
-from oscsim.equilibrium.linear import gradient_read, linear_response, response_gradient
+from oscsim.equilibrium.linear import gradient_read, held_potentials, linear_response, response_gradient
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
-from oscsim.networks.learned import Gradient
+from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.noise import AbstractForcing
 
 LAG = 1.0
@@ -78,40 +78,44 @@ def gradient_and_error(
     """
     network, reading = system.network, average.mean
     gradient = reading.gradient(network, inputs)
-    sizes, tiny = norms(gradient), jnp.finfo(network.dtype).tiny
+    sizes = norms(gradient)
     if isinstance(reading, Phasors) and isinstance(average.contrast, Phasors):
         found = _of_phasors(system, inputs, average, reading, change, lag)
         change = jnp.fmax(change, scatter(reading, average.contrast)) if reading.has_image else change
     else:
         found = _of_points(system, inputs, average, sizes)
-    symmetric = network.symmetric
-    skew = jax.tree.map(jnp.zeros_like, sizes) if symmetric else asymmetry_norms(network, inputs, reading.mean)
-    (contamination, lagging, steps, skewed), per_array = _relative(
-        gradient, (found.contamination, found.lag, found.steps, skew)
-    )
     return gradient, GradientError(
-        contamination=contamination,
-        lag=lagging,
-        steps=steps,
-        asymmetry=skewed,
-        per_array=per_array,
-        deviation=None,
+        **relative_parts(
+            sizes, found.contamination, found.lag, found.steps, asymmetry_norms(network, inputs, reading.mean)
+        ),
         per_sample=found.image,
         rounding=found.rounding,
         change=change,
         kept=average.count,
         skipped=average.skipped,
         amplitude=found.amplitude,
-        responding=found.responding / jnp.maximum(norm(gradient), tiny),
+        responding=ratio(found.responding, norm(sizes)),
         noisy=bool(system.noises),
     )
 
 
-def _relative(gradient: Gradient, parts: tuple[PyTree, ...]) -> tuple[list[Array], PyTree]:
-    """The parts of an error, the norms for each array, relative to the gradient: in all, and array by array."""
-    tiny = jnp.finfo(jax.tree.leaves(gradient)[0].dtype).tiny
-    per_array = jax.tree.map(lambda size, *part: jnp.stack(part) / jnp.maximum(size, tiny), norms(gradient), *parts)
-    return [norm(part) / jnp.maximum(norm(gradient), tiny) for part in parts], per_array
+def relative_parts(
+    sizes: PyTree, contamination: PyTree, lag: PyTree, steps: PyTree, asymmetry: PyTree, size: Array | None = None
+) -> dict[str, PyTree]:
+    """The parts of a `GradientError` by their names, relative to the gradient: in all, and `per_array`.
+
+    Args:
+        sizes: the norm of each array of the gradient.
+        contamination: the norm of what this part adds to each.
+        lag: likewise.
+        steps: likewise.
+        asymmetry: likewise.
+        size: the norm of the whole gradient; by default that of `sizes`.
+    """
+    parts = {"contamination": contamination, "lag": lag, "steps": steps, "asymmetry": asymmetry}
+    whole = norm(sizes) if size is None else size
+    per_array = jax.tree.map(lambda size, *part: ratio(jnp.stack(part), size), sizes, *parts.values())
+    return {name: ratio(norm(part), whole) for name, part in parts.items()} | {"per_array": per_array}
 
 
 def norms(tree: PyTree) -> PyTree:
@@ -169,7 +173,7 @@ def _lagging(
     noise_free = jax.tree.map(
         lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, contamination
     )
-    time = norm(noise_free) / jnp.maximum(norm(responded), jnp.finfo(dtype).tiny)
+    time = ratio(norm(noise_free), norm(responded))
     if network.symmetric:
         return time, jax.tree.map(lambda q: LAG * time * q, noise_free)
     return time, jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
@@ -189,7 +193,7 @@ def solved_gradient_and_error(
         reading: their phasors.
         omega: the signal's angular frequency.
     """
-    gradient, chi, tiny = reading.gradient(network, inputs), reading.response(), jnp.finfo(network.dtype).tiny
+    gradient, chi = reading.gradient(network, inputs), reading.response()
     of_mean, off = imbalance(network, inputs, reading, mean_residual(network, inputs, reading), omega)
     assert off is not None  # it is looked at where there is a frequency
     directions = [off, tuple(-1j * c for c in chi), chi]
@@ -197,24 +201,18 @@ def solved_gradient_and_error(
     contamination = jax.tree.map(jnp.hypot, _along_mean(network, inputs, reading, of_mean), of_response)
     none = jax.tree.map(jnp.zeros_like, of_response)
     _, lags = _lagging(network, quadrature, responded, none)
-    skew = none if network.symmetric else asymmetry_norms(network, inputs, reading.mean)
-    (contaminated, lagging, steps, skewed), per_array = _relative(gradient, (contamination, lags, none, skew))
-    image = sample_norm(off) / jnp.maximum(sample_norm(chi), tiny)
+    skew, sizes = asymmetry_norms(network, inputs, reading.mean), norms(gradient)
+    image = ratio(sample_norm(off), sample_norm(chi))
     zero = jnp.zeros(image.shape, jnp.int32)
     return gradient, GradientError(
-        contamination=contaminated,
-        lag=lagging,
-        steps=steps,
-        asymmetry=skewed,
-        per_array=per_array,
-        deviation=None,
+        **relative_parts(sizes, contamination, lags, none, skew),
         per_sample=image,
         rounding=jnp.zeros_like(image),
         change=jnp.zeros_like(image),
         kept=zero + 1,
         skipped=zero,
         amplitude=jnp.broadcast_to(jnp.abs(reading.teaching[reading.harmonics.index(1)]), image.shape),
-        responding=norm(responded) / jnp.maximum(norm(gradient), tiny),
+        responding=ratio(norm(responded), norm(sizes)),
     )
 
 
@@ -354,9 +352,8 @@ def astray(away: Layers, change: Float[Array, " batch"]) -> Bool[Array, " batch"
 
 def mean_residual(network: AbstractNetwork, inputs: Inputs, reading: Phasors) -> Layers:
     r"""$\sigma(F(c_0)) - c_0$: zero where the mean is a free equilibrium."""
-    s = tuple(c.real for c in reading[0])
-    u = network.force(inputs.clamped, s, inputs.y, jnp.zeros((), network.dtype))
-    return jax.tree.map(jnp.subtract, network.activities(u), s)
+    held = network.activities(held_potentials(network, inputs, reading[0]))
+    return jax.tree.map(lambda a, c: a - c.real, held, reading[0])
 
 
 SWEEPS, SHORT = 3, 1.7
@@ -388,7 +385,7 @@ def imbalance(
     def force(s, beta):
         return network.force(inputs.clamped, s, inputs.y, beta)
 
-    u = tuple(f.real.astype(f.dtype) for f in force(s, zero))
+    u = to_complex(held_potentials(network, inputs, reading[0]))
 
     def passed_on(v, direct, omega):
         moved = jax.jvp(force, (s, zero), (v, jnp.full_like(zero, direct)))[1]
@@ -432,26 +429,26 @@ def mean_factor(system: System) -> float | Array:
         return jnp.asarray(noise.spectrum(omega), float) * (step if noise.discrete else 1)
 
     slow, at = (jnp.sum(jnp.stack([density(n, w) for n in forcings])) for w in (0.0, omega))
-    return share * jnp.sqrt(jnp.where(at > 0, slow / jnp.maximum(at, jnp.finfo(at.dtype).tiny), 1.0))
+    return share * jnp.sqrt(jnp.where(at > 0, ratio(slow, at), 1.0))
 
 
 def scatter(reading: Phasors, contrast: Phasors) -> Float[Array, " batch"]:
     """How much the images of the averaged cycles differ, by the response: much, where a start is not forgotten."""
-    sizes = sample_norm(reading[1])
-    return sample_norm(contrast[-1]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+    return ratio(sample_norm(contrast[-1]), sample_norm(reading[1]))
 
 
 def rounding_ratio(reading: Phasors) -> Float[Array, " batch"]:
     """What rounding alone leaves of the response, relative: half a unit in the last place of the activities."""
     sizes = sample_norm(reading[1])
     eps = jnp.finfo(sizes.dtype).eps
-    return eps * sample_norm(reading[0]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+    return ratio(eps * sample_norm(reading[0]), sizes)
 
 
 def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> PyTree:
-    """The norm of what asymmetry leaves, per parameter array, at the state that the neurons rest in."""
-    u = network.force(inputs.clamped, tuple(c.real for c in c_0), inputs.y, jnp.zeros((), network.dtype))
-    found = asymmetry_error(network, inputs, u)
+    """The norm of what asymmetry leaves, per parameter array, at the state that the neurons rest in: 0 without any."""
+    if network.symmetric:
+        return jax.tree.map(lambda a: jnp.zeros((), a.dtype), parameters(network))
+    found = asymmetry_error(network, inputs, held_potentials(network, inputs, c_0))
     return jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact)
 
 

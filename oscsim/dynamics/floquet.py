@@ -37,7 +37,7 @@ def multipliers(orbit: "PeriodicOrbit", integration: Integration | None) -> Comp
     """The eigenvalues of each sample's monodromy matrix, the largest first: see `PeriodicOrbit.multipliers`."""
     net, inputs, start = orbit.network, orbit.inputs, orbit.potentials_at(0.0)
     if integration is None:
-        fastest = float(fastest_rate(net, inputs, tuple(s.real for s in orbit.phasors[0])))
+        fastest = float(fastest_rate(net, inputs, orbit.phasors[0]))
         per_tick = math.ceil(FINE * fastest * float(orbit.teaching.period) / DEFAULT_TICKS)
         integration = Integration(diffrax.Dopri8(), steps_per_cycle=DEFAULT_TICKS * per_tick)
     plan = Plan.of(replace(integration, adjoint=diffrax.ForwardMode()), None, net, orbit.teaching, ())

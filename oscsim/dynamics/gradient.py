@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
-from oscsim.core.arrays import norm, per_sample, sample_norm
+from oscsim.core.arrays import norm, per_sample, ratio, sample_norm
 from oscsim.core.checks import shown
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium.linear import response_gradient
@@ -88,7 +88,7 @@ class Phasors(eqx.Module):
     def response_change(self, before: "Reading") -> Float[Array, " batch"]:
         """How much the response of each sample changed since another reading, relative to it."""
         change, size = jax.tree.map(jnp.subtract, self, before), sample_norm(self[1])
-        return sample_norm(change[1]) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+        return ratio(sample_norm(change[1]), size)
 
     def response(self, n: int = 1) -> Layers:
         r"""$c_n / a_1$, one complex array per layer: at $n = 1$ the susceptibility $\chi$."""
@@ -97,8 +97,7 @@ class Phasors(eqx.Module):
 
     def image_ratio(self) -> Float[Array, "..."]:
         r"""$\|c_{-1}\| / \|c_1\|$ of each sample: how much of its response is contamination."""
-        sizes = sample_norm(self[1])
-        return sample_norm(self[-1]) / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny)
+        return ratio(sample_norm(self[-1]), sample_norm(self[1]))
 
     def over_samples(self) -> "Phasors":
         """The same, with the teaching signal's coefficients one per sample."""
@@ -114,7 +113,7 @@ class Phasors(eqx.Module):
     def strength(self) -> Array:
         """$|a_1|$ relative to the largest coefficient that was read of the teaching signal: how much of it turns."""
         sizes = jnp.abs(jnp.stack(self.teaching))
-        return sizes[self._place(1)] / jnp.maximum(jnp.max(sizes, axis=0), jnp.finfo(sizes.dtype).tiny)
+        return ratio(sizes[self._place(1)], jnp.max(sizes, axis=0))
 
     def change(self, before: "Reading") -> Array:
         """The relative change since another reading, the largest of harmonic 0 and of those that the signal holds."""
@@ -122,7 +121,7 @@ class Phasors(eqx.Module):
         changes = [
             jnp.where(
                 (n == 0) | (jnp.max(jnp.abs(a)) > 1e-4 * largest),
-                _relative(norm(jax.tree.map(jnp.subtract, now, then)), norm(now)),
+                ratio(norm(jax.tree.map(jnp.subtract, now, then)), norm(now)),
                 0.0,
             )
             for n, a, now, then in zip(self.harmonics, self.teaching, self.activities, before.activities, strict=True)
@@ -173,8 +172,7 @@ class Points(eqx.Module):
     def strength(self) -> Array:
         """The smallest of the radii relative to the largest."""
         sizes = jnp.abs(self.teaching)
-        axis = self._axis
-        return jnp.min(sizes, axis=axis) / jnp.maximum(jnp.max(sizes, axis=axis), jnp.finfo(sizes.dtype).tiny)
+        return ratio(jnp.min(sizes, axis=self._axis), jnp.max(sizes, axis=self._axis))
 
     @property
     def has_image(self) -> bool:
@@ -210,7 +208,7 @@ class Points(eqx.Module):
 
     def change(self, before: "Reading") -> Array:
         """The relative change since another reading."""
-        return _relative(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
+        return ratio(norm(jax.tree.map(jnp.subtract, self.activities, before.activities)), norm(self.activities))
 
     def gradient(
         self, network: AbstractNetwork, inputs: Inputs, weights: Array | None = None, free: Layers | None = None
@@ -260,7 +258,3 @@ def require_turning(teaching: AbstractTeaching, reading: "Reading") -> None:
         ValueError: the signal's own first coefficient is lost in its mean.
     """
     check_turning(teaching, reading.strength)
-
-
-def _relative(change: Array, size: Array) -> Array:
-    return change / jnp.maximum(size, jnp.finfo(size.dtype).tiny)

@@ -49,8 +49,6 @@ class GradientError(AbstractPrinted):
         asymmetry: what couplings without symmetry leave; 0 where the force has a potential.
         per_array: the same four for each array of parameters, relative to that array's own gradient: a pytree like the
             gradient with an array (4,) in each place.
-        deviation: the standard deviation of each parameter, a pytree like the gradient; None without several cycles or
-            images.
         per_sample: the image of each sample relative to its response; nan where there is none.
         rounding: the part of `per_sample` that the precision alone explains.
         change: how much each sample's response changed in the last cycle, or differs between those averaged, relative
@@ -59,6 +57,8 @@ class GradientError(AbstractPrinted):
         skipped: how many cycles before those were left out.
         amplitude: of each sample's teaching signal, $|a_1|$.
         responding: how much of the gradient the response makes, which alone lags.
+        deviation: the standard deviation of each parameter, a pytree like the gradient; None without several cycles or
+            images.
         noisy: whether there was noise.
 
     Example:
@@ -74,7 +74,6 @@ class GradientError(AbstractPrinted):
     steps: Float[Array, ""]
     asymmetry: Float[Array, ""]
     per_array: PyTree
-    deviation: Gradient | None
     per_sample: Float[Array, " batch"]
     rounding: Float[Array, " batch"]
     change: Float[Array, " batch"]
@@ -82,6 +81,7 @@ class GradientError(AbstractPrinted):
     skipped: Int[Array, " batch"]
     amplitude: Float[Array, " batch"]
     responding: Float[Array, ""] | float = 1.0
+    deviation: Gradient | None = None
     noisy: bool = eqx.field(static=True, default=False)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from oscsim.core.arrays import describe, is_traced, per_sample, promoting, sample_norm
+from oscsim.core.arrays import describe, is_traced, per_sample, promoting, ratio, sample_norm
 from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.core.printing import AbstractPrinted
@@ -306,7 +306,7 @@ def _first_that_is_enough(
         if is_traced(orbit):
             continue
         swing = sample_norm(tuple(jnp.moveaxis(a[1:], 1, 0) for a in orbit.potentials))
-        rounded = ROUNDED * jnp.finfo(net.dtype).eps * sample_norm(free) / jnp.maximum(swing, jnp.finfo(net.dtype).tiny)
+        rounded = ratio(ROUNDED * jnp.finfo(net.dtype).eps * sample_norm(free), swing)
         if bool(jnp.all(orbit.residual <= jnp.maximum(enough, rounded))):
             break
     return orbit

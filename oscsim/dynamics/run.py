@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, is_traced, norm, promoting
+from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, ratio
 from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.core.printing import AbstractPrinted
@@ -28,6 +28,7 @@ from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.stopping import AbstractStop
 from oscsim.dynamics.system import System
 from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
+from oscsim.equilibrium.linear import held_potentials
 from oscsim.equilibrium.metrics import apart, cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
 from oscsim.networks.base import AbstractNetwork, Layers, time_unit
@@ -325,11 +326,9 @@ class Run(AbstractPrinted):
 
         It vanishes with the lock residual while the amplitude is below the convergence radius, and not beyond.
         """
-        inputs = self.inputs
         s = jax.tree.map(lambda a: jnp.asarray(a[-1]), self.phasors.mean)
-        force = self.network.force(inputs.clamped, s, inputs.y, 0.0)
-        moved = [jnp.max(jnp.abs(a - b)) for a, b in zip(self.network.activities(force), s, strict=True)]
-        return float(jnp.max(jnp.stack(moved)))
+        held = self.network.activities(held_potentials(self.network, self.inputs, s))
+        return max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(held, s, strict=True))
 
     @property
     def time(self) -> np.ndarray:
@@ -510,18 +509,11 @@ def resting_state(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Equ
     Raises:
         NotSettledError: they would come to rest nowhere.
     """
-    u = _force_at(network, inputs, mean)
+    u = held_potentials(network, inputs, mean)
     try:
         return state_at(network, inputs, u)
     except NotSettledError:
         return settle(network, inputs.x, inputs.y, start=u, method="flow")
-
-
-@eqx.filter_jit
-def _force_at(network: AbstractNetwork, inputs: Inputs, mean: Layers) -> Layers:
-    """The potentials that mean activities would hold, without a signal."""
-    real = tuple(a.real for a in mean)
-    return network.force(inputs.clamped, real, inputs.y, jnp.zeros((), network.dtype))
 
 
 class Comparison(NamedTuple):
@@ -555,8 +547,7 @@ def _listed_samples(numbers: tuple[int, ...]) -> str:
 def combined(each: list[tuple[Gradient, GradientError]]) -> tuple[Gradient, GradientError]:
     """The mean of gradients of different inputs, and its error: contaminations are independent, all else adds up."""
     gradient = jax.tree.map(lambda *a: jnp.mean(jnp.stack(a), axis=0), *(g for g, _ in each))
-    size = jnp.maximum(norm(gradient), jnp.finfo(norm(gradient).dtype).tiny)
-    weights = jnp.stack([norm(g) for g, _ in each]) / (len(each) * size)
+    weights = ratio(jnp.stack([norm(g) for g, _ in each]), norm(gradient)) / len(each)
     errors = jax.tree.map(lambda *a: jnp.stack(a), *(e for _, e in each))
     last = each[-1][1]
     spread = jnp.sqrt(jnp.sum((weights * errors.contamination) ** 2))

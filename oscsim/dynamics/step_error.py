@@ -82,7 +82,7 @@ def check_steps(system: System, inputs: Callable[[], Inputs], mean: Layers) -> N
     period = float(period)
     if period / per_cycle <= SHORT_STEP * fastest_neuron(network.time_constants):
         return
-    rate = float(fastest_rate(network, inputs(), tuple(c.real for c in mean)))
+    rate = float(fastest_rate(network, inputs(), mean))
     matrix, weights, _ = tableau
     ones = np.ones(len(weights))
 

@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Inexact
 
-from oscsim.core.arrays import complex_of, is_traced, repeated, to_complex
+from oscsim.core.arrays import complex_of, is_traced, ratio, repeated, to_complex
 from oscsim.equilibrium.acceleration import anderson
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.vectors import even_and_odd
@@ -179,7 +179,7 @@ def _residual(
     force = _along(net, inputs, u, beta)
     left = tuple(tau * v + a - f for tau, v, a, f in zip(_time_constants(net), moved, u, force, strict=True))
     swing = tuple(a - b[numbers.index(0)][None] for a, b in zip(u, values, strict=True))
-    return _size(left) / jnp.maximum(_size(swing), jnp.finfo(net.dtype).tiny)
+    return ratio(_size(left), _size(swing))
 
 
 def _size(along: Layers) -> Float[Array, " batch"]:

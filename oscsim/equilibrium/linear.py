@@ -112,6 +112,12 @@ def response_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, omega: 
 
 
 @eqx.filter_jit
+def held_potentials(net: AbstractNetwork, inputs: Inputs, mean: Layers) -> Layers:
+    r"""The potentials that mean activities, of which the real part counts, would hold without a signal: $F(c_0)$."""
+    return net.force(inputs.clamped, tuple(c.real for c in mean), inputs.y, jnp.zeros((), net.dtype))
+
+
+@eqx.filter_jit
 def gradient_read(net: AbstractNetwork, inputs: Inputs, c_0: Layers, chi: Layers) -> Gradient:
     """The gradient from the free activities and the response to a signal of amplitude 1."""
     return response_gradient(net, inputs, to_complex(c_0), chi)

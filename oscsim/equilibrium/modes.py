@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from oscsim.core.arrays import per_sample, sample_norm
+from oscsim.core.arrays import per_sample, ratio, sample_norm
+from oscsim.equilibrium.linear import held_potentials
 from oscsim.networks.base import AbstractNetwork, Layers, slowest_neuron
 from oscsim.networks.inputs import Inputs
 
@@ -35,8 +36,8 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers) -> Array:
         return net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
 
     def normalised(v):
-        length = jnp.maximum(sample_norm(v), jnp.finfo(net.dtype).tiny)
-        return tuple(a / per_sample(length, a) for a in v)
+        length = sample_norm(v)
+        return tuple(ratio(a, per_sample(length, a)) for a in v)
 
     def largest(shift):
         """The size of the largest eigenvalue of the Jacobian plus `shift`."""
@@ -56,12 +57,12 @@ def _slowest_gain(net: AbstractNetwork, inputs: Inputs, u: Layers) -> Array:
 
 
 @eqx.filter_jit
-def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Array:
-    r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ where the activities are `s`, over all samples.
+def fastest_rate(net: AbstractNetwork, inputs: Inputs, mean: Layers) -> Array:
+    r"""The largest $|\lambda|$ of $(1 - \partial F/\partial u) / \tau$ at these mean activities, over all samples.
 
     By power iteration: the decay rate of the fastest mode, which is what equal steps have to resolve.
     """
-    u = net.force(inputs.clamped, s, inputs.y, jnp.zeros((), net.dtype))
+    u = held_potentials(net, inputs, mean)
 
     def velocity(u):
         force = net.force(inputs.clamped, net.activities(u), inputs.y, jnp.zeros((), net.dtype))
@@ -71,7 +72,7 @@ def fastest_rate(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Array:
         v, growth = carry
         new = jax.jvp(velocity, (u,), (v,))[1]
         length = jnp.maximum(sample_norm(new), jnp.finfo(net.dtype).tiny)
-        new = tuple(a / length.reshape(-1, *(1,) * (a.ndim - 1)) for a in new)
+        new = tuple(a / per_sample(length, a) for a in new)
         # the mean over the last half: one product alone can be longer, as the Jacobian is not symmetric
         return new, growth + jnp.where(number >= FASTEST_PRODUCTS // 2, jnp.log(length), 0)
 

@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from oscsim.core.arrays import ratio
 from oscsim.equilibrium.vectors import with_matrix
 
 
@@ -59,7 +60,7 @@ def dies_out(slope: Callable[[Array], Array], size: int, dtype: DTypeLike, itera
             v, growth = carry
             new = step(v)
             length = jnp.linalg.norm(new)
-            return new / jnp.maximum(length, jnp.finfo(dtype).tiny), growth + jnp.log(length)
+            return ratio(new, length), growth + jnp.log(length)
 
         first, _ = lax.fori_loop(0, iterations // 2, one, (start / jnp.linalg.norm(start), jnp.zeros((), dtype)))
         return lax.fori_loop(0, iterations // 2, one, (first, jnp.zeros((), dtype)))[1]

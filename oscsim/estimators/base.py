@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from oscsim.core.arrays import is_traced, norm, promoting
+from oscsim.core.arrays import is_traced, norm, promoting, ratio
 from oscsim.core.checks import as_flag, as_key, checked
 from oscsim.core.errors import RESULTS
 from oscsim.core.printing import AbstractPrinted, AbstractSettings, as_text
@@ -140,9 +140,7 @@ class AbstractEstimator(AbstractSettings):
 def richardson(long: Gradient, half: Gradient) -> tuple[Gradient, Float[Array, ""]]:
     r"""$(4\, g(T) - g(T/2)) / 3$, and $|g(T) - g(T/2)| / 3$ relative to it: the bias of $g(T)$."""
     gradient = jax.tree.map(lambda a, b: (4 * a - b) / 3, long, half)
-    size = norm(gradient)
-    bias = norm(jax.tree.map(jnp.subtract, long, half)) / (3 * jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-    return gradient, bias
+    return gradient, ratio(norm(jax.tree.map(jnp.subtract, long, half)), 3 * norm(gradient))
 
 
 @eqx.filter_jit

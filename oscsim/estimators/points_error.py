@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
-from oscsim.core.arrays import norm, per_sample, repeated, sample_norm
+from oscsim.core.arrays import norm, per_sample, ratio, repeated, sample_norm
 from oscsim.core.errors import RESULTS
-from oscsim.dynamics.error_bars import asymmetry_norms
+from oscsim.dynamics.error_bars import asymmetry_norms, relative_parts
 from oscsim.dynamics.gradient import read_points
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium import anderson
@@ -134,33 +134,22 @@ def points_error(
         noisy: they were disturbed.
         unknown: why the contamination cannot be known, where it cannot.
     """
-    dtype, tiny = network.dtype, jnp.finfo(network.dtype).tiny
     found, rest = _came_to_rest(network, inputs, circle, free, potentials)
     heard = tuple(a[0] for a in rest)
     settled, truncation, rounding = _gradient_at_rest(network, inputs, circle, rest)
     missing = jax.tree.map(lambda a, b: norm(a - b), gradient, settled)
     sizes = jax.tree.map(lambda a, b: jnp.maximum(norm(a), norm(b)), gradient, settled)
-    size = jnp.maximum(jnp.maximum(norm(gradient), norm(settled)), tiny)
 
     def whole(*parts):
         total = _or_infinite(jnp.sqrt(sum(part**2 for part in parts)))
         return jnp.full_like(total, jnp.nan) if unknown else total
 
     parts = jax.tree.map(whole, missing, truncation, rounding)
-    symmetric = jax.tree.map(jnp.zeros_like, sizes)
-    skew = symmetric if network.symmetric else asymmetry_norms(network, inputs, heard)
-    zero = jnp.zeros((), dtype)
+    none, size = jax.tree.map(jnp.zeros_like, sizes), jnp.maximum(norm(gradient), norm(settled))
     change, tail, lost = _wrong_response(circle, found, rest)
     image = jnp.sqrt(tail**2 + change**2 + lost**2)
     return PointsError(
-        contamination=whole(norm(missing), norm(truncation), norm(rounding)) / size,
-        lag=zero,
-        steps=zero,
-        asymmetry=norm(skew) / size,
-        per_array=jax.tree.map(
-            lambda s, p, k: jnp.stack([p, zero, zero, k]) / jnp.maximum(s, tiny), sizes, parts, skew
-        ),
-        deviation=None,
+        **relative_parts(sizes, parts, none, none, asymmetry_norms(network, inputs, heard), size),
         per_sample=_or_infinite(image),
         rounding=lost,
         change=_or_infinite(change),
@@ -237,13 +226,12 @@ def _wrong_response(circle: Circle, found: Layers, rest: Layers) -> tuple[Array,
 def truncated(circle: Circle, s: Layers, free: Layers) -> Float[Array, " batch"]:
     """What aliases into the response of each sample, relative to it: from the coefficients that the points hold."""
     sizes = [sample_norm(circle.coefficient(s, free, k)) for k in range(1, circle.number + 1)]
-    first, tiny = jnp.maximum(sizes[0], jnp.finfo(sizes[0].dtype).tiny), jnp.finfo(sizes[0].dtype).tiny
     if circle.number == 2:
-        return (sizes[1] / first) ** 2
+        return ratio(sizes[1], sizes[0]) ** 2
     # Coefficients turn as they fall, and a single one can be small by chance.
     last, before = sizes[-2:], sizes[-4:-2] if circle.number > 3 else sizes[:1]
-    fall = jnp.sqrt(jnp.clip(sum(last[-len(before) :]) / jnp.maximum(sum(before), tiny), 0, 1))
-    return jnp.hypot(last[1], last[0] * fall) * fall / first
+    fall = jnp.sqrt(jnp.clip(ratio(sum(last[-len(before) :]), sum(before)), 0, 1))
+    return ratio(jnp.hypot(last[1], last[0] * fall) * fall, sizes[0])
 
 
 def newton_step(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Inexact, Int, Real
 import oscsim as osc
 from oscsim.core import norm, positive
 from oscsim.dynamics import Average
+from oscsim.dynamics.error_bars import norms, relative_parts
 from oscsim.estimators import one_sided
 from oscsim.networks import Gradient
 
@@ -122,19 +123,12 @@ def two_phase_error(
         return one_sided(osc.Points(reading.activities, reading.teaching[:, 0]), net, inputs)
 
     gradient, moved = jax.jvp(gradient_in, (average.mean,), (average.contrast,))
-    known, unknown, tiny = jnp.all(average.count > 1), jnp.full((), jnp.nan, dtype), jnp.finfo(dtype).tiny
-
-    def scatter(moved, gradient):
-        return jnp.where(known, norm(moved), unknown) / jnp.maximum(norm(gradient), tiny)
-
+    sizes, known = norms(gradient), jnp.all(average.count > 1)
+    scatter = jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
+    unknown = jax.tree.map(lambda size: jnp.full_like(size, jnp.nan), sizes)
     blank = jnp.full(len(inputs.x), jnp.nan, dtype)
     return gradient, osc.GradientError(
-        contamination=scatter(moved, gradient),
-        lag=unknown,
-        steps=unknown,
-        asymmetry=unknown,
-        per_array=jax.tree.map(lambda m, g: jnp.stack([scatter(m, g), *[unknown] * 3]), moved, gradient),
-        deviation=None,
+        **relative_parts(sizes, scatter, unknown, unknown, unknown),
         per_sample=blank,
         rounding=blank,
         change=change,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from oscsim.core.arrays import is_traced, norm, to_complex
+from oscsim.core.arrays import is_traced, norm, ratio, to_complex
 from oscsim.core.checks import as_count, as_index, as_key, as_positive, as_sequence, checked, shown
 from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError
 from oscsim.networks.base import AbstractNetwork, check_parameters
@@ -229,5 +229,5 @@ def check_unseen(network: AbstractNetwork, inputs: Callable[[], Inputs]) -> None
 
 
 def _relative(difference: Array, size: Array) -> float:
-    worst = float(norm(difference) / jnp.maximum(norm(size), jnp.finfo(size.real.dtype).tiny))
+    worst = float(ratio(norm(difference), norm(size)))
     return worst if np.isfinite(worst) else np.inf

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float
 
-from oscsim.core.arrays import complex_of, promoting, repeated, sample_norm, to_complex
+from oscsim.core.arrays import complex_of, promoting, ratio, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_count, checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
 from oscsim.equilibrium.linear import free_state, linear_response
@@ -155,9 +155,9 @@ def _root(d: Array, clear: Array, most: Array) -> Complex[Array, " batch"]:
     number = jnp.arange(len(d))[:, None]
     used = (clear[2:] * (number[1:-1] >= jnp.minimum(most // 2, most - 4)[None]))[..., None]
     scale = jnp.max(jnp.abs(d), axis=(0, 2), keepdims=True)
-    after, now, before = (used * a / jnp.maximum(scale, jnp.finfo(d.dtype).tiny) for a in (d[2:], d[1:-1], d[:-2]))
+    after, now, before = (ratio(used * a, scale) for a in (d[2:], d[1:-1], d[:-2]))
     # each coefficient counts as much as the others: they fall as a power
-    weight = 1 / jnp.maximum(jnp.linalg.norm(before, axis=2, keepdims=True), jnp.finfo(d.dtype).tiny)
+    weight = ratio(1, jnp.linalg.norm(before, axis=2, keepdims=True))
     after, now, before = (weight * a for a in (after, now, before))
 
     def dot(a, b):

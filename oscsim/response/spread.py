@@ -183,5 +183,5 @@ def _read_change(net: AbstractNetwork, inputs: Inputs, expansion: Expansion, mea
     Of $g(c_0, \chi) = -\nabla_\theta \frac{d}{d\epsilon} \mathrm{Re}\, \Psi(c_0 + \epsilon \chi, c_0, \epsilon)$:
     what neurons hear is $c_0$ too, and moves with it.
     """
-    c_0, chi, mean, phasor = (as_layers(net, a) for a in (expansion.c_0, expansion.chi, mean, phasor))
-    return jax.jvp(lambda c_0, v: response_gradient(net, inputs, c_0, v), (c_0, chi), (mean, phasor))[1]
+    at, along = ((as_layers(net, a), as_layers(net, b)) for a, b in ((expansion.c_0, expansion.chi), (mean, phasor)))
+    return jax.jvp(lambda c_0, chi: response_gradient(net, inputs, c_0, chi), at, along)[1]

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from oscsim.core.arrays import describe, is_traced
+from oscsim.core.arrays import describe, is_traced, ratio
 from oscsim.core.checks import require_positive
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
@@ -88,6 +88,5 @@ def turning_coefficient(teaching: AbstractTeaching, dtype: DTypeLike) -> complex
         ValueError: the signal does not turn.
     """
     a_0, a_1 = _coefficients(teaching, dtype)
-    largest = jnp.maximum(jnp.abs(a_0), jnp.abs(a_1))
-    check_turning(teaching, jnp.abs(a_1) / jnp.maximum(largest, jnp.finfo(largest.dtype).tiny))
+    check_turning(teaching, ratio(jnp.abs(a_1), jnp.maximum(jnp.abs(a_0), jnp.abs(a_1))))
     return complex(a_1)

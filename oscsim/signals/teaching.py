@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Real
 
-from oscsim.core.arrays import Scalar, complex_of, is_traced
+from oscsim.core.arrays import Scalar, complex_of, is_traced, ratio
 from oscsim.core.checks import (
     Given,
     as_numbers,
@@ -267,15 +267,15 @@ class Adaptive(AbstractAdaptive):
 
     def tune(self, tuning: Tuning, image: Array, response: Array, noisy: bool) -> Tuning:
         """The amplitudes for the next cycle, from the sizes of image and response of each sample in this one."""
-        ratio = image / jnp.maximum(response, jnp.finfo(image.dtype).tiny)
+        share = ratio(image, response)
         floor = jnp.minimum(1.05 * tuning.floor, jnp.median(image)) if noisy else jnp.zeros_like(tuning.floor)
         # Noise leaves the same image at every amplitude; past the radius it grows with it.
         in_vain = tuning.raised & (image > GREW * tuning.image)
         judged = tuning.age > 0
-        lost = judged & (ratio > TOO_LARGE) & ((image > 3 * floor) | in_vain)
-        drowned = judged & (ratio > DROWNED) & ~lost & noisy
+        lost = judged & (share > TOO_LARGE) & ((image > 3 * floor) | in_vain)
+        drowned = judged & (share > DROWNED) & ~lost & noisy
         lower = jnp.maximum(
-            tuning.amplitude * jnp.where(ratio > FAR_TOO_LARGE, 0.25, 0.5), self.lowest.astype(ratio.dtype)
+            tuning.amplitude * jnp.where(share > FAR_TOO_LARGE, 0.25, 0.5), self.lowest.astype(share.dtype)
         )
         ceiling = jnp.where(lost, jnp.minimum(tuning.ceiling, 0.75 * tuning.amplitude), tuning.ceiling)
         higher = jnp.maximum(jnp.minimum(2 * tuning.amplitude, ceiling), tuning.amplitude)
@@ -286,7 +286,7 @@ class Adaptive(AbstractAdaptive):
             age=jnp.where(changed, 0, tuning.age + 1),
             ceiling=ceiling,
             image=jnp.where(judged, image, tuning.image),
-            ratio=jnp.where(judged, ratio, tuning.ratio),
+            ratio=jnp.where(judged, share, tuning.ratio),
             raised=jnp.where(changed, amplitude > tuning.amplitude, tuning.raised & ~judged),
             lowered=tuning.lowered | (changed & lost),
             floor=jnp.where(jnp.any(judged), floor, tuning.floor),
