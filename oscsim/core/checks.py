@@ -111,7 +111,7 @@ def as_real(name: str, value: Given) -> Array:
         raise BadType(f"{name}={shown(value)}: use real numbers") from error
 
 
-def as_scalar(value: Given, name: str = "value") -> Array:
+def as_scalar(name: str, value: Given) -> Array:
     """One finite real number as an array, or an error that names it."""
     value = as_real(name, value)
     if value.ndim:
@@ -151,14 +151,6 @@ def as_host(name: str, value: Given) -> np.ndarray:
         raise BadType(f"{name}={shown(value)} is no array, or its rows differ in length: {error}") from error
 
 
-def as_seen(name: str, value: Given, remedy: str = "give an array of numbers") -> Given:
-    """Numbers that are no part of a traced program, since they are looked at, or an error that names them."""
-    value = as_numbers(name, value, remedy)
-    if is_traced(value):
-        raise BadType(f"{name}={shown(value)} is traced by jax: call this outside of the compiled function")
-    return value
-
-
 def as_array(name: str, value: Given, shape: tuple[int, ...]) -> Array:
     """Finite real numbers as an array of this shape, or an error that names it."""
     value = as_finite(name, value)
@@ -178,7 +170,7 @@ def as_finite(name: str, value: Given) -> Array:
 
 def scalar(name: str) -> Callable[[Given], Array]:
     """The converter of a field of that name that holds one finite real number."""
-    return functools.partial(as_scalar, name=name)
+    return functools.partial(as_scalar, name)
 
 
 def positive(name: str) -> Callable[[Given], Array]:
@@ -186,7 +178,7 @@ def positive(name: str) -> Callable[[Given], Array]:
 
     def converted(value: Given) -> Array:
         require_positive(name, value)
-        return as_scalar(value, name)
+        return as_scalar(name, value)
 
     return converted
 
@@ -195,7 +187,7 @@ def not_negative(name: str) -> Callable[[Given], Array]:
     """The converter of a field of that name that holds one finite number of 0 or more."""
 
     def converted(value: Given) -> Array:
-        value = as_scalar(value, name)
+        value = as_scalar(name, value)
         if not is_traced(value) and not np.asarray(value) >= 0:
             raise BadValue(f"{name}={float(value):g}: use a finite number that is not negative")
         return value
@@ -215,16 +207,11 @@ def both(*kinds: Kind) -> Kind:
     return lambda name, value: functools.reduce(lambda found, kind: kind(name, found), kinds, value)
 
 
-def as_rate(name: str, value: Given) -> Array:
-    """One finite real number, or an error that names it: `as_scalar` as a kind of arguments."""
-    return as_scalar(value, name)
-
-
 def as_plain(name: str, value: Given) -> Given:
     """A value that is not traced, since it is looked at."""
     if is_traced(value):
         raise BadType(f"{name}={shown(value)} is traced by jax: give a plain number")
-    as_scalar(value, name)
+    as_scalar(name, value)
     return value
 
 
@@ -239,7 +226,7 @@ def require_positive(name: str, value: Given) -> None:
     value = as_real(name, value)
     if value.ndim == 0 and not is_traced(value) and not (np.isfinite(value) and np.asarray(value) > 0):
         raise BadValue(f"{name}={float(value):g}: use a positive, finite number")
-    as_scalar(value, name)
+    as_scalar(name, value)
 
 
 def as_count(name: str, value: Given, least: int = 1, remedy: str | None = None) -> int:
@@ -274,7 +261,7 @@ def as_place(name: str, value: Given) -> str | os.PathLike[str]:
 
 def as_share(name: str, value: Given) -> float:
     """A number between 0 and 1, or an error that names it."""
-    share = as_scalar(value, name)
+    share = as_scalar(name, value)
     if is_traced(share) or not 0 < float(share) < 1:
         raise BadValue(f"{name}={shown(value)}: use a fraction between 0 and 1")
     return float(np.asarray(value))
@@ -362,9 +349,14 @@ def count(name: str, least: int = 1, remedy: str | None = None) -> Callable[[Giv
     return functools.partial(as_count, name, least=least, remedy=remedy)
 
 
-def optional_count(name: str, least: int = 1) -> Callable[[Given], int | None]:
-    """The same where None says that nothing is asked for."""
-    return lambda value: None if value is None else as_count(name, value, least)
+def flag(name: str) -> Callable[[Given], bool]:
+    """The converter of a field of that name that is True or False."""
+    return functools.partial(as_flag, name)
+
+
+def optional(convert: Callable[[Given], T]) -> Callable[[Given], T | None]:
+    """The same converter where None says that nothing is asked for."""
+    return lambda value: None if value is None else convert(value)
 
 
 def require_instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
@@ -398,16 +390,11 @@ def choice(*options: str, otherwise: str = "") -> Kind:
 
 
 def as_key(name: str, key: Given) -> Given:
-    """One random key of jax: see `require_key`."""
-    require_key(key)
-    return key
-
-
-def require_key(key: Given) -> None:
-    """Refuse what is not one random key of jax, such as a bare seed, or one of the old style, without a type."""
-    require_instance("key", key, jax.Array, "use jax.random.key(0), with a seed of your choice")
+    """One random key of jax, or an error that names a bare seed, or one of the old style, without a type."""
+    require_instance(name, key, jax.Array, "use jax.random.key(0), with a seed of your choice")
     if not is_key(key):
         remedy = "use jax.random.key(seed), or jax.random.wrap_key_data(key) of an old one"
-        raise BadType(f"key is an array of {key.dtype}{list(key.shape)}, not a random key: {remedy}")
+        raise BadType(f"{name} is an array of {key.dtype}{list(key.shape)}, not a random key: {remedy}")
     if key.ndim:
-        raise BadValue(f"key holds random keys of shape {key.shape}: give one of them, and use jax.vmap over several")
+        raise BadValue(f"{name} holds keys of shape {key.shape}: give one of them, and use jax.vmap over several")
+    return key

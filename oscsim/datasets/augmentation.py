@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from oscsim.core.checks import as_count, as_flag, as_numbers, require_key
+from oscsim.core.checks import as_count, as_flag, as_key, as_numbers
 from oscsim.core.errors import BadValue
 from oscsim.networks.inputs import Data
 
@@ -43,7 +43,7 @@ def augment(x: Data, key: Key[Array, ""], *, padding: int = 4, flip: bool = True
             f"x has shape {shape}: use a batch of images, (n, height, width, channels), with 1 or 3 channels"
         )
     padding = as_count("padding", padding, 0)
-    require_key(key)
+    as_key("key", key)
     x = jnp.asarray(x)
     for_crop, for_flip = jax.random.split(key)
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

@@ -21,10 +21,10 @@ from oscsim.core.checks import (
     as_flag,
     as_function,
     as_host,
+    as_key,
     as_path,
     as_sequence,
     require_instance,
-    require_key,
 )
 from oscsim.core.errors import BadValue
 from oscsim.datasets.batches import Batch, to_images
@@ -282,7 +282,7 @@ def digest_of(*arrays: np.ndarray) -> str:
 
 def _require_span(samples: int, key: Array, epoch: int, batch_size: int, start: int) -> tuple[int, int]:
     """From which to which place in the order of an epoch its batches go; or an error that names a bad argument."""
-    require_key(key)
+    as_key("key", key)
     as_count("epoch", epoch, 0)
     batch_size, start = as_count("batch_size", batch_size), as_count("start", start, 0)
     count = samples // batch_size

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import optional_count, require_instance
+from oscsim.core.checks import count, optional, require_instance
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.registry import register
 from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, Boxcar, Plateaus
@@ -80,9 +80,9 @@ class Integration(eqx.Module):
 
     solver: diffrax.AbstractSolver | None = None
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
-    steps_per_cycle: int | None = eqx.field(static=True, default=None, converter=optional_count("steps_per_cycle"))
-    ticks: int | None = eqx.field(static=True, default=None, converter=optional_count("ticks"))
-    max_steps: int | None = eqx.field(static=True, default=None, converter=optional_count("max_steps"))
+    steps_per_cycle: int | None = eqx.field(static=True, default=None, converter=optional(count("steps_per_cycle")))
+    ticks: int | None = eqx.field(static=True, default=None, converter=optional(count("ticks")))
+    max_steps: int | None = eqx.field(static=True, default=None, converter=optional(count("max_steps")))
     adjoint: diffrax.AbstractAdjoint | None = None
 
     def __check_init__(self):

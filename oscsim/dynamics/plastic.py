@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree
 
 from oscsim.core.arrays import promoting
-from oscsim.core.checks import as_rate, checked
+from oscsim.core.checks import as_scalar, checked
 from oscsim.dynamics.cycle import run
 from oscsim.dynamics.equation import AbstractSmooth, Arguments, Time, bounded, packed_of, unpacked, velocity
 from oscsim.dynamics.gradient import Reading
@@ -22,7 +22,7 @@ from oscsim.signals.teaching import fourier_coefficient
 
 
 @promoting
-@checked(system=SYSTEM, state=STATE, inputs=INPUTS, rate=as_rate)
+@checked(system=SYSTEM, state=STATE, inputs=INPUTS, rate=as_scalar)
 def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLike) -> tuple[State, Gradient, Reading]:
     r"""Integrate one cycle of neurons and synapses together: a pure function that works under jit, vmap and grad.
 

@@ -1,7 +1,6 @@
 """Records: what a run keeps."""
 
 import abc
-import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from oscsim.core.checks import as_count, as_flag, as_index, as_sequence, optional_count
+from oscsim.core.checks import as_count, as_index, as_sequence, count, flag, optional
 from oscsim.core.errors import BadValue
 from oscsim.core.memory import require_memory
 from oscsim.core.printing import AbstractSettings
@@ -113,8 +112,8 @@ class PerCycle(AbstractRecord):
     discard: ClassVar[int | None] = None
     neurons: int | All | tuple[tuple[int, Places], ...] = eqx.field(static=True, default=8, converter=_neurons)
     samples: Places = eqx.field(static=True, default=(0,), converter=lambda places: _places("samples", places))
-    potentials: bool = eqx.field(static=True, default=False, converter=functools.partial(as_flag, "potentials"))
-    every_cycle: bool = eqx.field(static=True, default=False, converter=functools.partial(as_flag, "every_cycle"))
+    potentials: bool = eqx.field(static=True, default=False, converter=flag("potentials"))
+    every_cycle: bool = eqx.field(static=True, default=False, converter=flag("every_cycle"))
 
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
         sizes = [math.prod(shape) for shape in net.shapes]
@@ -195,7 +194,7 @@ class Mean(AbstractRecord):
 
     every_reading: ClassVar[bool] = False
     every_cycle: ClassVar[bool] = False
-    discard: int | None = eqx.field(static=True, default=None, converter=optional_count("discard", 0))
+    discard: int | None = eqx.field(static=True, default=None, converter=optional(count("discard", 0)))
 
     def watch(self, net: AbstractNetwork, batch: int) -> None:
         return None

@@ -15,8 +15,8 @@ from oscsim.core.checks import as_count, as_positive, checked, choice
 from oscsim.core.errors import NotSettledError
 from oscsim.equilibrium.acceleration import PATIENCE
 from oscsim.equilibrium.resolvent import Resolvent
-from oscsim.equilibrium.settling import settle_inputs, state_at
-from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled, require_settled
+from oscsim.equilibrium.settling import free_equilibrium, state_at
+from oscsim.equilibrium.states import At, Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters, gradient_of
 from oscsim.networks.inputs import Data, Inputs
@@ -71,21 +71,21 @@ def exact_gradient(
         True
     """
     check_parameters(net)
-    tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
-    tolerance = as_positive("tolerance", tolerance)
+    tolerance = None if tolerance is None else as_positive("tolerance", tolerance)
     return exact_solution(net, Inputs.of(net, x, y), method, tolerance, as_count("max_steps", max_steps), at)[0]
 
 
 def exact_solution(
-    net: AbstractNetwork, inputs: Inputs, method: str, tolerance: float, max_steps: int, at: At = None
+    net: AbstractNetwork,
+    inputs: Inputs,
+    method: str = "implicit",
+    tolerance: float | None = None,
+    max_steps: int = 1000,
+    at: At = None,
 ) -> tuple[Gradient, Equilibrium, Bool[Array, ""]]:
     """The exact gradient of checked inputs, the free equilibrium, and whether all settled: raised where it can be."""
-    if at is None:
-        found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), np.int32(max_steps))
-        if not is_traced(found):
-            require_settled(net, inputs, found, 0.0, tolerance)
-    else:
-        found = state_at(net, inputs, at)
+    tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
+    found = free_equilibrium(net, inputs, tolerance, max_steps) if at is None else state_at(net, inputs, at)
     if method == "implicit":
         gradient, off = implicit_gradient(net, inputs, found.potentials, np.asarray(tolerance), np.int32(max_steps))
     else:

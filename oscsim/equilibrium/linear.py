@@ -81,14 +81,14 @@ def susceptibility(
         >>> np.allclose(run.state.reading.response()[0], chi[0], atol=1e-3)  # as run has read it
         True
     """
-    omega = as_scalar(omega, "omega")
+    omega = as_scalar("omega", omega)
     inputs, free = free_state(net, x, y, at)
     return response_at(net, inputs, free, omega)
 
 
 def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Gradient:
     """The exact gradient at this state."""
-    return exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000, free)[0]
+    return exact_solution(net, inputs, at=free)[0]
 
 
 def free_state(net: AbstractNetwork, x: Data, y: Data, at: At = None) -> tuple[Inputs, Equilibrium]:

@@ -145,14 +145,16 @@ def settle(
     return found
 
 
-def free_equilibrium(net: AbstractNetwork, inputs: Inputs) -> Equilibrium:
+def free_equilibrium(
+    net: AbstractNetwork, inputs: Inputs, tolerance: float | None = None, max_steps: int = 1000
+) -> Equilibrium:
     """`settle` at beta = 0, on checked inputs.
 
     Raises:
         NotSettledError: a sample has no stable state.
     """
-    tolerance = default_tolerance(net.dtype)
-    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance))
+    tolerance = default_tolerance(net.dtype) if tolerance is None else tolerance
+    found = settle_inputs(net, inputs, jnp.zeros(()), np.asarray(tolerance), np.int32(max_steps))
     if not is_traced(found):
         require_settled(net, inputs, found, 0.0, tolerance)
     return found

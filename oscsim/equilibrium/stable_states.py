@@ -10,7 +10,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import repeated
-from oscsim.core.checks import as_count, as_index, as_scalar, as_seen, checked, require_key, require_positive, untraced
+from oscsim.core.checks import (
+    as_count,
+    as_index,
+    as_key,
+    as_numbers,
+    checked,
+    optional,
+    positive,
+    untraced,
+)
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium.settling import Method, settle_inputs
@@ -92,7 +101,7 @@ class Equilibria(AbstractPrinted):
         Raises:
             ValueError: an input has no such state.
         """
-        given = as_seen("choice", choice)
+        given = untraced("choice", as_numbers("choice", choice))
         if np.shape(given) not in ((), (len(self),)):
             raise BadValue(
                 f"choice has shape {np.shape(given)}: give one number, or one for each of {len(self)} inputs"
@@ -146,9 +155,8 @@ def equilibria(
     """
     check_parameters(net)
     starts = as_count("starts", starts)
-    require_key(key)
-    if scale is not None:
-        require_positive("scale", scale)
+    as_key("key", key)
+    scale = optional(positive("scale"))(scale)
     x = as_inputs(net, x)
     inputs = Inputs.of(net, x, np.zeros(len(x), np.int32) if y is None else y)
     batch = inputs.x.shape[0]
@@ -157,7 +165,7 @@ def equilibria(
         size = jnp.sqrt(jnp.mean(flatten_samples(rest.potentials)[0] ** 2, axis=1))
         spread = jnp.where(jnp.isfinite(size), jnp.maximum(2 * size, 1), 1)
     else:
-        spread = jnp.full(batch, as_scalar(scale, "scale"), net.dtype)
+        spread = jnp.full(batch, scale, net.dtype)
     found = from_random_starts(net, inputs, starts, key, spread, "flow")
     tolerance = default_tolerance(net.dtype)
     ends = np.asarray(flatten_samples(found.potentials)[0]).reshape(starts, batch, -1)

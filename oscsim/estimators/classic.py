@@ -76,7 +76,7 @@ class Classic(AbstractEstimator):
         noise: StepNoise | None = None,
         readings: int = 1,
     ):
-        self.amplitude = as_scalar(amplitude, "amplitude")
+        self.amplitude = as_scalar("amplitude", amplitude)
         if not is_traced(self.amplitude) and float(self.amplitude) == 0:
             raise BadValue(f"amplitude={float(self.amplitude):g}: use a finite number other than 0")
         self.steps = None if steps is None else as_steps(steps)

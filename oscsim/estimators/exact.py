@@ -1,5 +1,6 @@
 """`Exact` and `Backpropagation`: the exact gradients that estimates are compared with."""
 
+import functools
 from typing import Literal
 
 import equinox as eqx
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import all_finite
-from oscsim.core.errors import RESULTS, BadType, BadValue
-from oscsim.equilibrium import default_tolerance, exact_solution
+from oscsim.core.errors import RESULTS, BadType
+from oscsim.equilibrium import exact_solution
+from oscsim.equilibrium.exact_gradients import as_method
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
@@ -33,16 +35,14 @@ class Exact(AbstractEstimator):
         True
     """
 
-    method: Literal["implicit", "bptt"] = eqx.field(static=True, default="implicit")
-
-    def __check_init__(self):
-        if self.method not in ("implicit", "bptt"):
-            raise BadValue(f"method={self.method!r}: use 'implicit' or 'bptt'")
+    method: Literal["implicit", "bptt"] = eqx.field(
+        static=True, default="implicit", converter=functools.partial(as_method, "method")
+    )
 
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[None, Estimate]:
-        gradient, free, settled = exact_solution(net, inputs, self.method, default_tolerance(net.dtype), 1000)
+        gradient, free, settled = exact_solution(net, inputs, self.method)
         result = RESULTS.where(settled, RESULTS.successful, RESULTS.not_settled)
         return state, estimate_at(net, inputs, gradient, free.activities, jnp.max(free.residual), result)
 

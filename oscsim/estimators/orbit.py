@@ -1,5 +1,7 @@
 """`Orbit`: the gradient that an endless lock-in reads, without stepping in time."""
 
+import functools
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import Scalar, is_traced, to_complex
-from oscsim.core.checks import as_flag, as_positive, positive
+from oscsim.core.checks import as_positive, flag, optional, positive
 from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import solved_gradient_and_error
 from oscsim.dynamics.gradient import Phasors
@@ -48,14 +50,11 @@ class Orbit(AbstractEstimator):
         True
     """
 
-    period: Scalar
-    extrapolate: bool = eqx.field(static=True)
-    tolerance: float | None = eqx.field(static=True)
-
-    def __init__(self, period: ArrayLike, *, extrapolate: bool = False, tolerance: float | None = None):
-        self.period = positive("period")(period)
-        self.extrapolate = as_flag("extrapolate", extrapolate)
-        self.tolerance = None if tolerance is None else float(as_positive("tolerance", tolerance))
+    period: Scalar = eqx.field(converter=positive("period"))
+    extrapolate: bool = eqx.field(static=True, default=False, kw_only=True, converter=flag("extrapolate"))
+    tolerance: float | None = eqx.field(
+        static=True, default=None, kw_only=True, converter=optional(functools.partial(as_positive, "tolerance"))
+    )
 
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from oscsim.core.arrays import Count, all_finite, is_traced, repeated, sample_norm, to_complex
-from oscsim.core.checks import as_scalar, require_positive
-from oscsim.core.errors import RESULTS, BadType, BadValue
+from oscsim.core.checks import as_flag, as_positive, positive
+from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
 from oscsim.equilibrium.taylor import continued_to, taylor
@@ -83,25 +83,15 @@ class Phases(AbstractEstimator):
         noise: StepNoise | None = None,
         adaptive: bool = False,
     ):
-        self.amplitude = as_scalar(amplitude, "amplitude")
-        require_positive("amplitude", self.amplitude)
-        self.points = as_points(points)
-        if tolerance is not None:
-            require_positive("tolerance", tolerance)
-            tolerance = float(tolerance)
-        if steps is not None:
-            steps = as_steps(steps)
-        if steps is not None and tolerance is not None:
-            raise BadValue(f"steps={steps} and tolerance={tolerance} exclude each other: give one of them")
-        check_step_noise(noise, steps)
-        if adaptive is not True and adaptive is not False:
-            raise BadType(f"adaptive={adaptive!r}: use True or False")
-        if adaptive and steps is not None:
-            raise BadValue(f"steps={steps} and adaptive=True exclude each other: only settled points are judged")
-        self.tolerance = tolerance
-        self.steps = steps
-        self.noise = noise
-        self.adaptive = adaptive
+        self.amplitude, self.points = positive("amplitude")(amplitude), as_points(points)
+        self.tolerance = None if tolerance is None else as_positive("tolerance", tolerance)
+        self.steps = None if steps is None else as_steps(steps)
+        self.noise, self.adaptive = noise, as_flag("adaptive", adaptive)
+        if self.steps is not None and self.tolerance is not None:
+            raise BadValue(f"steps={self.steps} and tolerance={self.tolerance} exclude each other: give one of them")
+        check_step_noise(noise, self.steps)
+        if self.adaptive and self.steps is not None:
+            raise BadValue(f"steps={self.steps} and adaptive=True exclude each other: only settled points are judged")
 
     def init(self, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None) -> Array | None:
         """What is carried from batch to batch: the starting amplitude where it is `adaptive`; None elsewhere."""

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import instance, not_negative, require_key
+from oscsim.core.checks import as_key, instance, not_negative
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, check_parameters, linear
 from oscsim.networks.layered import LayeredNetwork
@@ -119,7 +119,7 @@ def spread(
         ((5,), (5,))
     """
     check_parameters(net)
-    require_key(key)
+    as_key("key", key)
     of_tau, of_gain = not_negative("time_constant")(time_constant), not_negative("gain")(gain)
     keys = jax.random.split(key, 2 * len(net.shapes))
 
@@ -212,7 +212,7 @@ def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike)
     """
     layered = LAYERED("net", net)
     check_parameters(layered)
-    require_key(key)
+    as_key("key", key)
     deviation = not_negative("deviation")(deviation)
     returning = layered.weights[1:]
     keys = jax.random.split(key, len(returning))

@@ -1,5 +1,6 @@
 """Convolutional networks: layers of images, each coupled to the next by a convolution and its transpose."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -8,7 +9,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Key, Real
 
-from oscsim.core.checks import as_count, as_numbers, checked, choice, require_instance, require_key
+from oscsim.core.checks import (
+    as_count,
+    as_key,
+    as_numbers,
+    checked,
+    choice,
+    count,
+    instance,
+    optional,
+    require_instance,
+)
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
@@ -19,6 +30,9 @@ from oscsim.networks.products import as_products, multiply
 
 as_padding = choice("SAME", "VALID")
 """What is added at the rim."""
+
+as_pooling = instance(AbstractPooling, "use an instance of a pooling, such as SoftmaxPooling(2), or None")
+"""What becomes of a window of pixels."""
 
 
 @checked(weight=as_numbers, s=as_image, stride=as_count, padding=as_padding, products=as_products)
@@ -99,31 +113,18 @@ class Convolution(eqx.Module):
         (3, 3, 8)
     """
 
-    channels: int = eqx.field(static=True)
-    kernel: int = eqx.field(static=True)
-    stride: int = eqx.field(static=True)
-    padding: str = eqx.field(static=True)
-    pooling: AbstractPooling | None
-    scale: float | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        channels: int,
-        kernel: int = 3,
-        *,
-        stride: int = 1,
-        padding: str = "SAME",
-        pooling: AbstractPooling | None = None,
-        scale: float | None = None,
-    ):
-        self.channels = as_count("channels", channels)
-        self.kernel = as_count("kernel", kernel)
-        self.stride = as_count("stride", stride)
-        if pooling is not None:
-            remedy = "use an instance of a pooling, such as SoftmaxPooling(2), or None"
-            require_instance("pooling", pooling, AbstractPooling, remedy)
-        self.padding, self.pooling = as_padding("padding", padding), pooling
-        self.scale = None if scale is None else as_scale("scale", scale)
+    channels: int = eqx.field(static=True, converter=count("channels"))
+    kernel: int = eqx.field(static=True, default=3, converter=count("kernel"))
+    stride: int = eqx.field(static=True, default=1, kw_only=True, converter=count("stride"))
+    padding: str = eqx.field(
+        static=True, default="SAME", kw_only=True, converter=functools.partial(as_padding, "padding")
+    )
+    pooling: AbstractPooling | None = eqx.field(
+        default=None, kw_only=True, converter=optional(functools.partial(as_pooling, "pooling"))
+    )
+    scale: float | None = eqx.field(
+        static=True, default=None, kw_only=True, converter=optional(functools.partial(as_scale, "scale"))
+    )
 
     def __call__(
         self,
@@ -272,7 +273,7 @@ class ConvolutionalNetwork(AbstractNetwork):
         products: str | None = None,
     ):
         check_parts(activation, cost)
-        require_key(key)
+        as_key("key", key)
         self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]

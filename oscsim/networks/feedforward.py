@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import describe
-from oscsim.core.checks import Given, as_numbers, checked, require_key
+from oscsim.core.checks import Given, as_key, as_numbers, checked
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import Row
 from oscsim.networks.activations import ReLU
@@ -208,7 +208,7 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         products: str | None = None,
     ):
         check_parts(activation, cost)
-        require_key(key)
+        as_key("key", key)
         self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import Given, as_count, as_real, as_scalar, require_instance, require_key, shown
+from oscsim.core.checks import Given, as_count, as_key, as_real, as_scalar, require_instance, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.memory import require_memory
 from oscsim.networks.activations import Logistic
@@ -29,7 +29,7 @@ def as_time_constant(value: TimeConstant) -> TimeConstant:
 
 def as_scale(name: str, value: Given) -> Given:
     """The standard deviation of weights at the start, or an error that names it."""
-    scale = as_scalar(value, name)
+    scale = as_scalar(name, value)
     if not is_traced(scale) and float(scale) < 0:
         raise BadValue(f"{name}={shown(value)}: use a finite number that is not negative, or None for 1/sqrt(fan in)")
     return scale if is_traced(scale) else float(np.asarray(value))
@@ -64,7 +64,7 @@ def drawn(
         return own
     if key is None:
         raise BadType("key is None, and weights are to be drawn: give key=jax.random.key(0), or all weights")
-    require_key(key)
+    as_key("key", key)
     keys = jax.random.split(key, len(shapes))
     return tuple(
         truncated_normal(k, shape, scale) if array is None else array

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Real
 
 from oscsim.core.arrays import Scalar, is_traced
-from oscsim.core.checks import as_finite, as_flag, as_function, as_scalar, require_positive
+from oscsim.core.checks import as_finite, as_flag, as_function, positive
 from oscsim.core.errors import BadType, BadValue
 
 Cycle: TypeAlias = int | np.integer | Int[Array, ""]
@@ -110,8 +110,7 @@ class TimeSeries(AbstractMoving):
         self.values = as_finite("values", values)
         if self.values.ndim == 0 or len(self.values) < 2:
             raise BadValue(f"values has shape {self.values.shape}: give two samples in time at least, (times, ...)")
-        self.interval = as_scalar(interval, "interval")
-        require_positive("interval", self.interval)
+        self.interval = positive("interval")(interval)
         self.repeat = as_flag("repeat", repeat)
 
     @property

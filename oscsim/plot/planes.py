@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from oscsim.core.checks import Given, as_scalar, as_seen, checked, shown
+from oscsim.core.checks import Given, as_numbers, as_scalar, checked, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.plot.style import DASHES, DRIVE, NOTE_SIZE, as_axes, axes_or_new, finish
 
@@ -18,7 +18,7 @@ def as_circles(name: str, circles: Given) -> dict[str, float]:
     """Radii by name, or an error that names what is none."""
     match circles:
         case Mapping():
-            return {str(label): float(as_scalar(radius, f"{name}[{label!r}]")) for label, radius in circles.items()}
+            return {str(label): float(as_scalar(f"{name}[{label!r}]", radius)) for label, radius in circles.items()}
     raise BadType(f"{name}={shown(circles)}: give a dict from names to radii")
 
 
@@ -44,7 +44,9 @@ def stability(
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['teaching signal', 'free equilibrium continues', 'lost behind a branch point']
     """
-    grid, settled = (np.asarray(as_seen(name, a)) for name, a in (("grid", grid), ("settled", settled)))
+    grid, settled = (
+        np.asarray(untraced(name, as_numbers(name, a))) for name, a in (("grid", grid), ("settled", settled))
+    )
     if grid.ndim != 2 or grid.shape != settled.shape:
         raise BadValue(f"grid of shape {grid.shape}, settled of {settled.shape}: both must be (rows, columns)")
     ax = axes_or_new(ax)

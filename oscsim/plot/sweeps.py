@@ -9,7 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 
-from oscsim.core.checks import Given, as_count, as_finite, as_flag, as_seen, as_text, checked, choice, shown
+from oscsim.core.checks import (
+    Given,
+    as_count,
+    as_finite,
+    as_flag,
+    as_numbers,
+    as_text,
+    checked,
+    choice,
+    shown,
+    untraced,
+)
 from oscsim.core.errors import BadValue
 from oscsim.plot.style import (
     LABEL_SIZE,
@@ -30,7 +41,7 @@ THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (
 
 def as_levels(name: str, levels: Given) -> Given:
     """How many lines, or where they are, rising, or an error that names what is none."""
-    levels = as_seen(name, levels)
+    levels = untraced(name, as_numbers(name, levels))
     if np.ndim(levels) == 0:
         return as_count(name, levels)
     places = np.asarray(as_finite(name, levels), float)

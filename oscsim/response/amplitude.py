@@ -154,7 +154,7 @@ def optimal_amplitude(
         True
     """
     check_drive(net, Rotating(1.0, period), warn=False)
-    period = float(as_scalar(period, "period"))
+    period = float(as_scalar("period", period))
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
     spectra = Spectra.of(net, noise, period, ticks)
     inputs, free = free_state(net, x, y, at)

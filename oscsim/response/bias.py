@@ -45,7 +45,7 @@ def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> 
     """Checked inputs, the free equilibrium that is meant, and the gradient that is read there."""
     check_drive(net, Rotating(1.0, period), warn=False)
     inputs, free = free_state(net, x, y, at)
-    chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar(period, "period"))
+    chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar("period", period))
     return inputs, free, gradient_read(net, inputs, free.activities, chi)
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
 from oscsim.core.arrays import complex_of, per_sample, repeated
-from oscsim.core.checks import as_count, as_seen
+from oscsim.core.checks import as_count, as_numbers, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import default_tolerance
 from oscsim.equilibrium.linear import free_state, linear_response
@@ -85,7 +85,7 @@ def stability_map(
         [ True  True False]
     """
     steps = as_count("steps", steps)
-    values = np.asarray(as_seen("grid", grid, "use an array of complex numbers"))
+    values = np.asarray(untraced("grid", as_numbers("grid", grid, "use an array of complex numbers")))
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise BadValue(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
     inputs, free = free_state(net, x, y, at)

@@ -151,7 +151,7 @@ def check_time_scales(
         as_positive("rate", rate)
     stay = math.inf if cycles_per_input is None else float(cycles_per_input)
     scales = time_scales_of(
-        net, Inputs.of(net, x, y), teaching, stay, None if rate is None else float(as_scalar(rate, "rate")), demodulated
+        net, Inputs.of(net, x, y), teaching, stay, None if rate is None else float(as_scalar("rate", rate)), demodulated
     )
     warn_of(scales)
     return scales

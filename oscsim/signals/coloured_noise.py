@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
-from oscsim.core.checks import as_flag, as_scalar, not_negative, require_positive
+from oscsim.core.checks import as_flag, not_negative, positive
 from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers
 from oscsim.signals.noise import (
@@ -67,8 +67,7 @@ class OrnsteinUhlenbeck(AbstractForcing):
         quadratures: Quadratures = "real",
     ):
         self.intensity = not_negative("intensity")(intensity)
-        self.correlation_time = as_scalar(correlation_time, "correlation_time")
-        require_positive("correlation_time", self.correlation_time)
+        self.correlation_time = positive("correlation_time")(correlation_time)
         check_quadratures(quadratures)
         self.shared_over_batch, self.quadratures = as_flag("shared_over_batch", shared_over_batch), quadratures
 

@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Key, PyTree, Real
 
-from oscsim.core.checks import choice, require_instance, require_key
+from oscsim.core.checks import as_key, choice, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractSettings
 from oscsim.networks.base import Layers
@@ -273,7 +273,7 @@ def noise_key(key: Key[Array, ""] | None) -> Key[Array, ""]:
     """
     if key is None:
         raise BadValue("key is None: noise needs a random key, such as jax.random.key(0)")
-    require_key(key)
+    as_key("key", key)
     kind = str(jax.random.key_impl(key))
     if "rbg" in kind:  # under jax.vmap all of a batch is drawn from its first key
         raise BadValue(

@@ -1,7 +1,5 @@
 """Noise in discrete time, as in the paper."""
 
-import functools
-
 import diffrax
 import equinox as eqx
 import jax
@@ -11,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Real
 
 from oscsim.core.arrays import Scalar, is_traced
-from oscsim.core.checks import as_flag, as_key, checked, not_negative
+from oscsim.core.checks import as_key, checked, flag, not_negative
 from oscsim.core.errors import BadValue
 from oscsim.networks.base import Layers, as_potentials
 from oscsim.signals.noise import AbstractForcing, Draw, Increment, normals, scaled
@@ -51,9 +49,7 @@ class StepNoise(AbstractForcing):
     discrete = True
 
     standard_deviation: Scalar = eqx.field(converter=not_negative("standard_deviation"))
-    shared_over_batch: bool = eqx.field(
-        static=True, default=False, converter=functools.partial(as_flag, "shared_over_batch")
-    )
+    shared_over_batch: bool = eqx.field(static=True, default=False, converter=flag("shared_over_batch"))
 
     @checked(u=as_potentials, key=as_key)
     def __call__(self, u: Layers, key: Key[Array, ""]) -> Layers:

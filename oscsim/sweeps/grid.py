@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import is_key
-from oscsim.core.checks import as_count, as_flag, checked, require_key, shown, untraced
+from oscsim.core.checks import as_count, as_flag, as_key, checked, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import Progress
 from oscsim.sweeps.cluster import connected, run_on
@@ -98,7 +98,7 @@ def sweep(
         >>> data.drawn.dims, data.drawn.shape
         (('mean', 'seed'), (2, 3))
     """
-    require_key(key)
+    as_key("key", key)
     seeds = as_count("seeds", seeds)
     study = study if isinstance(study, AbstractStudy) else _as_study(study)
     grid = Grid(axes)

@@ -26,13 +26,13 @@ from oscsim.core.checks import (
     as_count,
     as_flag,
     as_function,
+    as_key,
     as_path,
     as_scalar,
     as_sequence,
     both,
     checked,
     require_instance,
-    require_key,
     untraced,
 )
 from oscsim.core.errors import BadType, BadValue, DivergenceError
@@ -174,7 +174,7 @@ def train(
         >>> trained.history[1]["loss"] < trained.history[0]["loss"]
         True
     """
-    require_key(key)
+    as_key("key", key)
     epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
     _check_kinds(net, estimator, optimizer)
     planned = estimator.planned(net)
@@ -304,7 +304,7 @@ def as_rates(name: str, rates: Given) -> Sequence[Rate] | Mapping[str, Rate]:
 
     def as_one(place: object, rate: Given) -> Given:
         if not callable(rate):
-            as_scalar(rate, f"{name}[{place!r}]")
+            as_scalar(f"{name}[{place!r}]", rate)
         return rate
 
     match rates:

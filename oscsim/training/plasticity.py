@@ -21,10 +21,9 @@ from oscsim.core.checks import (
     as_count,
     as_flag,
     as_pair,
-    as_scalar,
     both,
     checked,
-    require_positive,
+    positive,
     untraced,
 )
 from oscsim.core.errors import BadValue
@@ -171,8 +170,7 @@ def learn(
         (3, True)
     """
     cycles = as_count("cycles", cycles)
-    require_positive("rate", rate)
-    rate_now = as_scalar(rate, "rate")
+    rate_now = positive("rate")(rate)
     if isinstance(teaching, AbstractAdaptive):
         raise BadValue(
             f"teaching={describe(teaching)}: weights in the equation follow one signal of fixed amplitude, without "
