@@ -91,10 +91,12 @@ def exact_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) -> Gradien
     return exact_solution(net, inputs, at=free)[0]
 
 
-def free_state(net: AbstractNetwork, x: Data, y: Data, at: At = None) -> tuple[Inputs, Equilibrium]:
-    """Checked inputs and the free equilibrium that is meant."""
+def free_state(
+    net: AbstractNetwork, x: Data, y: Data, at: At = None, purpose: str = "the response to a complex signal"
+) -> tuple[Inputs, Equilibrium]:
+    """Checked inputs and the free equilibrium that is meant; `purpose` is what asks for a holomorphic network."""
     check_parameters(net)
-    require_holomorphic(net, "the response to a complex signal")
+    require_holomorphic(net, purpose)
     inputs = Inputs.of(net, x, y)
     return inputs, state_at(net, inputs, at)
 

@@ -23,8 +23,8 @@ from oscsim.core.checks import (
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
-from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import as_scale, as_time_constant, check_parts, truncated_normal
+from oscsim.networks.costs import AbstractCost
+from oscsim.networks.layered import as_parts, as_scale, as_time_constant, truncated_normal
 from oscsim.networks.pooling import AbstractPooling, as_image
 from oscsim.networks.products import as_products, multiply
 
@@ -272,13 +272,11 @@ class ConvolutionalNetwork(AbstractNetwork):
         readout_scale: float | None = None,
         products: str | None = None,
     ):
-        check_parts(activation, cost)
+        self.activation, self.cost = as_parts(activation, cost, HoloTanh(a=1.0, width=2.0))
         as_key("key", key)
         self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]
-        self.activation = HoloTanh(a=1.0, width=2.0) if activation is None else activation
-        self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
         self.weights, self.biases = initial_weights(self.convolutions, shapes, self.outputs, readout_scale, key)
 

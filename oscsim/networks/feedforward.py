@@ -16,8 +16,8 @@ from oscsim.core.printing import Row
 from oscsim.networks.activations import ReLU
 from oscsim.networks.base import Layers
 from oscsim.networks.convolutional import Convolution, check_stack, initial_weights
-from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import check_parts, check_sizes, dense_weights
+from oscsim.networks.costs import AbstractCost
+from oscsim.networks.layered import as_parts, check_sizes, dense_weights
 from oscsim.networks.learned import AbstractLearned
 from oscsim.networks.products import as_products
 
@@ -129,10 +129,8 @@ class FeedForwardNetwork(AbstractFeedForwardNetwork):
         weights: Given = None,
         biases: Given = None,
     ):
-        check_parts(activation, cost)
+        self.activation, self.cost = as_parts(activation, cost, ReLU())
         self.sizes = check_sizes(sizes, 2, "an input, layers of neurons, and an output")
-        self.activation = ReLU() if activation is None else activation
-        self.cost = CrossEntropy() if cost is None else cost
         self.weights, self.biases = dense_weights(self.sizes, scale, key, weights, biases)
 
     @property
@@ -207,13 +205,11 @@ class ConvolutionalFeedForwardNetwork(AbstractFeedForwardNetwork):
         readout_scale: float | None = None,
         products: str | None = None,
     ):
-        check_parts(activation, cost)
+        self.activation, self.cost = as_parts(activation, cost, ReLU())
         as_key("key", key)
         self.products = None if products is None else as_products("products", products)
         self.convolutions, shapes, self.outputs = check_stack(convolutions, image, outputs)
         self.input_shape = shapes[0]
-        self.activation = ReLU() if activation is None else activation
-        self.cost = CrossEntropy() if cost is None else cost
         self.weights, self.biases = initial_weights(self.convolutions, shapes, self.outputs, readout_scale, key)
 
     @checked(x=as_numbers)

@@ -14,8 +14,8 @@ from oscsim.core.checks import Given, as_array
 from oscsim.core.errors import BadValue
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
-from oscsim.networks.costs import AbstractCost, CrossEntropy
-from oscsim.networks.layered import as_time_constant, check_parts, check_sizes, drawn
+from oscsim.networks.costs import AbstractCost
+from oscsim.networks.layered import as_parts, as_time_constant, check_sizes, drawn
 
 
 class Couplings(TypedDict, total=False):
@@ -98,10 +98,8 @@ class HopfieldNetwork(AbstractNetwork):
         scale: float | None = None,
         **given: Unpack[Couplings],
     ):
-        check_parts(activation, cost)
+        self.activation, self.cost = as_parts(activation, cost, Logistic())
         self.sizes = check_sizes(sizes, 3, "inputs, neurons and outputs")
-        self.activation = Logistic() if activation is None else activation
-        self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
         if len(self.sizes) != 3 or (not self.cost.readout and self.sizes[2] > self.sizes[1]):
             raise BadValue(f"sizes={self.sizes}: give inputs, neurons and outputs, with no more outputs than neurons")

@@ -95,12 +95,17 @@ def check_sizes(sizes: Sequence[int], fewest: int, meaning: str) -> tuple[int, .
     return counts
 
 
-def check_parts(activation: object, cost: object) -> None:
-    """Refuse a class in place of an instance, or a name."""
+def as_parts(activation: Given, cost: Given, usual: Callable) -> tuple[Callable, AbstractCost]:
+    """Activation and cost, by default the `usual` one and `CrossEntropy()`.
+
+    Raises:
+        TypeError: a class in place of an instance, or a name.
+    """
     if activation is not None and (not callable(activation) or isinstance(activation, type)):
         raise BadType(f"activation={activation!r}: use a function or an instance, such as Logistic()")
     if cost is not None:
         require_instance("cost", cost, AbstractCost, "use an instance of a cost, such as CrossEntropy()")
+    return usual if activation is None else activation, CrossEntropy() if cost is None else cost
 
 
 class LayeredNetwork(AbstractNetwork):
@@ -164,10 +169,8 @@ class LayeredNetwork(AbstractNetwork):
         weights: Given = None,
         biases: Given = None,
     ):
-        check_parts(activation, cost)
+        self.activation, self.cost = as_parts(activation, cost, Logistic())
         self.sizes = check_sizes(sizes, 3, "an input, one layer of neurons or more, and an output")
-        self.activation = Logistic() if activation is None else activation
-        self.cost = CrossEntropy() if cost is None else cost
         self.time_constant = time_constant
         self.weights, self.biases = dense_weights(self.sizes, scale, key, weights, biases)
 

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from oscsim.core.arrays import norm
 from oscsim.core.checks import as_count, as_finite, as_plain, as_scalar, checked, require_positive, untraced
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium
-from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
+from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork
 from oscsim.networks.inputs import Data, Inputs
+from oscsim.response.bias import relative_bias
 from oscsim.response.radius import fitted_radius
 from oscsim.response.spectra import Spectra
 from oscsim.response.spread import ticks_of, unit_variance
@@ -161,13 +161,8 @@ def optimal_amplitude(
     radius = fitted_radius(net, inputs, free.potentials)
     limit = SAFE * radius
     candidates = None if points is None else _candidates(points, limit)
-    exact = exact_at(net, inputs, free)
-    scale = float(norm(exact))
-    if scale == 0:
-        raise BadValue("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
-    chi = response_at(net, inputs, free, jnp.asarray(2 * np.pi / period))
-    read = gradient_read(net, inputs, free.activities, chi)
-    bias = float(norm(jax.tree.map(jnp.subtract, read, exact))) / scale
+    scale, bias_at = relative_bias(net, inputs, free)
+    bias = bias_at(period)
     terms = VarianceTerms.of(net, inputs, free, spectra, noise.shared_over_batch, limit)
     falling, flat, rising = (term / (cycles * period * scale**2) for term in terms)
     relative = VarianceTerms(falling, flat, rising)

@@ -1,10 +1,14 @@
 """The bias of the gradient that a lock-in reads at a finite period."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from oscsim.core.arrays import norm
 from oscsim.core.checks import as_scalar
+from oscsim.core.errors import BadValue
 from oscsim.equilibrium import Equilibrium
 from oscsim.equilibrium.linear import exact_at, free_state, gradient_read, response_at
 from oscsim.equilibrium.states import At
@@ -38,15 +42,35 @@ def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, 
         >>> print(osc.relative_error(run.gradient(), expected) < 0.01)
         True
     """
-    return _read(net, x, y, period, at)[2]
-
-
-def _read(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, at: At) -> tuple[Inputs, Equilibrium, Gradient]:
-    """Checked inputs, the free equilibrium that is meant, and the gradient that is read there."""
     check_drive(net, Rotating(1.0, period), warn=False)
     inputs, free = free_state(net, x, y, at)
+    return _read_at(net, inputs, free, period)
+
+
+def _read_at(net: AbstractNetwork, inputs: Inputs, free: Equilibrium, period: ArrayLike) -> Gradient:
+    """The gradient that is read at this state."""
     chi = response_at(net, inputs, free, 2 * jnp.pi / as_scalar("period", period))
-    return inputs, free, gradient_read(net, inputs, free.activities, chi)
+    return gradient_read(net, inputs, free.activities, chi)
+
+
+def relative_bias(
+    net: AbstractNetwork, inputs: Inputs, free: Equilibrium
+) -> tuple[float, Callable[[ArrayLike], float]]:
+    """The norm of the exact gradient at this state, and the function from a period to the bias, relative to it.
+
+    Raises:
+        NotSettledError: the adjoint does not settle; of the function, the response was not solved for.
+        ValueError: the exact gradient is zero.
+    """
+    exact = exact_at(net, inputs, free)
+    scale = float(norm(exact))
+    if scale == 0:
+        raise BadValue("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
+
+    def bias(period):
+        return float(norm(jax.tree.map(jnp.subtract, _read_at(net, inputs, free, period), exact))) / scale
+
+    return scale, bias
 
 
 def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, at: At = None) -> Gradient:
@@ -74,5 +98,6 @@ def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, a
         >>> print(f"{osc.norm_ratio(short, long):.1f}")  # a quarter at twice the period
         4.0
     """
-    inputs, free, read = _read(net, x, y, period, at)
-    return jax.tree.map(jnp.subtract, read, exact_at(net, inputs, free))
+    check_drive(net, Rotating(1.0, period), warn=False)
+    inputs, free = free_state(net, x, y, at)
+    return jax.tree.map(jnp.subtract, _read_at(net, inputs, free, period), exact_at(net, inputs, free))

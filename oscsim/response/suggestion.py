@@ -7,20 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oscsim.core.arrays import norm
 from oscsim.core.checks import as_share, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractPrinted
-from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, state_at
-from oscsim.equilibrium.linear import exact_at
+from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled
+from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.equilibrium.stable_states import distinct, from_random_starts
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import flatten_samples
-from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
+from oscsim.networks.base import AbstractNetwork, slowest_neuron
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.amplitude import SAFE, optimal_amplitude
-from oscsim.response.bias import predict_bias
+from oscsim.response.bias import relative_bias
 from oscsim.response.radius import fitted_radius, unit_of
 from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
@@ -120,10 +119,7 @@ def suggest(
     accuracy = None if accuracy is None else as_share("accuracy", accuracy)
     if noise is not None and accuracy is None:
         raise BadValue("noise without an accuracy would be ignored: say how right the gradient is to be")
-    check_parameters(net)
-    require_holomorphic(net, "a suggestion for a rotating signal")
-    inputs = Inputs.of(net, x, y)
-    free = state_at(net, inputs, at)
+    inputs, free = free_state(net, x, y, at, "a suggestion for a rotating signal")
     _warn_of_several(net, inputs, free)
     tau = slowest_neuron(net.time_constants)
     slowest = slowest_time(net, inputs, free.potentials)
@@ -184,13 +180,7 @@ def _period_for(
     net: AbstractNetwork, inputs: Inputs, free: Equilibrium, bias: float, slowest: float, shortest: float
 ) -> tuple[float, float]:
     """The period at which the lag is that small, and the lag there."""
-    scale = float(norm(exact_at(net, inputs, free)))
-    if scale == 0:
-        raise BadValue("the exact gradient is zero, so no error is relative to it: use other targets y, or weights")
-
-    def lag(period):
-        return float(norm(predict_bias(net, inputs.x, inputs.y, period, at=free))) / scale
-
+    _, lag = relative_bias(net, inputs, free)
     period = max(shortest, _in_tens(2 * math.pi * slowest, shortest / 50))
     found = lag(period)
     for _ in range(6):  # it falls as 1 / T^2 only for large T

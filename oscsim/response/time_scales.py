@@ -10,9 +10,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from oscsim.core.arrays import norm
-from oscsim.core.checks import as_flag, as_positive, as_scalar, checked, untraced
+from oscsim.core.checks import as_flag, as_positive, checked, untraced
 from oscsim.core.printing import AbstractPrinted
-from oscsim.equilibrium import default_tolerance, exact_solution
+from oscsim.equilibrium import exact_solution
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Data, Inputs
@@ -145,14 +145,9 @@ def check_time_scales(
         True
     """
     check_drive(net, teaching)
-    if cycles_per_input is not None:
-        as_positive("cycles_per_input", cycles_per_input)
-    if rate is not None:
-        as_positive("rate", rate)
-    stay = math.inf if cycles_per_input is None else float(cycles_per_input)
-    scales = time_scales_of(
-        net, Inputs.of(net, x, y), teaching, stay, None if rate is None else float(as_scalar("rate", rate)), demodulated
-    )
+    stay = math.inf if cycles_per_input is None else as_positive("cycles_per_input", cycles_per_input)
+    rate = None if rate is None else as_positive("rate", rate)
+    scales = time_scales_of(net, Inputs.of(net, x, y), teaching, stay, rate, demodulated)
     warn_of(scales)
     return scales
 
@@ -162,7 +157,7 @@ def time_scales_of(
 ) -> TimeScales:
     """The time scales of checked inputs that stay for so many cycles."""
     first = turning_coefficient(teaching, net.dtype)
-    gradient, free, _ = exact_solution(net, inputs, "implicit", default_tolerance(net.dtype), 1000)
+    gradient, free, _ = exact_solution(net, inputs)
     size, slope, height = (np.float64(a) for a in _sizes(net, inputs, free.activities, gradient))
     period = float(teaching.period)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing to learn takes forever
@@ -174,9 +169,9 @@ def time_scales_of(
         neurons=slowest_time(net, inputs, free.potentials),
         period=period,
         presentation=stay * period,
-        weights=None if rate is None else float(weights / float(rate)),
-        swing=None if rate is None or demodulated else float(swing / float(rate)),
-        rate=None if rate is None else float(rate),
+        weights=None if rate is None else float(weights / rate),
+        swing=None if rate is None or demodulated else float(swing / rate),
+        rate=rate,
         fastest_rate=min(limits),
     )
 
