@@ -7,12 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oscsim.core.arrays import describe
 from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.core.files import whole_folder, write
+from oscsim.networks.base import AbstractNetwork, time_unit
+from oscsim.signals.teaching import AbstractTeaching
 
 if TYPE_CHECKING:
     import xarray
+
+
+def neuron_axes(layer: int, count: int) -> list[str]:
+    """The names of the axes of neurons of a layer, counted from 1: one, or several where they form images."""
+    return [f"neuron_{layer}" + (f"_{i}" if count > 1 else "") for i in range(count)]
+
+
+def attributes(network: AbstractNetwork, teaching: AbstractTeaching) -> dict[str, str | float]:
+    """What every data set says of what was driven, and by what."""
+    return {
+        "network": describe(network),
+        "teaching": describe(teaching),
+        "period": float(teaching.period),
+        "time_unit": time_unit(network.time_constants),
+    }
 
 
 def export(data: "xarray.Dataset", path: str | Path) -> Path:

@@ -15,6 +15,7 @@ from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.core.printing import AbstractPrinted
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.error_bars import solved_gradient_and_error
+from oscsim.dynamics.export import attributes, neuron_axes
 from oscsim.dynamics.gradient import Phasors, require_turning
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Integration, require_integration
@@ -22,7 +23,7 @@ from oscsim.dynamics.record import PerCycle
 from oscsim.equilibrium import settled_start, state_at
 from oscsim.equilibrium.harmonics import at_times, balanced, frequency, is_one_way, power_series, sampled
 from oscsim.equilibrium.states import At, default_tolerance
-from oscsim.networks.base import AbstractNetwork, Layers, as_network, time_unit
+from oscsim.networks.base import AbstractNetwork, Layers, as_network
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient
 from oscsim.signals.drive import check_drive
@@ -155,17 +156,12 @@ class PeriodicOrbit(AbstractPrinted):
         for number, (s, u) in enumerate(
             zip(zip(*self.phasors.activities, strict=True), self.potentials, strict=True), 1
         ):
-            neurons = [f"neuron_{number}" + (f"_{i}" if u.ndim > 3 else "") for i in range(u.ndim - 2)]
-            variables[f"layer_{number}"] = (("harmonic", "sample", *neurons), np.stack(s))
-            variables[f"potential_{number}"] = (("harmonic", "sample", *neurons), np.asarray(u))
+            axes = ("harmonic", "sample", *neuron_axes(number, u.ndim - 2))
+            variables[f"layer_{number}"] = (axes, np.stack(s))
+            variables[f"potential_{number}"] = (axes, np.asarray(u))
         variables["residual"] = ("sample", np.asarray(self.residual))
-        attributes = {
-            "network": describe(self.network),
-            "teaching": describe(self.teaching),
-            "period": float(self.teaching.period),
-            "time_unit": time_unit(self.network.time_constants),
-        }
-        return xarray.Dataset(variables, coords={"harmonic": list(self.harmonics)}, attrs=attributes)
+        about = attributes(self.network, self.teaching)
+        return xarray.Dataset(variables, coords={"harmonic": list(self.harmonics)}, attrs=about)
 
     def __repr__(self) -> str:
         if is_traced(self):

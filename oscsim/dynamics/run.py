@@ -20,7 +20,7 @@ from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
-from oscsim.dynamics.export import export
+from oscsim.dynamics.export import attributes, export, neuron_axes
 from oscsim.dynamics.gradient import Phasors, require_turning
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Plan
@@ -31,7 +31,7 @@ from oscsim.equilibrium import Equilibrium, exact_gradient, settle, state_at
 from oscsim.equilibrium.linear import held_potentials
 from oscsim.equilibrium.metrics import apart, cosine, per_layer, relative_error
 from oscsim.equilibrium.vectors import is_dense
-from oscsim.networks.base import AbstractNetwork, Layers, time_unit
+from oscsim.networks.base import AbstractNetwork, Layers, in_short, time_unit
 from oscsim.networks.inputs import Data, Inputs, Stream
 from oscsim.networks.learned import Gradient, parameters
 from oscsim.signals.teaching import AbstractTeaching
@@ -362,8 +362,8 @@ class Run(AbstractPrinted):
         own = ("sample",) if teaching.ndim > 2 else ()  # an amplitude for each sample
         variables: dict[str, tuple] = {"teaching": (("cycle", axis, *own), teaching)}
         for number, layer in enumerate(layers, start=1):
-            neurons = [f"neuron_{number}" + (f"_{i}" if layer.ndim > 4 else "") for i in range(layer.ndim - 3)]
-            variables[f"layer_{number}"] = (("cycle", axis, "sample", *neurons), np.asarray(layer))
+            axes = ("cycle", axis, "sample", *neuron_axes(number, layer.ndim - 3))
+            variables[f"layer_{number}"] = (axes, np.asarray(layer))
         variables["lock_residual"] = ("cycle_run", self.lock_residual)
         variables["accepted_steps"] = ("cycle_run", self.effort.accepted)
         variables["rejected_steps"] = ("cycle_run", self.effort.rejected)
@@ -371,15 +371,8 @@ class Run(AbstractPrinted):
         return xarray.Dataset(
             variables | traces,
             coords={"cycle": kept, "cycle_run": numbers, axis: labels} | places,
-            attrs={
-                "network": describe(self.network),
-                "teaching": describe(self.teaching),
-                "noise": describe(self.system.noises),
-                "plan": describe(self.plan),
-                "period": float(self.teaching.period),
-                "time_unit": time_unit(self.network.time_constants),
-                "seconds": self.seconds,
-            },
+            attrs=attributes(self.network, self.teaching)
+            | {"noise": describe(self.system.noises), "plan": describe(self.plan), "seconds": self.seconds},
         )
 
     def _traces(self) -> tuple[dict[str, tuple], dict[str, tuple]]:
@@ -451,12 +444,11 @@ class Run(AbstractPrinted):
         steps = int(np.sum(self.effort.accepted))
         rejected = int(np.sum(self.effort.rejected))
         batch = self.state.potentials[0].shape[0]
-        layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
         lock = float(self.lock_residual[-1])
         how = f"{steps} steps of {type(self.plan.solver).__name__}"
         return [
             f"Run of {self.cycles} cycles" + (f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""),
-            f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
+            f"  network   {in_short(self.network)}",
             f"  inputs    {batch} samples{loss}",
             f"  teaching  {describe(self.teaching)}",
             *([f"  noise     {describe(self.system.noises)}"] if self.system.noises else []),

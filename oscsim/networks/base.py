@@ -241,7 +241,7 @@ class AbstractNetwork(AbstractLearned):
     def _about(self) -> list[Row]:
         about = {
             "input": "" if self.input_shape is None else "x".join(map(str, self.input_shape)),
-            "neurons": "-".join("x".join(map(str, shape)) for shape in self.shapes),
+            "neurons": sizes_in_short(self),
             "outputs": "" if self.outputs is None else str(self.outputs),
             "activation": describe(self.activation),
             "cost": describe(vars(self)["cost"]) if "cost" in vars(self) else "",
@@ -257,6 +257,16 @@ class AbstractNetwork(AbstractLearned):
             jnp.asarray(t, self.dtype) for t in (tau if isinstance(tau, (tuple, list)) else (tau,) * len(self.shapes))
         ]
         return tuple(t[None] if t.ndim else t for t in per_layer)
+
+
+def sizes_in_short(network: AbstractNetwork) -> str:
+    """The layers of neurons in a word, such as `5-4`, or `4x4x2-10` with images."""
+    return "-".join("x".join(map(str, shape)) for shape in network.shapes)
+
+
+def in_short(network: AbstractNetwork) -> str:
+    """A network on one line: its class, its layers of neurons, its activation."""
+    return f"{type(network).__name__}, neurons {sizes_in_short(network)}, {describe(network.activation)}"
 
 
 def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: AbstractNetwork, x: Array) -> Gradient:

@@ -34,7 +34,7 @@ from oscsim.dynamics.plastic import advance_plastic
 from oscsim.dynamics.simulation import Start, check_lasts, starting_state
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
-from oscsim.networks.base import AbstractNetwork, as_network
+from oscsim.networks.base import AbstractNetwork, as_network, in_short
 from oscsim.networks.inputs import Data, Stream, clamped
 from oscsim.networks.learned import split_parameters
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
@@ -92,12 +92,11 @@ class Learned(AbstractPrinted):
         part = max(1, self.cycles // 10)  # single cycles differ by their inputs
         change = " -> ".join(f"{np.mean(self.loss[some]):.4g}" for some in (slice(part), slice(-part, None)))
         moved = " -> ".join(f"{np.mean(self.drift[some]):.2g}" for some in (slice(part), slice(-part, None)))
-        layers = "-".join("x".join(map(str, shape)) for shape in self.network.shapes)
         continued = f" (from cycle {self.first_cycle + 1})" if self.first_cycle else ""
         plan = self.system.plan
         lines = [
             f"Learned in {self.cycles} cycles{continued}" + (", DIVERGED" if self.diverged else ""),
-            f"  network   {type(self.network).__name__}, neurons {layers}, {describe(self.network.activation)}",
+            f"  network   {in_short(self.network)}",
             f"  teaching  {describe(self.system.teaching)}, rate {float(self.rate):.4g}",
             f"  loss      {change} (means of the first and the last {part})",
             f"  drift     {moved} a cycle",
