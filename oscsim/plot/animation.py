@@ -13,7 +13,7 @@ from oscsim.dynamics import Run
 from oscsim.dynamics.run import RUN
 from oscsim.networks.learned import Gradient, as_known_gradient
 from oscsim.plot.runs import Chosen, as_chosen, picture_of, running_errors
-from oscsim.plot.style import COLOURS, DRIVE, LABEL_SIZE, NOTE_SIZE, finish, legend
+from oscsim.plot.style import COLOURS, DRIVE, LABEL_SIZE, NOTE_SIZE, finish, legend, square
 
 Styles: TypeAlias = list[tuple[dict, str]]
 Draw: TypeAlias = Callable[[int], None]
@@ -102,7 +102,8 @@ def _signal(ax: Axes, beta: np.ndarray, ticks: int) -> Draw:
     (tip,) = ax.plot([], [], "o", color=DRIVE, markersize=7)
     clock = ax.text(0.02, 0.98, "", ha="left", va="top", fontsize=LABEL_SIZE, transform=ax.transAxes)
     ax.set(xlabel=r"Re $\beta$", ylabel=r"Im $\beta$")
-    _square(ax, "teaching signal", 1.25 * float(np.abs(beta).max()))
+    ax.set_title("teaching signal", fontsize=LABEL_SIZE)
+    square(ax, 1.25 * float(np.abs(beta).max()))
 
     def draw(end: int) -> None:
         b = complex(beta[end - 1])
@@ -118,7 +119,8 @@ def _paths(ax: Axes, styles: Styles, paths: np.ndarray, ticks: int) -> Draw:
     trails = [ax.plot([], [], linewidth=1.2, **style)[0] for style, _ in styles]
     dots = [ax.plot([], [], "o", color=style["color"], markersize=5)[0] for style, _ in styles]
     ax.set(xlabel=r"Re $(s - c_0)$", ylabel=r"Im $(s - c_0)$")
-    _square(ax, "neurons, about their means $c_0$", 1.05 * float(np.abs(paths).max()))
+    ax.set_title("neurons, about their means $c_0$", fontsize=LABEL_SIZE)
+    square(ax, 1.05 * float(np.abs(paths).max()))
 
     def draw(end: int) -> None:
         for trail, dot, path in zip(trails, dots, paths, strict=True):
@@ -127,14 +129,6 @@ def _paths(ax: Axes, styles: Styles, paths: np.ndarray, ticks: int) -> Draw:
             dot.set_data(np.real(seen[-1:]), np.imag(seen[-1:]))
 
     return draw
-
-
-def _square(ax: Axes, title: str, reach: float) -> None:
-    ax.set_title(title, fontsize=LABEL_SIZE)
-    if reach > 0:
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    ax.set_aspect("equal", adjustable="box")
-    ax.locator_params(nbins=5)
 
 
 def _responses(ax: Axes, styles: Styles, paths: np.ndarray, time: np.ndarray, beta: np.ndarray, unread: int) -> Draw:

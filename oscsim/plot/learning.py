@@ -184,7 +184,7 @@ def gradient_cosines(result: Trained | History, ax: Axes | None = None) -> Axes:
     label = "off the exact gradient:\n1 − cosine, relative error" if measured else "1 − cosine to the exact gradient"
     ax.set(xlabel="epoch", ylabel=label)
     finish(ax)
-    ax.legend(fontsize=NOTE_SIZE, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return ax
 
 

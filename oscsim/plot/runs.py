@@ -37,6 +37,7 @@ from oscsim.plot.style import (
     finish,
     legend,
     own_bar,
+    square,
     whole_ticks,
 )
 
@@ -108,11 +109,8 @@ def orbits(run: Drawn, ax: Axes | None = None, *, sample: int | None = None, neu
         ax.plot(s.real[turn], s.imag[turn], label=label, marker=sampled, linewidth=1.2, **style)
         ax.plot(s.real[-1:], s.imag[-1:], marker="o", markersize=3.5, color=style["color"])
     reach = 1.3 * max(np.abs(samples[-1] - samples[-1].mean()).max() for _, _, samples in drawn.curves)
-    if reach > 0:
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    ax.set_aspect("equal", adjustable="box")
+    square(ax, reach)
     ax.set(xlabel=r"Re $(s - c_0)$", ylabel=r"Im $(s - c_0)$")
-    ax.locator_params(nbins=5)
     finish(ax)
     legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
@@ -424,11 +422,8 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
     for i, (name, values) in enumerate(zip(named, found, strict=True)):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": "os^vD"[i % 5], "zorder": 3 - i / len(named)}
         ax.plot(true, values, linestyle="none", markersize=3, markeredgewidth=0, label=name, rasterized=True, **style)
-    if reach > 0:
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    square(ax, reach)
     ax.set(xlabel="exact component", ylabel="estimated component")
-    ax.set_aspect("equal", adjustable="box")
-    ax.locator_params(nbins=5)
     finish(ax)
     legend(ax, loc="upper left", handletextpad=0.1, markerscale=2)
     return ax

@@ -82,6 +82,14 @@ def finish(ax: Axes) -> None:
     ax.yaxis.label.set_fontsize(LABEL_SIZE)
 
 
+def square(ax: Axes, reach: float) -> None:
+    """The same range on both axes, as far in each direction where it is above 0."""
+    if reach > 0:
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    ax.set_aspect("equal", adjustable="box")
+    ax.locator_params(nbins=5)
+
+
 def own_bar(ax: Axes, x: Sequence[float] | np.ndarray, bars: Sequence[float] | np.ndarray, floor: float) -> None:
     """Draw a gradient's own error as a band from the bottom of the axes, where any of it is known."""
     if np.isfinite(bars).any():
