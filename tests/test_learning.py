@@ -618,11 +618,11 @@ def test_bad_kinds(digits):
         osc.AlwaysOn(osc.LockIn(osc.Rotating(0.3, 100.0), extrapolate=True))
     with pytest.raises(ValueError, match=r"data: x holds 300 samples and y holds 299"):
         train((digits[0], digits[1][1:]))
-    with pytest.raises(ValueError, match=r"data is a ndarray: give a pair"):
+    with pytest.raises(TypeError, match=r"data is a ndarray: give a pair"):
         train(digits[0])
-    with pytest.raises(ValueError, match=r"validation is a int: give a pair"):
+    with pytest.raises(TypeError, match=r"validation is a int: give a pair"):
         train(digits, validation=5)
-    with pytest.raises(ValueError, match=r"validation is a tuple: give a pair"):
+    with pytest.raises(TypeError, match=r"validation is a tuple: give a pair"):
         train(digits, validation=(*digits, 5))
 
 

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadType, BadValue, MissingPackage, checkpoint
+from oscsim.core import BadType, BadValue, MissingPackage
+from oscsim.core.files import write
 from oscsim.equilibrium import errors_of, per_layer, relative_error
 from oscsim.networks import Data, Gradient
 
@@ -141,7 +142,7 @@ def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:
     figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=DOTS)
     plt.close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(path, buffer.getbuffer())
+    write(path, buffer.getbuffer())
 
 
 def metrics_in(folder: Path) -> list[dict[str, float]] | None:

@@ -11,7 +11,8 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import print_table, require_writable, save_figure
-from oscsim.core import BadValue, as_count, checkpoint, ending
+from oscsim.core import BadValue, as_count, ending
+from oscsim.core.files import write
 from oscsim.datasets import Samples, Split
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Reproduce:
         for name, panel in panels.items():
             separator = "" if len(name) == 1 else "-"
             text = panel.to_dataframe().to_csv(float_format="%.8g")
-            checkpoint.write(self._file(f"{separator}{name}.csv"), text.encode())
+            write(self._file(f"{separator}{name}.csv"), text.encode())
         save_figure(draw(panels), self._file(".png"))
         print(f"Figure: {self._file('.png')}, data beside it  ({time.perf_counter() - began:.0f} s in all)")
 

@@ -35,6 +35,7 @@ from oscsim.cli.settings import (
     shaped,
 )
 from oscsim.core import BadValue, as_count, checkpoint, ending, reading
+from oscsim.core.files import write
 from oscsim.datasets import AbstractSource, OwnData
 from oscsim.networks import are_classes
 from oscsim.training import is_first
@@ -167,7 +168,7 @@ class Train:
             settings = {"settings": dataclasses.asdict(self), "versions": versions} | _about(own)
             if is_first():
                 out.mkdir(parents=True, exist_ok=True)
-                checkpoint.write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
+                write(out / "settings.json", (json.dumps(settings, indent=2, default=str) + "\n").encode())
             ending.go_on_by(_resumed_by(out))
             result = osc.train(
                 net,
@@ -295,7 +296,7 @@ class Predict:
             buffer = io.BytesIO()
             np.save(buffer, scores)
             self.scores.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write(self.scores, buffer.getbuffer())
+            write(self.scores, buffer.getbuffer())
         if about["real"]:
             print("\n".join(" ".join(f"{value:.7g}" for value in row) for row in scores))
         else:

@@ -21,7 +21,7 @@ from oscsim.networks.inputs import INPUTS, Inputs
 from oscsim.networks.learned import Gradient
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
-Places: TypeAlias = Int[Array, "..."] | np.ndarray
+Indices: TypeAlias = Int[Array, "..."] | np.ndarray
 
 
 class Watch(eqx.Module):
@@ -33,8 +33,8 @@ class Watch(eqx.Module):
         potentials: whether the neurons' potentials are kept, beside their activities.
     """
 
-    neurons: tuple[Places, ...]
-    samples: Places
+    neurons: tuple[Indices, ...]
+    samples: Indices
     potentials: bool = eqx.field(static=True, default=False)
 
     @property

@@ -45,7 +45,7 @@ from oscsim.response import predict_bias, predict_spread
 from oscsim.signals import WhiteNoise
 from oscsim.signals.teaching import Rotating
 from oscsim.training.evaluation import checked_data, mean_loss_and_error
-from oscsim.training.updates import Moving, Rule, updates
+from oscsim.training.updates import Rule, TrainingState, updates
 
 Setting: TypeAlias = Any
 """The value of a setting: a float, which is traced, or whatever the study takes."""
@@ -351,7 +351,7 @@ class _Training(AbstractStudy):
         def epoch(carry, number):
             order = jax.random.permutation(jax.random.fold_in(key_order, number), len(self.x))
             order = order[: steps * self.batch_size].reshape(steps, self.batch_size)
-            now = Moving(eqx.combine(carry[0], fixed), carry[1], carry[2])
+            now = TrainingState(eqx.combine(carry[0], fixed), carry[1], carry[2])
             count, scale = jnp.asarray(steps, jnp.int32), jnp.ones(())
             moved, tally = updates(rule, now, self.x[order], self.y[order], number * steps, count, scale, key=key_steps)
             net, state, stream = moved

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import Count, is_traced
-from oscsim.core.checks import as_count, as_flag, both, checked, untraced
+from oscsim.core.checks import as_count, as_flag, as_pair, both, checked, untraced
 from oscsim.core.errors import BadType, BadValue, NotSettledError
 from oscsim.equilibrium import PATIENCE, default_tolerance, settle_inputs
 from oscsim.equilibrium.flow import GROUP
@@ -245,14 +245,11 @@ def labels_of(y: Held) -> Held:
 
 def checked_data(net: Trainable, name: str, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets as arrays of the network's precision on the host, or an error that says what is wrong."""
-    match data:
-        case (x, y):
-            y, x = as_targets(net, y), as_inputs(net, x)
-            if is_traced(x, y):
-                raise BadType(f"{name} is traced by jax: train and evaluate outside of the compiled function")
-            x, y = np.asarray(x), np.asarray(y)
-        case _:
-            raise BadValue(f"{name} is a {type(data).__name__}: give a pair (x, y) of inputs and targets")
+    x, y = as_pair(name, data)
+    y, x = as_targets(net, y), as_inputs(net, x)
+    if is_traced(x, y):
+        raise BadType(f"{name} is traced by jax: train and evaluate outside of the compiled function")
+    x, y = np.asarray(x), np.asarray(y)
     if len(x) != len(y):
         raise BadValue(f"{name}: x holds {len(x)} samples and y holds {len(y)}: give one target per input")
     return x, y

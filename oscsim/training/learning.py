@@ -49,7 +49,7 @@ from oscsim.training.devices import Devices, as_mesh, unreplicate
 from oscsim.training.evaluation import checked_data, variance_of
 from oscsim.training.learner import Learner, Metrics, Trainable, score_name
 from oscsim.training.monitor import MONITOR, Monitor, Validation, best_of, reason_to_stop, shown_of
-from oscsim.training.resuming import CHECKPOINTS, Checkpoints, Keeping
+from oscsim.training.resuming import CHECKPOINTS, Checkpoints, RunCheckpoints
 from oscsim.training.session import Session
 from oscsim.training.updates import Rule, check_optimizer, updates
 
@@ -193,7 +193,7 @@ def train(
     targets = _targets_of(net, source, sample)
     rule = Rule(planned, optimizer, augment, mesh, are_classes(targets))
     session = Session(rule, source, sample, held_out, batch_size, monitor, variance_of(targets), key=key)
-    keeping = Keeping(checkpoints, fresh, session.steps_per_epoch, mesh)
+    keeping = RunCheckpoints(checkpoints, fresh, session.steps_per_epoch, mesh)
     learner = keeping.start()
     if learner.step == 0:
         planned.warn(net, inputs)

@@ -18,6 +18,7 @@ from oscsim.core import checkpoint
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count, as_flag, as_path, as_positive, as_share, instance
 from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.files import write
 from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import is_first, replicate, wait_for_all
 from oscsim.training.learner import Learner
@@ -78,7 +79,7 @@ CHECKPOINTS = instance(Checkpoints, "use Checkpoints(folder)")
 """The kind of arguments that say how a run is kept."""
 
 
-class Keeping:
+class RunCheckpoints:
     """The checkpoints of one run; without settings none are written.
 
     `fresh` is the learner of a run that begins; what is loaded has to be of the same kind.
@@ -161,7 +162,7 @@ class Keeping:
         rows = ({k: v if math.isfinite(v) else None for k, v in row.items()} for row in learner.history)
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         try:
-            checkpoint.write(self.folder.path / METRICS, content)
+            write(self.folder.path / METRICS, content)
         except OSError as error:
             warnings.warn(f"the metrics of step {learner.step} are not in {METRICS}: {error}", stacklevel=3)
 

@@ -25,7 +25,7 @@ from oscsim.training.devices import agreed, replicate, shard, unreplicate
 from oscsim.training.evaluation import EVALUATED, gives_numbers, measured
 from oscsim.training.learner import Learner, Metrics, score_name
 from oscsim.training.monitor import Monitor, Validation
-from oscsim.training.updates import AUGMENTED, Moving, Rule, Tally
+from oscsim.training.updates import AUGMENTED, Rule, Tally, TrainingState
 
 CHUNK = 64
 """Steps per device call, at most: one compilation serves every number of them."""
@@ -83,7 +83,9 @@ class Session:
         if isinstance(self.coming, Generator):
             self.coming.close()
 
-    def next(self, learner: Learner) -> tuple[Moving, Array | np.ndarray, Array | np.ndarray, Count, Count, np.float32]:
+    def next(
+        self, learner: Learner
+    ) -> tuple[TrainingState, Array | np.ndarray, Array | np.ndarray, Count, Count, np.float32]:
         """What `updates` is called with for the next steps, all of one epoch; batches in buffers of fixed length.
 
         Raises:
@@ -108,10 +110,10 @@ class Session:
         as_targets(network, y[:count].reshape(-1, *y.shape[2:]))
         x = x.astype(network.dtype, copy=False)
         self.shown, mesh = (x, y), self.rule.mesh
-        now, step = Moving(network, learner.optimizer_state, learner.stream), np.int32(learner.step)
+        now, step = TrainingState(network, learner.optimizer_state, learner.stream), np.int32(learner.step)
         return now, shard(mesh, x, 1), shard(mesh, y, 1), step, np.int32(count), np.float32(learner.rate_scale)
 
-    def after(self, learner: Learner, moved: Moving, tally: Tally) -> Learner:
+    def after(self, learner: Learner, moved: TrainingState, tally: Tally) -> Learner:
         """The learner after these updates.
 
         Raises:

@@ -60,7 +60,7 @@ class Rule(NamedTuple):
     classes: bool = True
 
 
-class Moving(NamedTuple):
+class TrainingState(NamedTuple):
     """What updates move.
 
     Attributes:
@@ -77,7 +77,7 @@ class Moving(NamedTuple):
 @eqx.filter_jit
 def updates(
     rule: Rule,
-    moving: Moving,
+    moving: TrainingState,
     x: Array | np.ndarray,
     y: Array | np.ndarray,
     first: Count,
@@ -85,7 +85,7 @@ def updates(
     rate_scale: Float[Array, ""] | np.float32,
     *,
     key: Key[Array, ""],
-) -> tuple[Moving, Tally]:
+) -> tuple[TrainingState, Tally]:
     """Up to `count` updates; fewer if one fails, and then the state before it.
 
     The devices of a mesh share each batch: each has its own neurons, and all make the same update.
@@ -137,7 +137,7 @@ def updates(
         return (carry[-1].count < count) & ~carry[-1].failed
 
     learned, optimizer_state, stream, tally = lax.while_loop(running, one, (learned, optimizer_state, stream, tally))
-    return Moving(eqx.combine(learned, fixed), optimizer_state, stream), tally
+    return TrainingState(eqx.combine(learned, fixed), optimizer_state, stream), tally
 
 
 def loss_of(fixed: PyTree, x: Array | np.ndarray, y: Array | np.ndarray) -> Callable[[PyTree], Array]:
