@@ -85,7 +85,10 @@ def norm(tree: PyTree) -> Array:
 
 
 def per_sample(values: Array, like: Array) -> Array:
-    """Numbers per sample, or one for all, in a shape that multiplies an array with the same leading axes."""
+    """Numbers per sample, or one for all, in a shape that multiplies an array with the same leading axes.
+
+    So it is with numbers per point, harmonic or cycle where those come first.
+    """
     return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
 
 
@@ -106,12 +109,17 @@ def all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))
 
 
+def described(module: eqx.Module) -> list[tuple[str, str]]:
+    """The fields of a module that say something, by name, as one would type them."""
+    return [(name, describe(v)) for name, v in vars(module).items() if v is not None and not name.startswith("_")]
+
+
 def describe(value: object) -> str:
     """A module on one line with its numbers in full, as one would type it."""
     match value:
         case eqx.Module():
-            shown = {name: v for name, v in vars(value).items() if v is not None and not name.startswith("_")}
-            return f"{type(value).__name__}({', '.join(f'{name}={describe(v)}' for name, v in shown.items())})"
+            shown = ", ".join(f"{name}={text}" for name, text in described(value))
+            return f"{type(value).__name__}({shown})"
         case tuple() if any(isinstance(v, eqx.Module) for v in value):
             return describe(value[0]) if len(value) == 1 else f"({', '.join(map(describe, value))})"
         case jax.Array() | np.ndarray() if not is_traced(value):

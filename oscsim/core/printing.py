@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import equinox as eqx
 
-from oscsim.core.arrays import describe
+from oscsim.core.arrays import describe, described
 
 Row: TypeAlias = tuple[str, ...]
 """The words in one line of a table; the first row holds the title alone."""
@@ -63,5 +63,4 @@ class AbstractSettings(eqx.Module):
         return describe(self)
 
     def _repr_html_(self) -> str:
-        given = {name: v for name, v in vars(self).items() if v is not None and not name.startswith("_")}
-        return as_html([(type(self).__name__,), *((name, describe(value)) for name, value in given.items())])
+        return as_html([(type(self).__name__,), *described(self)])

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int, PyTree
 
-from oscsim.core.arrays import Scalar, describe
+from oscsim.core.arrays import Scalar, describe, per_sample
 from oscsim.core.checks import count, instance, positive, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.printing import AbstractSettings
@@ -56,6 +56,10 @@ class AbstractDemodulator(AbstractSettings):
         """How many cycles are to be discarded at the start at least."""
         return 0
 
+    def cut_off(self, first_cycle: int) -> int:
+        """How many cycles, from the one of number `first_cycle` on, pass before its reading is complete."""
+        return max(0, self.warm_up - first_cycle)
+
     @abc.abstractmethod
     def init(self, s: Layers, beta: Inexact[Array, "..."], ticks: int) -> PyTree:
         """The state before anything was seen; `s` and `beta` show the shapes to come."""
@@ -79,7 +83,7 @@ def require_whole(demodulator: AbstractDemodulator, discard: int, first_cycle: i
     Raises:
         ValueError: fewer cycles are discarded, of those after `first_cycle`, than it takes until readings are whole.
     """
-    cut_off = max(0, demodulator.warm_up - first_cycle)
+    cut_off = demodulator.cut_off(first_cycle)
     if discard < cut_off:
         raise BadValue(
             f"discard={discard}: the first {cut_off} readings of {describe(demodulator)} are not whole; use "
@@ -264,9 +268,7 @@ class Hann(AbstractDemodulator):
         ages = (cycle - jnp.arange(self.cycles)) % self.cycles + turn
         window = 1 - jnp.cos(2 * jnp.pi * ages / self.cycles)
         new = _products(self.harmonics, s, beta, turn)
-        totals = jax.tree.map(
-            lambda total, a: total + window.reshape(-1, *(1,) * a.ndim) * a[None] / ticks, totals, new
-        )
+        totals = jax.tree.map(lambda total, a: total + per_sample(window, a[None]) * a[None] / ticks, totals, new)
         return totals, weights + window / ticks, cycle
 
     def read(self, state: tuple[Phasors, Array, Array]) -> Phasors:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Complex, Int, PyTree, Real
 
 from oscsim.core.arrays import complex_of
 from oscsim.dynamics.integration import Plan
+from oscsim.equilibrium.flow import RUNAWAY
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.signals.noise import AbstractNoise
@@ -25,9 +26,6 @@ Packed = tuple[Layers, Layers]
 
 Time = bool | int | float | Array | np.ndarray
 """What diffrax may give as the time."""
-
-RUNAWAY = 1e6
-"""A potential beyond this counts as diverged: the activations are long out of their range."""
 
 
 class Effort(eqx.Module):

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from oscsim.core import checkpoint
-from oscsim.core.arrays import Count, describe, is_traced, norm, promoting, ratio
+from oscsim.core.arrays import Count, describe, is_traced, norm, per_sample, promoting, ratio
 from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.core.printing import AbstractPrinted
@@ -190,7 +190,7 @@ class Run(AbstractPrinted):
             return as_count("discard", discard, 0)
         if self.average is not None:
             return int(np.max(self.average.skipped))
-        cut_off = max(0, self.plan.demodulator.warm_up - self.first_cycle)
+        cut_off = self.plan.demodulator.cut_off(self.first_cycle)
         if self.changing or self._recorded - cut_off < 2 or is_traced(self.phasors):
             return min(cut_off, self._recorded - 1)
         average = _average(jax.tree.map(lambda a: a[cut_off:], self.phasors), self._changes()[cut_off:], None)
@@ -589,10 +589,7 @@ def _deviation(network: AbstractNetwork, inputs: Inputs, readings: Reading) -> G
 def _cumulative_means(tree: PyTree) -> Gradient:
     """The mean of the first 1, 2, ... entries along the leading axis."""
     return jax.tree.map(
-        lambda a: (
-            jnp.cumsum(a, axis=0) / jnp.arange(1, len(a) + 1, dtype=a.real.dtype).reshape(-1, *(1,) * (a.ndim - 1))
-        ),
-        tree,
+        lambda a: jnp.cumsum(a, axis=0) / per_sample(jnp.arange(1, len(a) + 1, dtype=a.real.dtype), a), tree
     )
 
 

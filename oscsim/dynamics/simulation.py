@@ -262,7 +262,7 @@ def check_lasts(system: System, stream: Stream, first: int, cycles: int) -> None
 
 def _discarded(system: System, record: AbstractRecord, first: int) -> np.int32 | None:
     """How many cycles do not enter the average, if that is known beforehand."""
-    cut_off = max(0, system.plan.demodulator.warm_up - first)
+    cut_off = system.plan.demodulator.cut_off(first)
     if record.discard is not None:
         require_whole(system.plan.demodulator, record.discard, first)
         return np.int32(record.discard)

@@ -58,7 +58,7 @@ PUSHES = 16
 """Of a sample, before it is brought to rest by implicit steps: one that drifts slowly looks balanced, too."""
 
 RUNAWAY = 1e6
-"""Potentials beyond which neurons have run off."""
+"""Potentials beyond which neurons have run off: the activations are long out of their range."""
 
 GROUP = 16
 """Samples that are followed at a time."""

@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Inexact
 
-from oscsim.core.arrays import complex_of, is_traced, ratio, repeated, to_complex
+from oscsim.core.arrays import complex_of, is_traced, per_sample, ratio, repeated, to_complex
 from oscsim.equilibrium.acceleration import anderson
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.equilibrium.vectors import even_and_odd
@@ -80,7 +80,7 @@ def power_series(
         force = _along(net, inputs, values, beta)
         source = tuple(jnp.tensordot(turn.conj(), f, axes=1) / points for f in force)
         found, left = Resolvent(net, inputs, u, n * omega)(source, tolerance)
-        values = tuple(v + turn.reshape(-1, *(1,) * a.ndim) * a[None] for v, a in zip(values, found, strict=True))
+        values = tuple(v + per_sample(turn, a[None]) * a[None] for v, a in zip(values, found, strict=True))
         return values, (found, left)
 
     still = tuple(jnp.broadcast_to(a[None], (points, *a.shape)) for a in base)
@@ -120,7 +120,7 @@ def balanced(
     layers, taus = range(len(u)), _time_constants(net)
 
     def answered(force, tau):
-        inertia = 1 + 1j * omega * n.reshape(-1, *(1,) * (force.ndim - 1)) * tau
+        inertia = 1 + 1j * omega * per_sample(n, force) * tau
         found = jnp.fft.ifft(jnp.fft.fft(force, axis=0) / inertia, axis=0)
         return (found.real if real else found).astype(force.dtype)
 
@@ -174,7 +174,7 @@ def _residual(
     beta = sampled(teaching, points, net.dtype)
     omega = frequency(teaching, net.dtype)
     turns, n = jnp.arange(points) / points, jnp.asarray(numbers)
-    velocity = tuple((1j * omega * n.reshape(-1, *(1,) * (a.ndim - 1)) * a).astype(a.dtype) for a in values)
+    velocity = tuple((1j * omega * per_sample(n, a) * a).astype(a.dtype) for a in values)
     u, moved = at_times(numbers, values, turns), at_times(numbers, velocity, turns)
     force = _along(net, inputs, u, beta)
     left = tuple(tau * v + a - f for tau, v, a, f in zip(_time_constants(net), moved, u, force, strict=True))

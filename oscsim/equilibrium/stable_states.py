@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import repeated
+from oscsim.core.arrays import per_sample, repeated
 from oscsim.core.checks import (
     as_count,
     as_index,
@@ -207,7 +207,7 @@ def from_random_starts(
     random = []
     for k, layer in zip(jax.random.split(key, len(rest)), rest, strict=True):
         drawn = jax.random.normal(k, (starts, *layer.shape), layer.dtype)
-        drawn *= scale.astype(layer.dtype).reshape(1, -1, *(1,) * (layer.ndim - 1))
+        drawn *= per_sample(scale.astype(layer.dtype)[None], drawn)
         random.append(drawn.reshape(-1, *layer.shape[1:]))
     return settle_inputs(net, tiled, jnp.zeros(()), default_tolerance(net.dtype), start=tuple(random), method=method)
 

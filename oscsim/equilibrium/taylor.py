@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from oscsim.core.arrays import sample_norm
+from oscsim.core.arrays import per_sample, sample_norm
 from oscsim.equilibrium.resolvent import Resolvent
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
@@ -59,9 +59,7 @@ def continued_to(u: Layers, coefficients: tuple[Layers, ...], beta: Inexact[Arra
         power = beta**n
         now = sample_norm(term) * jnp.max(jnp.abs(power), axis=0)
         used &= now <= (FALLING if n > 1 else 1) * size
-        at = tuple(
-            a + jnp.where(used, power, 0).reshape(*beta.shape, *(1,) * (b.ndim - 1)) * b[None]
-            for a, b in zip(at, term, strict=True)
-        )
+        power = jnp.where(used, power, 0)
+        at = tuple(a + per_sample(power, b[None]) * b[None] for a, b in zip(at, term, strict=True))
         size = now
     return at

@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import Count, all_finite, is_traced, repeated, sample_norm, to_complex
+from oscsim.core.arrays import Count, all_finite, is_traced, per_sample, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_flag, as_positive, positive
 from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient import Points
@@ -181,7 +181,7 @@ def _settled_phases(
             halved = jnp.where(which, circle.amplitude / 2, circle.amplitude)
             circle = eqx.tree_at(lambda c: c.amplitude, circle, halved)
             start = (
-                jnp.where(which.reshape(1, -1, *(1,) * (a.ndim - 2)), b.astype(a.dtype), a)
+                jnp.where(per_sample(which[None], a), b.astype(a.dtype), a)
                 for a, b in zip(nudged.potentials, begun(circle), strict=True)
             )
             return halvings + 1, circle, settled(circle, tuple(start))

@@ -25,6 +25,7 @@ from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
 from oscsim.networks import Data, Gradient
+from oscsim.training.evaluation import labels_of
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""
@@ -433,12 +434,17 @@ def _cycle(
     return found, watched, gradient, result
 
 
+def known_mean(values: np.ndarray | None) -> float:
+    """The mean of what is known of some values; nan where nothing is."""
+    return float("nan") if values is None or not np.isfinite(values).any() else float(np.nanmean(values))
+
+
 def _accuracy(net: osc.AbstractNetwork, inputs: osc.Inputs, s: osc.Layers) -> Float[Array, ""]:
     """The fraction of samples whose class scores highest; nan for a network without classes."""
     if net.outputs is None:
         return jnp.asarray(jnp.nan)
-    target = inputs.y if inputs.y.ndim == 1 else jnp.argmax(inputs.y, axis=1)
-    return jnp.mean((jnp.argmax(net.readout(inputs.clamped, s), axis=1) == target).astype(s[0].dtype))
+    right = jnp.argmax(net.readout(inputs.clamped, s), axis=1) == labels_of(inputs.y)
+    return jnp.mean(right.astype(s[0].dtype))
 
 
 @eqx.filter_jit

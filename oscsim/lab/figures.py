@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 
 from oscsim.core import colours
 from oscsim.lab.axes import GRID, INK, second_axis, square, style_axis
-from oscsim.lab.engine import WINDOW, Frame
+from oscsim.lab.engine import WINDOW, Frame, known_mean
 from oscsim.lab.forecast import HARMONICS, Forecast, Map, frequencies
 from oscsim.lab.runner import Judged
 from oscsim.lab.words import PICTURES
@@ -431,7 +431,7 @@ class Pictures:
         past = [frame for frame, _ in pairs]
         number = np.array([frame.number for frame in past], float)
         rows = [frame.cosines if kind == "cosine" else frame.errors for frame in past]
-        table = np.array([[_mean(row.get(name)) for name in (*self.arrays, "all")] for row in rows])
+        table = np.array([[known_mean(row.get(name)) for name in (*self.arrays, "all")] for row in rows])
         for slot, column in zip((*range(len(self.arrays)), "all"), table.T, strict=True):
             self._show(f"{kind}/{slot}", x=number, y=column)
         self.figures[kind].x_range.update(start=number[0], end=max(number[-1], number[0] + 20))
@@ -446,7 +446,7 @@ class Pictures:
 
     def _draw_error(self) -> None:
         past, table, (bias, error, high, _) = self._draw_past("error")
-        number, bars = np.array([(frame.number, _mean(frame.bars)) for frame in past], float).T
+        number, bars = np.array([(frame.number, known_mean(frame.bars)) for frame in past], float).T
         known = np.isfinite(high)
         self._show("error_band", x=number[known], low=np.maximum(bias[known], SMALLEST), high=high[known])
         self._show("error_predicted", x=number, y=error)
@@ -547,10 +547,6 @@ def _positive(*values: np.ndarray) -> Float[np.ndarray, " values"]:
 
 def _colours(places: Sequence[int]) -> list[str]:
     return [colours.COLOURS[i % len(colours.COLOURS)] for i in range(len(places))]
-
-
-def _mean(values: np.ndarray | None) -> float:
-    return float("nan") if values is None or not np.isfinite(values).any() else float(np.nanmean(values))
 
 
 def _band(frame: Frame, expected: Forecast | None) -> tuple[float, ...]:

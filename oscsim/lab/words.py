@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oscsim.dynamics import TOLERANCE
-from oscsim.lab.engine import BATCH, Frame
+from oscsim.lab.engine import BATCH, Frame, known_mean
 from oscsim.lab.settings import TOY, Preset, Settings, Value
 
 GREETING = "A teaching signal turns at the output, and the response of the neurons is read as a gradient. Turn a knob."
@@ -169,8 +169,7 @@ def said(
 
 def relative_error(frame: Frame) -> float:
     """The mean relative error of the realisations; nan while nothing is read."""
-    error = frame.errors["all"]
-    return float(np.nanmean(error)) if np.isfinite(error).any() else math.nan
+    return known_mean(frame.errors["all"])
 
 
 def numbers(frame: Frame, rate: float, held_out: float | None) -> str:

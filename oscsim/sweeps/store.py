@@ -83,10 +83,13 @@ class Layout(NamedTuple):
     def points_per_block(self) -> int:
         return math.prod(self.block)
 
+    def place(self, number: int) -> tuple[int, ...]:
+        """The index of the block of this number among the blocks."""
+        return tuple(int(i) for i in np.unravel_index(number, self.blocks)) if self.shape else ()
+
     def region(self, number: int) -> tuple[slice, ...]:
         """Where in the grid the block of this number lies."""
-        place = np.unravel_index(number, self.blocks) if self.shape else ()
-        begins = [int(i) * b for i, b in zip(place, self.block, strict=True)]
+        begins = [i * b for i, b in zip(self.place(number), self.block, strict=True)]
         return tuple(slice(i, min(i + b, n)) for i, b, n in zip(begins, self.block, self.shape, strict=True))
 
     def points(self, number: int) -> list[tuple[int, ...]]:
@@ -243,7 +246,7 @@ class Store:
         with WRITING, zarr.config.set(WHOLE):
             for name, values in results.items():
                 self.group[name][(*region, ...)] = values.reshape(*sizes, *values.shape[1:])
-            self.group[DONE][self._at(number)] = True
+            self.group[DONE][self.layout.place(number)] = True
 
     def _require_agreed(self, results: Mapping[str, np.ndarray]) -> None:
         """Refuse what would be cut, repeated, or left out where the store was made for something else."""
@@ -263,10 +266,6 @@ class Store:
                     "at the first point: return the same shapes and types everywhere"
                 )
 
-    def _at(self, number: int) -> tuple[int, ...]:
-        place = np.unravel_index(number, self.layout.blocks) if self.layout.shape else ()
-        return tuple(map(int, place))
-
     def _done(self) -> np.ndarray:
         """Which blocks are written, by their numbers."""
         with contextlib.suppress(Exception):  # whatever reading a damaged file raises
@@ -275,7 +274,7 @@ class Store:
 
     def _is_done(self, number: int) -> bool:
         with contextlib.suppress(Exception):  # as above
-            return bool(self.group[DONE][self._at(number)])
+            return bool(self.group[DONE][self.layout.place(number)])
         return False
 
     def _is_whole(self, name: str, number: int) -> bool:
@@ -285,7 +284,7 @@ class Store:
         with contextlib.suppress(Exception):  # whatever reading a damaged file raises
             self.group[name][(*self.layout.region(number), ...)]
             # Before there was a checksum, zarr left out what was 0, False or nan everywhere.
-            return self._chunk(name, self._at(number)).is_file() or "checksum" not in self.about
+            return self._chunk(name, self.layout.place(number)).is_file() or "checksum" not in self.about
         return False
 
     def _chunk(self, name: str, place: tuple[int, ...]) -> Path:
@@ -312,9 +311,9 @@ class Store:
                 stacklevel=5,
             )
         for number in damaged:
-            self.group[DONE][self._at(number)] = False
+            self.group[DONE][self.layout.place(number)] = False
             for name in self.about["results"]:
-                self._chunk(name, self._at(number)).unlink(missing_ok=True)
+                self._chunk(name, self.layout.place(number)).unlink(missing_ok=True)
 
     def _holds(self, name: str, data: np.ndarray) -> bool:
         with contextlib.suppress(Exception):  # whatever reading a damaged file raises
