@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from oscsim.core.arrays import Count, all_finite, is_traced, per_sample, repeated, sample_norm, to_complex
+from oscsim.core.arrays import Count, all_finite, is_traced, per_sample, ratio, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_flag, as_positive, positive
 from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient import Points
@@ -166,10 +166,10 @@ def _settled_phases(
         def lost(circle, nudged):
             """Samples whose amplitude is too large."""
             response = sample_norm(circle.coefficient(nudged.activities, free.activities, 1))
-            least = jnp.maximum(response, jnp.finfo(net.dtype).tiny)
             noise = jnp.finfo(net.dtype).eps * sample_norm(free.activities) + jnp.max(nudged.residual, axis=0)
             tail = truncated(circle, nudged.activities, free.activities)
-            return ((tail > TOO_LARGE) & (tail > 3 * noise / least)) | ~jnp.all(is_settled(nudged, tolerance), axis=0)
+            aliased = (tail > TOO_LARGE) & (tail > ratio(3 * noise, response))
+            return aliased | ~jnp.all(is_settled(nudged, tolerance), axis=0)
 
         def wanting(carry):
             halvings, circle, nudged = carry

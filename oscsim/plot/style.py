@@ -82,7 +82,7 @@ def finish(ax: Axes) -> None:
     ax.yaxis.label.set_fontsize(LABEL_SIZE)
 
 
-def square(ax: Axes, reach: float) -> None:
+def square(ax: Axes, reach: float | np.floating) -> None:
     """The same range on both axes, as far in each direction where it is above 0."""
     if reach > 0:
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
