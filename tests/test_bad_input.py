@@ -513,7 +513,7 @@ REFUSED = {
 }
 
 COMPILED = {"_run_chunk", "averaged", "_realised", "_settled", "_stepped", "_settled_phases", "_stepped_phases"}
-COMPILED |= {"_sweep_inputs", "settle_by_flow", "_swept_adjoint", "_solved_adjoint", "_gradient_with", "_bptt_gradient"}
+COMPILED |= {"_sweep_inputs", "settle_by_flow", "implicit_gradient", "_bptt_gradient"}
 COMPILED |= {"_slowest_gain", "_coefficients", "_backpropagated"}
 """What takes long to compile; a name here counts for all that hold it."""
 

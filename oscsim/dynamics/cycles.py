@@ -73,6 +73,12 @@ class Averaged(eqx.Module):
         `first` says whether the reading before is of something else; by default it is in the first cycle.
         """
         state, cycle = advance(system, self.state, inputs, key=key, watch=watch)
+        return self.after(state, cycle, discard, first), cycle
+
+    def after(
+        self, state: State, cycle: Cycle, discard: Count | None, first: Bool[Array, ""] | None = None
+    ) -> "Averaged":
+        """Where they stand after one more cycle, which gave this."""
         reading = cycle.reading
         now, before = lax.stop_gradient((reading, self.state.reading))  # what judges a cycle has no derivative
         residual, change = now.change(before), now.response_change(before)
@@ -80,7 +86,7 @@ class Averaged(eqx.Module):
         average = self.average
         if average is not None:
             average = accumulated(average, reading, residual, self.age(), discard)
-        return Averaged(state, average, self.count + 1, change, residual), cycle
+        return Averaged(state, average, self.count + 1, change, residual)
 
 
 class Counts(eqx.Module):
@@ -127,7 +133,8 @@ def averaged(
         return (found.count < counts.cycles) | ((found.count < counts.most) & wanted & ~state.diverged)
 
     def one(found):
-        return found.advance(system, inputs, key, counts.discard)[0]
+        state, cycle = advance(system, found.state, inputs, key=key)
+        return found.after(state, cycle, counts.discard)
 
     start = Averaged.begin(system, state)
     if exactly is not None:

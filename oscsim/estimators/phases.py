@@ -1,5 +1,7 @@
 """`Phases`: the gradient from settled points of the teaching circle."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from oscsim.equilibrium.taylor import continued_to, taylor
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error, truncated
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
-from oscsim.networks.base import AbstractNetwork, require_holomorphic
+from oscsim.networks.base import AbstractNetwork, Layers, require_holomorphic
 from oscsim.networks.inputs import Inputs
 from oscsim.signals import StepNoise
 from oscsim.signals.noise import as_noises, require_noise_key
@@ -162,31 +164,7 @@ def _settled_phases(
 
     nudged, circle = settled(first, begun(first)), first
     if highest is not None:
-
-        def lost(circle, nudged):
-            """Samples whose amplitude is too large."""
-            response = sample_norm(circle.coefficient(nudged.activities, free.activities, 1))
-            noise = jnp.finfo(net.dtype).eps * sample_norm(free.activities) + jnp.max(nudged.residual, axis=0)
-            tail = truncated(circle, nudged.activities, free.activities)
-            aliased = (tail > TOO_LARGE) & (tail > ratio(3 * noise, response))
-            return aliased | ~jnp.all(is_settled(nudged, tolerance), axis=0)
-
-        def wanting(carry):
-            halvings, circle, nudged = carry
-            return (halvings < HALVINGS) & jnp.any(lost(circle, nudged))
-
-        def lower(carry):
-            halvings, circle, nudged = carry
-            which = lost(circle, nudged)
-            halved = jnp.where(which, circle.amplitude / 2, circle.amplitude)
-            circle = eqx.tree_at(lambda c: c.amplitude, circle, halved)
-            start = (
-                jnp.where(per_sample(which[None], a), b.astype(a.dtype), a)
-                for a, b in zip(nudged.potentials, begun(circle), strict=True)
-            )
-            return halvings + 1, circle, settled(circle, tuple(start))
-
-        _, circle, nudged = lax.while_loop(wanting, lower, (0, first, nudged))
+        circle, nudged = _lowered(free, tolerance, first, nudged, lambda c, start: settled(c, start(begun(c))))
     reading = Points(nudged.activities, circle.teaching, by_sample=True)
     gradient = reading.gradient(net, inputs, circle.weights, free.activities)
     error = points_error(net, inputs, gradient, circle, free.potentials, nudged.potentials)
@@ -203,6 +181,45 @@ def _settled_phases(
         lowered = jnp.any(circle.amplitude < first.amplitude)
         following = jnp.where(lowered, 0.8 * amplitude, jnp.maximum(higher, amplitude)).astype(amplitude.dtype)
     return estimate, free, nudged, circle, following
+
+
+def _lowered(
+    free: Equilibrium,
+    tolerance: ArrayLike,
+    circle: Circle,
+    nudged: Equilibrium,
+    settled: Callable[[Circle, Callable[[Layers], Layers]], Equilibrium],
+) -> tuple[Circle, Equilibrium]:
+    """The circle with a lower amplitude for samples that it is too large for, and their points.
+
+    `settled(circle, start)` settles again, from what `start` makes of where points are expected.
+    """
+
+    def lost(circle, nudged):
+        response = sample_norm(circle.coefficient(nudged.activities, free.activities, 1))
+        precision = jnp.finfo(response.dtype).eps
+        noise = precision * sample_norm(free.activities) + jnp.max(nudged.residual, axis=0)
+        tail = truncated(circle, nudged.activities, free.activities)
+        aliased = (tail > TOO_LARGE) & (tail > ratio(3 * noise, response))
+        return aliased | ~jnp.all(is_settled(nudged, tolerance), axis=0)
+
+    def wanting(carry):
+        halvings, circle, nudged = carry
+        return (halvings < HALVINGS) & jnp.any(lost(circle, nudged))
+
+    def lower(carry):
+        halvings, circle, nudged = carry
+        which = lost(circle, nudged)
+        halved = jnp.where(which, circle.amplitude / 2, circle.amplitude)
+
+        def start(expected):  # the others stay where they are
+            both = zip(nudged.potentials, expected, strict=True)
+            return tuple(jnp.where(per_sample(which[None], a), b.astype(a.dtype), a) for a, b in both)
+
+        circle = eqx.tree_at(lambda c: c.amplitude, circle, halved)
+        return halvings + 1, circle, settled(circle, start)
+
+    return lax.while_loop(wanting, lower, (0, circle, nudged))[1:]
 
 
 @eqx.filter_jit
