@@ -23,14 +23,14 @@ from oscsim.core.errors import RESULTS
 from oscsim.dynamics.error_bars import asymmetry_norms, relative_parts
 from oscsim.dynamics.gradient import read_points
 from oscsim.dynamics.gradient_error import LOST, GradientError
-from oscsim.equilibrium import anderson
-from oscsim.equilibrium.vectors import even_and_odd, flatten_samples
+from oscsim.equilibrium.resolvent import Resolvent
+from oscsim.equilibrium.vectors import flatten_samples
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
 
-ACCURACY, SWEEPS, MEMORY = 0.03, 20, 3
-"""How well the step of Newton's method is solved for, in how many sweeps at most, of which so many are mixed."""
+ACCURACY, SWEEPS = 0.03, 20
+"""How well the step of Newton's method is solved for, in how many sweeps at most."""
 
 
 ROUNDED = 0.3
@@ -253,27 +253,15 @@ def newton_step(
         fine: residuals of each sample that are taken for $\delta$ as they are.
     """
     points, batch = betas.shape
-    clamped, y = repeated((inputs.clamped, inputs.y), points)
+    shown, at = repeated(inputs, points), betas.reshape(-1)
     flat = tuple(a.reshape(points * batch, *a.shape[2:]) for a in u)
-    force, push = jax.linearize(lambda u: network.force(clamped, network.activities(u), y, betas.reshape(-1)), flat)
+    force = network.force(shown.clamped, network.activities(flat), shown.y, at)
     source = tuple(f - a for f, a in zip(force, flat, strict=True))
     size = jnp.max(jnp.abs(flatten_samples(source)[0]), axis=1)
-    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)  # linear: solved at unit source, one tolerance for all
-    source = tuple(a / per_sample(unit, a) for a in source)
-    layers = range(len(u))
-
-    def sweep(v):
-        for block in even_and_odd(u):
-            pushed = push(v)
-            v = tuple(source[i] + pushed[i] if i in block else v[i] for i in layers)
-        return v
-
-    def solved(source):
-        return anderson(sweep, source, ACCURACY, SWEEPS, MEMORY, linear=True).value
-
     small = jnp.all(size.reshape(points, batch) <= fine[None])
-    found = lax.cond(small, lambda source: source, solved, source)
-    return tuple((a * per_sample(unit, a)).reshape(b.shape) for a, b in zip(found, u, strict=True))
+    resolvent = Resolvent(network, shown, flat, beta=at)
+    found = lax.cond(small, lambda source: source, lambda r: resolvent.approximately(r, ACCURACY, SWEEPS), source)
+    return tuple(a.reshape(b.shape) for a, b in zip(found, u, strict=True))
 
 
 def _at_half(circle: Circle, potentials: Layers, free: Layers) -> Layers:
