@@ -157,6 +157,20 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_call(tmp_path, workers):
     assert all(np.isfinite(a).all() for a in stopped.data_vars.values())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_script_with_a_lab_ends_while_it_compiles(interrupted):
+    call = "serve(port=0, browser=False)" if interrupted else "NoiseLab()"
+    script = [sys.executable, "-c", f"import oscsim as osc; osc.lab.{call}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(script, env=ENVIRONMENT, **pipes) as process:
+        if interrupted:
+            assert "Ctrl-C stops it" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+        assert process.communicate() == ("\nStopped.\n" if interrupted else "", "")
+    assert process.returncode == 0
+
+
 def test_compiled_programs_are_kept_for_the_next_start(tmp_path):
     """Also where a kill left an empty file, or nothing can be written."""
     ours = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("JAX_", "TF_CPP_"))}

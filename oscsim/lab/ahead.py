@@ -1,6 +1,8 @@
 """What is compiled ahead, in the background, so that no preset waits when it is first clicked."""
 
-import time
+import threading
+from collections.abc import Iterator
+from itertools import islice
 
 import oscsim as osc
 from oscsim.lab.engine import Engine
@@ -12,28 +14,32 @@ MOST = 12
 """Cycles until learning has changed the weights once, at most."""
 
 
-def prepare(settings: Settings | None = None) -> float:
-    """Compile what the presets need, then every kind of noise and demodulator; the seconds that it took.
+def prepare(stopped: threading.Event) -> None:
+    """Compile what the presets need, then every kind of noise and demodulator, until it is stopped.
 
     First all cycles, then the predictions: the pictures of the neurons are what a visitor waits for.
     """
-    began = time.monotonic()
     rank_of_this_thread(LAST)
-    engine = Engine(settings)
+    for _ in _programs():
+        if stopped.is_set():
+            return
+
+
+def _programs() -> Iterator[None]:
+    """One after another."""
+    engine = Engine()
     presets = [Settings().changed(**preset.changes) for preset in PRESETS.values()]
     kinds = [Settings(noise=noise) for noise in NOISES.values()]
     kinds += [Settings(demodulator=demodulator) for demodulator in DEMODULATORS.values()]
     kinds += [Settings(signal="adaptive"), Settings(learning=True, signal="adaptive")]
     for each in (engine.settings, *presets):
-        _run(engine, each)
+        yield _run(engine, each)
     for each in presets:
         engine.change(**vars(each))
         net, x, y = engine.predicted_from()
-        for _ in maps(net, x, y, forecast(net, x, y, each).radius):
-            break
+        yield from (None for _ in islice(maps(net, x, y, forecast(net, x, y, each).radius), 1))
     for each in kinds:
-        _run(engine, each)
-    return time.monotonic() - began
+        yield _run(engine, each)
 
 
 def _run(engine: Engine, settings: Settings) -> None:

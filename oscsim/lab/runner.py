@@ -1,5 +1,6 @@
 """The threads beside the page: one runs the cycles, one computes predictions. The page waits for neither."""
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -52,6 +53,7 @@ class Runner:
         self.forecaster = Forecaster()
         self._thread = threading.Thread(target=self._work, name="oscsim-lab", daemon=True)
         self._thread.start()
+        atexit.register(self.close, wait=True)  # a thread inside XLA at Python's end would abort the process
 
     def change(self, **changes: Value) -> None:
         """Change settings before the next cycle."""
@@ -103,6 +105,7 @@ class Runner:
 
     def close(self, wait: bool = False) -> None:
         """Stop all work for good."""
+        atexit.unregister(self.close)
         with self._wake:
             self._closed, self.running = True, False
             self._wake.notify_all()

@@ -21,7 +21,6 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 import oscsim as osc
-from oscsim.core import keep_compiled
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
 from oscsim.lab.programs import cycles_wait
@@ -189,7 +188,6 @@ def serve(
     if visitors < 1:
         raise osc.BadValue(f"visitors={visitors}: use 1 or more")
     quiet_logs()
-    keep_compiled()
     gc.freeze()  # what is imported stays: looking through it took a sixth of the time until the first picture
     gc.set_threshold(*OFTEN)
     guard = Guard(address, password, allow_everybody)
@@ -204,7 +202,9 @@ def serve(
     except Exception:
         server.stop()
         raise
-    threading.Thread(target=prepare, name="oscsim-lab-prepare", daemon=True).start()
+    stopped = threading.Event()
+    ahead = threading.Thread(target=prepare, args=(stopped,), name="oscsim-lab-prepare", daemon=True)
+    ahead.start()
     url = f"http://{host_in_url(address)}:{server.port}/" + (f"?token={guard.token}" if guard.token else "")
     print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
     server.start()
@@ -217,6 +217,8 @@ def serve(
         print("\nStopped.")
     finally:
         server.stop()
+        stopped.set()
+        ahead.join()
 
 
 def _check_access(address: str, password: str | None, allow_everybody: bool) -> None:
