@@ -10,7 +10,8 @@ import pytest
 import oscsim as osc
 from tests.test_readme import DOCUMENTS
 
-MODULES = ("datasets", "hardware", "response", "plot", "sweeps", "models", "lab", "paper")
+MODULES = ("datasets", "hardware", "response", "plot", "sweeps", "studies", "models", "lab", "paper")
+ELSEWHERE = {"models": "networks.models", "studies": "sweeps.studies"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -23,8 +24,7 @@ def public(module: ModuleType, name: str) -> dict[str, object]:
 def names() -> dict[str, object]:
     """Every public class and function, once: what is in `osc` itself is called by the shorter name."""
     modules = {"osc": osc} | {
-        f"osc.{name}": importlib.import_module(f"oscsim.{name}" if name != "models" else "oscsim.networks.models")
-        for name in MODULES
+        f"osc.{name}": importlib.import_module(f"oscsim.{ELSEWHERE.get(name, name)}") for name in MODULES
     }
     found: dict[int, tuple[str, object]] = {}
     for name, module in modules.items():

@@ -287,5 +287,5 @@ def test_another_unit_of_the_potentials(name):
     """In float64, where the tolerance of settling, which is absolute, is far below every potential."""
     of = SAME_IN_OTHER_POTENTIALS[name]
     expected = of(1.0)
-    for k in FACTORS:
+    for k in (*FACTORS, 25.0):  # and the scale of a membrane in mV
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), of(k), expected)

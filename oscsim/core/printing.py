@@ -1,6 +1,7 @@
 """How objects show themselves: as text, and as a table in notebooks."""
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -44,6 +45,13 @@ def as_rows(name: str, text: str) -> list[Row]:
         title, parts = (before, after) if colon else (name, before)
         lines = re.split(r"[,;] (?![^(]*\))", parts)
     return [(title,), *(tuple(re.split(r" {2,}", line.strip(), maxsplit=1)) for line in lines)]
+
+
+def percent(part: float) -> str:
+    """Two digits, or all before the point."""
+    if not math.isfinite(part):
+        return "an unknown share"
+    return f"{100 * part:.0f} %" if part >= 1 else f"{100 * part:.2g} %"
 
 
 class AbstractPrinted(eqx.Module):

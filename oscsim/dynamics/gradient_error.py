@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.checks import Given, as_real, shown
 from oscsim.core.errors import RESULTS, BadValue, InexactGradientError, InexactGradientWarning
-from oscsim.core.printing import AbstractPrinted
+from oscsim.core.printing import AbstractPrinted, percent
 from oscsim.networks.learned import Gradient, named
 
 TOLERANCE = 0.1
@@ -166,16 +166,17 @@ class GradientError(AbstractPrinted):
         """What the contamination is, and what to do."""
         worst, count = int(self.worst), len(self.per_sample)
         image = float(self.per_sample[worst])
-        where = f", worst in sample {worst} of {count}, by {_percent(image)} of its response" if image > 0 else ""
+        where = f", worst in sample {worst} of {count}, by {percent(image)} of its response" if image > 0 else ""
         return _sentence(self.cause, float(self.contamination), where)
 
     def __str__(self) -> str:
-        if not math.isfinite(float(self.total)):
+        total = float(self.total)
+        if not math.isfinite(total):
             head = "gradient of unknown accuracy"
         else:
-            head = f"gradient good to {_percent(float(self.total))}"
+            head = f"gradient good to {percent(total)}" if total < 1 else f"gradient of no use, off by {percent(total)}"
         parts = [
-            f"{name} {_percent(value)}"
+            f"{name} {percent(value)}"
             for name, value in zip(PARTS, self._parts, strict=True)
             if (value > 0 and name != "asymmetry") or value > 1e-4
         ]
@@ -200,14 +201,10 @@ PARTS = ("contamination", "lag", "steps", "asymmetry")
 """The parts of an error, in the order of `per_array`."""
 
 
-def _percent(value: float) -> str:
-    return "an unknown share" if not math.isfinite(value) else f"{100 * value:.2g} %"
-
-
 def _sentence(result: RESULTS, size: float, where: str = "") -> str:
     """What the result says, with the share of the gradient that it spoils."""
     what, *remedy = RESULTS[result].split("; ", 1)
-    return "; ".join([f"{what} ({_percent(size)} of the gradient{where})", *remedy])
+    return "; ".join([f"{what} ({percent(size)} of the gradient{where})", *remedy])
 
 
 def good_enough(error: GradientError, accuracy: ArrayLike) -> Bool[Array, ""]:

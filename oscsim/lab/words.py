@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oscsim.core.printing import percent
 from oscsim.dynamics import TOLERANCE
 from oscsim.lab.engine import BATCH, Frame, known_mean
 from oscsim.lab.settings import TOY, Preset, Settings, Value
@@ -159,7 +160,7 @@ def said(
     own = bar_in_words(frame, radius) if current else ""
     parts = [explained]
     if not math.isnan(measured):
-        parts.append(f"<b>Measured:</b> {_percent(measured)} off the exact gradient.")
+        parts.append(f"<b>Measured:</b> {percent(measured)} off the exact gradient.")
     if own:
         parts.append(f"<b>It says of itself:</b> {html.escape(own)}.")
     if note:
@@ -211,16 +212,11 @@ def bar_in_words(frame: Frame, radius: float = math.inf) -> str:
         total = float(frame.error.total)
         if total > TOLERANCE and frame.amplitude > radius:
             return (
-                f"gradient good to {_percent(total)}: outside the analytic regime, past the convergence radius; "
+                f"gradient off by {percent(total)}: outside the analytic regime, past the convergence radius; "
                 "lower the amplitude, or let it tune itself"
             )
         return str(frame.error)
     scatter = float(frame.error.contamination)
     if not np.isfinite(scatter):
         return "nothing after one cycle of two phases"
-    return f"from cycle to cycle it scatters by {_percent(scatter)}; the bias of its amplitude it cannot know"
-
-
-def _percent(part: float) -> str:
-    """Two digits, or all before the point."""
-    return f"{100 * part:.0f} %" if part >= 1 else f"{100 * part:.2g} %"
+    return f"from cycle to cycle it scatters by {percent(scatter)}; the bias of its amplitude it cannot know"

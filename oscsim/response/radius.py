@@ -24,13 +24,18 @@ UNIT = 1024.0
 """The unit of potentials is a power of this: 1 for every usual activation, and none takes digits from a number."""
 
 
-def unit_of(net: AbstractNetwork, u: Layers) -> float:
-    r"""The unit of the potentials, and so of the signal: about what moves an activity by 1, $1 / \sigma'$.
+def scale_of(net: AbstractNetwork, u: Layers) -> float:
+    r"""The scale of the potentials, and so of the signal: about what moves an activity by 1, $1 / \sigma'$.
 
     Where potentials and weights are $k$ times larger, and activations as much wider, so is the signal that moves them.
     """
     slope = float(_steepest(net, u))
-    return UNIT ** round(-math.log(slope, UNIT)) if 0 < slope < math.inf else 1.0
+    return 1 / slope if 0 < slope < math.inf else 1.0
+
+
+def unit_of(net: AbstractNetwork, u: Layers) -> float:
+    """The power of `UNIT` that is nearest to that scale."""
+    return UNIT ** round(math.log(scale_of(net, u), UNIT))
 
 
 @eqx.filter_jit

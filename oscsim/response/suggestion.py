@@ -20,7 +20,7 @@ from oscsim.networks.base import AbstractNetwork, slowest_neuron
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.response.amplitude import SAFE, optimal_amplitude
 from oscsim.response.bias import relative_bias
-from oscsim.response.radius import fitted_radius, unit_of
+from oscsim.response.radius import fitted_radius, scale_of
 from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import Rotating
 
@@ -29,8 +29,8 @@ class Suggestion(AbstractPrinted):
     """Settings that `suggest` found for a network; `simulate(net, x, y, suggestion.teaching, ...)`.
 
     Attributes:
-        amplitude: 0.4 of the convergence radius, and 1 at most (times the scale on which the activations bend, where
-            that is not about 1); under noise, that of `optimal_amplitude`.
+        amplitude: 0.4 of the convergence radius, and at most what moves an activity by about 1; under noise, that of
+            `optimal_amplitude`.
         period: long enough for a lag of about a percent in the gradient, in units of time; 50 tau at least.
         discard: cycles until the start from rest is forgotten to 1e-4, or to a tenth of the accuracy.
         slowest_time: the time constant of the network's slowest mode.
@@ -124,7 +124,7 @@ def suggest(
     tau = slowest_neuron(net.time_constants)
     slowest = slowest_time(net, inputs, free.potentials)
     radius = fitted_radius(net, inputs, free.potentials)
-    amplitude = _two_digits(min(0.4 * radius, unit_of(net, free.potentials)))
+    amplitude = _two_digits(min(0.4 * radius, scale_of(net, free.potentials)))
     if accuracy is not None:
         return _accurate(net, inputs, free, float(accuracy), noise, slowest, radius, amplitude)
     period = max(50 * tau, _in_tens(2 * math.pi * slowest / math.sqrt(bias), tau))

@@ -47,6 +47,13 @@ from oscsim.signals.teaching import Rotating
 from oscsim.training.evaluation import checked_data, mean_loss_and_error
 from oscsim.training.updates import Rule, TrainingState, updates
 
+__all__ = ["AbstractStudy", "FunctionStudy", "Quantity", "gradient_quality", "training"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Setting: TypeAlias = Any
 """The value of a setting: a float, which is traced, or whatever the study takes."""
 
@@ -61,6 +68,10 @@ class Quantity(NamedTuple):
         label: in words, for axes.
         unit: such as `"tau"`; empty for a pure number.
         dims: names of the dimensions that a result has of its own, beside those of the grid and the seeds.
+
+    Example:
+        >>> osc.studies.Quantity("time until it settles", "tau").unit
+        'tau'
     """
 
     label: str
@@ -83,6 +94,10 @@ class AbstractStudy(eqx.Module):
     """A function to sweep that knows its units, which settings shape its program, and what theory says of its results.
 
     A store continues only with the same study: the same fields, and the same program at the first point of the grid.
+
+    Example:
+        >>> isinstance(osc.studies.gradient_quality(net, x, y), osc.studies.AbstractStudy)
+        True
     """
 
     @abc.abstractmethod
@@ -128,6 +143,13 @@ class FunctionStudy(AbstractStudy):
         shaping: what `static` answers.
         theory: from settings to what `prediction` answers; None for nothing.
         known: what `quantities` answers, beside the settings of the ready-made studies.
+
+    Example:
+        >>> def response(key, amplitude):
+        ...     return {"response": osc.settle(net, x, y, amplitude).activities[0]}
+        >>> study = osc.studies.FunctionStudy(response, known={"response": osc.studies.Quantity("activity")})
+        >>> osc.sweep(study, {"amplitude": [0.1, 0.2]}, seeds=1, key=jax.random.key(0)).response.long_name
+        'activity'
     """
 
     function: Callable = eqx.field(static=True, converter=functools.partial(as_function, "function"))
@@ -185,6 +207,12 @@ def gradient_quality(
     Raises:
         NotSettledError: the network has no free equilibrium.
         ValueError: bad inputs.
+
+    Example:
+        >>> study = osc.studies.gradient_quality(net, x, y)
+        >>> found = osc.sweep(study, {"amplitude": [0.1, 0.2], "period": 100.0}, seeds=1, key=jax.random.key(0))
+        >>> bool((found.cosine > 0.99).all())
+        True
     """
     x, y = as_inputs(net, x), as_targets(net, y)
     static = tuple(static)
@@ -294,6 +322,18 @@ def training(
 
     Raises:
         ValueError: bad data, a network without outputs; when swept, a setting that neither of the two names.
+
+    Example:
+        >>> def network(key):
+        ...     return osc.LayeredNetwork((6, 5, 4), key=key)
+        >>> def optimizer(learning_rate):
+        ...     return optax.sgd(learning_rate)
+        >>> study = osc.studies.training(
+        ...     network, (x, y), lambda: osc.Exact(), optimizer, epochs=2, validation=(x, y), batch_size=3
+        ... )
+        >>> found = osc.sweep(study, {"learning_rate": [0.1, 0.3]}, seeds=2, key=jax.random.key(0))
+        >>> found.validation_error.dims
+        ('learning_rate', 'seed', 'epoch')
     """
     try:
         pattern = network(jax.random.key(0))
