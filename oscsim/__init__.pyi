@@ -44,6 +44,7 @@ from .core.errors import (
 )
 from .core.references import citation as citation
 from .core.registry import register as register
+from .core.units import Units as Units
 from .dynamics import (
     AbstractDemodulator as AbstractDemodulator,
 )

@@ -183,6 +183,7 @@ def constructors() -> dict[str, tuple]:
         "ConvolutionalFeedForwardNetwork": (osc.ConvolutionalFeedForwardNetwork, image),
         "Convolution": (osc.Convolution, {"channels": 2}),
         "Accuracy": (osc.Accuracy, {"error": 0.01}),
+        "Units": (osc.Units, {"time": "ms", "potential": "mV"}),
         "Locked": (osc.Locked, {"residual": 1e-3}),
         "Rotating": (osc.Rotating, signal),
         "Cosine": (osc.Cosine, signal),

@@ -4,6 +4,7 @@ Options have the names of the Python arguments; activations, costs and solvers h
 case.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ def main(args: Sequence[str] | None = None) -> None:
             description = f"{osc.__doc__} Any command takes --config FILE, a TOML file of its options; "
             description += "--version alone prints the version."
             with_places(tyro.cli(COMMANDS, prog="oscsim", description=description, args=arguments)).run()
+        except BrokenPipeError:  # who reads has left, as `head` does; Python would complain of it again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(128 + 13)
         except FAILURES as error:
             fail(one_line(error))
         except (MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -46,8 +46,8 @@ def print_cycles(run: osc.Run, exact: Gradient, discard: int = 0) -> None:
     bars = osc.plot.running_bars(run, discard)
     of_layers = {k: np.asarray(v) for k, v in _layer_errors(run.gradient(discard, cumulative=True), exact).items()}
     first = run.first_cycle + discard + 1
-    print(f"The running gradient (readings averaged from cycle {first} on) against the exact one;")
-    print("its own bar knows nothing of that one; at the right, the relative error of each parameter array:\n")
+    print(f"The running gradient, of readings averaged from cycle {first} on, against the exact one.")
+    print("Its own bar is computed without the exact one. At the right: the error of each parameter array.\n")
     heads = ["cycle", "lock\nresidual", "1 -\ncosine", "relative\nerror", "its own\nbar"]
     heads += [name.replace("[", "\n[") for name in of_layers]
     rows = [

@@ -334,16 +334,16 @@ def _about_run(network: Path) -> dict[str, Any]:
 
 COLUMNS = {
     "epoch": ("epoch", 5, ".0f"),
-    "loss": ("loss", 8, ".4g"),
+    "loss": ("loss", 10, ".4g"),
     "error": ("error\n(%)", 6, ".2f"),
     "r2": ("R²", 8, ".4f"),
     "validation_loss": ("validation\nloss", 11, ".4g"),
     "validation_error": ("validation\nerror (%)", 11, ".2f"),
     "validation_r2": ("validation\nR²", 11, ".4f"),
     "cosine": ("cosine to\nexact", 10, ".6f"),
-    "error_bar": ("its own\nerror", 9, ".2g"),
+    "error_bar": ("its own\nerror", 8, ".2g"),
     "amplitude": ("amplitude", 10, ".3g"),
-    "seconds": ("time\n(s)", 8, ".1f"),
+    "seconds": ("time\n(s)", 7, ".1f"),
 }
 """Of the table of epochs: head, width and form of each metric; together 80 columns at most."""
 

@@ -71,12 +71,18 @@ def shown(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:100]}..."
 
 
+UNITS = 'give a number in the units of your model, such as units("10 mV") with units = oscsim.Units("ms", "mV")'
+"""The remedy for quantities."""
+
+
 def as_native(name: str, value: Given) -> Given:
-    """Arrays of NumPy, one or several, in this machine's order of bytes; masked ones are refused.
+    """Arrays of NumPy, one or several, in this machine's order of bytes; what would lose a mask or unit is refused.
 
     Raises:
-        TypeError: a masked array.
+        TypeError: a masked array; a quantity with a unit, of whatever library.
     """
+    if type(value).__name__ == "Quantity":
+        raise BadType(f"{name}={shown(value)} has a unit, which would be lost: {UNITS}")
     match value:
         case np.ma.MaskedArray():
             raise BadType(
@@ -108,7 +114,8 @@ def as_real(name: str, value: Given) -> Array:
         with jax.ensure_compile_time_eval():  # inside a compiled function too: a plain number can be looked at there
             return jnp.asarray(value, dtype=float)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadType(f"{name}={shown(value)}: use real numbers") from error
+        with_unit = isinstance(value, str) and value[:1].isdigit()
+        raise BadType(f"{name}={shown(value)}: {UNITS if with_unit else 'use real numbers'}") from error
 
 
 def as_scalar(name: str, value: Given) -> Array:

@@ -11,6 +11,7 @@ from oscsim.core.arrays import describe
 from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.core.files import whole_folder, write
+from oscsim.core.units import Units
 from oscsim.networks.base import AbstractNetwork, time_unit
 from oscsim.signals.teaching import AbstractTeaching
 
@@ -31,6 +32,16 @@ def attributes(network: AbstractNetwork, teaching: AbstractTeaching) -> dict[str
         "period": float(teaching.period),
         "time_unit": time_unit(network.time_constants),
     }
+
+
+def labelled(data: "xarray.Dataset", units: Units) -> "xarray.Dataset":
+    """What a run gives, with the names of the units of times, potentials and signals."""
+    for name, variable in data.variables.items():
+        if name == "time":
+            variable.attrs["units"] = units.time
+        elif name in ("teaching", "signal") or str(name).startswith("potential_"):
+            variable.attrs["units"] = units.potential
+    return data.assign_attrs(time_unit=units.time)
 
 
 def export(data: "xarray.Dataset", path: str | Path) -> Path:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import count, optional, require_instance
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import AbstractSettings
 from oscsim.core.registry import register
 from oscsim.dynamics.demodulation import DEMODULATOR, AbstractDemodulator, Boxcar, Plateaus
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
@@ -45,7 +46,7 @@ for norm in (optimistix.max_norm, optimistix.rms_norm, optimistix.two_norm):
     register(norm)  # by which controllers measure errors
 
 
-class Integration(eqx.Module):
+class Integration(AbstractSettings):
     """How a cycle is integrated: the solver, its steps, and how often the activities are read.
 
     Attributes:

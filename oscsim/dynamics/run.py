@@ -15,12 +15,13 @@ from oscsim.core.arrays import Count, describe, is_traced, norm, per_sample, pro
 from oscsim.core.checks import as_count, as_flag, as_index, checked, instance
 from oscsim.core.errors import RESULTS, BadValue, NotHolomorphicError, NotSettledError
 from oscsim.core.printing import AbstractPrinted
+from oscsim.core.units import Units, as_units
 from oscsim.dynamics.average import Average, accumulated
 from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.dynamics.demodulation import Reading, require_whole
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.error_bars import LOCKED, gradient_and_error, response_lag
-from oscsim.dynamics.export import attributes, export, neuron_axes
+from oscsim.dynamics.export import attributes, export, labelled, neuron_axes
 from oscsim.dynamics.gradient import Phasors, require_turning
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError, as_tolerance, report
 from oscsim.dynamics.integration import Plan
@@ -337,14 +338,16 @@ class Run(AbstractPrinted):
         first = self.first_cycle + self.cycles - cycles
         return float(self.teaching.period) * (first + (1 + np.arange(cycles * ticks)) / ticks)
 
-    def to_xarray(self) -> "xarray.Dataset":
+    @checked(units=as_units)
+    def to_xarray(self, units: Units | None = None) -> "xarray.Dataset":
         """The readings as labelled arrays: one variable per layer, with its dimensions, and the settings as attributes.
 
         `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
         `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`. What was
         watched: `activity_1`, ..., and `potential_1`, ... where asked for: complex (time, watched_sample,
-        watched_neuron_1), and `signal`, (time, watched_sample). Times are in units of `"tau"` where all time constants
-        are 1, else of `"time_constant"`, in the unit that these were given in.
+        watched_neuron_1), and `signal`, (time, watched_sample). Times, potentials and signals are labelled with
+        the units in `units`; without it times are in `"tau"` where all time constants are 1, else in `"time_constant"`,
+        the unit that these were given in.
         """
         import xarray
 
@@ -368,12 +371,13 @@ class Run(AbstractPrinted):
         variables["accepted_steps"] = ("cycle_run", self.effort.accepted)
         variables["rejected_steps"] = ("cycle_run", self.effort.rejected)
         traces, places = self._traces()
-        return xarray.Dataset(
+        found = xarray.Dataset(
             variables | traces,
             coords={"cycle": kept, "cycle_run": numbers, axis: labels} | places,
             attrs=attributes(self.network, self.teaching)
             | {"noise": describe(self.system.noises), "plan": describe(self.plan), "seconds": self.seconds},
         )
+        return found if units is None else labelled(found, units)
 
     def _traces(self) -> tuple[dict[str, tuple], dict[str, tuple]]:
         """What was watched as variables of a data set, and their coordinates."""
@@ -402,7 +406,8 @@ class Run(AbstractPrinted):
         """
         return checkpoint.save(self, path)
 
-    def export(self, path: str | Path) -> Path:
+    @checked(units=as_units)
+    def export(self, path: str | Path, units: Units | None = None) -> Path:
         """Write the readings for other programs, complete or not at all; the ending of the path decides how.
 
         - `.nc`: `to_xarray()` as netCDF 3, complex variables in two, `layer_1_real` and `layer_1_imag`.
@@ -411,7 +416,7 @@ class Run(AbstractPrinted):
         - `.mat`: the variables of `to_xarray()` for MATLAB, with the dimensions of each as text, and the settings as a
           structure.
 
-        What is at the path is replaced; a Zarr group is not.
+        What is at the path is replaced; a Zarr group is not. `units` names the units, as for `to_xarray`.
 
         Raises:
             ValueError: another ending; a Zarr group where there is something already.
@@ -421,7 +426,7 @@ class Run(AbstractPrinted):
             >>> run.export("run.nc").name
             'run.nc'
         """
-        return export(self.to_xarray(), path)
+        return export(self.to_xarray(units), path)
 
     @staticmethod
     def load(path: str | Path) -> "Run":

@@ -20,6 +20,7 @@ from oscsim.core.checks import (
     count,
 )
 from oscsim.core.errors import BadType, BadValue, NotSettledError
+from oscsim.core.printing import AbstractSettings
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.derivatives import settled
 from oscsim.equilibrium.flow import newton, settle_by_flow, slope
@@ -37,7 +38,7 @@ from oscsim.networks.base import AbstractNetwork, Layers, as_potentials, check_p
 from oscsim.networks.inputs import Data, Inputs
 
 
-class Sweeps(eqx.Module):
+class Sweeps(AbstractSettings):
     r"""Sweeps $u \leftarrow F(\sigma(u), \beta)$ over the layers, mixed by Anderson acceleration.
 
     `Sweeps(memory=0, even_odd=False)` is the plain iteration, Euler steps of length tau.

@@ -15,6 +15,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import as_inexact, checked, positive, scalar
+from oscsim.core.printing import AbstractSettings
 from oscsim.core.registry import register
 
 # sin r = r + r z S(z) and cos r = 1 - z / 2 + z^2 C(z) with z = r^2, |r| <= pi / 4, by bytes per number. And pi / 2 in
@@ -104,7 +105,7 @@ numeric = checked(u=as_inexact)
 """For what is called with potentials."""
 
 
-class AbstractActivation(eqx.Module):
+class AbstractActivation(AbstractSettings):
     """A function applied to every potential on its own.
 
     Any callable serves as an activation; a class also says whether it is `holomorphic`.

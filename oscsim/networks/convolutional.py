@@ -21,6 +21,7 @@ from oscsim.core.checks import (
     require_instance,
 )
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractSettings
 from oscsim.networks.activations import HoloTanh
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost
@@ -91,7 +92,7 @@ def convolve(
     return lax.complex(z[0], z[1]) if is_complex else z[0]
 
 
-class Convolution(eqx.Module):
+class Convolution(AbstractSettings):
     r"""How one layer of images drives the next: $\mathrm{pool}(W * s + b)$.
 
     Attributes:

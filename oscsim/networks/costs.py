@@ -11,6 +11,7 @@ from jaxtyping import Array, Inexact, Real
 
 from oscsim.core.checks import Given, as_inexact, as_numbers, checked
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import AbstractSettings
 
 
 def as_output(name: str, value: Given) -> Array:
@@ -37,7 +38,7 @@ def one_hot(y: Real[Array, "*classes"], classes: int, dtype) -> Array:
     return y.astype(dtype)
 
 
-class AbstractCost(eqx.Module):
+class AbstractCost(AbstractSettings):
     """The cost of one sample, a holomorphic function of the network's output.
 
     `readout` says where the output comes from: a linear map outside the dynamics (True), or the last layer of

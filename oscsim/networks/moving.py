@@ -17,6 +17,7 @@ from jaxtyping import Array, Int, Real
 from oscsim.core.arrays import Scalar, is_traced
 from oscsim.core.checks import as_finite, as_flag, as_function, positive
 from oscsim.core.errors import BadType, BadValue
+from oscsim.core.printing import AbstractSettings
 
 Cycle: TypeAlias = int | np.integer | Int[Array, ""]
 """The number of a cycle."""
@@ -28,7 +29,7 @@ SAMPLES = 64
 """A cycle's mean input is taken over so many times of it, or over more where a series has more."""
 
 
-class AbstractMoving(eqx.Module):
+class AbstractMoving(AbstractSettings):
     """An input that moves while the teaching signal turns."""
 
     @abc.abstractmethod

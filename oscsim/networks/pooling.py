@@ -11,6 +11,7 @@ from jaxtyping import Array, Inexact
 from oscsim.core.arrays import Scalar
 from oscsim.core.checks import Given, as_inexact, checked, count, positive
 from oscsim.core.errors import BadValue
+from oscsim.core.printing import AbstractSettings
 
 as_size = count("size")
 """The side of a window as a positive integer."""
@@ -44,7 +45,7 @@ def windows(z: Inexact[Array, "height width channels"], size: int) -> Inexact[Ar
     return cut.reshape(size * size, height // size, width // size, channels)
 
 
-class AbstractPooling(eqx.Module):
+class AbstractPooling(AbstractSettings):
     """One number for each window of `size` by `size` in each channel; the windows lie side by side.
 
     A class says whether it is `holomorphic`.
