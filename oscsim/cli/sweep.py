@@ -57,7 +57,7 @@ class Sweep:
     """Go on in a store that another study or other versions of the libraries made; what it holds is kept."""
 
     figure: Path | None = None
-    """Draw a result over the axes (one or two of them) into this PNG file."""
+    """Draw a result over the axes (one or two of them) into this PNG, PDF or SVG file."""
 
     result: str | None = None
     """Which result to draw; relative_error or final_error if not given."""

@@ -11,7 +11,6 @@ import io
 import json
 import re
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from jaxtyping import PyTree
 
 from oscsim.core.arrays import is_key
 from oscsim.core.checks import as_path
-from oscsim.core.errors import BadValue, DamagedFileError, NotRegisteredError
+from oscsim.core.errors import BadValue, DamagedFileError, NotRegisteredError, warn
 from oscsim.core.files import read_arrays, reading, remove_stale, write
 from oscsim.core.registry import name_of, named
 
@@ -126,7 +125,7 @@ class Folder:
                 refused.append(str(error))
                 continue
             if refused:
-                warnings.warn(f"{'; '.join(refused)}; going on from {path} instead", stacklevel=2)
+                warn(f"{'; '.join(refused)}; going on from {path} instead")
             return value
         raise BadValue(f"{self.path} holds no checkpoint that can be read" + "".join(f"; {r}" for r in refused))
 

@@ -1,6 +1,20 @@
 """Named errors, and `RESULTS`: what went wrong as a value that can be read under jit."""
 
+import sys
+import warnings
+
 import equinox as eqx
+
+INSIDE = {"oscsim", "equinox", "jax", "jaxtyping", "contextlib"}
+"""Packages whose lines are none of the user's own."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's own that led here: Python tells a warning once for each line."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class BadValue(ValueError):

@@ -5,7 +5,6 @@ import io
 import math
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from oscsim.core.checks import (
     as_text,
     checked,
 )
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.core.files import read_array, read_arrays, reading, unpacked
 from oscsim.datasets.idx import is_idx, read_idx
 from oscsim.datasets.labels import as_labels, is_real
@@ -482,8 +481,7 @@ def scaling_of(x: np.ndarray) -> Scaling:
 def _warn_unscaled(path: Path, x: np.ndarray) -> None:
     size = np.sqrt(np.max(np.mean(np.square(x, dtype=np.float64), axis=0)))
     if size > FAR:
-        warnings.warn(
+        warn(
             f"data={path}: inputs reach from {x.min():g} to {x.max():g}, and neurons saturate far outside of [0, 1]: "
-            "scale them with standardise=True (--standardise)",
-            stacklevel=4,
+            "scale them with standardise=True (--standardise)"
         )

@@ -6,7 +6,6 @@ import math
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,7 +25,7 @@ from oscsim.core.checks import (
     as_sequence,
     require_instance,
 )
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.datasets.batches import Batch, to_images
 
 Samples = tuple[np.ndarray, np.ndarray]
@@ -112,7 +111,7 @@ class ArraySource(AbstractSource):
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
         if self.y.ndim == 1 and self.y.dtype.kind in "iu" and len(self.y) > 1 and np.all(self.y == self.y[0]):
-            warnings.warn(f"all {len(self.y)} labels are {self.y[0]}: there is nothing to tell apart", stacklevel=3)
+            warn(f"all {len(self.y)} labels are {self.y[0]}: there is nothing to tell apart")
 
     def __len__(self) -> int:
         return len(self.x)

@@ -1,7 +1,6 @@
 """`GradientError`: how accurate a gradient is, as the estimate itself reports."""
 
 import math
-import warnings
 
 import equinox as eqx
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from oscsim.core.arrays import compiled, is_traced
 from oscsim.core.checks import Given, as_real, shown
-from oscsim.core.errors import RESULTS, BadValue, InexactGradientError, InexactGradientWarning
+from oscsim.core.errors import RESULTS, BadValue, InexactGradientError, InexactGradientWarning, warn
 from oscsim.core.printing import AbstractPrinted, percent
 from oscsim.networks.learned import Gradient, named
 
@@ -230,4 +229,4 @@ def report(error: GradientError | None, tolerance: float, throw: bool) -> None:
         return
     if throw:
         raise InexactGradientError(str(error))
-    warnings.warn(str(error), InexactGradientWarning, stacklevel=3)
+    warn(str(error), InexactGradientWarning)

@@ -223,7 +223,7 @@ def periodic_orbit(
         >>> orbit.harmonics[0], orbit.harmonics[-1], orbit.phasors[1][0].shape
         (-8, 8, (3, 5))
     """
-    check_drive(net, teaching, warn=False)
+    check_drive(net, teaching, lag_is_known=True)
     _require_smooth(teaching)
     inputs = Inputs.of(net, x, y)
     enough = as_positive("tolerance", _enough(net.dtype) if tolerance is None else tolerance)

@@ -2,7 +2,6 @@
 
 import abc
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from oscsim.core.checks import as_count, as_index, as_sequence, count, flag, optional
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.core.memory import require_memory
 from oscsim.core.printing import AbstractSettings
 from oscsim.dynamics.cycle import Watch
@@ -170,10 +169,9 @@ def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int) -> Non
         "watch fewer neurons or samples, or the last cycle",
     )
     if size > LARGE:
-        warnings.warn(
+        warn(
             f"record keeps {size / 2**30:.1f} GB of samples: {cycles} cycles of {ticks} ticks; watch fewer neurons or "
-            "samples, or the last cycle alone",
-            stacklevel=3,
+            "samples, or the last cycle alone"
         )
 
 

@@ -4,7 +4,6 @@ They take gradients, or whole `Estimate`s: two of those say where they belong to
 cannot.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float
 
 from oscsim.core.arrays import compiled, is_traced, norm, sample_norm
 from oscsim.core.checks import as_function, checked
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.networks.base import Layers
 from oscsim.networks.learned import Gradient, as_gradient, named
 
@@ -94,11 +93,10 @@ def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
     states = [s if isinstance(s := getattr(v, "activities", None), tuple) else None for v in (estimate, exact)]
     match states:
         case [(_, *_) as one, (_, *_) as other] if not is_traced(states) and (others := apart(one, other)).size:
-            warnings.warn(
+            warn(
                 f"sample {others[0]} rests in another state in one estimate than in the other ({others.size} of "
                 f"{len(one[0])} do): their gradients are of different losses; compare with exact_gradient(..., "
-                "at=run), or start both from 'settled'",
-                stacklevel=3,
+                "at=run), or start both from 'settled'"
             )
     found = tuple(
         getattr(v, "gradient", v) if s is not None else v for v, s in zip((estimate, exact), states, strict=True)

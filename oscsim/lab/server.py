@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 import webbrowser
 from collections import deque
 from typing import Any
@@ -21,6 +20,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 import oscsim as osc
+from oscsim.core.errors import warn
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
 from oscsim.lab.programs import cycles_wait
@@ -232,10 +232,9 @@ def _check_access(address: str, password: str | None, allow_everybody: bool) -> 
             "port through SSH and leave the address out"
         )
     who = "everybody who can reach this machine" if allow_everybody else "everybody who knows the password"
-    warnings.warn(
+    warn(
         f"address={address} opens the lab to {who}, unencrypted: use it in a network that you trust, or tunnel the "
-        "port through SSH instead",
-        stacklevel=3,
+        "port through SSH instead"
     )
 
 

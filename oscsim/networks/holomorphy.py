@@ -1,6 +1,5 @@
 """The test of holomorphy: the Cauchy-Riemann equations at random points."""
 
-import warnings
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,7 +10,7 @@ from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import is_traced, norm, ratio, to_complex
 from oscsim.core.checks import as_count, as_index, as_key, as_positive, as_sequence, checked, shown
-from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError
+from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError, warn
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
@@ -225,7 +224,7 @@ def check_unseen(network: AbstractNetwork, inputs: Callable[[], Inputs]) -> None
     try:
         check_holomorphic(network, shown.x[:1], shown.y[:1], points=2)
     except NotHolomorphicError as error:
-        warnings.warn(f"{error} Gradients read from a complex signal are wrong.", InexactGradientWarning, stacklevel=4)
+        warn(f"{error} Gradients read from a complex signal are wrong.", InexactGradientWarning)
 
 
 def _relative(difference: Array, size: Array) -> float:

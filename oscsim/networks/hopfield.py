@@ -1,6 +1,5 @@
 """Hopfield networks: neurons coupled all to all, with symmetric weights."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Inexact, Key, Real
 
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import Given, as_array
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.networks.activations import Logistic
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
 from oscsim.networks.costs import AbstractCost
@@ -31,10 +30,9 @@ class Couplings(TypedDict, total=False):
 def _announce_what_acts(coupling: np.ndarray) -> None:
     """Say where the couplings that act are not those that were given."""
     if np.any(coupling != coupling.T) or np.any(np.diag(coupling)):
-        warnings.warn(
+        warn(
             "coupling is not symmetric with a zero diagonal: what acts is (coupling + coupling.T) / 2 without its "
-            "diagonal; give that, or for two directions see osc.hardware.mismatch",
-            stacklevel=3,
+            "diagonal; give that, or for two directions see osc.hardware.mismatch"
         )
 
 

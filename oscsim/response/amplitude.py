@@ -153,7 +153,7 @@ def optimal_amplitude(
         >>> best.amplitude < osc.response.convergence_radius(net, x, y)
         True
     """
-    check_drive(net, Rotating(1.0, period), warn=False)
+    check_drive(net, Rotating(1.0, period), lag_is_known=True)
     period = float(as_scalar("period", period))
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
     spectra = Spectra.of(net, noise, period, ticks)

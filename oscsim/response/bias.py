@@ -42,7 +42,7 @@ def predict_gradient(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, 
         >>> print(osc.relative_error(run.gradient(), expected) < 0.01)
         True
     """
-    check_drive(net, Rotating(1.0, period), warn=False)
+    check_drive(net, Rotating(1.0, period), lag_is_known=True)
     inputs, free = free_state(net, x, y, at)
     return _read_at(net, inputs, free, period)
 
@@ -98,6 +98,6 @@ def predict_bias(net: AbstractNetwork, x: Data, y: Data, period: ArrayLike, *, a
         >>> print(f"{osc.norm_ratio(short, long):.1f}")  # a quarter at twice the period
         4.0
     """
-    check_drive(net, Rotating(1.0, period), warn=False)
+    check_drive(net, Rotating(1.0, period), lag_is_known=True)
     inputs, free = free_state(net, x, y, at)
     return jax.tree.map(jnp.subtract, _read_at(net, inputs, free, period), exact_at(net, inputs, free))

@@ -93,7 +93,7 @@ def predict_spread(
         >>> print(f"{osc.norm_ratio(once, often):.1f}")  # half at four times the cycles
         2.0
     """
-    check_drive(net, teaching, warn=False)
+    check_drive(net, teaching, lag_is_known=True)
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, teaching.period, ticks)
     amplitude = _first_coefficient(net, teaching)
     spectra = Spectra.of(net, noise, float(teaching.period), ticks)

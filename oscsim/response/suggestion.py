@@ -1,14 +1,13 @@
 """Suggested settings: amplitude, period and discard that suit a network."""
 
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from oscsim.core.checks import as_share, checked, untraced
-from oscsim.core.errors import BadValue
+from oscsim.core.errors import BadValue, warn
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled
 from oscsim.equilibrium.linear import free_state
@@ -213,11 +212,10 @@ def _warn_of_several(net: AbstractNetwork, inputs: Inputs, free: Equilibrium) ->
     ]
     if several:
         named = ", ".join(map(str, several[:5])) + (", ..." if len(several) > 5 else "")
-        warnings.warn(
+        warn(
             f"{len(several)} of {len(ends)} inputs have several stable states (sample {named}): the suggestion is made "
             "for the one that settling finds, and neurons may come to rest in another, with another radius and another "
-            "gradient; use start='settled', and oscsim.equilibria to see them all",
-            stacklevel=3,
+            "gradient; use start='settled', and oscsim.equilibria to see them all"
         )
 
 

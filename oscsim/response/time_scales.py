@@ -1,7 +1,6 @@
 """Time scales of neurons, teaching signal, inputs and weights: whether they are far enough apart to learn."""
 
 import math
-import warnings
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Array
 
 from oscsim.core.arrays import norm
 from oscsim.core.checks import as_flag, as_positive, checked, untraced
+from oscsim.core.errors import warn
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import exact_solution
 from oscsim.equilibrium.modes import slowest_time
@@ -186,4 +186,4 @@ def _sizes(net: AbstractNetwork, inputs: Inputs, s: Layers, gradient: Gradient) 
 def warn_of(scales: TimeScales) -> None:
     """A warning for every two that are too close."""
     for message in scales.too_close:
-        warnings.warn(message, stacklevel=3)
+        warn(message)

@@ -1,7 +1,5 @@
 """Checks of a teaching signal: whether a network can follow it, and whether a gradient can be read off it."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,15 +9,15 @@ from jaxtyping import Array
 
 from oscsim.core.arrays import describe, is_traced, ratio
 from oscsim.core.checks import require_positive
-from oscsim.core.errors import BadType, BadValue
+from oscsim.core.errors import BadType, BadValue, warn
 from oscsim.networks.base import AbstractNetwork, check_parameters, require_holomorphic, slowest_neuron
 from oscsim.signals.teaching import AbstractTeaching, fourier_coefficient
 
 
-def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = True) -> None:
+def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, lag_is_known: bool = False) -> None:
     r"""Refuse a signal that this network cannot follow, or cannot answer exactly.
 
-    `warn` is for those who do not know the lag: predictions hold it.
+    Whoever knows the lag, as predictions do, is not warned of it.
 
     Raises:
         NotHolomorphicError: a complex signal meets a network that declares itself non-holomorphic.
@@ -55,11 +53,10 @@ def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, warn: bool = T
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "
             f"period >= {50 * slowest:g}"
         )
-    if warn and period < 50 * slowest * (1 - 1e-6):
-        warnings.warn(
+    if not lag_is_known and period < 50 * slowest * (1 - 1e-6):
+        warn(
             f"period={period:g} is below 50 tau = {50 * slowest:g}: the neurons lag behind the signal, and the "
-            "gradient is biased by O((tau / period)^2)",
-            stacklevel=3,
+            "gradient is biased by O((tau / period)^2)"
         )
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +24,7 @@ from jaxtyping import PyTree
 from oscsim.core.arrays import describe, is_key
 from oscsim.core.checks import as_path, as_place, checked
 from oscsim.core.ending import WRITING
-from oscsim.core.errors import BadValue, ChangedStudyError, DamagedFileError
+from oscsim.core.errors import BadValue, ChangedStudyError, DamagedFileError, warn
 from oscsim.core.files import reading, whole_folder
 from oscsim.core.memory import require_memory
 from oscsim.datasets.source import digest_of
@@ -145,9 +144,7 @@ class Store:
         """Refuse to go on where the results that are there would not be computed again."""
         written, now = self.about.get("versions"), versions()
         if self.about["format"] == 1:
-            warnings.warn(
-                f"store={self.path} was begun by oscsim 0.1: make sure that its study is this one", stacklevel=5
-            )
+            warn(f"store={self.path} was begun by oscsim 0.1: make sure that its study is this one")
         elif written is None:  # changes were accepted
             self._tell({"study": study, "versions": now})
         elif self.about.get("study") != study or any(now.get(name) != v for name, v in written.items()):
@@ -306,10 +303,7 @@ class Store:
                 self.group[name][...] = data
         damaged = self.damaged()
         if damaged:
-            warnings.warn(
-                f"store={self.path}: {len(damaged)} of its blocks are missing or damaged, and computed again",
-                stacklevel=5,
-            )
+            warn(f"store={self.path}: {len(damaged)} of its blocks are missing or damaged, and computed again")
         for number in damaged:
             self.group[DONE][self.layout.place(number)] = False
             for name in self.about["results"]:

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 from oscsim.core import checkpoint
 from oscsim.core.arrays import describe
 from oscsim.core.checks import as_count, as_flag, as_path, as_positive, as_share, instance
-from oscsim.core.errors import BadValue, DivergenceError
+from oscsim.core.errors import BadValue, DivergenceError, warn
 from oscsim.core.files import write
 from oscsim.networks.learned import split_parameters
 from oscsim.training.devices import is_first, replicate, wait_for_all
@@ -122,10 +121,8 @@ class RunCheckpoints:
             if self.folder is not None:
                 self.folder.save(learner.step, learner, spare=self._epoch_start(learner.step))
         except OSError as error:
-            warnings.warn(
-                f"no checkpoint at step {learner.step}: {error}; training goes on, the checkpoints before it are "
-                "intact",
-                stacklevel=3,
+            warn(
+                f"no checkpoint at step {learner.step}: {error}; training goes on, the checkpoints before it are intact"
             )
         self.saved = time.perf_counter()
 
@@ -149,7 +146,7 @@ class RunCheckpoints:
             raise DivergenceError(f"{error}{where}") from error
         self.rollbacks += 1
         scale = learner.rate_scale * rollback
-        warnings.warn(f"{error}; going back to {folder.newest_path()} with updates times {scale:g}", stacklevel=3)
+        warn(f"{error}; going back to {folder.newest_path()} with updates times {scale:g}")
         learner = replicate(self.mesh, replace(self._newest(folder), rate_scale=scale))
         self.save(learner)  # whoever goes on from here does so with this scale
         self.write_metrics(learner)
@@ -164,7 +161,7 @@ class RunCheckpoints:
         try:
             write(self.folder.path / METRICS, content)
         except OSError as error:
-            warnings.warn(f"the metrics of step {learner.step} are not in {METRICS}: {error}", stacklevel=3)
+            warn(f"the metrics of step {learner.step} are not in {METRICS}: {error}")
 
     def _epoch_start(self, step: int) -> int:
         """The step at which the epoch began; a step between two epochs begins one."""

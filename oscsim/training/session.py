@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from oscsim.core.arrays import Count, all_finite
-from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, MaxStepsError, NotSettledError
+from oscsim.core.errors import BadValue, DivergenceError, InexactGradientWarning, MaxStepsError, NotSettledError, warn
 from oscsim.datasets.source import AbstractSource, Samples
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
@@ -209,7 +208,7 @@ class Session:
             inputs = Inputs.of(net, x, y)
             exact = exact_gradient(net, x, y, at=resting_state(net, inputs, estimate.activities))
         except (NotSettledError, DivergenceError, MaxStepsError) as error:
-            warnings.warn(f"no cosine to the exact gradient at step {learner.step}: {error}", stacklevel=2)
+            warn(f"no cosine to the exact gradient at step {learner.step}: {error}")
             return {"cosine": math.nan} | {f"cosine/{name}": math.nan for name, _ in named(parameters(net))}
         each = per_layer(cosine, estimate.gradient, exact)
         row: Metrics = {"cosine": float(cosine(estimate.gradient, exact))}
@@ -229,11 +228,10 @@ class Session:
         if self.warned or not bar > TOLERANCE:
             return
         self.warned = True
-        warnings.warn(
+        warn(
             f"epoch {row['epoch']}: the gradients are off by {100 * bar:.0f} % (root mean square over batches), by "
             f"their own measure; {self.rule.estimator.remedies}",
             InexactGradientWarning,
-            stacklevel=4,
         )
 
 
