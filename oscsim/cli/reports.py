@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadType, BadValue, MissingPackage
-from oscsim.core.files import write
+from oscsim.core import BadType, BadValue, MissingPackage, write
 from oscsim.equilibrium import errors_of, per_layer, relative_error
 from oscsim.networks import Data, Gradient
 

@@ -11,8 +11,7 @@ import tyro
 
 import oscsim as osc
 from oscsim.cli.reports import print_table, require_writable, save_figure
-from oscsim.core import BadValue, as_count, ending
-from oscsim.core.files import write
+from oscsim.core import BadValue, as_count, ending, write
 from oscsim.datasets import Samples, Split
 
 if TYPE_CHECKING:

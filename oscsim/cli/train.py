@@ -34,8 +34,7 @@ from oscsim.cli.settings import (
     classes_of,
     shaped,
 )
-from oscsim.core import BadValue, as_count, checkpoint, ending, reading
-from oscsim.core.files import write
+from oscsim.core import BadValue, as_count, checkpoint, ending, reading, write
 from oscsim.datasets import AbstractSource, OwnData
 from oscsim.networks import are_classes
 from oscsim.training import is_first

@@ -4,8 +4,9 @@ from oscsim.core import checkpoint, colours, ending
 from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.compiled import keep_compiled
-from oscsim.core.errors import BadType, BadValue, MissingPackage
-from oscsim.core.files import reading
+from oscsim.core.errors import BadType, BadValue, MissingPackage, warn
+from oscsim.core.files import reading, write
+from oscsim.core.printing import percent
 from oscsim.core.progress import say
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "ending",
     "keep_compiled",
     "norm",
+    "percent",
     "positive",
     "reading",
     "say",
+    "warn",
+    "write",
 ]

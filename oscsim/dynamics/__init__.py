@@ -10,7 +10,7 @@ from oscsim.dynamics.average import Average
 from oscsim.dynamics.cycle import Cycle, Watch, Watched, advance
 from oscsim.dynamics.cycles import Averaged
 from oscsim.dynamics.demodulation import AbstractDemodulator, Boxcar, Exponential, Hann, Plateaus
-from oscsim.dynamics.error_bars import gradient_and_error, response_lag
+from oscsim.dynamics.error_bars import gradient_and_error, relative_parts, response_lag
 from oscsim.dynamics.gradient import Phasors, Points
 from oscsim.dynamics.gradient_error import TOLERANCE, GradientError
 from oscsim.dynamics.integration import Integration, Plan, usual_tolerance
@@ -57,6 +57,7 @@ __all__ = [
     "gradient_and_error",
     "periodic_orbit",
     "read_anew",
+    "relative_parts",
     "response_lag",
     "simulate",
     "usual_tolerance",

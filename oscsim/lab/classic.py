@@ -8,8 +8,7 @@ from jaxtyping import Array, Float, Inexact, Int, Real
 
 import oscsim as osc
 from oscsim.core import norm, positive
-from oscsim.dynamics import Average
-from oscsim.dynamics.error_bars import norms, relative_parts
+from oscsim.dynamics import Average, relative_parts
 from oscsim.estimators import one_sided
 from oscsim.networks import Gradient
 
@@ -123,7 +122,7 @@ def two_phase_error(
         return one_sided(osc.Points(reading.activities, reading.teaching[:, 0]), net, inputs)
 
     gradient, moved = jax.jvp(gradient_in, (average.mean,), (average.contrast,))
-    sizes, known = norms(gradient), jnp.all(average.count > 1)
+    sizes, known = jax.tree.map(norm, gradient), jnp.all(average.count > 1)
     scatter = jax.tree.map(lambda a: jnp.where(known, norm(a), jnp.nan), moved)
     unknown = jax.tree.map(lambda size: jnp.full_like(size, jnp.nan), sizes)
     blank = jnp.full(len(inputs.x), jnp.nan, dtype)

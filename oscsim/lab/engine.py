@@ -25,7 +25,7 @@ from oscsim.lab.classic import two_phase_error
 from oscsim.lab.programs import first_time, layout
 from oscsim.lab.settings import MOST_REALISATIONS, Example, Settings, Value, examples
 from oscsim.networks import Data, Gradient
-from oscsim.training.evaluation import labels_of
+from oscsim.training import labels_of
 
 COMPILED: Counter[str] = Counter()
 """How often each program of the lab was compiled in this process."""

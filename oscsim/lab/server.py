@@ -20,7 +20,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 import oscsim as osc
-from oscsim.core.errors import warn
+from oscsim.core import warn
 from oscsim.lab.ahead import prepare
 from oscsim.lab.guard import Guard, host_in_url, is_loopback, quiet_logs
 from oscsim.lab.programs import cycles_wait

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oscsim.core.printing import percent
+from oscsim.core import percent
 from oscsim.dynamics import TOLERANCE
 from oscsim.lab.engine import BATCH, Frame, known_mean
 from oscsim.lab.settings import TOY, Preset, Settings, Value

@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 from oscsim.training.devices import is_first
-from oscsim.training.evaluation import evaluate, predict, scores
+from oscsim.training.evaluation import evaluate, labels_of, predict, scores
 from oscsim.training.learning import Trained, layerwise, load, train
 from oscsim.training.monitor import Monitor, Validation
 from oscsim.training.plasticity import Learned, learn
@@ -18,6 +18,7 @@ __all__ = [
     "Validation",
     "evaluate",
     "is_first",
+    "labels_of",
     "layerwise",
     "learn",
     "load",
