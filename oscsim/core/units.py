@@ -1,7 +1,7 @@
 """Units of nature: numbers out of quantities, and the names of units in what is exported."""
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import numpy as np
@@ -77,17 +77,16 @@ def as_units(name: str, units: Given) -> Units | None:
 EXAMPLES = {"time": "ms", "potential": "mV"}
 
 
-def _quantity(name: str, value: Given) -> "pint.Quantity":
+def _quantity(name: str, value: Given) -> Any:  # pint's own types say less
     """A quantity of pint, or an error that names it."""
     import pint
 
-    registry = pint.get_application_registry().get()
+    registry: Any = pint.get_application_registry().get()
     try:
-        match value:
-            case str():
-                return registry.Quantity(value)
-            case pint.Quantity():  # perhaps of a registry of the user's own
-                return registry.Quantity(value.magnitude, str(value.units))
+        if isinstance(value, str):
+            return registry.Quantity(value)
+        if isinstance(value, pint.Quantity):  # perhaps of a registry of the user's own
+            return registry.Quantity(value.magnitude, str(value.units))
     except Exception as error:  # pint parses by Python's own tokenizer, whose errors are many
         reason = " ".join(str(error).split())
         raise BadValue(f'{name}={shown(value)}: not understood ({reason}); use a text such as "10 mV"') from error

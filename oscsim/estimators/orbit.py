@@ -60,7 +60,7 @@ class Orbit(AbstractEstimator):
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[None, Estimate]:
         shortest = self.period / 2 if self.extrapolate else self.period
-        check_drive(net, Rotating(1.0, shortest), warn=False)
+        check_drive(net, Rotating(1.0, shortest), lag_is_known=True)
         require_holomorphic(net, "the response to a complex signal")
         tolerance = default_tolerance(net.dtype) if self.tolerance is None else self.tolerance
         estimate, free = _read_on_orbit(net, inputs, self.period, np.asarray(tolerance), self.extrapolate)
