@@ -401,6 +401,7 @@ def plots() -> dict[str, tuple]:
         "plot.network": (plot.network, {"net": net()}),
         "plot.weights": (plot.weights, {"net": net(), "shape": (2, 3)}),
         "plot.training": (plot.training, history),
+        "plot.LiveTraining": (plot.LiveTraining, {"path": "live.png"}),
         "plot.gradient_cosines": (plot.gradient_cosines, {"result": [{"epoch": 1, "cosine/weights[0]": 0.5}]}),
         "plot.learning_curves": (plot.learning_curves, {"results": trained(), "metric": "loss"}),
         "plot.stability": (

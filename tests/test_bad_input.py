@@ -544,6 +544,7 @@ def main():
     print(json.dumps(outcomes))
 
 
+@pytest.mark.slow
 def test_refused():
     root = Path(osc.__file__).resolve().parents[1]  # the same package
     environment = {**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
@@ -794,6 +795,7 @@ def test_divergence_is_named_or_flagged(amplitude, steps):
     assert not below.diverged
 
 
+@pytest.mark.slow
 def test_estimators_name_the_amplitude_that_diverges():
     net = passing(osc.RaisedCosine, (3, 4, 4, 2))
     signal = osc.Rotating(50.0, 100.0)

@@ -100,6 +100,7 @@ def test_of_random_networks_against_bisection(seed):
     assert found.residual[0] < 1e-10
 
 
+@pytest.mark.slow
 def test_in_float32_and_several_samples():
     net, x, y = toy()
     found = osc.response.branch_points(net, x, y)

@@ -42,6 +42,7 @@ def test_demo(oscsim, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["oscsim-demo.png"]
 
 
+@pytest.mark.slow
 def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path, capsys):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.random((12, 5)), y=rng.integers(0, 3, 12))
@@ -64,6 +65,7 @@ def test_simulate_on_a_file_of_ones_own(oscsim, tmp_path, capsys):
     assert "run.osc exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tolerances_are_those_of_python(oscsim, tmp_path):
     settings = ("--sizes", 64, 6, 10, "--batch", 3, "--cycles", 2, "--period", 60)
     oscsim("simulate", "--out", "tight", *settings, "--rtol", 1e-6, "--atol", 1e-5)
@@ -221,6 +223,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(monkeypatch, capsys, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
     small = ("--estimator", "exact", "--samples", 40, "--hidden", 6)
     said = oscsim("train", *small, "--epochs", 2, "--probe", 20, "--out", "run").out
@@ -247,6 +250,7 @@ def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
         main(["plot", "store", "--result", "nothing"])
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_simulation_is_described_and_drawn(oscsim, tmp_path):
     oscsim("simulate", "--batch", 2, "--sizes", 64, 5, 10, "--cycles", 2, "--out", "sim")
     assert oscsim("info", "sim").out == oscsim("info", "sim/run.osc").out
@@ -267,6 +271,7 @@ def test_a_changed_study_is_asked_about_and_may_go_on(oscsim, tmp_path, capsys):
     assert osc.load_sweep(tmp_path / "store").load().equals(before)
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_run_are_options_of_another(oscsim, tmp_path):
     own = ("--hidden", 6, 5, "--learning-rate", 0.1, 0.2, 0.3, "--standardise", "--estimator", "phases", "--points", 4)
     oscsim("train", *own, "--samples", 40, "--epochs", 1, "--probe", 0, "--out", "run")

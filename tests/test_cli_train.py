@@ -41,6 +41,7 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_train_resume_and_predict(oscsim, tmp_path):
     done = oscsim("train", "digits", "--estimator", "lock-in", "--epochs", 2, "--seed", 0, "--out", "run", *QUICK)
     assert done.err == ""
@@ -72,6 +73,7 @@ def test_train_resume_and_predict(oscsim, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy").argmax(axis=1), labels)
 
 
+@pytest.mark.slow
 def test_tolerances_alone_make_steps_adapt(oscsim, tmp_path):
     few = ("--samples", 20, "--hidden", 6, "--epochs", 1, "--probe", 0, "--period", 60)
     oscsim("train", *few, "--rtol", 1e-3, "--out", "run")
@@ -87,6 +89,7 @@ def test_tolerances_alone_make_steps_adapt(oscsim, tmp_path):
     assert any(np.any(a != b) for a, b in zip(*(weights(tmp_path / n) for n in ("run", "equal")), strict=True))
 
 
+@pytest.mark.slow
 def test_settings_from_before_the_tolerances_go_on(oscsim, tmp_path):
     oscsim("train", "--samples", 20, "--hidden", 6, "--epochs", 1, "--probe", 0, "--out", "run", *QUICK[:4])
     path = tmp_path / "run" / "settings.json"
@@ -165,6 +168,7 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
     assert "hiden" in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

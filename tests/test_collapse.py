@@ -19,6 +19,7 @@ def norm_of_change(before, after):
     return np.sqrt(sum(np.sum((np.asarray(b) - np.asarray(a)) ** 2) for a, b in pairs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rates", [pytest.param((2.0,), marks=pytest.mark.slow), (2.0, 2.0)], ids=["one rate", "by layer"]
 )

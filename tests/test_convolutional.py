@@ -156,6 +156,7 @@ def test_implicit_gradient_equals_backpropagation_and_finite_differences(case):
     assert abs((along(h) - along(-h)) / (2 * h) - slope) < 1e-6 * norm(implicit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_phases_are_exact_to_the_order_of_their_points(case):
     net, x, y = NETWORKS[case]()

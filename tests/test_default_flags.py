@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import oscsim as osc
 
@@ -47,6 +48,7 @@ def a_run_in_float32_is_exact_and_reading_the_image_changes_nothing():
     assert osc.relative_error(imaged.gradient(), osc.exact_gradient(net, x, y)) < 0.01
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

@@ -44,6 +44,7 @@ def test_the_reference_holds_every_public_name_once():
     assert max(found.values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gallery", ["off", pytest.param("force", marks=pytest.mark.slow)])
 def test_the_site_builds_without_a_warning(gallery, tmp_path):
     """Broken links and images, names that cannot be imported, formulas that cannot be read: all are warnings.

@@ -171,6 +171,7 @@ def test_a_script_with_a_lab_ends_while_it_compiles(interrupted):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_for_the_next_start(tmp_path):
     """Also where a kill left an empty file, or nothing can be written."""
     ours = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("JAX_", "TF_CPP_"))}

@@ -70,6 +70,7 @@ def test_the_readout_sees_the_error_of_the_mean(quiet):
     assert 0.4 < np.sqrt(np.mean(np.square(off))) / np.sqrt(np.mean(np.square(said))) < 2.5
 
 
+@pytest.mark.slow
 @QUIET
 def test_what_averaging_does_not_reveal():
     """Strong noise shifts mean and response by its second power: after 400 cycles nothing else is left."""
@@ -91,6 +92,7 @@ def test_what_averaging_does_not_reveal():
     assert 0.4 < off / float(run.error().contamination) < 2.5
 
 
+@pytest.mark.slow
 @QUIET
 def test_past_the_radius():
     net, x, y = toy(4)
@@ -177,6 +179,7 @@ def test_steps_of_a_lone_mode_are_exact(x64):
         assert np.isclose(off, step_error(system, jnp.asarray(omega * tau)), rtol=0.02, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_asymmetry_is_said():
     net, x, y = toy(4)
     crossed = osc.hardware.mismatch(net, jax.random.key(1), deviation=0.5)
@@ -188,6 +191,7 @@ def test_asymmetry_is_said():
     assert not found.valid
 
 
+@pytest.mark.slow
 def test_two_sided_signals_say_what_they_can():
     case = toy(4)
     alone = read_with(case, osc.Cosine(0.2, 64.0), cycles=2, discard=1)
@@ -216,6 +220,7 @@ class BothWays(osc.AbstractTeaching):
         return self.amplitude * (turn + 0.5 / turn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", [osc.Cosine, BothWays])
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_what_harmonics_mix_is_in_the_bar(x64, signal, share):
@@ -257,6 +262,7 @@ def test_contrast_has_the_variance_of_the_mean(x64):
         assert abs(float(jnp.mean(contrast * mean))) < 5 / cycles / np.sqrt(draws)  # it holds nothing of the mean
 
 
+@pytest.mark.slow
 def test_cycles_before_the_lock_are_left_out():
     net, x, y = toy(4)
     run = osc.simulate(net, x, y, osc.Rotating(0.05, 64.0), cycles=6, **STEPS)
@@ -273,6 +279,7 @@ def test_cycles_before_the_lock_are_left_out():
     assert osc.relative_error(mean.gradient(), run.gradient()) < 1e-6
 
 
+@pytest.mark.slow
 def test_deviation_of_each_parameter():
     """Over many realisations each parameter scatters as its deviation says."""
     net, x, y = toy(4)
@@ -306,6 +313,7 @@ def test_a_wrong_gradient_warns_or_raises():
         run.gradient(throw=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_run_knows_its_state():
     """Of several stable states: driven from rest, two samples lock around another one than rest leads to."""
@@ -324,6 +332,7 @@ def test_a_run_knows_its_state():
         osc.cosine(driven, osc.Exact()(net, x, y))
 
 
+@pytest.mark.slow
 def test_until_it_is_good_enough():
     net, x, y = toy(4)
     how = {"noise": osc.WhiteNoise(0.03), "start": "settled"} | STEPS
@@ -339,6 +348,7 @@ def test_until_it_is_good_enough():
     assert float(lock_in(net, x, y, jax.random.key(0)).error.total) <= 0.05
 
 
+@pytest.mark.slow
 @QUIET
 def test_amplitudes_tune_themselves():
     """Samples past their own radius are lowered, the others are not; the gradient is right where a fixed one is not."""
@@ -370,6 +380,7 @@ def test_amplitudes_rise_out_of_the_noise():
     assert float(after.amplitude) > float(carried.amplitude)
 
 
+@pytest.mark.slow
 def test_training_with_tuned_amplitudes_goes_on_bit_for_bit(tmp_path):
     x, y = osc.datasets.load("digits")
     data = x[:120], y[:120]
@@ -458,6 +469,7 @@ def test_reading_costs_no_memory_in_time():
     assert held <= 2 * read_once + 3 * len(x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_lock_where_the_neurons_would_not_rest_is_seen():
     """Heun steps of a whole time constant have fixed points that the equation does not have; the image is silent."""
@@ -480,6 +492,7 @@ def test_a_lock_where_the_neurons_would_not_rest_is_seen():
     assert fine.error().reasons == ()
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_a_value_under_jit():
     """Each cause in its turn: `RESULTS` is read where nothing can be raised, and is what the sentences say."""
     net, x, y = toy()

@@ -114,6 +114,7 @@ def test_each_parameter_against_central_differences():
         assert np.linalg.norm(numeric - exact) < 1e-5 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_phases_error_falls_as_amplitude_to_the_points():
     net, x, y = toy()
     exact = osc.exact_gradient(net, x, y)
@@ -129,6 +130,7 @@ def test_phases_error_falls_as_amplitude_to_the_points():
     assert osc.relative_error(osc.Phases(0.3, 30)(net, x, y).gradient, exact) < 1e-9
 
 
+@pytest.mark.slow
 def test_conjugate_symmetry_saves_work_and_changes_nothing():
     net, x, y = toy()
     for points in (3, 4):
@@ -137,6 +139,7 @@ def test_conjugate_symmetry_saves_work_and_changes_nothing():
         assert osc.relative_error(settled, all_points) < 1e-10
 
 
+@pytest.mark.slow
 def test_classic_is_one_sided_and_phases_with_two_points_symmetric():
     net, x, y = toy()
     exact = osc.exact_gradient(net, x, y)
@@ -237,6 +240,7 @@ def test_cosine_is_biased_by_the_square_of_its_amplitude():
     assert 1.8 < order(errors, amplitudes) < 2.2
 
 
+@pytest.mark.slow
 def test_neuron_level_gradient_is_the_demodulated_synaptic_product(case):
     """Formula 3 of the design against what it stands for: -Re <dPhi/dtheta(t) exp(-i omega t)> / A, per synapse."""
     net, x, y = case

@@ -92,6 +92,7 @@ def test_a_gradient_as_a_dictionary(tmp_path):
     np.testing.assert_array_equal(scipy.io.loadmat(tmp_path / "gradient.mat")["weights_0"], gradient.weights[0])
 
 
+@pytest.mark.slow
 def test_a_history_goes_into_every_file(tmp_path):
     net, x, y = toy(4)
     trained = osc.train(net, (x, y), osc.Exact(), optax.sgd(0.1), epochs=2, batch_size=2, key=jax.random.key(0))

@@ -28,6 +28,7 @@ def some(net, x):
     return tuple(jax.lax.complex(a, b) for a, b in zip(normal[:half], normal[half:], strict=True))
 
 
+@pytest.mark.slow
 def test_everything_at_zero_strength_is_the_ideal_bit_for_bit():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 64.0)
@@ -67,6 +68,7 @@ def test_spread_of_time_constants_and_gains():
     assert osc.relative_error(points.network, osc.exact_gradient(net, x, y)) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_exact_gradient_under_mismatch_is_the_ideal_one_with_one_layer_of_neurons_only():
     _, x, y = toy()
@@ -77,6 +79,7 @@ def test_the_exact_gradient_under_mismatch_is_the_ideal_one_with_one_layer_of_ne
         assert off < 1e-9 if same else off > 0.01
 
 
+@pytest.mark.slow
 def test_mismatch_changes_what_flows_back_and_nothing_else():
     net, x, y = toy()
     other = hardware.mismatch(net, KEY, deviation=0.5)

@@ -127,6 +127,7 @@ def visitor(browser, served):
     found.leave()
 
 
+@pytest.mark.slow
 def test_a_visitor_runs_it_turns_every_number_pauses_and_takes_the_data_along(visitor, served):
     lab = served.labs[-1]
     visitor.cycles(3)

@@ -216,6 +216,7 @@ def test_one_visitor_too_many_gets_a_friendly_page_and_a_place_when_another_leav
     lab.stop()
 
 
+@pytest.mark.slow
 def test_who_leaves_leaves_nothing_behind():
     lab = Served(Guard("127.0.0.1", everybody=True), running=False)
     kinds = (server.NoiseLab, Runner, Document, ServerSession, ColumnDataSource)

@@ -100,6 +100,7 @@ async def turn(visitor, periods):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("messages", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_hostile_messages_are_refused_in_one_line_and_disturb_no_other_visitor(messages):
     lab = Lab()

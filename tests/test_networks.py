@@ -26,6 +26,7 @@ HOLOMORPHIC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOLOMORPHIC)
 def test_holomorphic_activations(name, precision):
     activation, formula = HOLOMORPHIC[name]
@@ -200,6 +201,7 @@ def test_digits():
     assert set(y) == set(y_test) == set(range(10))
 
 
+@pytest.mark.slow
 def test_step_noise():
     """Phases with noise: unbiased around the noiseless estimate; the spread falls with the number of runs."""
     net = osc.LayeredNetwork((5, 4, 3), key=jax.random.key(0))

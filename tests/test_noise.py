@@ -90,6 +90,7 @@ def drift(net, beta=0.0):
     return rates[:, None] * (coupling - np.eye(5)), rates
 
 
+@pytest.mark.slow
 def test_white_noise_has_the_covariance_of_the_lyapunov_equation():
     """In steps of 0.25 tau, so that the equation is the discrete one of the very scheme; it is near the continuous."""
     net, q, n = linear(), 0.3, 5_000
@@ -341,6 +342,7 @@ def test_ornstein_uhlenbeck_is_exact_at_any_step():
     assert law(50_000.0, 1)[1][1, 1] == pytest.approx(0.49 * 50_000.0, rel=1e-4)  # white over long times
 
 
+@pytest.mark.slow
 def test_ornstein_uhlenbeck_autocorrelation_across_cycles():
     n, q, t_c, period = 4_000, 0.4, 40.0, 64.0
     noise = osc.OrnsteinUhlenbeck(q, t_c)
@@ -390,6 +392,7 @@ def flat(gradient):
     return np.concatenate([np.asarray(a).reshape(len(a), -1) for a in jax.tree.leaves(gradient)], axis=1)
 
 
+@pytest.mark.slow
 def test_the_lock_in_is_unbiased_to_first_order_and_spreads_in_proportion():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 64.0)
@@ -439,6 +442,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["all", pytest.param("steps", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_whole_one_bit_for_bit(name):
     whole = noisy(NOISES[name], cycles=4)
@@ -452,6 +456,7 @@ def test_a_resumed_run_is_the_whole_one_bit_for_bit(name):
     assert "noise" in str(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["all"])
 def test_a_sample_does_not_feel_its_batch(name):
@@ -463,6 +468,7 @@ def test_a_sample_does_not_feel_its_batch(name):
         assert np.min(np.abs(a[2] - a[0])) > 1e-4  # the same sample in another place has noise of its own
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_shared_noise_is_the_same_for_all_samples():
     _, x, y = toy()
@@ -526,6 +532,7 @@ def test_an_ensemble_is_the_runs_of_its_keys_whatever_the_chunk():
     assert "Ensemble of 5 realisations" in str(five)
 
 
+@pytest.mark.slow
 def test_noise_of_no_strength_is_none():
     still = osc.Integration(diffrax.Heun(), steps_per_cycle=256, ticks=128)  # the default under noise
     net, x, y = toy()
@@ -540,6 +547,7 @@ def test_noise_of_no_strength_is_none():
     assert_equal(noisy(nothing, cycles=2).phasors, ideal.phasors)
 
 
+@pytest.mark.slow
 def test_step_noise_is_the_papers_iteration():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 64.0)
@@ -598,6 +606,7 @@ def test_teaching_noise_has_its_deviations():
     assert abs(np.asarray(c_1)[0] - 0.2) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_extrapolation_uses_steps_of_one_size_and_noise_of_its_own(monkeypatch):
     seen, (net, x, y) = [], toy()

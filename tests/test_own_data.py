@@ -334,6 +334,7 @@ def test_inputs_far_from_0_are_noticed_and_scaled(tmp_path):
 # Commands.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:data=own.csv. inputs reach")  # as users see it
 def test_a_table_is_trained_on_and_its_names_are_predicted(oscsim, tmp_path):
     x = 100 * np.eye(3)[Y] + X
@@ -353,6 +354,7 @@ def test_a_table_is_trained_on_and_its_names_are_predicted(oscsim, tmp_path):
     assert settings["classes"] == ["ape", "bee", "cow"]
 
 
+@pytest.mark.slow
 def test_a_table_of_real_targets_is_a_regression(oscsim, tmp_path):
     """The epochs report R^2, and `predict` prints what `osc.predict` gives."""
     x = np.linspace(0, 1, 60, dtype=np.float32)
@@ -368,6 +370,7 @@ def test_a_table_of_real_targets_is_a_regression(oscsim, tmp_path):
     np.testing.assert_allclose([float(line) for line in printed.split()], np.ravel(expected), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_hot_targets_are_classes_also_where_they_are_floats(oscsim, tmp_path):
     np.savez(tmp_path / "own.npz", x=X, y=np.eye(3)[Y], x_test=X, y_test=np.eye(3)[Y])
     oscsim("train", "own.npz", *QUICK, "--out", "run")
@@ -427,6 +430,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(capsys, tmp_path, monkeypatc
 # Places.
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_written_out_everywhere(tmp_path, monkeypatch, oscsim):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()

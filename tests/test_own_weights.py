@@ -123,6 +123,7 @@ def test_a_network_prints_as_a_summary():
     assert "output" in repr(osc.FeedForwardNetwork((2, 3, 1), weights=W))
 
 
+@pytest.mark.slow
 def test_a_gradient_says_that_it_is_one():
     net, x, y = toy()
     gradient = osc.exact_gradient(net, x, y)

@@ -12,6 +12,7 @@ from oscsim.core.arrays import norm
 from oscsim.paper.fig2 import toy
 
 
+@pytest.mark.slow
 def test_fig_2d_is_the_authors_curve(paper):
     """Their network and sample: N = 1 throughout, N = 30 up to the radius, where it is exact."""
     reference = paper["fig2d"]
@@ -27,6 +28,7 @@ def test_fig_2d_is_the_authors_curve(paper):
     assert many[-1] < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plateau", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 10, 30, 40))])
 def test_fig_3a_distance_falls_as_one_over_cycles(paper, mnist, plateau):
     """784-256-256-10, batch 10, A = 0.5, from rest, nothing discarded, dPhi/dtheta read per plateau."""

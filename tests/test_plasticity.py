@@ -57,6 +57,7 @@ def xor_score(net):
     return float(loss), int(jnp.sum(answers == ODD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_exclusive_or_is_learned_one_input_after_the_other(seed):
     net = xor_network(seed)
@@ -115,6 +116,7 @@ def test_only_ratios_of_times_count():
     np.testing.assert_allclose(learned[1].weights[0], learned[0].weights[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("phase", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_drift_is_minus_rate_times_gradient_to_second_order_in_the_rate(phase):
@@ -191,6 +193,7 @@ def test_the_kick_of_a_new_input_and_the_quarter_turn_that_takes_it_away():
     assert kicks[math.pi / 2] < 2 * math.pi / period * slowest * kicks[0.0] + 1.0  # beside what does not go with 1 / A
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_same_equation_through_scipy():
     """A network of two layers of neurons, written by hand, complex and at a rate where nothing is small."""
@@ -287,6 +290,7 @@ def test_another_rate_or_number_of_cycles_does_not_compile_again():
     assert learned.loss[-1] < learned.loss[0]
 
 
+@pytest.mark.slow
 def test_a_locked_response_teaches_from_its_first_cycle_on():
     net, x, y = toy()
     teaching = osc.Rotating(0.2, 100.0)

@@ -25,6 +25,7 @@ def lines(ax):
     return [np.column_stack(line.get_data()) for line in ax.lines]
 
 
+@pytest.mark.slow
 def test_orbits_are_the_watched_activities_about_their_mean(case):
     run, _ = case
     ax = osc.plot.orbits(run)
@@ -92,6 +93,7 @@ def test_gradient_error_falls_with_the_cycles(case):
     assert distance[-1, 1] < error[-1, 1]
 
 
+@pytest.mark.slow
 def test_the_band_of_the_running_error_is_the_bar_of_each_shorter_run(case):
     run, exact = case
     noise, key = osc.WhiteNoise(0.02), jax.random.key(3)

@@ -83,7 +83,8 @@ def _line_says(expected: str, printed: str) -> bool:
 
 DOCUMENTS = documents()
 LONG = {f"docs/{name}.md" for name in ("accuracy", "derivatives", "learning", "regression", "sweeps")}
-LONG |= {f"docs/{name}.md" for name in ("amplitude", "feedback", "own_data", "paper_figure", "solvers")}
+LONG |= {f"docs/{name}.md" for name in ("amplitude", "feedback", "own_data", "paper_figure", "solvers", "export")}
+LONG |= {f"docs/{name}.md" for name in ("own_network", "orbit", "moving_inputs", "own_noise", "resuming")}
 """Long to compile; what they show has tests of its own."""
 
 

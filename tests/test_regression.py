@@ -30,6 +30,7 @@ def train(y=SINE, net=None, optimizer=SGD, epochs=4, **kwargs):
     return osc.train(net or network(), (T, y), osc.Exact(), optimizer, epochs=epochs, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("y", [SINE, SINE[:, 0]], ids=["(n, 1)", "(n,)"])
 def test_real_targets_are_judged_by_their_loss(y):
     result = train(y)
@@ -134,6 +135,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_except(("plateau", "backtracking"), OPTIMIZERS))
 def test_optimizers_are_told_the_loss(name):
     result = train(optimizer=OPTIMIZERS[name], validation=None)
@@ -142,6 +144,7 @@ def test_optimizers_are_told_the_loss(name):
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_step_of_polyak_is_that_of_its_formula():
     net = network()

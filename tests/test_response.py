@@ -124,6 +124,7 @@ def test_static_susceptibility_is_the_slope_of_the_equilibrium(case):
     assert largest(forth, tuple(c.conj() for c in back)) < 1e-14  # real neurons
 
 
+@pytest.mark.slow
 def test_susceptibility_of_many_neurons_solves_the_system_without_its_matrix():
     sizes = (6, 1020, 8, 4)
     net = osc.LayeredNetwork(sizes, key=jax.random.key(0), scale=0.03)
@@ -226,6 +227,7 @@ MONTE_CARLO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_except(("few ticks, correlated",), MONTE_CARLO))
 def test_predicted_spread_is_that_of_noisy_runs(name):
     fraction, cycles, noise, ticks, substeps = MONTE_CARLO[name]

@@ -51,6 +51,7 @@ def test_the_script_of_the_readme(digits):
     assert "64 ticks" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "demodulator",
     [
@@ -204,7 +205,7 @@ def test_chosen_neurons_of_chosen_samples_with_their_potentials(digits):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (osc.PerCycle({3: [0]}), "neurons of layer 3: the network has 2 layers"),
+        (osc.PerCycle({3: [0]}), "neurons of layer 3: layers are counted from 1, to 2 here"),
         (osc.PerCycle({2: [10]}), r"neurons\[2\]=10: there are 8 neurons"),
         (osc.PerCycle(samples=[5]), "samples=5: there are 5 samples"),
     ],
@@ -258,6 +259,7 @@ def test_inputs_that_change_from_cycle_to_cycle(digits):
     assert osc.relative_error(jax.tree.map(lambda a: a[1], moving.gradient(cumulative=True)), mean) < 1e-4
 
 
+@pytest.mark.slow
 def test_save_and_load(digits, tmp_path):
     net, x, y = digits
     for teaching, steps in (

@@ -51,6 +51,7 @@ def test_all_checks_of_scikit_learn(kind):
     assert [(f["check_name"], str(f["exception"])) for f in found if f["status"] == "failed"] == []
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_takes_any_labels_and_can_be_searched():
     x, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
@@ -66,6 +67,7 @@ def test_a_classifier_learns_takes_any_labels_and_can_be_searched():
     assert best.history_[-1]["error"] < 15
 
 
+@pytest.mark.slow
 def test_a_regressor_learns_and_keeps_the_shape_and_scale_of_its_targets():
     x = np.linspace(-3, 3, 60)[:, None]
     y = 100 + 20 * np.tanh(x[:, 0])

@@ -268,6 +268,7 @@ def test_samples_that_sweeps_do_not_settle_are_judged_where_the_neurons_rest():
 # The states of an input.
 
 
+@pytest.mark.slow
 def test_equilibria_counts_states_and_says_where_rest_leads():
     net, x, y = several()
     inputs = osc.Inputs.of(net, x, y)
@@ -295,6 +296,7 @@ def test_equilibria_counts_states_and_says_where_rest_leads():
         osc.equilibria(*toy(), key=jax.random.key(0), scale=0.0)
 
 
+@pytest.mark.slow
 def test_gradients_at_each_state_against_finite_differences_there():
     net, x, y = several()
     states = osc.equilibria(net, x, y, starts=8, key=jax.random.key(0))
@@ -392,12 +394,14 @@ def test_what_is_no_key_and_what_is_no_state_is_named():
         osc.exact_gradient(*toy(), at="settled")
 
 
+@pytest.mark.slow
 def test_a_suggestion_warns_of_several_states():
     with pytest.warns(UserWarning, match=r"of 4 inputs have several stable states \(sample .*use start='settled'"):
         osc.suggest(*several())
     osc.suggest(*toy())  # where there is one, without a warning
 
 
+@pytest.mark.slow
 def test_a_suggestion_meets_an_accuracy_by_theory_and_says_what_limits_it():
     net, x, y = toy()
     scale = float(norm(osc.exact_gradient(net, x, y)))

@@ -99,6 +99,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.max(np.abs(expected)))
 
 
+@pytest.mark.slow
 @functions
 @pytest.mark.usefixtures("x64")
 def test_derivatives_in_reverse_and_forward_are_those_of_finite_differences(function):
@@ -199,6 +200,7 @@ def test_what_is_decided_cycle_by_cycle_is_refused_under_vmap():
         jax.vmap(lambda a: run_at(a, progress=True).gradient(1))(AMPLITUDES)
 
 
+@pytest.mark.slow
 def test_strict_promotion_changes_nothing():
     net, x, y = small()
     noisy = osc.LockIn(osc.Rotating(0.3, 100.0), noise=osc.WhiteNoise(0.1), integration=steps())
@@ -299,6 +301,7 @@ def test_masked_arrays_are_refused(unchecked):
 CAPPED = {"a slow signal": (1.0, osc.Rotating(0.4, 3e4)), "a fast layer": ((3e-3, 1.0), osc.Rotating(0.4, 100.0))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_except({"a fast layer"}, CAPPED))
 def test_a_cap_on_steps_is_called_that(name):
     time_constant, signal = CAPPED[name]

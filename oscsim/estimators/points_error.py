@@ -91,7 +91,7 @@ class PointsError(GradientError):
     def outside(self) -> Bool[Array, " batch"]:
         """Samples whose amplitude is too large for so many points, which neither rounding nor settling explains."""
         image = self.per_sample
-        return (image > LOST) & ~(3 * self.change + self.rounding * 3 / ROUNDED > image) & (not self.noisy)
+        return (image > LOST) & ~(3 * self.change + self.rounding * 3 / ROUNDED >= image) & (not self.noisy)
 
     def _findings(self) -> list[tuple[str, float]]:
         found = super()._findings()
@@ -106,7 +106,7 @@ class PointsError(GradientError):
         image, rounding, change = (a[self.worst] for a in (self.per_sample, self.rounding, self.change))
         swallowed = (jnp.max(self.change) < 0.5) & (change < rounding)
         found = RESULTS.where(swallowed, RESULTS.rounding, RESULTS.unsettled_points)
-        found = RESULTS.where(3 * change + rounding * 3 / ROUNDED > image, found, RESULTS.truncation)
+        found = RESULTS.where(3 * change + rounding * 3 / ROUNDED >= image, found, RESULTS.truncation)
         return RESULTS.noise if self.noisy else found
 
 
@@ -147,7 +147,7 @@ def points_error(
     parts = jax.tree.map(whole, missing, truncation, rounding)
     none, size = jax.tree.map(jnp.zeros_like, sizes), jnp.maximum(norm(gradient), norm(settled))
     change, tail, lost = _wrong_response(circle, found, rest)
-    image = jnp.sqrt(tail**2 + change**2 + lost**2)
+    image = jnp.hypot(jnp.hypot(tail, change), lost)  # whose squares may overflow
     return PointsError(
         **relative_parts(sizes, parts, none, none, asymmetry_norms(network, inputs, heard), size),
         per_sample=_or_infinite(image),
