@@ -220,7 +220,8 @@ def _wrong_response(circle: Circle, found: Layers, rest: Layers) -> tuple[Array,
     length = jnp.maximum(jnp.maximum(sample_norm(before), sample_norm(after)), limits.tiny)
     change = sample_norm(jax.tree.map(jnp.subtract, before, after)) / length
     tail = sample_norm(jax.tree.map(lambda a, b: a - 2 * b, after, half)) / (circle.share * length)
-    return change, tail, ROUNDED * limits.eps * sample_norm(heard) / length
+    lost = ROUNDED * limits.eps * sample_norm(heard) / length
+    return change, jnp.where(lost > 1, 0, tail), lost  # of a response that rounding swallows nothing else is known
 
 
 def truncated(circle: Circle, s: Layers, free: Layers) -> Float[Array, " batch"]:
