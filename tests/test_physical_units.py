@@ -23,6 +23,7 @@ def test_text_and_quantities_of_another_registry():
     assert UNITS("2 kHz") == 2.0
     assert UNITS("7") == 7.0
     assert UNITS(pint.UnitRegistry().Quantity(0.5, "V * s**0.5")) == pytest.approx(500 * 1000**0.5)
+    np.testing.assert_allclose(UNITS(pint.Quantity(np.array([3.0, 4.0]), "V")), [3000.0, 4000.0])
     assert osc.Units("ns", "uA")("3 mA") == pytest.approx(3000)  # currents, in a circuit of currents
 
 

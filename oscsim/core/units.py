@@ -49,8 +49,8 @@ class Units(AbstractSettings):
         if dict(_quantity("potential", f"1 {self.potential}").dimensionality).keys() <= {"[time]"}:
             raise BadValue(f'potential={self.potential}: this is no unit of potentials; use one such as "mV"')
 
-    def __call__(self, quantity: "str | pint.Quantity") -> float:
-        """The number of this quantity, in these units."""
+    def __call__(self, quantity: "str | pint.Quantity") -> float | np.ndarray:
+        """The number of this quantity in these units; an array of an array. Text without a unit is a pure number."""
         given = _quantity("quantity", quantity)
         units = [_quantity(name, f"1 {unit}") for name, unit in (("time", self.time), ("potential", self.potential))]
         dimensions = [dict(q.dimensionality) for q in (*units, given)]
@@ -64,7 +64,8 @@ class Units(AbstractSettings):
                 f"quantity={shown(quantity)}: this is no product of powers of {self.time} and {self.potential}; "
                 "convert it to one, or leave it a plain number"
             )
-        return float((given / unit).to("dimensionless").magnitude)
+        number = np.asarray((given / unit).to("dimensionless").magnitude, float)
+        return number if number.ndim else float(number)
 
 
 def as_units(name: str, units: Given) -> Units | None:
