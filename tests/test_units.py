@@ -287,5 +287,12 @@ def test_another_unit_of_the_potentials(name):
     """In float64, where the tolerance of settling, which is absolute, is far below every potential."""
     of = SAME_IN_OTHER_POTENTIALS[name]
     expected = of(1.0)
-    for k in (*FACTORS, 25.0):  # and the scale of a membrane in mV
+    for k in FACTORS:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), of(k), expected)
+
+
+def test_a_suggestion_in_millivolts():
+    """A factor that is no power of the unit in which the radius is looked for: its estimate differs by that much."""
+    radius, *rest = recommended(25.0)
+    assert radius == pytest.approx(recommended(1.0)[0], rel=0.05)
+    assert rest == pytest.approx(recommended(1.0)[1:], rel=1e-3)
