@@ -158,9 +158,9 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_call(tmp_path, workers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_script_with_a_lab_ends_while_it_compiles(interrupted):
-    call = "serve(port=0, browser=False)" if interrupted else "NoiseLab()"
+@pytest.mark.parametrize("call", ["NoiseLab()", "NoiseLab().close()", "serve(port=0, browser=False)"])
+def test_a_script_with_a_lab_ends_while_it_compiles(call):
+    interrupted = call.startswith("serve")
     script = [sys.executable, "-c", f"import oscsim as osc; osc.lab.{call}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(script, env=ENVIRONMENT, **pipes) as process:

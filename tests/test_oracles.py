@@ -303,3 +303,19 @@ def test_many_exact_gradients_at_once_end(x64):
 
     found = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 6))
     np.testing.assert_allclose(found[3], both(jax.random.split(jax.random.key(0), 6)[3]), rtol=1e-9)
+
+
+def test_wide_networks_have_exact_gradients():
+    """In float64 at the default tolerance: what is left is measured neuron by neuron, whatever their number."""
+    for seed in range(6):
+        net = osc.LayeredNetwork((20, 60, 40, 10), key=jax.random.key(seed))
+        x, y = jax.random.normal(jax.random.key(100 + seed), (4, 20)), jnp.arange(4)
+        points = osc.Phases(0.02, 12)(net, x, y)
+        assert osc.relative_error(points.gradient, osc.exact_gradient(net, x, y)) < 1e-9
+
+
+def test_points_of_activations_with_few_derivatives():
+    net = osc.LayeredNetwork((6, 5, 4), activation=lambda u: 0.1 * jnp.maximum(u, 0) ** 1.5, key=jax.random.key(0))
+    x, y = jax.random.uniform(jax.random.key(1), (3, 6)), jnp.array([0, 1, 2])
+    read = osc.Phases(0.05, 2)(net, x, y).gradient
+    assert osc.relative_error(read, osc.exact_gradient(net, x, y)) < 0.01

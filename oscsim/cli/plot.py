@@ -48,6 +48,8 @@ class Plot:
         if self.result is not None and not store:
             raise BadValue(f"result={self.result} belongs to a sweep, and {path} holds none: leave it out")
         require_writable_file("out", self.out)
+        while self.follow and metrics_in(path) == []:  # its first epoch goes on
+            time.sleep(1)
         with jax.enable_x64(True):  # reads what either precision wrote
             axes, out = self._sweep() if store else self._learning() if path.is_dir() else self._file(path)
             if self.out is None:
@@ -59,7 +61,8 @@ class Plot:
 
     def _follow(self, out: Path) -> None:
         """Draw again whenever there are new metrics."""
-        metrics, seen = self.path / "metrics.jsonl", 0.0
+        metrics = self.path / "metrics.jsonl"
+        seen = metrics.stat().st_mtime
         while True:
             time.sleep(1)
             if metrics.stat().st_mtime != seen:

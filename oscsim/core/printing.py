@@ -43,7 +43,8 @@ def as_rows(name: str, text: str) -> list[Row]:
     if not lines:
         before, colon, after = title.partition(": ")
         title, parts = (before, after) if colon else (name, before)
-        lines = re.split(r"[,;] (?![^(]*\))", parts)
+        first, *sentences = re.split(r"; (?![^(]*\))", parts)
+        lines = [*re.split(r", (?![^(]*\))", first), *sentences]
     return [(title,), *(tuple(re.split(r" {2,}", line.strip(), maxsplit=1)) for line in lines)]
 
 
@@ -51,14 +52,17 @@ def percent(part: float) -> str:
     """Two digits, or all before the point."""
     if not math.isfinite(part):
         return "an unknown share"
-    return f"{100 * part:.0f} %" if part >= 1 else f"{100 * part:.2g} %"
+    return f"{100 * part:.0f} %" if part >= 0.995 else f"{100 * part:.2g} %"
 
 
 class AbstractPrinted(eqx.Module):
     """A result: what it prints is for people, and a table in notebooks."""
 
     def __repr__(self) -> str:
-        return str(self)
+        try:
+            return str(self)
+        except Exception:  # traced, or with other things than numbers in its fields
+            return eqx.tree_pformat(self)
 
     def _repr_html_(self) -> str:
         return as_html(as_rows(type(self).__name__, repr(self)))

@@ -173,7 +173,11 @@ class GradientError(AbstractPrinted):
         if not math.isfinite(total):
             head = "gradient of unknown accuracy"
         else:
-            head = f"gradient good to {percent(total)}" if total < 1 else f"gradient of no use, off by {percent(total)}"
+            head = (
+                f"gradient good to {percent(total)}"
+                if total < 0.995
+                else f"gradient of no use, off by {percent(total)}"
+            )
         parts = [
             f"{name} {percent(value)}"
             for name, value in zip(PARTS, self._parts, strict=True)

@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact
 
-from oscsim.core.arrays import per_sample, sample_norm
+from oscsim.core.arrays import per_sample
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
 from oscsim.equilibrium.vectors import (
     DENSE,
@@ -22,6 +22,7 @@ from oscsim.equilibrium.vectors import (
     flat,
     flat_force,
     flat_time_constants,
+    largest,
     with_matrix,
     without_matrix,
 )
@@ -62,11 +63,11 @@ class Resolvent(eqx.Module):
 
         Args:
             source: $r$, complex where there is a frequency, or the potentials are.
-            tolerance: how much may be left in each neuron, relative to the norm of $r$.
+            tolerance: how much may be left in each neuron, relative to the largest number in $r$.
             max_sweeps: samples that so many do not solve are solved one by one.
 
         Returns:
-            $v$, and the norm of what is left of each sample's equation relative to that of $r$.
+            $v$, and the largest number that is left of each sample's equation relative to that of $r$.
         """
         v = self.solved(source, tolerance, max_sweeps)
         off = _left(self._operator(), source, v) / _size(source)
@@ -89,13 +90,13 @@ class Resolvent(eqx.Module):
         )
 
     def approximately(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike) -> Layers:
-        """The same by sweeps alone, as far as so many of them lead."""
+        """The same by at most so many sweeps; it may be far from solved."""
         return self._swept(self._operator(), source, tolerance, max_sweeps)[0]
 
     def _swept(
         self, apply: Callable[[Layers], Layers], source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike
     ) -> tuple[Layers, Float[Array, " batch"]]:
-        """By sweeps, each sample at a source of norm 1, so that one tolerance serves every scale; and what is left."""
+        """By sweeps, each sample's source scaled to 1, so that one tolerance serves all; and what is left."""
         size, inertia = _size(source), self._inertia()
         right = tuple(a / per_sample(size, a) for a in source)
         start = tuple(r / k for r, k in zip(right, inertia, strict=True))
@@ -178,14 +179,14 @@ def _subtracted_from(
 
 
 def _size(source: Layers) -> Float[Array, " batch"]:
-    """The norm of each sample's source, or 1."""
-    size = sample_norm(source)
+    """The largest number of each sample's source, or 1."""
+    size = largest(source)
     return jnp.where(size > 0, size, 1)
 
 
 def _left(apply: Callable[[Layers], Layers], right: Layers, v: Layers) -> Float[Array, " batch"]:
-    """The norm of what is left of each sample's equation."""
-    return sample_norm(tuple(r - a for r, a in zip(right, apply(v), strict=True)))
+    """The largest number that is left of each sample's equation."""
+    return largest(tuple(r - a for r, a in zip(right, apply(v), strict=True)))
 
 
 def _swept(

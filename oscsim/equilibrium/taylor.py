@@ -54,12 +54,13 @@ def _derivative(function: Callable[[Array], Layers], n: int) -> Callable[[Array]
 
 def continued_to(u: Layers, coefficients: tuple[Layers, ...], beta: Inexact[Array, "points batch"]) -> Layers:
     """The polynomial at points of each sample, (points, batch, ...) per layer, up to the term that falls no more."""
-    size, used, at = jnp.inf, True, tuple(a[None] for a in u)
+    size, used, at = jnp.finfo(u[0].dtype).max, True, tuple(a[None] for a in u)
     for n, term in enumerate(coefficients, start=1):
         power = beta**n
         now = sample_norm(term) * jnp.max(jnp.abs(power), axis=0)
         used &= now <= (FALLING if n > 1 else 1) * size
         power = jnp.where(used, power, 0)
+        term = tuple(jnp.where(per_sample(used, b), b, 0) for b in term)  # what does not exist is nan
         at = tuple(a + per_sample(power, b[None]) * b[None] for a, b in zip(at, term, strict=True))
         size = now
     return at

@@ -9,7 +9,7 @@ import lineax as lx
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from oscsim.networks.base import AbstractNetwork, Layers
 
@@ -99,3 +99,8 @@ def flatten_samples(tree: PyTree[Array]) -> tuple[Array, Callable[[Array], PyTre
         return jax.tree.unflatten(structure, restored)
 
     return jnp.concatenate([p.reshape(batch, -1) for p in parts], axis=1), unravel
+
+
+def largest(tree: PyTree[Array]) -> Float[Array, " batch"]:
+    """The largest number of each sample, the parts of complex ones by themselves, as settling measures what is left."""
+    return jnp.max(jnp.abs(flatten_samples(tree)[0]), axis=1)

@@ -31,9 +31,10 @@ class Phases(AbstractEstimator):
 
     $g = -\frac1N \mathrm{Re} \sum_k \frac{\partial\Phi}{\partial\theta}(s_k, \beta_k) / \beta_k$ with $\beta_k = A
     e^{2\pi i k/N}$; the error is $O(A^N)$, and $N = 2$ is symmetric equilibrium propagation, with real signals. Since
-    $s(\bar\beta) = \overline{s(\beta)}$, only $\lfloor N/2 \rfloor + 1$ points are settled, all in one batch and
-    warm-started from the free equilibrium. The estimate's `error` says what the amplitude leaves of so many points, and
-    what comes of points that have not settled as far as the nudge asks for: a nudge below the tolerance moves nothing.
+    $s(\bar\beta) = \overline{s(\beta)}$, only $\lfloor N/2 \rfloor + 1$ points are settled, all in one batch,
+    started where the Taylor polynomial of the free state in $\beta$ says that they lie. The estimate's `error` says
+    what the amplitude leaves of so many points, and what comes of points that have not settled as far as the nudge asks
+    for.
 
     With `adaptive` each sample has an amplitude of its own. One whose points leave more than 3 % of its response, or do
     not settle, is settled again at half the amplitude, four times at most; the others stay as they are. Carried from

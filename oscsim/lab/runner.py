@@ -105,11 +105,10 @@ class Runner:
 
     def close(self, wait: bool = False) -> None:
         """Stop all work for good."""
-        atexit.unregister(self.close)
         with self._wake:
             self._closed, self.running = True, False
             self._wake.notify_all()
-        self.forecaster.close(wait)
+        self.forecaster.close()
         if wait:
             self._thread.join()
 
@@ -126,7 +125,7 @@ class Runner:
                         break
                     self._wake.wait(left if self.running else None)
                 if self._closed:
-                    return
+                    break
                 changes, self._changes = self._changes, {}
                 reset, self._reset = self._reset, False
                 advance = self.running or self._once > 0
@@ -146,6 +145,8 @@ class Runner:
                 self.problem = ""
             except Exception as error:  # the visitor reads it, and the thread goes on
                 self.problem, self.running = _in_words(error), False
+        self.forecaster.close(wait=True)
+        atexit.unregister(self.close)
 
     def _cycle(self) -> None:
         frame = self.engine.advance()

@@ -205,20 +205,21 @@ def serve(
     stopped = threading.Event()
     ahead = threading.Thread(target=prepare, args=(stopped,), name="oscsim-lab-prepare", daemon=True)
     ahead.start()
-    url = f"http://{host_in_url(address)}:{server.port}/" + (f"?token={guard.token}" if guard.token else "")
-    print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
-    server.start()
-    server.io_loop.add_callback(_ignore_departures)
-    if browser:
-        server.io_loop.add_callback(webbrowser.open, url)
     try:
+        url = f"http://{host_in_url(address)}:{server.port}/" + (f"?token={guard.token}" if guard.token else "")
+        print(f"The lab is at {url}  (Ctrl-C stops it)", flush=True)
+        server.start()
+        server.io_loop.add_callback(_ignore_departures)
+        if browser:
+            server.io_loop.add_callback(webbrowser.open, url)
         server.io_loop.start()
     except KeyboardInterrupt:
-        print("\nStopped.")
+        pass
     finally:
-        server.stop()
         stopped.set()
+        server.stop()
         ahead.join()
+        print("\nStopped.")
 
 
 def _check_access(address: str, password: str | None, allow_everybody: bool) -> None:

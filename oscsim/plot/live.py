@@ -7,7 +7,10 @@ from pathlib import Path
 
 from oscsim.core import files
 from oscsim.core.checks import as_place
+from oscsim.core.errors import BadValue
 from oscsim.plot.learning import training
+
+ENDINGS = ".png", ".pdf", ".svg"
 
 
 class LiveTraining:
@@ -18,7 +21,10 @@ class LiveTraining:
 
     Attributes:
         path: of a PNG, PDF or SVG file; None for a notebook alone.
-        history: the metrics of the epochs so far.
+        history: the metrics of the epochs that it was shown.
+
+    Raises:
+        ValueError: a path of another kind, or in a folder that does not exist.
 
     Example:
         >>> twin, key = osc.FeedForwardNetwork((6, 5, 4), key=jax.random.key(0)), jax.random.key(1)
@@ -33,6 +39,10 @@ class LiveTraining:
 
     def __init__(self, path: str | os.PathLike[str] | None = None):
         self.path = None if path is None else Path(as_place("path", path))
+        if self.path is not None and self.path.suffix.lower() not in ENDINGS:
+            raise BadValue(f"path={self.path}: give a name that ends in {', '.join(ENDINGS)}")
+        if self.path is not None and not self.path.parent.is_dir():
+            raise BadValue(f"path={self.path}: there is no folder {self.path.parent}; make it first")
         self.history: list[dict[str, float]] = []
         self._shown = None
 
@@ -44,7 +54,7 @@ class LiveTraining:
         figure = training(self.history)[0].figure
         if self.path is not None:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=self.path.suffix[1:].lower() or "png", dpi=150)
+            figure.savefig(buffer, format=self.path.suffix[1:].lower(), dpi=150)
             files.write(self.path, buffer.getbuffer())
         self._display(figure)
         plt.close(figure)
