@@ -69,12 +69,23 @@ class Resolvent(eqx.Module):
         Returns:
             $v$, and the largest number that is left of each sample's equation relative to that of $r$.
         """
-        v = self.solved(source, tolerance, max_sweeps)
-        off = _left(self._operator(), source, v) / _size(source)
+        apply = self._operator()
+        v = self._solved(apply, source, tolerance, max_sweeps)
+        off = _left(apply, source, v) / _size(source)
         return v, jnp.where(jnp.isfinite(off), off, jnp.inf)
 
     def solved(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike = 3 * PATIENCE) -> Layers:
         """$v$ alone, linear in $r$ for jax."""
+        return self._solved(self._operator(), source, tolerance, max_sweeps)
+
+    def approximately(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike) -> Layers:
+        """The same by at most so many sweeps; it may be far from solved."""
+        return self._swept(self._operator(), source, tolerance, max_sweeps)[0]
+
+    def _solved(
+        self, apply: Callable[[Layers], Layers], source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike
+    ) -> Layers:
+        """By sweeps, and one by one where they fail."""
 
         def solve(apply, source, transposed):
             swept, off = self._swept(apply, source, tolerance, max_sweeps)
@@ -83,24 +94,30 @@ class Resolvent(eqx.Module):
             return lax.cond(jnp.any(unsolved), one_by_one, lambda: swept)
 
         return lax.custom_linear_solve(
-            self._operator(),
+            apply,
             source,
             solve=lambda apply, source: solve(apply, source, self.transposed),
             transpose_solve=lambda apply, source: solve(apply, source, not self.transposed),
         )
 
-    def approximately(self, source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike) -> Layers:
-        """The same by at most so many sweeps; it may be far from solved."""
-        return self._swept(self._operator(), source, tolerance, max_sweeps)[0]
-
     def _swept(
         self, apply: Callable[[Layers], Layers], source: Layers, tolerance: ArrayLike, max_sweeps: ArrayLike
     ) -> tuple[Layers, Float[Array, " batch"]]:
-        """By sweeps, each sample's source scaled to 1, so that one tolerance serves all; and what is left."""
-        size, inertia = _size(source), self._inertia()
+        """By accelerated sweeps over the even layers and then the odd ones, all samples together; and what is left.
+
+        Each sample's source is scaled to 1, so that one tolerance serves all.
+        """
+        size, inertia, layers = _size(source), self._inertia(), range(len(source))
         right = tuple(a / per_sample(size, a) for a in source)
+
+        def sweep(v):
+            for block in even_and_odd(right):  # the compiler leaves out the products that are not taken
+                moved = apply(v)
+                v = tuple(v[i] + (right[i] - moved[i]) / inertia[i] if i in block else v[i] for i in layers)
+            return v
+
         start = tuple(r / k for r, k in zip(right, inertia, strict=True))
-        v = _swept(apply, right, start, inertia, tolerance, max_sweeps)
+        v = anderson(sweep, start, tolerance, max_sweeps, MEMORY, linear=True).value
         return tuple(a * per_sample(size, a) for a in v), _left(apply, right, v)
 
     def _inertia(self) -> tuple[Inexact[Array, "..."], ...]:
@@ -187,23 +204,3 @@ def _size(source: Layers) -> Float[Array, " batch"]:
 def _left(apply: Callable[[Layers], Layers], right: Layers, v: Layers) -> Float[Array, " batch"]:
     """The largest number that is left of each sample's equation."""
     return largest(tuple(r - a for r, a in zip(right, apply(v), strict=True)))
-
-
-def _swept(
-    apply: Callable[[Layers], Layers],
-    right: Layers,
-    start: Layers,
-    inertia: tuple[Array, ...],
-    tolerance: ArrayLike,
-    max_sweeps: ArrayLike,
-) -> Layers:
-    """By accelerated sweeps over the even layers and then the odd ones, all samples together."""
-    layers = range(len(right))
-
-    def sweep(v):
-        for block in even_and_odd(right):  # the compiler leaves out the products that are not taken
-            moved = apply(v)
-            v = tuple(v[i] + (right[i] - moved[i]) / inertia[i] if i in block else v[i] for i in layers)
-        return v
-
-    return anderson(sweep, start, tolerance, max_sweeps, MEMORY, linear=True).value

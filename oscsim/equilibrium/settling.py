@@ -3,6 +3,7 @@
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -33,7 +34,7 @@ from oscsim.equilibrium.states import (
     require_settled,
     rounding,
 )
-from oscsim.equilibrium.vectors import as_layers, even_and_odd, flat, flatten_samples
+from oscsim.equilibrium.vectors import as_layers, even_and_odd, flat, largest
 from oscsim.networks.base import AbstractNetwork, Layers, as_potentials, check_parameters, require_holomorphic
 from oscsim.networks.inputs import Data, Inputs
 
@@ -361,4 +362,4 @@ def _polished(
 
 def _distance(u: Layers, v: Layers) -> Float[Array, " batch"]:
     """The largest difference of a potential, per sample."""
-    return jnp.max(jnp.abs(flatten_samples(u)[0] - flatten_samples(v)[0]), axis=1)
+    return largest(jax.tree.map(jnp.subtract, u, v))

@@ -24,7 +24,7 @@ from oscsim.dynamics.error_bars import asymmetry_norms, relative_parts
 from oscsim.dynamics.gradient import read_points
 from oscsim.dynamics.gradient_error import LOST, GradientError
 from oscsim.equilibrium.resolvent import Resolvent
-from oscsim.equilibrium.vectors import flatten_samples
+from oscsim.equilibrium.vectors import largest
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
@@ -258,8 +258,7 @@ def newton_step(
     flat = tuple(a.reshape(points * batch, *a.shape[2:]) for a in u)
     force = network.force(shown.clamped, network.activities(flat), shown.y, at)
     source = tuple(f - a for f, a in zip(force, flat, strict=True))
-    size = jnp.max(jnp.abs(flatten_samples(source)[0]), axis=1)
-    small = jnp.all(size.reshape(points, batch) <= fine[None])
+    small = jnp.all(largest(source).reshape(points, batch) <= fine[None])
     resolvent = Resolvent(network, shown, flat, beta=at)
     found = lax.cond(small, lambda source: source, lambda r: resolvent.approximately(r, ACCURACY, SWEEPS), source)
     return tuple(a.reshape(b.shape) for a, b in zip(found, u, strict=True))
