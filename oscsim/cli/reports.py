@@ -1,6 +1,5 @@
 """What several commands print and write: tables, figures, checked folders."""
 
-import io
 import json
 import math
 import tempfile
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 import oscsim as osc
-from oscsim.core import BadType, BadValue, MissingPackage, write
+from oscsim.core import FIGURES, BadType, BadValue, MissingPackage, write_figure
 from oscsim.equilibrium import errors_of, per_layer, relative_error
 from oscsim.networks import Data, Gradient
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 FAILURES = (BadValue, BadType, MissingPackage, OSError, osc.DivergenceError, osc.MaxStepsError, osc.NotSettledError)
 """What oscsim says of input, and what the system says of files: one line. All else is a defect with its traceback."""
-
-FIGURES = (".png", ".pdf", ".svg")
-"""What a figure can be written as."""
 
 WIDTH = 80
 """Columns of a terminal."""
@@ -137,11 +133,10 @@ def save_figure(axes: "np.ndarray | Axes", path: Path) -> None:
     """Write the figure of these axes, as its name says, whole or not at all; then it is closed."""
     import matplotlib.pyplot as plt
 
-    buffer, figure = io.BytesIO(), np.ravel(np.asarray(axes))[0].figure
-    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=DOTS)
-    plt.close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, buffer.getbuffer())
+    figure = np.ravel(np.asarray(axes))[0].figure
+    write_figure(path, figure, DOTS)
+    plt.close(figure)
 
 
 def metrics_in(folder: Path) -> list[dict[str, float]] | None:

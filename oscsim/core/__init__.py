@@ -5,11 +5,12 @@ from oscsim.core.arrays import Count, norm
 from oscsim.core.checks import as_count, as_path, positive
 from oscsim.core.compiled import keep_compiled
 from oscsim.core.errors import BadType, BadValue, MissingPackage, warn
-from oscsim.core.files import reading, write
+from oscsim.core.files import FIGURES, reading, write, write_figure
 from oscsim.core.printing import percent
 from oscsim.core.progress import say
 
 __all__ = [
+    "FIGURES",
     "BadType",
     "BadValue",
     "Count",
@@ -27,4 +28,5 @@ __all__ = [
     "say",
     "warn",
     "write",
+    "write_figure",
 ]

@@ -18,12 +18,15 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadType, BadValue, DamagedFileError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINARY = os.O_BINARY if sys.platform == "win32" else 0
 """Where there are text files of another kind."""
@@ -74,6 +77,17 @@ def write(path: Path, content: bytes | memoryview) -> Path:
     """
     with WRITING:
         return _write(path, content)
+
+
+FIGURES = ".png", ".pdf", ".svg"
+"""What a figure may be written as."""
+
+
+def write_figure(path: Path, figure: "Figure", dots: int) -> Path:
+    """Write a figure, as the ending of the path says, with so many dots per inch; whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=dots)
+    return write(path, buffer.getbuffer())
 
 
 def _write(path: Path, content: bytes | memoryview) -> Path:

@@ -1,6 +1,5 @@
 """The learning curve while a network learns."""
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +8,6 @@ from oscsim.core import files
 from oscsim.core.checks import as_place
 from oscsim.core.errors import BadValue
 from oscsim.plot.learning import training
-
-ENDINGS = ".png", ".pdf", ".svg"
 
 
 class LiveTraining:
@@ -39,8 +36,8 @@ class LiveTraining:
 
     def __init__(self, path: str | os.PathLike[str] | None = None):
         self.path = None if path is None else Path(as_place("path", path))
-        if self.path is not None and self.path.suffix.lower() not in ENDINGS:
-            raise BadValue(f"path={self.path}: give a name that ends in {', '.join(ENDINGS)}")
+        if self.path is not None and self.path.suffix.lower() not in files.FIGURES:
+            raise BadValue(f"path={self.path}: give a name that ends in {', '.join(files.FIGURES)}")
         if self.path is not None and not self.path.parent.is_dir():
             raise BadValue(f"path={self.path}: there is no folder {self.path.parent}; make it first")
         self.history: list[dict[str, float]] = []
@@ -53,9 +50,7 @@ class LiveTraining:
         self.history.append(dict(metrics))
         figure = training(self.history)[0].figure
         if self.path is not None:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=self.path.suffix[1:].lower(), dpi=150)
-            files.write(self.path, buffer.getbuffer())
+            files.write_figure(self.path, figure, dots=150)
         self._display(figure)
         plt.close(figure)
 
