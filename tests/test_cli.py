@@ -250,6 +250,19 @@ def test_plot_draws_what_the_commands_wrote(oscsim, tmp_path):
         main(["plot", "store", "--result", "nothing"])
 
 
+def test_plot_says_what_a_sweep_lacks(oscsim, tmp_path):
+    def study(key, n):
+        if n == 3:
+            raise KeyboardInterrupt
+        return {"error": 1.0 / n}
+
+    with pytest.raises(KeyboardInterrupt):
+        osc.sweep(study, {"n": [1, 2, 3]}, seeds=2, key=jax.random.key(0), store=tmp_path / "store")
+    said = oscsim("plot", "store").out
+    assert said == ("The sweep is not finished. Blocks not computed yet, drawn empty: 1\nFigure: store-error.png\n")
+    assert (tmp_path / "store-error.png").is_file()
+
+
 @pytest.mark.slow
 def test_the_folder_of_a_simulation_is_described_and_drawn(oscsim, tmp_path):
     oscsim("simulate", "--batch", 2, "--sizes", 64, 5, 10, "--cycles", 2, "--out", "sim")

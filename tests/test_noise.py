@@ -868,3 +868,51 @@ def test_a_traced_period_needs_steps():
     with pytest.raises(ValueError, match="steps_per_cycle is None"):
         jax.jit(power)(64.0)
     assert np.all(np.isfinite(jax.jit(lambda period: power(period, 128))(64.0)))
+
+
+def test_recorded_noise_is_what_moved_the_neurons():
+    """Each step of Euler is the force, the recorded noise, and nothing else."""
+    net = linear()
+    noises = osc.WhiteNoise(0.3), osc.Multiplicative(0.2, lambda s: 1 + s / 2, "ito")
+    run = osc.simulate(
+        net,
+        np.ones((3, 2)),
+        np.zeros((3, 2)),
+        osc.Constant(0.0, 128.0),
+        cycles=2,
+        noise=noises,
+        record=osc.PerCycle("all", "all", potentials=True, every_cycle=True, noise=True),
+        integration=osc.Integration(diffrax.Euler(), steps_per_cycle=256, ticks=256),
+        key=KEY,
+    )
+    u, noise = ([a.reshape(512, *a.shape[2:]) for a in kept] for kept in (run.watched.potentials, run.watched.noise))
+    force = jax.vmap(lambda *u: net.force(run.inputs.clamped, net.activities(u), run.inputs.y, 0.0))(*u)
+    for now, pushed, pull, tau in zip(u, noise, force, (1.0, 2.0), strict=True):
+        step = 0.5 * (pull[:-1] - now[:-1] + pushed[1:]) / tau
+        np.testing.assert_allclose(now[1:], now[:-1] + step, rtol=0, atol=1e-12)
+    data = run.to_xarray()
+    np.testing.assert_array_equal(data.noise_2.values, noise[1])
+
+
+def test_recorded_noise_is_its_mean_over_a_tick():
+    """A recorded series, straight between its samples, with four of them to a tick."""
+    values = np.random.default_rng(0).normal(size=257)
+    run = osc.simulate(
+        alone(),
+        np.zeros((2, 2)),
+        np.zeros(2, int),
+        osc.Constant(0.0, 64.0),
+        cycles=1,
+        noise=osc.RecordedNoise(osc.TimeSeries(values, 0.25), random_start=False),
+        record=osc.PerCycle("all", noise=True),
+        integration=osc.Integration(steps_per_cycle=256, ticks=64),
+        key=KEY,
+    )
+    mean = ((values[:-1] + values[1:]) / 2).reshape(64, 4).mean(axis=1)
+    np.testing.assert_allclose(run.watched.noise[0][0, :, 0, 3].real, mean, rtol=1e-10, atol=1e-12)
+
+
+def test_noise_that_is_not_there_cannot_be_recorded():
+    record = osc.PerCycle(noise=True)
+    with pytest.raises(ValueError, match="noise=True in the record: there is no noise on the potentials"):
+        osc.simulate(alone(), np.zeros((2, 2)), [0, 1], osc.Constant(0.0, 64.0), cycles=1, record=record)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import warnings
 
 import jax
 import numpy as np
@@ -312,6 +313,16 @@ def test_tables_for_each_part_in_a_folder(tmp_path):
     table(tmp_path / "mnist_test.csv", y=NAMES[::-1])
     np.testing.assert_array_equal(load(tmp_path)[1], Y)
     np.testing.assert_array_equal(load(tmp_path, "test")[1], Y[::-1])
+
+
+def test_targets_that_no_output_reaches_are_noticed(tmp_path):
+    np.savez(tmp_path / "own.npz", x=X, y=100 + X[:, :1])
+    with pytest.warns(UserWarning, match="targets reach from 1.* scale the targets in the file"):
+        load(tmp_path / "own.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.savez(tmp_path / "own.npz", x=X, y=X[:, :1])
+        load(tmp_path / "own.npz")
 
 
 def test_inputs_far_from_0_are_noticed_and_scaled(tmp_path):

@@ -12,6 +12,7 @@ import oscsim as osc
 from oscsim.cli.reports import metrics_in, require_writable_file, run_in, save_figure
 from oscsim.cli.sweep import draw_sweep, result_of
 from oscsim.core import BadValue, checkpoint
+from oscsim.sweeps.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +73,8 @@ class Plot:
     def _sweep(self) -> "tuple[Axes, Path]":
         data = osc.load_sweep(self.path)
         result = result_of(data, self.result)
+        if left := Store.open(self.path).unfinished():
+            print(f"The sweep is not finished. Blocks not computed yet, drawn empty: {len(left)}", flush=True)
         return draw_sweep(data, result), self.path.with_name(f"{self.path.resolve().name}-{result}.png")
 
     def _learning(self) -> "tuple[np.ndarray, Path]":

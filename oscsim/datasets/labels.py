@@ -76,7 +76,7 @@ def _numbers(y: np.ndarray) -> np.ndarray | None:
     if bad.size:
         raise BadValue(
             f"y[{bad[0]}] is {y[bad[0]]}: labels are whole numbers or names; targets of a regression are real numbers, "
-            "(n, outputs), with cost=SquaredError()"
+            "(n, outputs), with cost=SquaredError() (--cost squarederror)"
         )
     return numbers
 

@@ -188,6 +188,8 @@ def read(
         parts = {split: (((x - mean) / deviation).astype(x.dtype), y) for split, (x, y) in parts.items()}
     else:
         _warn_unscaled(path, parts["train"][0])
+    if parts["train"][1].ndim > 1:
+        _warn_unreachable(path, parts["train"][1])
     return OwnData(parts["train"], parts.get("test"), classes, scaling, columns)
 
 
@@ -479,9 +481,21 @@ def scaling_of(x: np.ndarray) -> Scaling:
 
 
 def _warn_unscaled(path: Path, x: np.ndarray) -> None:
-    size = np.sqrt(np.max(np.mean(np.square(x, dtype=np.float64), axis=0)))
-    if size > FAR:
+    if _size(x) > FAR:
         warn(
             f"data={path}: inputs reach from {x.min():g} to {x.max():g}, and neurons saturate far outside of [0, 1]: "
             "scale them with standardise=True (--standardise)"
         )
+
+
+def _warn_unreachable(path: Path, y: np.ndarray) -> None:
+    if _size(y) > FAR:
+        warn(
+            f"data={path}: targets reach from {y.min():g} to {y.max():g}, and outputs of neurons lie near "
+            "[0, 1]: scale the targets in the file"
+        )
+
+
+def _size(a: np.ndarray) -> float:
+    """The root mean square of the largest column."""
+    return float(np.sqrt(np.max(np.mean(np.square(a, dtype=np.float64), axis=0))))

@@ -19,6 +19,7 @@ from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import INPUTS, Inputs
 from oscsim.networks.learned import Gradient
+from oscsim.signals.noise import AbstractForcing
 from oscsim.signals.teaching import AbstractTeaching, Tuning
 
 Indices: TypeAlias = Int[Array, "..."] | np.ndarray
@@ -31,16 +32,18 @@ class Watch(eqx.Module):
         neurons: flat indices into each layer.
         samples: indices into the batch.
         potentials: whether the neurons' potentials are kept, beside their activities.
+        noise: whether what noise does to the neurons is kept, too.
     """
 
     neurons: tuple[Indices, ...]
     samples: Indices
     potentials: bool = eqx.field(static=True, default=False)
+    noise: bool = eqx.field(static=True, default=False)
 
     @property
     def count(self) -> int:
         """How many numbers are kept at a tick."""
-        return (1 + self.potentials) * len(self.samples) * sum(map(len, self.neurons))
+        return (1 + self.potentials + self.noise) * len(self.samples) * sum(map(len, self.neurons))
 
     def picked(self, layers: Layers) -> Layers:
         """Of layers (batch, neurons...), what is watched: (samples, watched)."""
@@ -49,17 +52,20 @@ class Watch(eqx.Module):
 
 
 class Watched(eqx.Module):
-    """Samples of neurons at every tick of a cycle: what the plots draw.
+    r"""Samples of neurons at every tick of a cycle: what the plots draw.
 
     Attributes:
         activities: one complex (..., ticks, samples, watched neurons) array per layer.
         teaching: the signal that each of the samples sees, (..., ticks, samples).
         potentials: as the activities; None unless asked for.
+        noise: what noise on the potentials added to the force, $g(s)\, dX/dt$, its mean over each tick, as the
+            activities; None unless asked for.
     """
 
     activities: Layers
     teaching: Inexact[Array, "..."]
     potentials: Layers | None = None
+    noise: Layers | None = None
 
 
 class Cycle(eqx.Module):
@@ -120,8 +126,11 @@ def advance(
         True
     """
     require_fitting(system, state, inputs)
+    heard = watch is not None and watch.noise
+    if heard and not any(isinstance(noise, AbstractForcing) for noise in system.noises):
+        raise BadValue("noise=True in the record: there is no noise on the potentials; leave it out")
     if system.noises:
-        equation, moved = NoisyNeurons.of(system, state, key), (state.potentials, state.noise)
+        equation, moved = NoisyNeurons.of(system, state, key, heard), (state.potentials, state.noise)
     else:
         equation, moved = Neurons(system.plan), state.potentials
     return run(equation, moved, system, state, inputs, watch)[:2]
@@ -156,7 +165,7 @@ def run(
         beta = done.args.signal(length)
         read = plan.demodulator.update(read, equation.seen(s, random), beta, number, plan.ticks)
         effort = jax.tree.map(jnp.add, effort, done.effort)
-        watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta)
+        watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta, done.noise)
         step = plan.steps.next(step, length, done.effort.accepted)
         return (moved, read, diverged, exhausted, effort, step), watched
 
@@ -185,6 +194,7 @@ def _tuned(teaching: AbstractTeaching, tuning: Tuning | None, reading: Reading, 
     return teaching.tune(tuning, sample_norm(reading[-1]), sample_norm(reading[1]), noisy)
 
 
-def _watched(watch: Watch, u: Layers, s: Layers, beta: Array) -> Watched:
+def _watched(watch: Watch, u: Layers, s: Layers, beta: Array, noise: Layers | None) -> Watched:
     teaching = jnp.broadcast_to(beta, (len(s[0]),))[watch.samples]
-    return Watched(watch.picked(s), teaching, watch.picked(u) if watch.potentials else None)
+    potentials = watch.picked(u) if watch.potentials else None
+    return Watched(watch.picked(s), teaching, potentials, None if noise is None else watch.picked(noise))

@@ -119,6 +119,7 @@ class Tick(eqx.Module, Generic[Moved]):
         effort: what it cost.
         args: the arguments at its end.
         exhausted: whether the solver ran out of steps while the neurons did not run away.
+        noise: what noise added to the force, its mean over the tick; None unless asked for.
     """
 
     moved: Moved
@@ -126,6 +127,7 @@ class Tick(eqx.Module, Generic[Moved]):
     effort: Effort
     args: Arguments
     exhausted: Bool[Array, ""]
+    noise: Layers | None = None
 
 
 class AbstractEquation(eqx.Module, Generic[Moved]):

@@ -12,7 +12,7 @@ from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue
 from oscsim.core.files import whole_folder, write
 from oscsim.core.units import Units
-from oscsim.networks.base import AbstractNetwork, time_unit
+from oscsim.networks.base import AbstractNetwork, in_short, time_unit
 from oscsim.signals.teaching import AbstractTeaching
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def neuron_axes(layer: int, count: int) -> list[str]:
 def attributes(network: AbstractNetwork, teaching: AbstractTeaching) -> dict[str, str | float]:
     """What every data set says of what was driven, and by what."""
     return {
-        "network": describe(network),
+        "network": in_short(network),
         "teaching": describe(teaching),
         "period": float(teaching.period),
         "time_unit": time_unit(network.time_constants),
@@ -39,7 +39,7 @@ def labelled(data: "xarray.Dataset", units: Units) -> "xarray.Dataset":
     for name, variable in data.variables.items():
         if name == "time":
             variable.attrs["units"] = units.time
-        elif name in ("teaching", "signal") or str(name).startswith("potential_"):
+        elif name in ("teaching", "signal") or str(name).startswith(("potential_", "noise_")):
             variable.attrs["units"] = units.potential
     return data.assign_attrs(time_unit=units.time)
 

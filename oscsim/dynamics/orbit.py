@@ -240,6 +240,8 @@ def watched(orbit: PeriodicOrbit, record: PerCycle) -> tuple[Watch, Watched]:
     watch = record.watch(net, batch)
     if watch is None:
         raise BadValue("record keeps no neurons: use PerCycle(neurons=8)")
+    if watch.noise:
+        raise BadValue("noise=True in the record: an orbit has none; leave it out")
     u = at_times(orbit.harmonics, orbit.potentials, jnp.arange(1, TICKS + 1) / TICKS)
     kept = jax.vmap(lambda u: watch.picked(net.activities(u)))(u)
     betas = jnp.roll(sampled(orbit.teaching, TICKS, net.dtype), -1, axis=0)

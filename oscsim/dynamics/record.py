@@ -86,13 +86,15 @@ def _is_pair(entry: object) -> bool:
 
 
 class PerCycle(AbstractRecord):
-    """Keep the reading of every cycle, and samples of neurons at every tick.
+    r"""Keep the reading of every cycle, and samples of neurons at every tick.
 
     Attributes:
         neurons: how many are sampled, spread over the layers, 0 for none; or `"all"`; or for each layer, counted from
             1, the neurons' indices (in the flattened layer) or `"all"`, such as `{1: [0, 5], 3: "all"}`.
         samples: which samples of the batch, or `"all"`; by default the first one.
         potentials: whether their potentials are kept, too.
+        noise: whether what noise adds to their force is kept, $g(s)\, dX/dt$, its mean over each tick. Noise on the
+            teaching signal is in that signal.
         every_cycle: keep the samples of every cycle; by default only those of the last one.
 
     Raises:
@@ -113,6 +115,7 @@ class PerCycle(AbstractRecord):
     samples: Places = eqx.field(static=True, default=(0,), converter=lambda places: _places("samples", places))
     potentials: bool = eqx.field(static=True, default=False, converter=flag("potentials"))
     every_cycle: bool = eqx.field(static=True, default=False, converter=flag("every_cycle"))
+    noise: bool = eqx.field(static=True, default=False, converter=flag("noise"))
 
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
         sizes = [math.prod(shape) for shape in net.shapes]
@@ -133,7 +136,8 @@ class PerCycle(AbstractRecord):
                     _within(f"neurons[{n}]", wanted.get(n, ()), size, "neurons in this layer")
                     for n, size in enumerate(sizes, start=1)
                 ]
-        return Watch(tuple(neurons), _within("samples", self.samples, batch, "samples in the batch"), self.potentials)
+        samples = _within("samples", self.samples, batch, "samples in the batch")
+        return Watch(tuple(neurons), samples, self.potentials, self.noise)
 
 
 def _within(name: str, places: Places, size: int, what: str) -> np.ndarray:

@@ -344,7 +344,7 @@ class Run(AbstractPrinted):
 
         `layer_1`, ...: complex (cycle, harmonic, sample, neuron...), or (cycle, point, sample, neuron...) after a
         `Staircase`; `teaching` likewise; `lock_residual`, `accepted_steps`, `rejected_steps` over `cycle_run`. What was
-        watched: `activity_1`, ..., and `potential_1`, ... where asked for: complex (time, watched_sample,
+        watched: `activity_1`, ..., and `potential_1`, `noise_1`, ... where asked for: complex (time, watched_sample,
         watched_neuron_1), and `signal`, (time, watched_sample). Times, potentials and signals are labelled with
         the units in `units`; without it times are in `"tau"` where all time constants are 1, else in `"time_constant"`,
         the unit that these were given in.
@@ -389,8 +389,9 @@ class Run(AbstractPrinted):
             "watched_sample": ("watched_sample", np.asarray(watch.samples)),
         }
         found: dict[str, tuple] = {"signal": (("time", "watched_sample"), _flattened(watched.teaching))}
-        for name, layers in (("activity", watched.activities), ("potential", watched.potentials or ())):
-            for number, (layer, neurons) in enumerate(zip(layers, watch.neurons, strict=False), start=1):
+        kinds = {"activity": watched.activities, "potential": watched.potentials, "noise": watched.noise}
+        for name, layers in kinds.items():
+            for number, (layer, neurons) in enumerate(zip(layers or (), watch.neurons, strict=False), start=1):
                 if len(neurons):
                     axis = f"watched_neuron_{number}"
                     places[axis] = (axis, np.asarray(neurons))

@@ -78,7 +78,7 @@ class CrossEntropy(AbstractCost):
         if output.shape[-1] == 1:
             raise BadValue(
                 "outputs=1: the cross-entropy of one class is 0 whatever the network does; use two outputs or more, or "
-                "cost=SquaredError() for a real target"
+                "cost=SquaredError() (--cost squarederror) for a real target"
             )
         target = one_hot(y, output.shape[-1], output.real.dtype)
         shifted = output - lax.stop_gradient(jnp.max(output.real))  # the shift cancels; it keeps exp in range
