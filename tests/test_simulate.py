@@ -1,5 +1,7 @@
 """`simulate` and `advance`: going on, stopping, recording, saving; the same numbers whichever way one takes."""
 
+import functools
+
 import diffrax
 import equinox as eqx
 import jax
@@ -214,6 +216,41 @@ def test_what_is_not_there_cannot_be_watched(digits, record, said):
     net, x, y = digits
     with pytest.raises(osc.BadValue, match=said):
         osc.simulate(net, x, y, ROTATING, cycles=1, record=record, **STEPS)
+
+
+def test_samples_in_files_are_those_in_memory(digits, tmp_path):
+    net, x, y = digits
+    every = functools.partial(
+        osc.PerCycle, neurons={1: "all"}, samples="all", potentials=True, noise=True, every_cycle=True
+    )
+    folder = tmp_path / "new" / "samples"
+    run = functools.partial(
+        osc.simulate, net, x, y, ROTATING, cycles=150, noise=osc.WhiteNoise(0.1), key=jax.random.key(1)
+    )
+    kept, written = run(record=every()), run(record=every(folder=folder))  # several chunks
+    assert isinstance(written.watched.potentials[0], np.memmap)
+    assert written.to_xarray().drop_attrs().equals(kept.to_xarray().drop_attrs())
+    for name in ("activity_1", "potential_1", "noise_1", "signal"):
+        found = np.load(folder / f"{name}.npy")
+        expected = kept.to_xarray()[name].values
+        np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+    with pytest.raises(ValueError, match=r"folder=.* holds activity_1.npy already: give another one"):
+        run(record=every(folder=folder))
+    np.testing.assert_array_equal(np.load(folder / "signal.npy"), kept.watched.teaching)
+    again = run(record=every(folder=tmp_path / "shorter"), until=osc.Locked(1e9))
+    assert len(np.load(tmp_path / "shorter" / "signal.npy")) == again.cycles < 150
+
+
+def test_what_cannot_be_written_to_files_is_refused(digits, tmp_path):
+    net, x, y = digits
+    with pytest.raises(ValueError, match=r"folder=.* is for samples of every cycle: give every_cycle=True"):
+        osc.PerCycle(folder=tmp_path)
+    record = osc.PerCycle(every_cycle=True, folder=tmp_path)
+    with pytest.raises(ValueError, match="GB are free on the disk of"):
+        announce(record.watch(net, 5), 10**12, 64, 8, record.folder)
+    with pytest.raises(ValueError, match=r"folder=.* under a transformation of jax"):
+        jax.jit(lambda a: osc.simulate(net, x, y, osc.Rotating(a, 100.0), cycles=2, record=record).loss)(0.1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_much_memory_is_announced():

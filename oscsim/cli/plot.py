@@ -12,7 +12,6 @@ import oscsim as osc
 from oscsim.cli.reports import metrics_in, require_writable_file, run_in, save_figure
 from oscsim.cli.sweep import draw_sweep, result_of
 from oscsim.core import BadValue, checkpoint
-from oscsim.sweeps.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +70,8 @@ class Plot:
                 save_figure(self._learning()[0], out)
 
     def _sweep(self) -> "tuple[Axes, Path]":
+        from oscsim.sweeps.store import Store
+
         data = osc.load_sweep(self.path)
         result = result_of(data, self.result)
         if left := Store.open(self.path).unfinished():

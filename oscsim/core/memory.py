@@ -1,6 +1,7 @@
 """What memory there is, and the refusal of what would take more: said before it happens, in words."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def require_memory(what: str, needed: float, remedy: str) -> None:
     free = free_memory()
     if needed > free:
         raise BadValue(f"{what} takes {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free: {remedy}")
+
+
+def require_disk(what: str, needed: float, place: Path, remedy: str) -> None:
+    """Refuse what does not fit on the disk of a path, which need not exist.
+
+    Raises:
+        ValueError: `what` needs more than there is.
+    """
+    parents = [place, *place.absolute().parents]
+    parent = next((p for p in parents if p.exists()), parents[-1])
+    if needed > (free := shutil.disk_usage(parent).free):
+        raise BadValue(
+            f"{what} takes {needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are free on the disk of {parent}: {remedy}"
+        )
 
 
 def _machine() -> Iterator[float]:

@@ -67,6 +67,13 @@ class Watched(eqx.Module):
     potentials: Layers | None = None
     noise: Layers | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """What its arrays are called in files, in their order: `activity_1`, ..., `signal`, and what else is kept."""
+        kinds = {"activity": self.activities, "signal": None, "potential": self.potentials, "noise": self.noise}
+        numbered = {kind: [f"{kind}_{n}" for n, _ in enumerate(layers or (), 1)] for kind, layers in kinds.items()}
+        return [name for names in (numbered | {"signal": ["signal"]}).values() for name in names]
+
 
 class Cycle(eqx.Module):
     """The result of one cycle.

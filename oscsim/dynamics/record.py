@@ -2,19 +2,21 @@
 
 import abc
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from oscsim.core.checks import as_count, as_index, as_sequence, count, flag, optional
+from oscsim.core.checks import as_count, as_index, as_path, as_sequence, count, flag, optional
 from oscsim.core.errors import BadValue, warn
-from oscsim.core.memory import require_memory
+from oscsim.core.memory import require_disk, require_memory
 from oscsim.core.printing import AbstractSettings
-from oscsim.dynamics.cycle import Watch
+from oscsim.dynamics.cycle import Watch, Watched
 from oscsim.networks.base import AbstractNetwork
 
 All: TypeAlias = Literal["all"]
@@ -46,6 +48,9 @@ class AbstractRecord(AbstractSettings):
     every_reading: eqx.AbstractClassVar[bool]
     every_cycle: eqx.AbstractVar[bool]
     discard: eqx.AbstractVar[int | None]
+
+    folder = None
+    """Where the samples of every cycle are written as they come; by default they are kept in memory."""
 
     @abc.abstractmethod
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
@@ -96,9 +101,13 @@ class PerCycle(AbstractRecord):
         noise: whether what noise adds to their force is kept, $g(s)\, dX/dt$, its mean over each tick. Noise on the
             teaching signal is in that signal.
         every_cycle: keep the samples of every cycle; by default only those of the last one.
+        folder: where they are written as they come, instead of being kept in memory: `activity_1.npy`, ... and
+            `signal.npy`, each (cycles, ticks, samples, neurons), and whole after each chunk of cycles. The run reads
+            them from there when it is asked for them.
 
     Raises:
-        ValueError: a negative number of neurons; in `simulate`, what the network or the batch does not have.
+        ValueError: a negative number of neurons, a folder without `every_cycle`; in `simulate`, what the network or
+            the batch does not have, a folder that holds samples already, or is on a disk that they do not fit on.
 
     Example:
         >>> record = osc.PerCycle(neurons={1: "all"}, samples=[0, 2], potentials=True, every_cycle=True)
@@ -116,6 +125,13 @@ class PerCycle(AbstractRecord):
     potentials: bool = eqx.field(static=True, default=False, converter=flag("potentials"))
     every_cycle: bool = eqx.field(static=True, default=False, converter=flag("every_cycle"))
     noise: bool = eqx.field(static=True, default=False, converter=flag("noise"))
+    folder: Path | None = eqx.field(static=True, default=None, converter=optional(lambda p: as_path("folder", p)))
+
+    def __check_init__(self):
+        if self.folder is not None and not self.every_cycle:
+            raise BadValue(
+                f"folder={self.folder} is for samples of every cycle: give every_cycle=True, or leave it out"
+            )
 
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
         sizes = [math.prod(shape) for shape in net.shapes]
@@ -160,23 +176,89 @@ def require_room(cycles: int, reading: PyTree) -> None:
     require_memory(f"record=PerCycle(): {cycles} readings", size, "use record=Mean(), or fewer cycles")
 
 
-def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int) -> None:
+def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int, folder: Path | None = None) -> None:
     """Say how much memory samples will take, where it is much.
 
     Raises:
-        ValueError: more than there is.
+        ValueError: more than there is, in memory or on the disk of the folder.
     """
     size = 0 if watch is None else watch.count * cycles * ticks * itemsize
-    require_memory(
-        f"record: samples of {cycles} cycles of {ticks} ticks",
-        size,
-        "watch fewer neurons or samples, or the last cycle",
-    )
+    what, remedy = f"record: samples of {cycles} cycles of {ticks} ticks", "watch fewer neurons or samples"
+    if folder is not None:
+        return require_disk(what, size, folder, remedy)
+    require_memory(what, 2 * size, f"{remedy}, or the last cycle; or write them to a folder")
     if size > LARGE:
         warn(
             f"record keeps {size / 2**30:.1f} GB of samples: {cycles} cycles of {ticks} ticks; watch fewer neurons or "
-            "samples, or the last cycle alone"
+            "samples, or the last cycle alone; or write them to a folder, PerCycle(folder=...)"
         )
+
+
+class Samples:
+    """Samples that are kept in memory: of every cycle, or of the last one."""
+
+    def __init__(self, every_cycle: bool):
+        self.every_cycle, self.kept = every_cycle, []
+
+    def add(self, watched: Watched | None) -> None:
+        """The samples of some more cycles."""
+        self.kept = [*self.kept, watched] if self.every_cycle else [watched]
+
+    def read(self) -> Watched | None:
+        """All samples."""
+        return jax.tree.map(lambda *a: np.concatenate(a), *self.kept)
+
+
+class SampleFiles:
+    """Samples that are written to `.npy` files as they come, which grow along their first axis, the cycles.
+
+    Raises:
+        ValueError: the folder holds such files already.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.cycles, self.last = folder, 0, None
+        kinds = ("activity_*", "signal", "potential_*", "noise_*")
+        if found := [path.name for kind in kinds for path in folder.glob(f"{kind}.npy")]:
+            raise BadValue(f"folder={folder} holds {found[0]} already: give another one, or remove what it holds")
+
+    def add(self, watched: Watched | None) -> None:
+        """The samples of some more cycles. A file whose writing is cut short holds those before."""
+        if watched is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        after = self.cycles + len(watched.teaching)
+        for name, a in zip(watched.names, jax.tree.leaves(watched), strict=True):
+            with self._path(name).open("r+b" if self.cycles else "x+b") as file:
+                if not self.cycles:
+                    _write_head(file, a, 0)
+                file.seek(0, os.SEEK_END)
+                file.write(a.tobytes())
+                file.flush()
+                file.seek(0)
+                _write_head(file, a, after)
+        self.cycles, self.last = after, watched
+
+    def read(self) -> Watched | None:
+        """All samples; they are read from the files where they are looked at."""
+        if self.last is None:
+            return None
+
+        def array(name, a):
+            return np.load(self._path(name), mmap_mode="r" if a.size else None)  # there is no map of nothing
+
+        leaves, structure = jax.tree.flatten(self.last)
+        return jax.tree.unflatten(structure, list(map(array, self.last.names, leaves)))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+
+def _write_head(file: BinaryIO, like: np.ndarray, count: int) -> None:
+    """The head of a `.npy` file with so many of these; numpy leaves room in it for a count that grows."""
+    descr = np.lib.format.dtype_to_descr(like.dtype)
+    shape = (count, *like.shape[1:])
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 class Mean(AbstractRecord):

@@ -21,7 +21,7 @@ from oscsim.dynamics.demodulation import AbstractDemodulator, Reading, require_w
 from oscsim.dynamics.equation import Effort
 from oscsim.dynamics.integration import Integration
 from oscsim.dynamics.orbit import locked_start
-from oscsim.dynamics.record import AbstractRecord, PerCycle, announce, require_room
+from oscsim.dynamics.record import AbstractRecord, PerCycle, SampleFiles, Samples, announce, require_room
 from oscsim.dynamics.run import Run
 from oscsim.dynamics.state import State, begin, begin_compiled, begin_noise, failure
 from oscsim.dynamics.step_error import check_steps
@@ -115,15 +115,15 @@ def simulate(
     discard = _discarded(system, record, first)
     watch = record.watch(net, len(state.potentials[0]))
     kept = cycles if record.every_cycle else 1
-    announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize)
+    announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize, record.folder)
     if record.every_reading:
         require_room(cycles, state.reading)
     averages = not record.every_reading or (until is not None and until.averages)
 
     began, found = time.perf_counter(), Averaged.begin(system, state, averages)
-    fixed = _Fixed(system, stream, record, watch, discard)
+    fixed = _Fixed(system, stream, record.every_reading, record.every_cycle, watch, discard)
     if is_traced(system, found, stream, key):
-        _require_fixed(until, progress)
+        _require_fixed(until, progress, record)
         found, recorded = _run_traced(fixed, found, cycles, key=key)
     else:
 
@@ -169,7 +169,7 @@ def _first_cycle(start: Start, state: State) -> int:
     return 0
 
 
-def _require_fixed(until: AbstractStop | None, progress: bool | None) -> None:
+def _require_fixed(until: AbstractStop | None, progress: bool | None, record: AbstractRecord) -> None:
     """Refuse what is decided cycle by cycle where everything is traced."""
     if until is not None:
         raise BadValue(
@@ -178,6 +178,8 @@ def _require_fixed(until: AbstractStop | None, progress: bool | None) -> None:
         )
     if progress:
         raise BadValue("progress=True under a transformation of jax, which runs later and elsewhere: leave it out")
+    if record.folder is not None:
+        raise BadValue(f"folder={record.folder} under a transformation of jax, which writes no files: leave it out")
 
 
 class _Fixed(eqx.Module):
@@ -185,7 +187,8 @@ class _Fixed(eqx.Module):
 
     system: System
     stream: Stream
-    record: AbstractRecord
+    every_reading: bool = eqx.field(static=True)
+    every_cycle: bool = eqx.field(static=True)
     watch: Watch | None
     discard: Count | None
 
@@ -202,11 +205,11 @@ def _run_traced(fixed: _Fixed, found: Averaged, cycles: int, *, key: Key[Array, 
     @jax.checkpoint
     def one(found, _):
         found, cycle = fixed.advance(found, key)
-        reading = cycle.reading if fixed.record.every_reading else None
+        reading = cycle.reading if fixed.every_reading else None
         return found, (reading, found.residual, cycle.effort, cycle.watched)
 
     found, (*rest, watched) = lax.scan(one, found, length=cycles)
-    return found, (*rest, _wanted(watched, fixed.record))
+    return found, (*rest, watched if fixed.every_cycle else jax.tree.map(lambda a: a[-1:], watched))
 
 
 def _run_all(
@@ -218,6 +221,7 @@ def _run_all(
 ) -> tuple[Averaged, tuple]:
     """Chunk after chunk until all cycles are done, or a rule ends them, and what is recorded of them."""
     chunks, done = [], 0
+    samples = Samples(record.every_cycle) if record.folder is None else SampleFiles(record.folder)
     with Progress(cycles, "cycle", shown=progress) as bar:
         request = 1 if bar.watched else cycles
         while done < cycles:
@@ -227,12 +231,14 @@ def _run_all(
                 count = int(chunk.count)
                 found, done = chunk.found, done + count
                 bar.update(done)
-            chunks.append(_to_host(chunk, record))
+            *rest, watched = _to_host(chunk, record.every_cycle)
+            chunks.append(rest)
+            samples.add(watched)
             if bool(chunk.finished):
                 break
             if bar.watched:  # so that the bar moves every quarter of a second
                 request = max(1, math.ceil(count * 0.25 / (time.perf_counter() - chunk_began)))
-    return found, _joined(chunks, record)
+    return found, (*jax.tree.map(lambda *a: np.concatenate(a), *chunks), samples.read())
 
 
 def as_stop(until: float | AbstractStop | None) -> AbstractStop | None:
@@ -286,7 +292,7 @@ def _run_chunk(
     fixed: _Fixed, found: Averaged, until: AbstractStop | None, most: Count, *, key: Key[Array, ""] | None
 ) -> _Chunk:
     """Up to `most` cycles, fewer if they may stop or diverge; one compilation serves every number of cycles."""
-    every_reading, every_cycle = fixed.record.every_reading, fixed.record.every_cycle
+    every_reading, every_cycle = fixed.every_reading, fixed.every_cycle
 
     def buffer(a, many=True):
         return jnp.zeros((length, *a.shape) if many else a.shape, a.dtype)
@@ -383,19 +389,8 @@ def _layout(tree: PyTree) -> tuple:
     return jax.tree.structure(tree), [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
 
 
-def _to_host(chunk: _Chunk, record: AbstractRecord) -> tuple:
+def _to_host(chunk: _Chunk, every_cycle: bool) -> tuple:
     """The filled part of a chunk as numpy arrays, so that the device holds one chunk at a time."""
     filled = slice(int(chunk.count))
     cut = jax.tree.map(lambda a: np.asarray(a)[filled].copy(), (chunk.readings, chunk.lock_residual, chunk.effort))
-    return *cut, jax.tree.map(lambda a: np.asarray(a)[filled if record.every_cycle else None].copy(), chunk.watched)
-
-
-def _joined(chunks: list[tuple], record: AbstractRecord) -> tuple:
-    """All chunks end to end."""
-    *rest, watched = jax.tree.map(lambda *a: np.concatenate(a), *chunks)
-    return *rest, _wanted(watched, record)
-
-
-def _wanted(watched: Watched | None, record: AbstractRecord) -> Watched | None:
-    """Of the samples of many cycles those of the last one alone, unless every cycle's are kept."""
-    return watched if record.every_cycle else jax.tree.map(lambda a: a[-1:], watched)
+    return *cut, jax.tree.map(lambda a: np.asarray(a)[filled if every_cycle else None].copy(), chunk.watched)

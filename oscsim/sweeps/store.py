@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import re
-import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +25,7 @@ from oscsim.core.checks import as_path, as_place, checked
 from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue, ChangedStudyError, DamagedFileError, warn
 from oscsim.core.files import reading, whole_folder
-from oscsim.core.memory import require_memory
+from oscsim.core.memory import require_disk, require_memory
 from oscsim.datasets.source import digest_of
 
 if TYPE_CHECKING:
@@ -478,13 +477,7 @@ def _require_room(path: str | Path | None, layout: Layout, variables: Mapping[st
     what = f"{math.prod(layout.shape):,} points with seeds={layout.seeds}: what they give"
     if path is None:
         return require_memory(what, needed, "give a store, or fewer points or seeds")
-    parents = as_path("store", path).absolute().parents
-    parent = next((p for p in parents if p.exists()), parents[-1])
-    if needed > (free := shutil.disk_usage(parent).free):
-        raise BadValue(
-            f"{what} takes {needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are free on the disk of {parent}: use "
-            "another, or fewer points or seeds"
-        )
+    require_disk(what, needed, as_path("store", path), "use another, or fewer points or seeds")
 
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
