@@ -92,6 +92,37 @@ def test_what_cannot_be_registered(value):
         osc.register(value)
 
 
+@osc.register
+class Graded(osc.AbstractActivation):
+    scale: float = 2.0
+
+    def __call__(self, u):
+        return jnp.tanh(self.scale * u)
+
+
+def test_fields_that_a_file_does_not_know_take_their_defaults(tmp_path):
+    """A file of an earlier version, which has no `scale`; what has no default is refused."""
+    path = checkpoint.save(network(activation=Graded(3.0)), tmp_path / "net.osc")
+    changed(path, lambda fields: fields["activation"]["fields"].pop("scale"))
+    assert osc.load(path).activation.scale == 2.0
+    changed(path, lambda fields: fields["activation"]["fields"].update(other=1.0))
+    with pytest.raises(osc.BadValue, match=r"holds a Graded with fields \['other'\].*the version that wrote it"):
+        osc.load(path)
+    changed(path, lambda fields: fields.pop("weights"))
+    with pytest.raises(osc.BadValue, match="holds a LayeredNetwork with fields"):
+        osc.load(path)
+
+
+def changed(path, change):
+    """A file as another version would have written it."""
+    with np.load(path) as found:
+        arrays = dict(found)
+    structure = json.loads(str(arrays["structure"]))
+    change(structure["tree"]["fields"])
+    with path.open("wb") as file:
+        np.savez(file, **(arrays | {"structure": np.asarray(json.dumps(structure))}))
+
+
 def test_a_script_and_who_imports_it_read_the_same_files():
     assert named(f"{cubic.__module__}:cubic") is named("__main__:cubic") is cubic
     assert named("elsewhere:cubic") is None

@@ -894,6 +894,32 @@ def test_recorded_noise_is_what_moved_the_neurons():
     np.testing.assert_array_equal(data.noise_2.values, noise[1])
 
 
+def test_recorded_noise_has_the_drift_of_stratonovich():
+    """What moved the neurons beside the mean force, on average: it does not vanish with the step."""
+    net, off = linear((1.0, 1.0)), []
+    for steps in (256, 1024):
+        run = osc.simulate(
+            net,
+            np.ones((2, 2)),
+            np.zeros((2, 2)),
+            osc.Constant(0.0, 64.0),
+            cycles=20,
+            noise=osc.Multiplicative(0.5),
+            record=osc.PerCycle("all", "all", potentials=True, every_cycle=True, noise=True),
+            integration=osc.Integration(steps_per_cycle=steps, ticks=steps),
+            start="settled",
+            key=KEY,
+        )
+        u, noise = (a[0].reshape(20 * steps, *a[0].shape[2:]) for a in (run.watched.potentials, run.watched.noise))
+        s = [a.reshape(20 * steps, *a.shape[2:]) for a in run.watched.activities]
+        force = jax.vmap(lambda *s, shown=run.inputs: net.force(shown.clamped, s, shown.y, 0.0)[0])(*s) - u
+        moved = (u[1:] - u[:-1]) * steps / 64 - (force[1:] + force[:-1]) / 2
+        drift = 0.5**2 / 2 * s[0][:-1]  # of g(s) = s with a slope of 1
+        off.append(np.abs((moved - noise[1:]).mean(0)).max() / np.abs(drift.mean(0)).max())
+    assert off[1] < off[0] / 3
+    assert off[1] < 0.1
+
+
 def test_recorded_noise_is_its_mean_over_a_tick():
     """A recorded series, straight between its samples, with four of them to a tick."""
     values = np.random.default_rng(0).normal(size=257)

@@ -244,7 +244,11 @@ def test_samples_in_files_are_those_in_memory(digits, tmp_path):
 def test_what_cannot_be_written_to_files_is_refused(digits, tmp_path):
     net, x, y = digits
     with pytest.raises(ValueError, match=r"folder=.* is for samples of every cycle: give every_cycle=True"):
-        osc.PerCycle(folder=tmp_path)
+        osc.simulate(net, x, y, ROTATING, cycles=2, record=osc.PerCycle(folder=tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"folder=.*file is a file: give the name of a folder"):
+        osc.simulate(net, x, y, ROTATING, cycles=2, record=osc.PerCycle(every_cycle=True, folder=tmp_path / "file"))
+    (tmp_path / "file").unlink()
     record = osc.PerCycle(every_cycle=True, folder=tmp_path)
     with pytest.raises(ValueError, match="GB are free on the disk of"):
         announce(record.watch(net, 5), 10**12, 64, 8, record.folder)

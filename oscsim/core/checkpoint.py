@@ -24,6 +24,7 @@ from oscsim.core.arrays import is_key
 from oscsim.core.checks import as_path
 from oscsim.core.errors import BadValue, DamagedFileError, NotRegisteredError, warn
 from oscsim.core.files import read_arrays, reading, remove_stale, write
+from oscsim.core.memory import require_memory
 from oscsim.core.registry import name_of, named
 
 FORMAT = "oscsim 1"
@@ -40,6 +41,8 @@ def save(value: PyTree, path: str | Path) -> Path:
     path = as_path("path", path)
     arrays: list[np.ndarray] = []
     structure = json.dumps({"format": FORMAT, "tree": _encode(value, type(value).__name__, arrays)})
+    remedy = "save less; samples that were recorded in a folder are in its files"
+    require_memory(f"path={path}: writing what is saved", sum(a.nbytes for a in arrays), remedy)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, structure=np.asarray(structure), **{str(i): a for i, a in enumerate(arrays)})
     return write(path, buffer.getbuffer())
@@ -251,8 +254,9 @@ def _decode(tree: PyTree, arrays: dict[str, np.ndarray], path: Path) -> PyTree:
 def _module(kind: Callable, name: str, values: dict, arrays: dict[str, np.ndarray], path: Path) -> eqx.Module:
     if not (isinstance(kind, type) and issubclass(kind, eqx.Module)):
         raise DamagedFileError(f"{path} names {name} as a module, which it is not")
-    fields = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
-    if fields != set(values):
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    added = {field: fields[field] for field in fields.keys() - values.keys()}  # since the file was written
+    if not values.keys() <= fields.keys() or dataclasses.MISSING in added.values():
         raise BadValue(
             f"{path} holds a {kind.__name__} with fields {sorted(values)}, this one has {sorted(fields)}: "
             "read it with the version that wrote it"
@@ -260,6 +264,8 @@ def _module(kind: Callable, name: str, values: dict, arrays: dict[str, np.ndarra
     module = object.__new__(kind)
     for field, value in values.items():
         object.__setattr__(module, field, _decode(value, arrays, path))
+    for field, value in added.items():
+        object.__setattr__(module, field, value)
     return module
 
 

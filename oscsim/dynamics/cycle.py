@@ -59,7 +59,7 @@ class Watched(eqx.Module):
         teaching: the signal that each of the samples sees, (..., ticks, samples).
         potentials: as the activities; None unless asked for.
         noise: what noise on the potentials added to the force, $g(s)\, dX/dt$, its mean over each tick, as the
-            activities; None unless asked for.
+            activities; None unless asked for. 0 once the neurons have diverged.
     """
 
     activities: Layers
@@ -69,10 +69,13 @@ class Watched(eqx.Module):
 
     @property
     def names(self) -> list[str]:
-        """What its arrays are called in files, in their order: `activity_1`, ..., `signal`, and what else is kept."""
-        kinds = {"activity": self.activities, "signal": None, "potential": self.potentials, "noise": self.noise}
-        numbered = {kind: [f"{kind}_{n}" for n, _ in enumerate(layers or (), 1)] for kind, layers in kinds.items()}
-        return [name for names in (numbered | {"signal": ["signal"]}).values() for name in names]
+        """What its arrays are called in files, in the order of the fields: `activity_1`, ..., `signal`, and so on."""
+
+        def numbered(kind, layers):
+            return [f"{kind}_{n}" for n, _ in enumerate(layers or (), start=1)]
+
+        after = numbered("potential", self.potentials) + numbered("noise", self.noise)
+        return [*numbered("activity", self.activities), "signal", *after]
 
 
 class Cycle(eqx.Module):
@@ -133,11 +136,11 @@ def advance(
         True
     """
     require_fitting(system, state, inputs)
-    heard = watch is not None and watch.noise
-    if heard and not any(isinstance(noise, AbstractForcing) for noise in system.noises):
+    recorded = watch is not None and watch.noise
+    if recorded and not any(isinstance(noise, AbstractForcing) for noise in system.noises):
         raise BadValue("noise=True in the record: there is no noise on the potentials; leave it out")
     if system.noises:
-        equation, moved = NoisyNeurons.of(system, state, key, heard), (state.potentials, state.noise)
+        equation, moved = NoisyNeurons.of(system, state, key, recorded), (state.potentials, state.noise)
     else:
         equation, moved = Neurons(system.plan), state.potentials
     return run(equation, moved, system, state, inputs, watch)[:2]
@@ -168,11 +171,12 @@ def run(
         exhausted |= done.exhausted & ~diverged
         diverged |= ~done.intact
         moved = jax.tree.map(lambda new, old: jnp.where(diverged, old, new), done.moved, moved)
+        noise = jax.tree.map(lambda a: jnp.where(diverged, 0, a), done.noise)
         s = net.activities(equation.potentials(moved))
         beta = done.args.signal(length)
         read = plan.demodulator.update(read, equation.seen(s, random), beta, number, plan.ticks)
         effort = jax.tree.map(jnp.add, effort, done.effort)
-        watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta, done.noise)
+        watched = None if watch is None else _watched(watch, equation.potentials(moved), s, beta, noise)
         step = plan.steps.next(step, length, done.effort.accepted)
         return (moved, read, diverged, exhausted, effort, step), watched
 

@@ -41,7 +41,7 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
         keys: a key for each noise in each step of the cycle, (ticks, steps in a tick).
         like: potentials, which show the shapes.
         per_tick: how many steps a tick takes.
-        heard: whether ticks say what the noise did.
+        recorded: whether ticks say what the noise did.
     """
 
     plan: Plan
@@ -49,10 +49,10 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
     keys: PyTree
     like: Layers
     per_tick: int = eqx.field(static=True)
-    heard: bool = eqx.field(static=True, default=False)
+    recorded: bool = eqx.field(static=True, default=False)
 
     @staticmethod
-    def of(system: System, state: State, key: Key[Array, ""] | None, heard: bool = False) -> "NoisyNeurons":
+    def of(system: System, state: State, key: Key[Array, ""] | None, recorded: bool = False) -> "NoisyNeurons":
         """The equation for the cycle that comes.
 
         Raises:
@@ -72,7 +72,7 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
             return keys.reshape(plan.ticks, each // plan.ticks, *keys.shape[1:])
 
         keys = tuple(of_noise(place, noise) for place, noise in enumerate(noises))
-        return NoisyNeurons(plan, noises, keys, state.potentials, per_cycle // plan.ticks, heard)
+        return NoisyNeurons(plan, noises, keys, state.potentials, per_cycle // plan.ticks, recorded)
 
     def tick(
         self, moved: tuple[Layers, PyTree], args: Arguments, length: Array, step: Array, diverged: Array, random: PyTree
@@ -94,16 +94,16 @@ class NoisyNeurons(AbstractEquation[tuple[Layers, PyTree]]):
             terms = diffrax.MultiTerm(terms, *forcings) if forcings else terms
             origin = jnp.zeros_like(step)  # time restarts at each step: no digits are lost, every step is as long
             memory = solver.init(terms, origin, step, packed, now)
-            pushed = _pushed(forcings, packed, step, now) if self.heard else None
-            packed = solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
-            return (packed, states), pushed
+            after = solver.step(terms, origin, step, packed, now, memory, made_jump=False)[0]
+            ends = (packed,) if isinstance(solver, diffrax.Euler) else (packed, after)
+            return (after, states), _mean_noise(forcings, ends, step, now) if self.recorded else None
 
         random = tuple(None if n.each_tick else r for n, r in zip(noises, random, strict=True))
         steps = jnp.arange(self.per_tick), random
-        (packed, states), pushed = lax.scan(one, (packed_of(u), states), steps, unroll=self.per_tick == 1)
+        (packed, states), noise = lax.scan(one, (packed_of(u), states), steps, unroll=self.per_tick == 1)
         u, effort = unpacked(packed), Effort(jnp.asarray(self.per_tick, jnp.int32), jnp.zeros((), jnp.int32))
-        args, pushed = args._replace(noises=disturbing(states)), jax.tree.map(lambda a: jnp.mean(a, axis=0), pushed)
-        return Tick((u, states), bounded(u), effort, args, jnp.zeros((), bool), pushed)
+        args, noise = args._replace(noises=disturbing(states)), jax.tree.map(lambda a: jnp.mean(a, axis=0), noise)
+        return Tick((u, states), bounded(u), effort, args, jnp.zeros((), bool), noise)
 
     def potentials(self, moved: tuple[Layers, PyTree]) -> Layers:
         return moved[0]
@@ -174,11 +174,14 @@ class _Forcing(diffrax.AbstractTerm):
         return tuple(p.real for p in push), tuple(p.imag for p in push)
 
 
-def _pushed(forcings: list[_Forcing], packed: PyTree, step: Array, args: Arguments) -> Layers:
-    r"""What forcings add to the force over a step, $g(s)\, \Delta X / h$, with $g$ as the step begins."""
-    moved = [unpacked(f.prod(f.vf(0.0, packed, args), f.increment)) for f in forcings]
+def _mean_noise(forcings: list[_Forcing], ends: tuple[PyTree, ...], step: Array, args: Arguments) -> Layers:
+    r"""What forcings add to the force over a step, $g(s)\, \Delta X / h$.
+
+    With $g$ as the step begins, as Ito has it, or the mean over both of its ends, as Stratonovich has it.
+    """
+    moved = [unpacked(f.prod(f.vf(0.0, packed, args), f.increment)) for packed in ends for f in forcings]
     each = zip(args.network.time_constants, *moved, strict=True)
-    return tuple(sum(parts) * (tau / step) for tau, *parts in each)
+    return tuple(sum(parts) * (tau / (step * len(ends))) for tau, *parts in each)
 
 
 def _forcings(net: AbstractNetwork, draws: list[tuple[AbstractForcing, Draw]], packed: PyTree) -> list[_Forcing]:

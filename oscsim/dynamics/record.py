@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from oscsim.core.checks import as_count, as_index, as_path, as_sequence, count, flag, optional
+from oscsim.core.ending import WRITING
 from oscsim.core.errors import BadValue, warn
 from oscsim.core.memory import require_disk, require_memory
 from oscsim.core.printing import AbstractSettings
@@ -32,6 +33,7 @@ class AbstractRecord(AbstractSettings):
         every_reading: whether the reading of every cycle is kept, and not the mean alone.
         every_cycle: whether the samples of every cycle are kept, and not those of the last one alone.
         discard: of a mean, how many cycles at the start do not enter it; None for those before the lock.
+        folder: where the samples of every cycle are written as they come; None keeps them in memory.
 
     Example:
         >>> class FirstLayer(osc.AbstractRecord):
@@ -48,9 +50,7 @@ class AbstractRecord(AbstractSettings):
     every_reading: eqx.AbstractClassVar[bool]
     every_cycle: eqx.AbstractVar[bool]
     discard: eqx.AbstractVar[int | None]
-
     folder = None
-    """Where the samples of every cycle are written as they come; by default they are kept in memory."""
 
     @abc.abstractmethod
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
@@ -101,13 +101,13 @@ class PerCycle(AbstractRecord):
         noise: whether what noise adds to their force is kept, $g(s)\, dX/dt$, its mean over each tick. Noise on the
             teaching signal is in that signal.
         every_cycle: keep the samples of every cycle; by default only those of the last one.
-        folder: where they are written as they come, instead of being kept in memory: `activity_1.npy`, ... and
-            `signal.npy`, each (cycles, ticks, samples, neurons), and whole after each chunk of cycles. The run reads
-            them from there when it is asked for them.
+        folder: where they are written as they come, instead of being kept in memory: `activity_1.npy`, ..., (cycles,
+            ticks, samples, neurons), likewise `potential_1.npy`, `noise_1.npy`, and `signal.npy`, (cycles, ticks,
+            samples). The run reads them from there, so they have to stay, and cannot be written to.
 
     Raises:
-        ValueError: a negative number of neurons, a folder without `every_cycle`; in `simulate`, what the network or
-            the batch does not have, a folder that holds samples already, or is on a disk that they do not fit on.
+        ValueError: a negative number of neurons; in `simulate`, what the network or the batch does not have, a folder
+            without `every_cycle`, one that holds samples already, or is on a disk that they do not fit on.
 
     Example:
         >>> record = osc.PerCycle(neurons={1: "all"}, samples=[0, 2], potentials=True, every_cycle=True)
@@ -126,12 +126,6 @@ class PerCycle(AbstractRecord):
     every_cycle: bool = eqx.field(static=True, default=False, converter=flag("every_cycle"))
     noise: bool = eqx.field(static=True, default=False, converter=flag("noise"))
     folder: Path | None = eqx.field(static=True, default=None, converter=optional(lambda p: as_path("folder", p)))
-
-    def __check_init__(self):
-        if self.folder is not None and not self.every_cycle:
-            raise BadValue(
-                f"folder={self.folder} is for samples of every cycle: give every_cycle=True, or leave it out"
-            )
 
     def watch(self, net: AbstractNetwork, batch: int) -> Watch | None:
         sizes = [math.prod(shape) for shape in net.shapes]
@@ -185,8 +179,11 @@ def announce(watch: Watch | None, cycles: int, ticks: int, itemsize: int, folder
     size = 0 if watch is None else watch.count * cycles * ticks * itemsize
     what, remedy = f"record: samples of {cycles} cycles of {ticks} ticks", "watch fewer neurons or samples"
     if folder is not None:
-        return require_disk(what, size, folder, remedy)
-    require_memory(what, 2 * size, f"{remedy}, or the last cycle; or write them to a folder")
+        require_disk(what, size, folder, remedy)
+        return require_memory("record: samples of one cycle", 3 * size / cycles, remedy)
+    joined = cycles > 1  # in the end
+    remedy = f"{remedy}, or the last cycle; or write them to a folder" if joined else remedy
+    require_memory(what, (1 + joined) * size, remedy)
     if size > LARGE:
         warn(
             f"record keeps {size / 2**30:.1f} GB of samples: {cycles} cycles of {ticks} ticks; watch fewer neurons or "
@@ -218,25 +215,31 @@ class SampleFiles:
 
     def __init__(self, folder: Path):
         self.folder, self.cycles, self.last = folder, 0, None
+        if folder.exists() and not folder.is_dir():
+            raise BadValue(f"folder={folder} is a file: give the name of a folder")
         kinds = ("activity_*", "signal", "potential_*", "noise_*")
         if found := [path.name for kind in kinds for path in folder.glob(f"{kind}.npy")]:
             raise BadValue(f"folder={folder} holds {found[0]} already: give another one, or remove what it holds")
+        folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, watched: Watched | None) -> None:
-        """The samples of some more cycles. A file whose writing is cut short holds those before."""
+        """The samples of some more cycles. Where writing is cut short, the files hold those before."""
         if watched is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        after = self.cycles + len(watched.teaching)
-        for name, a in zip(watched.names, jax.tree.leaves(watched), strict=True):
-            with self._path(name).open("r+b" if self.cycles else "x+b") as file:
-                if not self.cycles:
-                    _write_head(file, a, 0)
-                file.seek(0, os.SEEK_END)
-                file.write(a.tobytes())
-                file.flush()
-                file.seek(0)
-                _write_head(file, a, after)
+        after, named = (
+            self.cycles + len(watched.teaching),
+            list(zip(watched.names, jax.tree.leaves(watched), strict=True)),
+        )
+        with WRITING:
+            for name, a in named:
+                with self._path(name).open("r+b" if self.cycles else "x+b") as file:
+                    if not self.cycles:
+                        _write_head(file, a, 0)
+                    file.seek(0, os.SEEK_END)
+                    file.write(a.tobytes())
+            for name, a in named:
+                with self._path(name).open("r+b") as file:
+                    _write_head(file, a, after)
         self.cycles, self.last = after, watched
 
     def read(self) -> Watched | None:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oscsim.core.arrays import Count, complex_of, describe, is_traced, promoting
-from oscsim.core.checks import as_count, as_flag, as_native, checked, require_instance
+from oscsim.core.checks import as_count, as_flag, as_native, as_path, checked, require_instance
 from oscsim.core.errors import BadValue
 from oscsim.core.progress import Progress
 from oscsim.dynamics.cycle import Cycle, Watch, Watched
@@ -114,8 +114,8 @@ def simulate(
         check_unseen(net, lambda: stream.at(net, jnp.asarray(first)))
     discard = _discarded(system, record, first)
     watch = record.watch(net, len(state.potentials[0]))
-    kept = cycles if record.every_cycle else 1
-    announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize, record.folder)
+    kept, folder = cycles if record.every_cycle else 1, record.folder and as_path("folder", record.folder)
+    announce(watch, kept, system.plan.ticks, np.dtype(complex_of(net.dtype)).itemsize, folder)
     if record.every_reading:
         require_room(cycles, state.reading)
     averages = not record.every_reading or (until is not None and until.averages)
@@ -130,7 +130,8 @@ def simulate(
         def run_chunk(found, most):
             return _run_chunk(fixed, found, until, most, key=key)
 
-        found, recorded = _run_all(run_chunk, found, record, cycles, progress)
+        samples = Samples(record.every_cycle) if folder is None else SampleFiles(folder)
+        found, recorded = _run_all(run_chunk, found, samples, record.every_cycle, cycles, progress)
         if throw and bool(found.state.diverged):
             raise failure(system, found.state)
         if throw:
@@ -215,13 +216,13 @@ def _run_traced(fixed: _Fixed, found: Averaged, cycles: int, *, key: Key[Array, 
 def _run_all(
     run_chunk: Callable[[Averaged, np.int32], "_Chunk"],
     found: Averaged,
-    record: AbstractRecord,
+    samples: Samples | SampleFiles,
+    every_cycle: bool,
     cycles: int,
     progress: bool | None,
 ) -> tuple[Averaged, tuple]:
     """Chunk after chunk until all cycles are done, or a rule ends them, and what is recorded of them."""
     chunks, done = [], 0
-    samples = Samples(record.every_cycle) if record.folder is None else SampleFiles(record.folder)
     with Progress(cycles, "cycle", shown=progress) as bar:
         request = 1 if bar.watched else cycles
         while done < cycles:
@@ -231,7 +232,7 @@ def _run_all(
                 count = int(chunk.count)
                 found, done = chunk.found, done + count
                 bar.update(done)
-            *rest, watched = _to_host(chunk, record.every_cycle)
+            *rest, watched = _to_host(chunk, every_cycle)
             chunks.append(rest)
             samples.add(watched)
             if bool(chunk.finished):
@@ -249,6 +250,8 @@ def as_stop(until: float | AbstractStop | None) -> AbstractStop | None:
 def _check_record(record: AbstractRecord, cycles: int, until: AbstractStop | None, changing: bool) -> None:
     """Refuse what a record or a rule cannot do with these cycles and inputs."""
     require_instance("record", record, AbstractRecord, "use PerCycle() or Mean()")
+    if record.folder is not None and not record.every_cycle:
+        raise BadValue(f"folder={record.folder} is for samples of every cycle: give every_cycle=True, or leave it out")
     if (record.discard or 0) >= cycles:
         raise BadValue(f"record=Mean(discard={record.discard}) leaves nothing of {cycles} cycles: discard fewer")
     averaging = until is not None and until.averages

@@ -32,7 +32,8 @@ def _announce_what_acts(coupling: np.ndarray) -> None:
     if np.any(coupling != coupling.T) or np.any(np.diag(coupling)):
         warn(
             "coupling is not symmetric with a zero diagonal: what acts is (coupling + coupling.T) / 2 without its "
-            "diagonal; give that, or for two directions see osc.hardware.mismatch"
+            "diagonal; give that. Couplings that differ in the two directions take a network class "
+            "of your own, with `directed`"
         )
 
 
