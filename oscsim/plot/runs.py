@@ -415,7 +415,7 @@ def components(estimates: Estimates, exact: Gradient, ax: Axes | None = None) ->
     for gradient in named.values():
         relative_error(gradient, exact)  # refuses a gradient of another network
     ax = axes_or_new(ax)
-    true = _flat(exact)
+    (true,) = map(_flat, as_estimates("exact", exact).values())
     found = [_flat(gradient) for gradient in named.values()]
     reach = 1.08 * max(np.abs(values[np.isfinite(values)]).max(initial=0.0) for values in (true, *found))
     ax.plot([-reach, reach], [-reach, reach], color="0.6", linewidth=0.8, zorder=0)
