@@ -127,7 +127,9 @@ def test_components_lie_on_the_diagonal(case):
     run, exact = case
     _diagonal, points = lines(osc.plot.components(run.gradient(discard=2), exact))
     assert np.corrcoef(points.T)[0, 1] > 0.999
-    estimate = osc.Estimate(exact, jnp.zeros(()), (jnp.zeros((1, 3)),), jnp.zeros(()), osc.RESULTS.successful)
+    estimate = osc.Estimate(
+        exact, jax.numpy.zeros(()), (jax.numpy.zeros((1, 3)),), jax.numpy.zeros(()), osc.RESULTS.successful
+    )
     _diagonal, others = lines(osc.plot.components(run.gradient(discard=2), estimate))
     np.testing.assert_array_equal(others, points)
 
