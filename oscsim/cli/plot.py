@@ -70,12 +70,10 @@ class Plot:
                 save_figure(self._learning()[0], out)
 
     def _sweep(self) -> "tuple[Axes, Path]":
-        from oscsim.sweeps.store import Store
-
         data = osc.load_sweep(self.path)
         result = result_of(data, self.result)
-        if left := Store.open(self.path).unfinished():
-            print(f"The sweep is not finished. Blocks not computed yet, drawn empty: {len(left)}", flush=True)
+        if left := data.attrs.get("unfinished"):
+            print(f"The sweep is not finished. Blocks not computed yet, drawn empty: {left}", flush=True)
         return draw_sweep(data, result), self.path.with_name(f"{self.path.resolve().name}-{result}.png")
 
     def _learning(self) -> "tuple[np.ndarray, Path]":

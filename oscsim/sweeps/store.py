@@ -331,6 +331,8 @@ class Store:
 def load_sweep(path: str | Path) -> xarray.Dataset:
     """The results of a sweep in a store, finished or not; what is not computed yet is nan (0 or False if whole).
 
+    Where blocks of points are not computed yet, the attribute `unfinished` says how many.
+
     Raises:
         DamagedFileError: something that was computed is missing or damaged; the same sweep computes it again.
         ValueError: there is no sweep at the path.
@@ -351,7 +353,9 @@ def load_sweep(path: str | Path) -> xarray.Dataset:
             "which computes what is missing"
         )
     with reading(f"store={found.path} is damaged; call the same sweep again"):
-        return found.dataset()
+        data = found.dataset()
+    left = len(found.unfinished())
+    return data.assign_attrs(unfinished=left) if left else data
 
 
 def accept_changes(store: str | Path) -> None:
