@@ -44,7 +44,8 @@ def read_batch(file: IO[bytes] | io.BufferedIOBase, where: str, label_key: str, 
         first: the lowest label in the file.
     """
     with reading(f"{where} is truncated, damaged or not a batch of images as published: get it again"):
-        content = {_text(key): value for key, value in _Unpickler(file, encoding="bytes").load().items()}
+        whole = io.BytesIO(file.read())  # which takes no memory for as many bytes as a damaged length asks for
+        content = {_text(key): value for key, value in _Unpickler(whole, encoding="bytes").load().items()}
         pixels, labels = _numbers(content["data"]), _numbers(content[label_key])
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not len(pixels) or pixels.shape[1] != 3072:
         raise BadValue(f"{where}: 'data' is {pixels.dtype} of {pixels.shape}, not uint8 of (n, 3072); get it again")
