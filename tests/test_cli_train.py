@@ -45,7 +45,7 @@ def metrics(folder):
 def test_train_resume_and_predict(oscsim, tmp_path):
     done = oscsim("train", "digits", "--estimator", "lock-in", "--epochs", 2, "--seed", 0, "--out", "run", *QUICK)
     assert done.err == ""
-    assert "validation  its own" in done.out
+    assert "its own" in done.out
     assert "error (%)" in done.out
     rows = metrics(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -159,7 +159,7 @@ def test_a_file_of_options(oscsim, tmp_path, capsys):
     )
     oscsim("train", "--config", "options.toml", "--epochs", 1, "--out", "run")
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]
-    assert (settings["hidden"], settings["epochs"], settings["samples"]) == ([8, 6], 1, 200)
+    assert (settings["hidden"], settings["epochs"], settings["dataset"]["samples"]) == ([8, 6], 1, 200)
     assert osc.load(tmp_path / "run").sizes == (64, 8, 6, 10)
     (tmp_path / "bad.toml").write_text("hiden = [8]\n")
     with pytest.raises(SystemExit) as unknown:
