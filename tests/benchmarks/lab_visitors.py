@@ -38,7 +38,7 @@ class Lab:
     """`oscsim lab` in a process of its own; what it says in its log is in `log`."""
 
     def __init__(self, *options):
-        code = "from oscsim.cli.commands import main; main()"
+        code = "from oscsim.cli.entry import main; main()"
         command = [sys.executable, "-c", code, "lab", "--port", "0", "--no-browser", *options]
         self._log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 (it is kept as long as the process)
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
