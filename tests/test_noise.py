@@ -46,8 +46,9 @@ def alone():
     return osc.LayeredNetwork((2, 8, 2), activation=osc.Identity(), key=KEY, scale=0.0)
 
 
-def undriven(noise, samples, *, period=64.0, cycles=1, start="rest", integration=osc.Integration()):  # noqa: B008
+def undriven(noise, samples, *, period=64.0, cycles=1, start="rest", **settings):
     """A run of `alone()` that nothing but noise moves."""
+    settings = {"record": osc.PerCycle(neurons=0)} | settings
     return osc.simulate(
         alone(),
         np.zeros((samples, 2)),
@@ -57,8 +58,7 @@ def undriven(noise, samples, *, period=64.0, cycles=1, start="rest", integration
         noise=noise,
         start=start,
         key=KEY,
-        integration=integration,
-        record=osc.PerCycle(neurons=0),
+        **settings,
     )
 
 
@@ -870,21 +870,28 @@ def test_a_traced_period_needs_steps():
     assert np.all(np.isfinite(jax.jit(lambda period: power(period, 128))(64.0)))
 
 
+def watched_whole(net, batch, noise, integration, *, period, cycles, start="rest"):
+    """A run of `linear` neurons without a signal, and all that moves in it."""
+    return osc.simulate(
+        net,
+        np.ones((batch, 2)),
+        np.zeros((batch, 2)),
+        osc.Constant(0.0, period),
+        cycles=cycles,
+        noise=noise,
+        record=osc.PerCycle("all", "all", potentials=True, every_cycle=True, noise=True),
+        integration=integration,
+        start=start,
+        key=KEY,
+    )
+
+
 def test_recorded_noise_is_what_moved_the_neurons():
     """Each step of Euler is the force, the recorded noise, and nothing else."""
     net = linear()
     noises = osc.WhiteNoise(0.3), osc.Multiplicative(0.2, lambda s: 1 + s / 2, "ito")
-    run = osc.simulate(
-        net,
-        np.ones((3, 2)),
-        np.zeros((3, 2)),
-        osc.Constant(0.0, 128.0),
-        cycles=2,
-        noise=noises,
-        record=osc.PerCycle("all", "all", potentials=True, every_cycle=True, noise=True),
-        integration=osc.Integration(diffrax.Euler(), steps_per_cycle=256, ticks=256),
-        key=KEY,
-    )
+    integration = osc.Integration(diffrax.Euler(), steps_per_cycle=256, ticks=256)
+    run = watched_whole(net, 3, noises, integration, period=128.0, cycles=2)
     u, noise = ([a.reshape(512, *a.shape[2:]) for a in kept] for kept in (run.watched.potentials, run.watched.noise))
     force = jax.vmap(lambda *u: net.force(run.inputs.clamped, net.activities(u), run.inputs.y, 0.0))(*u)
     for now, pushed, pull, tau in zip(u, noise, force, (1.0, 2.0), strict=True):
@@ -898,18 +905,8 @@ def test_recorded_noise_has_the_drift_of_stratonovich():
     """What moved the neurons beside the mean force, on average: it does not vanish with the step."""
     net, off = linear((1.0, 1.0)), []
     for steps in (256, 1024):
-        run = osc.simulate(
-            net,
-            np.ones((2, 2)),
-            np.zeros((2, 2)),
-            osc.Constant(0.0, 64.0),
-            cycles=20,
-            noise=osc.Multiplicative(0.5),
-            record=osc.PerCycle("all", "all", potentials=True, every_cycle=True, noise=True),
-            integration=osc.Integration(steps_per_cycle=steps, ticks=steps),
-            start="settled",
-            key=KEY,
-        )
+        integration = osc.Integration(steps_per_cycle=steps, ticks=steps)
+        run = watched_whole(net, 2, osc.Multiplicative(0.5), integration, period=64.0, cycles=20, start="settled")
         u, noise = (a[0].reshape(20 * steps, *a[0].shape[2:]) for a in (run.watched.potentials, run.watched.noise))
         s = [a.reshape(20 * steps, *a.shape[2:]) for a in run.watched.activities]
         force = jax.vmap(lambda *s, shown=run.inputs: net.force(shown.clamped, s, shown.y, 0.0)[0])(*s) - u
@@ -923,17 +920,9 @@ def test_recorded_noise_has_the_drift_of_stratonovich():
 def test_recorded_noise_is_its_mean_over_a_tick():
     """A recorded series, straight between its samples, with four of them to a tick."""
     values = np.random.default_rng(0).normal(size=257)
-    run = osc.simulate(
-        alone(),
-        np.zeros((2, 2)),
-        np.zeros(2, int),
-        osc.Constant(0.0, 64.0),
-        cycles=1,
-        noise=osc.RecordedNoise(osc.TimeSeries(values, 0.25), random_start=False),
-        record=osc.PerCycle("all", noise=True),
-        integration=osc.Integration(steps_per_cycle=256, ticks=64),
-        key=KEY,
-    )
+    noise = osc.RecordedNoise(osc.TimeSeries(values, 0.25), random_start=False)
+    integration = osc.Integration(steps_per_cycle=256, ticks=64)
+    run = undriven(noise, 2, record=osc.PerCycle("all", noise=True), integration=integration)
     mean = ((values[:-1] + values[1:]) / 2).reshape(64, 4).mean(axis=1)
     np.testing.assert_allclose(run.watched.noise[0][0, :, 0, 3].real, mean, rtol=1e-10, atol=1e-12)
 
@@ -941,4 +930,4 @@ def test_recorded_noise_is_its_mean_over_a_tick():
 def test_noise_that_is_not_there_cannot_be_recorded():
     record = osc.PerCycle(noise=True)
     with pytest.raises(ValueError, match="noise=True in the record: there is no noise on the potentials"):
-        osc.simulate(alone(), np.zeros((2, 2)), [0, 1], osc.Constant(0.0, 64.0), cycles=1, record=record)
+        undriven((), 2, record=record)
