@@ -373,7 +373,9 @@ def test_captions_follow_what_is_measured_and_a_link_restores_the_settings(brows
     playwright.expect(page.get_by_text("have nothing to hold them")).to_be_visible()
     visitor.until("get('radius').x.length > 0")
     radius = max(visitor.source("radius")["x"])
-    said = re.search(r"back below ([\d.]+)", page.locator(".words").inner_text())[1]
+    words = page.locator(".words")
+    playwright.expect(words).to_contain_text(re.compile(r"back below [\d.]+"))  # a moment after the map
+    said = re.search(r"back below ([\d.]+)", words.inner_text())[1]
     assert abs(float(said) - radius) < 0.05 * radius
     visitor.leave()
 
