@@ -45,7 +45,7 @@ def metrics(folder):
 def test_train_resume_and_predict(oscsim, tmp_path):
     done = oscsim("train", "digits", "--estimator", "lock-in", "--epochs", 2, "--seed", 0, "--out", "run", *QUICK)
     assert done.err == ""
-    assert "its own" in done.out
+    assert "validation its own   time" in done.out
     assert "error (%)" in done.out
     rows = metrics(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2]

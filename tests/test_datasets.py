@@ -345,16 +345,16 @@ def test_a_damaged_batch_is_read_or_refused(tmp_path_factory, data, pickled):
         assert x.shape == (len(y), 32, 32, 3)
 
 
-def test_a_damaged_length_takes_no_memory(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\x80\x02}\x95" + b"batch2st.", id="a frame of 8e18 bytes"),
+        pytest.param(b"\x80\x02}r\xff\xff\xff\x3f.", id="a dictionary memorised as number 2**30 - 1"),
+    ],
+)
+def test_a_damaged_number_takes_no_memory(tmp_path, content):
     path = tmp_path / "val_data"
-    path.write_bytes(b"\x80\x02}\x95" + b"batch2st.")  # a frame of 8e18 bytes
-    with pytest.raises(ValueError, match="val_data is truncated, damaged"):
-        read_imagenet32(path)
-
-
-def test_a_damaged_number_of_objects_takes_no_memory(tmp_path):
-    path = tmp_path / "val_data"
-    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x3f.")  # an empty dictionary, memorised as number 2**30 - 1
+    path.write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match="val_data is truncated, damaged"):
         read_imagenet32(path)
