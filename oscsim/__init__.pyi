@@ -121,10 +121,16 @@ from .dynamics import (
     simulate as simulate,
 )
 from .equilibrium import (
+    CorrectedNetwork as CorrectedNetwork,
+)
+from .equilibrium import (
     Equilibria as Equilibria,
 )
 from .equilibrium import (
     Equilibrium as Equilibrium,
+)
+from .equilibrium import (
+    MeasuredCorrection as MeasuredCorrection,
 )
 from .equilibrium import (
     States as States,
@@ -163,6 +169,9 @@ from .estimators import (
     Classic as Classic,
 )
 from .estimators import (
+    CoupledLearning as CoupledLearning,
+)
+from .estimators import (
     Ensemble as Ensemble,
 )
 from .estimators import (
@@ -170,6 +179,9 @@ from .estimators import (
 )
 from .estimators import (
     Exact as Exact,
+)
+from .estimators import (
+    Homeostatic as Homeostatic,
 )
 from .estimators import (
     LockIn as LockIn,
@@ -188,6 +200,9 @@ from .networks import (
 )
 from .networks import (
     AbstractCost as AbstractCost,
+)
+from .networks import (
+    AbstractDirectedNetwork as AbstractDirectedNetwork,
 )
 from .networks import (
     AbstractFeedForwardNetwork as AbstractFeedForwardNetwork,
@@ -215,6 +230,9 @@ from .networks import (
 )
 from .networks import (
     FeedForwardNetwork as FeedForwardNetwork,
+)
+from .networks import (
+    FixedFeedback as FixedFeedback,
 )
 from .networks import (
     HardTanh as HardTanh,
@@ -245,6 +263,9 @@ from .networks import (
 )
 from .networks import (
     Moving as Moving,
+)
+from .networks import (
+    OwnFeedback as OwnFeedback,
 )
 from .networks import (
     RaisedCosine as RaisedCosine,

@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Callable)
 
 LIBRARIES = ("oscsim", "diffrax")
 """Whose modules files may hold: networks with all that goes with them, and solvers; none of their functions."""
-ROOMS = ("networks", "signals", "dynamics", "response", "estimators", "training", "hardware")
+ROOMS = ("networks", "equilibrium", "signals", "dynamics", "response", "estimators", "training", "hardware")
 """Of oscsim, where what files may hold is defined."""
 MOVED = {
     "oscsim.session": "oscsim.training.learner",

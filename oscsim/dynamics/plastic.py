@@ -92,7 +92,7 @@ class PlasticNeurons(AbstractSmooth[tuple[Layers, PyTree]]):
         r"""$\dot u$ as in `velocity`, and $\dot\theta / (\eta \tau)$: a synapse turns its product back, and follows."""
         real, imag, change = packed
         net, x = _moved(args.network, change, self.rate), args.shown(t).x
-        now = args._replace(network=net, inputs=Inputs(x, args.inputs.y, jax.vmap(net.clamp)(x)))
+        now = args._replace(network=net, inputs=Inputs(x, args.inputs.y, net.clamped(x)))
         turn = jnp.asarray((args.start + t) / args.teaching.period, net.dtype)
         turned_back = lax.complex(*self.reference) * jnp.exp(-2j * jnp.pi * turn)
         s = net.activities(unpacked((real, imag)))

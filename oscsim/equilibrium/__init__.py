@@ -4,6 +4,7 @@ Accelerated sweeps find a state without time stepping. Where they fail, the neur
 """
 
 from oscsim.equilibrium.acceleration import PATIENCE, anderson
+from oscsim.equilibrium.corrected import CorrectedNetwork, MeasuredCorrection
 from oscsim.equilibrium.exact_gradients import exact_gradient, exact_solution, implicit_gradient
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.metrics import errors_of, per_layer, relative_error
@@ -14,8 +15,10 @@ from oscsim.equilibrium.vectors import as_layers, flat, flat_force, flat_time_co
 
 __all__ = [
     "PATIENCE",
+    "CorrectedNetwork",
     "Equilibria",
     "Equilibrium",
+    "MeasuredCorrection",
     "States",
     "Sweeps",
     "anderson",

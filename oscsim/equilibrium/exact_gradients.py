@@ -151,7 +151,7 @@ def _bptt_gradient(
 
     def loss(learned, start):
         net = eqx.combine(learned, fixed)
-        clamped = jax.vmap(net.clamp)(inputs.x)
+        clamped = net.clamped(inputs.x)
 
         @jax.checkpoint
         def step(u, _):

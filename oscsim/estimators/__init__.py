@@ -6,8 +6,10 @@ such as `AlwaysOn`, takes a state and gives the next.
 
 from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.estimators.classic import Classic, one_sided
+from oscsim.estimators.coupled import CoupledLearning
 from oscsim.estimators.ensembles import Ensemble, ensemble
 from oscsim.estimators.exact import Backpropagation, Exact
+from oscsim.estimators.homeostasis import Homeostatic
 from oscsim.estimators.lock_in import AlwaysOn, LockIn
 from oscsim.estimators.orbit import Orbit
 from oscsim.estimators.phases import Phases
@@ -17,9 +19,11 @@ __all__ = [
     "AlwaysOn",
     "Backpropagation",
     "Classic",
+    "CoupledLearning",
     "Ensemble",
     "Estimate",
     "Exact",
+    "Homeostatic",
     "LockIn",
     "Orbit",
     "Phases",

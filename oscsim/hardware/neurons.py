@@ -1,7 +1,6 @@
 """Imperfect neurons: gains and time constants that differ, couplings that differ in the two directions."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,59 +10,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, Key, PyTree, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_key, instance, not_negative
+from oscsim.core.checks import as_key, not_negative
 from oscsim.core.errors import BadType, BadValue
-from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, check_parameters, linear
-from oscsim.networks.layered import LayeredNetwork
-
-Wrapped = TypeVar("Wrapped", bound=AbstractNetwork)
-
-
-class AbstractImperfectNetwork(AbstractNetwork, Generic[Wrapped]):
-    r"""A network around another one, of which it is all but $\Phi$.
-
-    Attributes:
-        network: the ideal one. Gradients are pytrees like `parameters(self)`, with those of its parameters in
-            `gradient.network`.
-        imperfection: what is not ideal, as arrays; never learned.
-    """
-
-    network: Wrapped
-    imperfection: tuple[Array, ...]
-
-    def __init__(self, network: Wrapped, imperfection: tuple[Array, ...]):
-        self.network, self.imperfection = network, imperfection
-
-    @property
-    def activation(self) -> Callable:
-        """That of the ideal network, as all that follows."""
-        return self.network.activation
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The layers of neurons."""
-        return self.network.shapes
-
-    @property
-    def time_constant(self) -> TimeConstant:
-        """Of each layer or neuron."""
-        return self.network.time_constant
-
-    @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """The shape of one input."""
-        return self.network.input_shape
-
-    @property
-    def outputs(self) -> int | None:
-        """The number of classes."""
-        return self.network.outputs
-
-    def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
-        return self.network.clamp(x)
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
+from oscsim.networks.feedback import LAYERED, AbstractFeedback, Feedback
+from oscsim.networks.layered import AbstractLayered
+from oscsim.networks.wrapped import AbstractWrappedNetwork
 
 
-class UnequalGains(AbstractImperfectNetwork[AbstractNetwork]):
+class UnequalGains(AbstractWrappedNetwork[AbstractNetwork]):
     r"""A network whose neurons differ in gain: $\Phi'(s) = \Phi(g \odot s)$.
 
     Each neuron emits $g_j \sigma(u_j)$ and weighs what it receives by $g_j$, as a transconductance does in both
@@ -79,6 +34,9 @@ class UnequalGains(AbstractImperfectNetwork[AbstractNetwork]):
         >>> osc.settle(uneven, x, y).activities[0].shape, uneven.symmetric
         ((3, 5), True)
     """
+
+    network: AbstractNetwork
+    imperfection: tuple[Array, ...]
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         return self.network.phi(clamped, self._scaled(s), y, beta)
@@ -141,31 +99,23 @@ def spread(
             )
         net = eqx.tree_at(lambda n: n.time_constant, net, spread_out)
     if is_traced(of_gain) or float(of_gain) > 0:
-        # pyright takes the dataclass's __init__ for the one that the class inherits, here and below
-        net = UnequalGains(net, tuple(factors("gain", of_gain, keys[1::2])))  # pyright: ignore[reportCallIssue]
+        net = UnequalGains(net, tuple(factors("gain", of_gain, keys[1::2])))
     return net
 
 
-class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
-    r"""A layered network whose backward path differs from its forward path: $B_l = W_l + \delta_l$.
+class MismatchedNetwork(AbstractFeedback):
+    r"""A network whose backward path differs from its forward path: $B_l = W_l + \delta_l$.
 
-    Layer $l + 1$ receives $W_l s_l + b_l$, layer $l$ receives $B_l^T s_{l+1}$ in return; with a readout the error
-    $e = \partial C / \partial z$ comes back as $-\beta B_{out}^T e$. The force has no potential any more: it is
-    $\partial_1\Psi(s, r)$ at $r = s$ of
-
-    $$\Psi(s, r) = \Phi(s) + \sum_l r_{l+1} \cdot \delta_l (s_l - r_l)
-    - \beta\, e(r) \cdot \delta_{out} (s_{last} - r_{last})$$
-
-    What is added is 0 at $r = s$, and so are its derivatives by $\theta$ and $\beta$: as functions of the activities,
-    the loss and what a synapse sees stay those of the forward path. With one layer of neurons and a readout the free
-    state stays as well, and so the exact gradient. With more of them the feedback between layers moves the free state:
-    the exact gradient is then `exact_gradient` of this network, not of the ideal one. The gradient that is read is not
-    exact any more, which is what there is to study. $\delta$ is never learned. Made by `mismatch`.
+    Force and plasticity are those of `AbstractFeedback`, the readout's way back included. The forward path learns, and
+    $\delta$ stays. With one layer of neurons and a readout the free state is that of the ideal network, and so is the
+    exact gradient. With more of them the feedback between layers moves the free state: the exact gradient is then
+    `exact_gradient` of this network, not of the ideal one. The gradient that is read is not exact any more, which is
+    what there is to study. Made by `mismatch`.
 
     Attributes:
         network: the forward path. Gradients are pytrees like `parameters(self)`, with those of its parameters in
             `gradient.network`.
-        imperfection: $\delta$, one (out, in) array per weight array but the first, which has no way back.
+        imperfection: $\delta$, one array per weight array but the first, which has no way back; never learned.
 
     Example:
         >>> uneven = osc.hardware.mismatch(net, jax.random.key(0), deviation=0.1)
@@ -173,31 +123,20 @@ class MismatchedNetwork(AbstractImperfectNetwork[LayeredNetwork]):
         (False, True)
     """
 
-    def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
-        """The forward path's."""
-        return self.network.phi(clamped, s, y, beta)
+    network: AbstractLayered
+    imperfection: tuple[Array, ...]
 
-    def directed(
-        self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
-    ) -> Array:
-        r"""What comes back through $\delta$ to the layer below, from the layer above as it is heard."""
-        net = self.network
-        heard = list(r[1:])
-        if net.cost.readout:
-            output = linear(net.weights[-1], r[-1]) + net.biases[-1]
-            heard.append(-beta * jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y))
-        returned = [linear(delta, a - b) for delta, a, b in zip(self.imperfection, s, r, strict=False)]
-        return sum((jnp.sum(a * b) for a, b in zip(heard, returned, strict=True)), jnp.zeros((), s[0].dtype))
-
-
-LAYERED = instance(LayeredNetwork, "use a LayeredNetwork, whose forward and backward path are known")
+    @property
+    def returning(self) -> Feedback:
+        """$W + \delta$."""
+        return (None, *(w + delta for w, delta in zip(self.network.weights[1:], self.imperfection, strict=True)))
 
 
 def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike) -> MismatchedNetwork:
     r"""The network with a backward path that differs from the forward one (see `MismatchedNetwork`).
 
     Args:
-        net: a `LayeredNetwork`.
+        net: a `LayeredNetwork` or a `ConvolutionalNetwork`.
         key: for the deviations.
         deviation: standard deviation of $\delta_l$, relative to the root mean square of $W_l$.
 
@@ -216,7 +155,7 @@ def mismatch(net: AbstractNetwork, key: Key[Array, ""], *, deviation: ArrayLike)
     deviation = not_negative("deviation")(deviation)
     returning = layered.weights[1:]
     keys = jax.random.split(key, len(returning))
-    return MismatchedNetwork(  # pyright: ignore[reportCallIssue]
+    return MismatchedNetwork(
         layered,
         tuple(
             deviation.astype(w.dtype) * jnp.sqrt(jnp.mean(w**2)) * jax.random.normal(k, w.shape, w.dtype)

@@ -15,6 +15,8 @@ from oscsim.networks.activations import (
 from oscsim.networks.base import AbstractNetwork, Layers, fastest_neuron, linear
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork, convolve
 from oscsim.networks.costs import AbstractCost, CrossEntropy, SquaredError
+from oscsim.networks.directed import AbstractDirectedNetwork
+from oscsim.networks.feedback import AbstractFeedback, FixedFeedback, OwnFeedback
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork, ConvolutionalFeedForwardNetwork, FeedForwardNetwork
 from oscsim.networks.holomorphy import check_holomorphic
 from oscsim.networks.hopfield import HopfieldNetwork
@@ -27,6 +29,8 @@ from oscsim.networks.pooling import AbstractPooling, AveragePooling, MaxPooling,
 __all__ = [
     "AbstractActivation",
     "AbstractCost",
+    "AbstractDirectedNetwork",
+    "AbstractFeedback",
     "AbstractFeedForwardNetwork",
     "AbstractNetwork",
     "AbstractPooling",
@@ -37,6 +41,7 @@ __all__ = [
     "CrossEntropy",
     "Data",
     "FeedForwardNetwork",
+    "FixedFeedback",
     "Gradient",
     "HardTanh",
     "HoloTanh",
@@ -48,6 +53,7 @@ __all__ = [
     "Logistic",
     "MaxPooling",
     "Moving",
+    "OwnFeedback",
     "RaisedCosine",
     "ReLU",
     "SiLU",

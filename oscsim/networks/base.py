@@ -121,6 +121,11 @@ class AbstractNetwork(AbstractLearned):
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         r"""$\Phi$ of one sample: a scalar, holomorphic in `s` and affine in `beta`."""
 
+    @eqx.filter_jit
+    def clamped(self, x: Real[Array, "batch ..."]) -> PyTree[Array]:
+        """What each input of a batch contributes; `clamp` of each, unless a network has more to say of a batch."""
+        return jax.vmap(self.clamp)(x)
+
     def psi(
         self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
     ) -> Array:
@@ -275,7 +280,7 @@ def gradient_of(scalar: Callable[[Any, PyTree[Array]], Array], network: Abstract
 
     def of_parameters(learned):
         network = eqx.combine(learned, fixed)
-        return scalar(network, jax.vmap(network.clamp)(x))
+        return scalar(network, network.clamped(x))
 
     return jax.grad(of_parameters)(learned)
 

@@ -23,9 +23,9 @@ from oscsim.core.checks import (
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractSettings
 from oscsim.networks.activations import HoloTanh
-from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, linear
+from oscsim.networks.base import TimeConstant, linear
 from oscsim.networks.costs import AbstractCost
-from oscsim.networks.layered import as_parts, as_scale, as_time_constant, truncated_normal
+from oscsim.networks.layered import AbstractLayered, as_parts, as_scale, as_time_constant, truncated_normal
 from oscsim.networks.pooling import AbstractPooling, as_image
 from oscsim.networks.products import as_products, multiply
 
@@ -204,7 +204,7 @@ def initial_weights(
     return tuple(weights), tuple(jnp.zeros(n) for n in (*(c.channels for c in convolutions), outputs))
 
 
-class ConvolutionalNetwork(AbstractNetwork):
+class ConvolutionalNetwork(AbstractLayered):
     r"""A stack of images: $\Phi_0 = \sum_l s_{l+1} \cdot \mathrm{pool}_l(W_l * s_l + b_l)$ with $s_0 = x$ clamped.
 
     Each convolution drives the layer above, and its transpose, through the pooling, the layer below: feedback comes
@@ -287,21 +287,10 @@ class ConvolutionalNetwork(AbstractNetwork):
         _, (_, *images), _ = check_stack(self.convolutions, self.input_shape, self.outputs)
         return tuple(images) if self.cost.readout else (*images, (self.outputs,))
 
-    def clamp(self, x: Real[Array, "height width channels"]) -> Array:
-        r"""The input's drive on the first layer, $\mathrm{pool}(W_0 * x + b_0)$."""
-        return self.convolutions[0](self.weights[0], self.biases[0], x, self.products)
-
-    def phi(self, clamped: Array, s: Layers, y: Array, beta: Inexact[Array, ""]) -> Array:
-        r"""$s_1 \cdot \mathrm{pool}_0(W_0 * x + b_0) + \sum_{l \ge 1} s_{l+1} \cdot \mathrm{pool}_l(W_l * s_l + b_l)
-        - \beta C$.
-        """  # noqa: D205
-        images = s[: len(self.convolutions)]
-        energy = jnp.sum(images[0] * clamped)
-        layers = zip(self.convolutions[1:], self.weights[1:-1], self.biases[1:-1], images, images[1:], strict=False)
-        for convolution, weight, bias, below, above in layers:
-            energy += jnp.sum(above * convolution(weight, bias, below, self.products))
-        output = linear(self.weights[-1], images[-1].reshape(-1)) + self.biases[-1]
-        if not self.cost.readout:
-            energy += jnp.sum(s[-1] * output)
-            output = s[-1]
-        return energy - beta * self.cost(output, y)
+    def onward(
+        self, place: int, weight: Real[Array, "..."], bias: Real[Array, " out"], s: Inexact[Array, "..."]
+    ) -> Inexact[Array, "..."]:
+        r"""$\mathrm{pool}_l(W_l * s + b_l)$, and of the last images the outputs, $W_{out} s + b_{out}$."""
+        if place == len(self.convolutions):
+            return linear(weight, s.reshape(-1)) + bias
+        return self.convolutions[place](weight, bias, s, self.products)

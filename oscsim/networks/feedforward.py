@@ -64,6 +64,10 @@ class AbstractFeedForwardNetwork(AbstractLearned):
 
     # As networks with dynamics have them, on batches; there are no activities.
 
+    def clamped(self, x: Real[Array, "batch ..."]) -> Real[Array, "batch ..."]:
+        """The inputs themselves."""
+        return x
+
     def readout(self, clamped: Real[Array, "batch ..."], s: Layers) -> Real[Array, "batch out"]:
         """The output for each input."""
         return jax.vmap(self)(clamped)

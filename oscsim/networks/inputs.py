@@ -56,14 +56,14 @@ class Inputs(eqx.Module):
         x, y = as_inputs(net, x), as_targets(net, y)
         if x.shape[0] != y.shape[0]:
             raise BadValue(f"x holds {x.shape[0]} samples and y holds {y.shape[0]}: give one target per input")
-        return Inputs(x, y, clamped(net, x))
+        return Inputs(x, y, net.clamped(x))
 
     def at(self, net: "Network", t: Real[Array, ""], cycle: Cycle, period: Period) -> "Inputs":
         """What the neurons are shown at time `t` within the cycle of that number."""
         if self.moving is None:
             return self
         x = jnp.asarray(self.moving.at(t, cycle, period), net.dtype)
-        return Inputs(x, self.y, clamped(net, x))
+        return Inputs(x, self.y, net.clamped(x))
 
 
 INPUTS = instance(Inputs, "use Inputs.of(net, x, y)")
@@ -172,12 +172,6 @@ def traceable(name: str, function: Callable, first: Cycle) -> Callable:
         raise BadType(f"{name} is a function that cannot be called with the number of a cycle: {error}") from error
     shown = jnp.asarray(shown)  # the types that jax has
     return OnHost(function, shown.shape, shown.dtype)
-
-
-@eqx.filter_jit
-def clamped(net: "Network", x: Array) -> PyTree[Array]:
-    """The network's `clamp` of each input."""
-    return jax.vmap(net.clamp)(x)
 
 
 def as_inputs(net: "Network", x: Data) -> Array:

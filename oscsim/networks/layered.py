@@ -1,5 +1,6 @@
 """Layered networks: each layer is coupled to the next by symmetric feed-forward and feedback weights."""
 
+import abc
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -108,7 +109,41 @@ def as_parts(activation: Given, cost: Given, usual: Callable) -> tuple[Callable,
     return usual if activation is None else activation, CrossEntropy() if cost is None else cost
 
 
-class LayeredNetwork(AbstractNetwork):
+class AbstractLayered(AbstractNetwork):
+    r"""Layers in a row: $\Phi_0 = s_1 \cdot f_0(x) + \sum_{l \ge 1} s_{l+1} \cdot f_l(s_l)$, with the input clamped.
+
+    A subclass gives `onward`, which is $f_l$ with the weights and biases of that place. With a cost that has a readout
+    the last ones are outside the dynamics, $C = C(f_{out}(s_{last}), y)$; else $C = C(s_{last}, y)$.
+    """
+
+    weights: eqx.AbstractVar[tuple[Real[Array, "..."], ...]]
+    biases: eqx.AbstractVar[tuple[Real[Array, " out"], ...]]
+    cost: eqx.AbstractVar[AbstractCost]
+
+    @abc.abstractmethod
+    def onward(
+        self, place: int, weight: Real[Array, "..."], bias: Real[Array, " out"], s: Inexact[Array, "..."]
+    ) -> Inexact[Array, "..."]:
+        """$f_l(s)$: what one layer gives to the next; `place` counts from 0, that of the input."""
+
+    def output(self, s: Layers) -> Inexact[Array, " out"]:
+        """What the cost sees: the readout of the last layer, or that layer itself."""
+        place = len(self.weights) - 1
+        return self.onward(place, self.weights[-1], self.biases[-1], s[-1]) if self.cost.readout else s[-1]
+
+    def clamp(self, x: Real[Array, "..."]) -> Array:
+        """The input's drive on the first layer, $f_0(x)$."""
+        return self.onward(0, self.weights[0], self.biases[0], x)
+
+    def phi(self, clamped: Array, s: Layers, y: Array, beta: Inexact[Array, ""]) -> Array:
+        r"""$s_1 \cdot f_0(x) + \sum_{l \ge 1} s_{l+1} \cdot f_l(s_l) - \beta C$."""
+        energy = jnp.sum(s[0] * clamped)
+        for place, (below, above) in enumerate(pairwise(s), start=1):
+            energy += jnp.sum(above * self.onward(place, self.weights[place], self.biases[place], below))
+        return energy - beta * self.cost(self.output(s), y)
+
+
+class LayeredNetwork(AbstractLayered):
     r"""A dense layered network: $\Phi_0 = \sum_l s_{l+1} \cdot (W_l s_l + b_l)$ with $s_0 = x$ clamped.
 
     With `CrossEntropy` the last weights are a readout outside the dynamics, $C = C(W_{out} s_{last} + b_{out}, y)$, and
@@ -189,14 +224,8 @@ class LayeredNetwork(AbstractNetwork):
         """The number of classes, or of real outputs."""
         return self.sizes[-1]
 
-    def clamp(self, x: Real[Array, " in"]) -> Array:
-        """The input's drive on the first layer, $W_0 x + b_0$."""
-        return linear(self.weights[0], x) + self.biases[0]
-
-    def phi(self, clamped: Array, s: Layers, y: Array, beta: Inexact[Array, ""]) -> Array:
-        r"""$s_1 \cdot (W_0 x + b_0) + \sum_{l \ge 1} s_{l+1} \cdot (W_l s_l + b_l) - \beta C$."""
-        energy = jnp.sum(s[0] * clamped)
-        for weight, bias, below, above in zip(self.weights[1:], self.biases[1:], s, s[1:], strict=False):
-            energy += jnp.sum(above * (linear(weight, below) + bias))
-        output = linear(self.weights[-1], s[-1]) + self.biases[-1] if self.cost.readout else s[-1]
-        return energy - beta * self.cost(output, y)
+    def onward(
+        self, place: int, weight: Real[Array, "out in"], bias: Real[Array, " out"], s: Inexact[Array, " in"]
+    ) -> Inexact[Array, " out"]:
+        """$W_l s + b_l$."""
+        return linear(weight, s) + bias

@@ -25,7 +25,7 @@ Gradient: TypeAlias = PyTree[Array | np.ndarray]
 
 Network = TypeVar("Network", bound=eqx.Module)
 
-SETTINGS = ("activation", "cost", "time_constant", "imperfection")
+SETTINGS = ("activation", "cost", "time_constant", "imperfection", "fixed_feedback", "filter_time")
 """Fields whose numbers are settings, as those of every activation, cost and pooling are: they are never learned.
 
 Of a network, or of one that it wraps.

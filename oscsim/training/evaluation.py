@@ -22,6 +22,7 @@ from oscsim.networks.costs import AbstractCost
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
 from oscsim.networks.learned import as_trainable
+from oscsim.networks.wrapped import AbstractWrappedNetwork
 from oscsim.training.devices import SHARDED, gather, shard, sharded
 from oscsim.training.learner import Trainable
 
@@ -122,7 +123,7 @@ def gives_numbers(net: Trainable) -> bool:
     match net:
         case object(outputs=int(), cost=AbstractCost(real=real)):
             return real
-        case object(network=inner, imperfection=_):
+        case AbstractWrappedNetwork(network=inner):
             return gives_numbers(inner)
     return False
 
