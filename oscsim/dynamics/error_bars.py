@@ -79,6 +79,9 @@ def gradient_and_error(
     network, reading = system.network, average.mean
     gradient = reading.gradient(network, inputs)
     sizes = norms(gradient)
+    if lag is None and not network.symmetric:  # its quadrature shows the asymmetry as well
+        u = held_potentials(network, inputs, reading.mean)
+        lag = response_lag(network, inputs, u, 2 * jnp.pi / system.teaching.period)
     if isinstance(reading, Phasors) and isinstance(average.contrast, Phasors):
         found = _of_phasors(system, inputs, average, reading, change, lag)
         change = jnp.fmax(change, scatter(reading, average.contrast)) if reading.has_image else change
@@ -152,31 +155,25 @@ def _of_phasors(
     directions = [*off, tuple(-1j * c for c in chi), chi]
     *off, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
     contamination, image = _contaminated(system, inputs, average, reading, suspected, off)
-    time, lags = _lagging(network, quadrature, responded, contamination)
-    if lag is not None:
-        lags = norms(lag)
+    time, lags = _lagging(quadrature, responded, contamination)
+    lags = lags if lag is None else norms(lag)
     per_size = step_error(system, time)
     steps = jax.tree.map(lambda size: per_size * size, responded)
     amplitude = jnp.abs(reading.teaching[reading.harmonics.index(1)]).astype(dtype)
     return Found(contamination, lags, steps, norm(responded), image, rounding_ratio(reading), amplitude)
 
 
-def _lagging(
-    network: AbstractNetwork, quadrature: PyTree, responded: PyTree, contamination: PyTree
-) -> tuple[Float[Array, ""], PyTree]:
-    """The quadrature relative to the response, and what the lag adds to each array; nan where asymmetry hides it.
+def _lagging(quadrature: PyTree, responded: PyTree, contamination: PyTree) -> tuple[Float[Array, ""], PyTree]:
+    """The quadrature relative to the response, and what the lag adds to each array of a network with a potential.
 
     What of the gradient the response makes: the readout's own derivative neither lags nor feels the steps. And noise
     is as large in one quadrature as in the other.
     """
-    dtype = network.dtype
     noise_free = jax.tree.map(
         lambda q, p: jnp.sqrt(jnp.maximum(q**2 - jnp.nan_to_num(p) ** 2, 0)), quadrature, contamination
     )
     time = ratio(norm(noise_free), norm(responded))
-    if network.symmetric:
-        return time, jax.tree.map(lambda q: LAG * time * q, noise_free)
-    return time, jax.tree.map(lambda q: jnp.asarray(jnp.nan, dtype), noise_free)
+    return time, jax.tree.map(lambda q: LAG * time * q, noise_free)
 
 
 def solved_gradient_and_error(
@@ -200,7 +197,9 @@ def solved_gradient_and_error(
     of_response, quadrature, responded = _each(lambda v: _along_response(network, inputs, reading, v), directions)
     contamination = jax.tree.map(jnp.hypot, _along_mean(network, inputs, reading, of_mean), of_response)
     none = jax.tree.map(jnp.zeros_like, of_response)
-    _, lags = _lagging(network, quadrature, responded, none)
+    _, lags = _lagging(quadrature, responded, none)
+    if not network.symmetric:
+        lags = norms(response_lag(network, inputs, held_potentials(network, inputs, reading.mean), omega))
     skew, sizes = asymmetry_norms(network, inputs, reading.mean), norms(gradient)
     image = ratio(sample_norm(off), sample_norm(chi))
     zero = jnp.zeros(image.shape, jnp.int32)

@@ -1,14 +1,17 @@
 """Asymmetric couplings: what they do to the gradient that a lock-in reads."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from oscsim.core.arrays import to_complex
+from oscsim.core.arrays import norm, ratio, to_complex
+from oscsim.equilibrium.corrected import AbstractCorrection
 from oscsim.equilibrium.exact_gradients import implicit_gradient
 from oscsim.equilibrium.linear import gradient_read, linear_response
 from oscsim.equilibrium.states import default_tolerance
 from oscsim.networks.base import AbstractNetwork, Layers
+from oscsim.networks.feedback import AbstractFeedback
 from oscsim.networks.inputs import Inputs
 from oscsim.networks.learned import Gradient
 
@@ -51,3 +54,35 @@ def asymmetry_error(net: AbstractNetwork, inputs: Inputs, potentials: Layers) ->
     read = gradient_read(net, inputs, net.activities(potentials), to_complex(chi))
     exact, left_of_adjoint = implicit_gradient(net, inputs, potentials, default_tolerance(net.dtype))
     return Asymmetry(read, exact, jnp.maximum(left, left_of_adjoint))
+
+
+DRAWS = 16
+"""Vectors for each sample that the antisymmetric share is the mean over."""
+
+
+@eqx.filter_jit
+def antisymmetric_share(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Float[Array, ""]:
+    r"""$|K - K^\top|_F / (2 |K|_F)$ at the activities `s`, the mean over the batch, by random vectors.
+
+    0 for symmetric couplings, $1/\sqrt2$ for couplings that lead one way only, 1 for antisymmetric ones.
+    """
+    _, forward = jax.linearize(lambda s: net.force(inputs.clamped, s, inputs.y, jnp.zeros((), net.dtype)), s)
+    back = jax.linear_transpose(forward, s)
+
+    def squares(key: Array) -> tuple[Array, Array]:
+        keys = jax.random.split(key, len(s))
+        e = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, s, strict=True))
+        pushed, (pulled,) = forward(e), back(e)
+        return norm(jax.tree.map(jnp.subtract, pushed, pulled)) ** 2, norm(pushed) ** 2
+
+    apart, whole = jax.vmap(squares)(jax.random.split(jax.random.key(0), DRAWS))
+    return jnp.sqrt(ratio(jnp.sum(apart), jnp.sum(whole))) / 2
+
+
+def asymmetry_measures(net: AbstractNetwork, inputs: Inputs, s: Layers) -> dict[str, Array]:
+    """What to follow of a network without symmetry: its antisymmetric share, and the angles between its two ways."""
+    within = net.network if isinstance(net, AbstractCorrection) else net
+    clamped = Inputs(inputs.x, inputs.y, within.clamped(inputs.x))
+    angles = within.angles if isinstance(within, AbstractFeedback) else {}
+    share = antisymmetric_share(within, clamped, s[: len(within.shapes)])
+    return {"antisymmetric": share} | {f"angle/{name}": angle for name, angle in angles.items()}

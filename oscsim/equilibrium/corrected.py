@@ -2,7 +2,6 @@ r"""The exact oscillation of networks without symmetry: the mean goes the one wa
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -17,19 +16,14 @@ from oscsim.networks.inputs import Inputs
 from oscsim.networks.wrapped import AbstractWrappedNetwork
 
 
-def as_inner(network: AbstractNetwork) -> AbstractNetwork:
-    """A network to correct."""
-    return as_network("network", network)
-
-
 class AbstractCorrection(AbstractWrappedNetwork[AbstractNetwork]):
     r"""A network whose oscillation runs through the transpose of its couplings.
 
     Beside the force $F$ of the network within, each neuron receives $(K^\top - K)(s - \bar s)$, where $K = \partial
     F/\partial s$ and $\bar s$, the anchor, is the free equilibrium; and the cost acts as $-\beta\,\partial C/\partial
     s$ alone. The correction vanishes at the free equilibrium, which stays where it is. Around it the response is that
-    of $K^\top$: $(1 + i\omega\tau - K^\top \sigma')\, v = -\partial C/\partial s$, so $\chi$ tends to the exact adjoint,
-    $-\lambda$, as the period grows, at any amplitude within the radius of the corrected network.
+    of $K^\top$: $(1 + i\omega\tau - K^\top \sigma')\, v = -\partial C/\partial s$, so $\chi$ tends to the exact
+    adjoint, $-\lambda$, as the period grows, at any amplitude within the radius of the corrected network.
 
     $\Psi$, and with it plasticity and loss, is that of the network within. The correction costs one product with $K$
     and one with $K^\top$ for each force, and no matrix.
@@ -91,7 +85,10 @@ class CorrectedNetwork(AbstractCorrection):
         0.000
     """
 
-    network: AbstractNetwork = eqx.field(converter=as_inner)
+    network: AbstractNetwork
+
+    def __init__(self, network: AbstractNetwork):
+        self.network = as_network("network", network)
 
     def clamped(self, x: Real[Array, "batch ..."]) -> PyTree[Array]:
         """What the inputs contribute within, and the anchor of each."""
@@ -143,8 +140,12 @@ class MeasuredCorrection(AbstractCorrection):
         ((5,), (4,), (5,), (4,))
     """
 
-    network: AbstractNetwork = eqx.field(converter=as_inner)
-    filter_time: Array = eqx.field(converter=positive("filter_time"))
+    network: AbstractNetwork
+    filter_time: Array
+
+    def __init__(self, network: AbstractNetwork, filter_time: ArrayLike):
+        self.network = as_network("network", network)
+        self.filter_time = positive("filter_time")(filter_time)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

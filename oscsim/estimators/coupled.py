@@ -57,7 +57,9 @@ class CoupledLearning(AbstractEstimator):
     def __init__(self, step: ArrayLike):
         self.step = as_scalar("step", step)
         if not is_traced(self.step) and not 0 < float(self.step) <= 1:
-            raise BadValue(f"step={shown(step)}: use a number above 0 and at most 1, which holds the targets themselves")
+            raise BadValue(
+                f"step={shown(step)}: use a number above 0 and at most 1, which holds the targets themselves"
+            )
 
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
@@ -83,13 +85,14 @@ class Held(AbstractWrappedNetwork[AbstractNetwork]):
 
     network: AbstractNetwork
 
-    def __check_init__(self):
-        match self.network:
+    def __init__(self, network: AbstractNetwork):
+        self.network = network
+        match network:
             case object(cost=AbstractCost(readout=False), shapes=(_, _, *_)):
                 return
         raise BadType(
-            f"net is a {type(self.network).__name__} without two layers of neurons, of which the last is the output: use "
-            "a cost such as SquaredError(), which sees the last layer itself"
+            f"net is a {type(network).__name__} without two layers of neurons, of which the last is the output: "
+            "use a cost such as SquaredError(), which sees the last layer itself"
         )
 
     @property

@@ -85,17 +85,18 @@ class Homeostatic(AbstractEstimator):
         self, state: PyTree, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[PyTree, Estimate]:
         state, found = self.estimator.estimate(state, net, inputs, key)
-        if self._drawn(net) == 0:
-            pull = closed_form_pull(net, inputs)
+        dense, samples = dense_ways(net), self._drawn(net)
+        if samples == 0 and dense is not None:
+            pull = closed_form_pull(dense, inputs)
         else:
             key = jax.random.key(0) if key is None else jax.random.fold_in(key, PULLED)
-            pull = drawn_pull(net, inputs, found.activities, key, self._drawn(net))
+            pull = drawn_pull(net, inputs, found.activities, key, samples)
         gradient = jax.tree.map(lambda g, p: g + self.strength.astype(p.dtype) * p, found.gradient, pull)
         return state, eqx.tree_at(lambda e: e.gradient, found, gradient)
 
     def _drawn(self, net: AbstractNetwork) -> int:
         """How many vectors are drawn for each sample."""
-        closed = has_closed_form(net)
+        closed = dense_ways(net) is not None
         if self.samples == 0 and not closed:
             raise BadValue(
                 f"samples=0 for {type(net).__name__}: only dense layers with two ways have a closed form; use 1 or more"
@@ -107,9 +108,12 @@ PULLED = 2**31 - 3
 """Of the key of a batch, what the vectors are drawn with."""
 
 
-def has_closed_form(net: AbstractNetwork) -> bool:
-    """Whether the antisymmetric part of the couplings is that of the weights."""
-    return isinstance(net, AbstractFeedback) and isinstance(net.network, LayeredNetwork)
+def dense_ways(net: AbstractNetwork) -> AbstractFeedback | None:
+    """The network if its antisymmetric part is that of two weight matrices for each pair of layers; else None."""
+    match net:
+        case AbstractFeedback(network=LayeredNetwork()):
+            return net
+    return None
 
 
 @eqx.filter_jit

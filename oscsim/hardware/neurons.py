@@ -38,6 +38,9 @@ class UnequalGains(AbstractWrappedNetwork[AbstractNetwork]):
     network: AbstractNetwork
     imperfection: tuple[Array, ...]
 
+    def __init__(self, network: AbstractNetwork, imperfection: tuple[Array, ...]):
+        self.network, self.imperfection = network, imperfection
+
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         return self.network.phi(clamped, self._scaled(s), y, beta)
 
@@ -126,9 +129,12 @@ class MismatchedNetwork(AbstractFeedback):
     network: AbstractLayered
     imperfection: tuple[Array, ...]
 
+    def __init__(self, network: AbstractLayered, imperfection: tuple[Array, ...]):
+        self.network, self.imperfection = network, imperfection
+
     @property
     def returning(self) -> Feedback:
-        """$W + \delta$."""
+        r"""$W + \delta$."""
         return (None, *(w + delta for w, delta in zip(self.network.weights[1:], self.imperfection, strict=True)))
 
 

@@ -20,8 +20,8 @@ class AbstractDirectedNetwork(AbstractNetwork):
     - `cost`: what the output is compared with the target by;
     - `output(s)`: what the cost sees; by default the last layer.
 
-    What a lock-in reads of such a network is not the exact gradient, unless the Jacobian of $F$ is symmetric: `Corrected`
-    makes it so.
+    What a lock-in reads of such a network is not the exact gradient, unless the Jacobian of $F$ is symmetric. In a
+    `CorrectedNetwork` it is.
 
     Example:
         >>> class Recurrent(osc.AbstractDirectedNetwork):  # neuron i hears neuron j by coupling[i, j]

@@ -1,6 +1,7 @@
 """Layers with two ways: forward through some weights, and back through others."""
 
 import abc
+import functools
 from itertools import pairwise
 
 import jax
@@ -65,12 +66,10 @@ class AbstractFeedback(AbstractWrappedNetwork[AbstractLayered]):
         if net.cost.readout and (returned := back[-1]) is not None:
             output = net.output(r)
             error = jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y)
-            place, bias = len(net.weights) - 1, net.biases[-1]
-            moved = [
-                net.onward(place, weight, bias, s[-1]) - net.onward(place, weight, bias, r[-1])
-                for weight in (returned, net.weights[-1])
-            ]
-            total -= beta * jnp.sum(error * (moved[0] - moved[1]))
+            read = functools.partial(net.onward, len(net.weights) - 1, bias=net.biases[-1])
+            apart = read(returned, s=s[-1]) - read(returned, s=r[-1])
+            apart -= read(net.weights[-1], s=s[-1]) - read(net.weights[-1], s=r[-1])
+            total -= beta * jnp.sum(error * apart)
         return total
 
     @property
@@ -92,7 +91,7 @@ class OwnFeedback(AbstractFeedback):
     `network` do, and the gradients of $W$ and of $B$ sum to its gradient.
 
     What a lock-in reads of it is not the exact gradient: `run.error()` tells how far it is off, `Homeostatic` brings
-    the two ways together while they learn, `Corrected` makes the reading exact.
+    the two ways together while they learn, a `CorrectedNetwork` is read exactly.
 
     Attributes:
         network: the way forward. Gradients are pytrees like `parameters(self)`, with those of its parameters in
@@ -142,8 +141,8 @@ class OwnFeedback(AbstractFeedback):
 class FixedFeedback(AbstractFeedback):
     r"""A layered or convolutional network with feedback weights that are never learned, as in feedback alignment.
 
-    $\Psi$ and the force are those of `AbstractFeedback`. With $B = 0$ inference is feed-forward: then `Corrected`
-    backpropagates by oscillating.
+    $\Psi$ and the force are those of `AbstractFeedback`. With $B = 0$ inference is feed-forward: then a
+    `CorrectedNetwork` backpropagates by oscillating.
 
     Attributes:
         network: the way forward. Gradients are pytrees like `parameters(self)`, with those of its parameters in
@@ -187,7 +186,9 @@ class FixedFeedback(AbstractFeedback):
 def _feedback(net: AbstractLayered, given: Given, angle: ArrayLike | None, key: Key[Array, ""] | None) -> Feedback:
     """The way back: what is given, or what is drawn at an angle."""
     check_parameters(net)
-    expected = f"give {len(net.weights)} entries, the first of them None, each other None or of the shape of the weights"
+    expected = (
+        f"give {len(net.weights)} entries, the first of them None, each other None or of the shape of the weights"
+    )
     match given:
         case None:
             return _at_angle(net, 0.0 if angle is None else angle, key)

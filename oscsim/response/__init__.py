@@ -9,6 +9,7 @@ the orbit, $u(\epsilon) = u_0 + \epsilon u_1 + \epsilon^2 u_2 + \dots$ with $\ep
 
 from oscsim.equilibrium.linear import susceptibility
 from oscsim.response.amplitude import OptimalAmplitude, VarianceTerms, optimal_amplitude
+from oscsim.response.anchors import anchor_rates
 from oscsim.response.bias import predict_bias, predict_gradient
 from oscsim.response.branch_points import BranchPoints, branch_points
 from oscsim.response.radius import convergence_radius
@@ -22,6 +23,7 @@ __all__ = [
     "Spectra",
     "StabilityMap",
     "VarianceTerms",
+    "anchor_rates",
     "branch_points",
     "convergence_radius",
     "optimal_amplitude",

@@ -35,7 +35,7 @@ from oscsim.dynamics.simulation import Start, check_lasts, starting_state
 from oscsim.dynamics.state import State, failure
 from oscsim.dynamics.system import System
 from oscsim.networks.base import AbstractNetwork, as_network, in_short
-from oscsim.networks.inputs import Data, Stream, clamped
+from oscsim.networks.inputs import Data, Stream
 from oscsim.networks.learned import split_parameters
 from oscsim.response.time_scales import TimeScales, time_scales_of, warn_of
 from oscsim.signals.drive import turning_coefficient
@@ -226,7 +226,7 @@ def _learn_chunk(
         net = eqx.combine(learned, fixed)
         shown = stream.at(net, state.cycle)
         state, moved, reading = advance_plastic(system.with_network(net), state, shown, rate)
-        loss = jnp.mean(net.loss(clamped(net, shown.x), reading.mean, shown.y))
+        loss = jnp.mean(net.loss(net.clamped(shown.x), reading.mean, shown.y))
         losses, drifts = losses.at[i].set(loss), drifts.at[i].set(norm(moved).astype(drifts.dtype))
         return state, eqx.apply_updates(learned, moved), losses, drifts, i + 1
 

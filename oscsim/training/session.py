@@ -16,6 +16,7 @@ from oscsim.datasets.source import AbstractSource, Samples
 from oscsim.dynamics.gradient_error import TOLERANCE
 from oscsim.dynamics.run import resting_state
 from oscsim.equilibrium import exact_gradient
+from oscsim.equilibrium.asymmetry import asymmetry_measures
 from oscsim.equilibrium.metrics import cosine, per_layer, relative_error
 from oscsim.estimators import Estimate
 from oscsim.networks.inputs import Inputs, as_targets
@@ -220,6 +221,11 @@ class Session:
             amplitude = np.asarray(bar.amplitude)
             low, median, high = np.quantile(amplitude, [0, 0.5, 1])
             row |= {"amplitude": float(median), "amplitude_lowest": float(low), "amplitude_highest": float(high)}
+        if not net.symmetric:
+            found = asymmetry_measures(net, Inputs.of(net, x, y), estimate.activities)
+            row |= {name: float(value) for name, value in found.items()}
+            if bar is not None:
+                row["asymmetry_error"] = float(bar.asymmetry)
         return row
 
     def warn_once(self, row: Metrics) -> None:
