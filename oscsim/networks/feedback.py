@@ -59,10 +59,9 @@ class AbstractFeedback(AbstractWrappedNetwork[AbstractLayered]):
         """Both ways between the layers, and the readout's own way back."""
         net, back, total = self.network, self.returning, jnp.zeros((), s[0].dtype)
         for place, ((s_below, s_above), (r_below, r_above)) in enumerate(zip(pairwise(s), pairwise(r), strict=True), 1):
-            weight, bias = net.weights[place], net.biases[place]
-            returned = weight if back[place] is None else back[place]
+            weight, way_back, bias = net.weights[place], back[place], net.biases[place]
             total += jnp.sum(s_above * net.onward(place, weight, bias, r_below))
-            total += jnp.sum(r_above * net.onward(place, returned, bias, s_below))
+            total += jnp.sum(r_above * net.onward(place, weight if way_back is None else way_back, bias, s_below))
         if net.cost.readout and (returned := back[-1]) is not None:
             output = net.output(r)
             error = jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y)
