@@ -158,6 +158,11 @@ class MeasuredCorrection(AbstractCorrection):
         own = [tau[0] if tau.ndim else tau for tau in self.network.time_constants]
         return (*own, *(jnp.asarray(self.filter_time, self.dtype),) * len(own))
 
+    @property
+    def following(self) -> tuple[Array, ...]:
+        """The time constants of the neurons: the filters are meant to be slower than the signal."""
+        return self.network.following
+
     def activities(self, u: Layers) -> Layers:
         """Those of the neurons; that of a filter is its potential."""
         neurons, filters = self._split(u)

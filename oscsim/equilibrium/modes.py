@@ -21,7 +21,7 @@ FASTEST_PRODUCTS = 200
 def slowest_time(net: AbstractNetwork, inputs: Inputs, u: Layers) -> float:
     """The time constant of the network's slowest mode at the free equilibrium `u`, over all samples."""
     gain = float(jnp.max(_slowest_gain(net, inputs, u)))
-    return slowest_neuron(net.time_constants) / max(1 - gain, 1e-3)
+    return slowest_neuron(net.following) / max(1 - gain, 1e-3)
 
 
 @eqx.filter_jit

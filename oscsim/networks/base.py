@@ -263,6 +263,11 @@ class AbstractNetwork(AbstractLearned):
         ]
         return tuple(t[None] if t.ndim else t for t in per_layer)
 
+    @property
+    def following(self) -> tuple[Array, ...]:
+        """The time constants of the layers that have to follow the signal: of all, unless some are filters."""
+        return self.time_constants
+
 
 def sizes_in_short(network: AbstractNetwork) -> str:
     """The layers of neurons in a word, such as `5-4`, or `4x4x2-10` with images."""
@@ -325,11 +330,12 @@ def as_network(name: str, network: Given) -> "AbstractNetwork":
         name, network, AbstractNetwork, "use an instance of a network with dynamics, such as LayeredNetwork(...)"
     )
     for field in fields(network):
-        if callable(getattr(AbstractNetwork, field.name, None)):
-            raise BadType(
-                f"{name}: the field {field.name} of {type(network).__name__} hides AbstractNetwork.{field.name}, which "
-                "is needed: give it another name"
-            )
+        for kind in type(network).__mro__[1:]:
+            if callable(vars(kind).get(field.name)):
+                raise BadType(
+                    f"{name}: the field {field.name} of {type(network).__name__} hides {kind.__name__}.{field.name}, "
+                    "which is needed: give it another name"
+                )
     return as_trainable(name, network)
 
 

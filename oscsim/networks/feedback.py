@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Inexact, Key, Real
 from oscsim.core.arrays import is_traced, norm
 from oscsim.core.checks import Given, as_array, as_key, as_scalar, instance
 from oscsim.core.errors import BadType, BadValue
-from oscsim.networks.base import Layers, check_parameters
+from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.layered import AbstractLayered
 from oscsim.networks.wrapped import AbstractWrappedNetwork
 
@@ -123,14 +123,14 @@ class OwnFeedback(AbstractFeedback):
 
     def __init__(
         self,
-        network: AbstractLayered,
+        network: AbstractNetwork,
         feedback: Given = None,
         *,
         angle: ArrayLike | None = None,
         key: Key[Array, ""] | None = None,
     ):
         self.network = LAYERED("network", network)
-        self.feedback = _feedback(network, feedback, angle, key)
+        self.feedback = _feedback(self.network, feedback, angle, key)
 
     @property
     def returning(self) -> Feedback:
@@ -168,14 +168,14 @@ class FixedFeedback(AbstractFeedback):
 
     def __init__(
         self,
-        network: AbstractLayered,
+        network: AbstractNetwork,
         feedback: Given = None,
         *,
         angle: ArrayLike | None = None,
         key: Key[Array, ""] | None = None,
     ):
         self.network = LAYERED("network", network)
-        self.fixed_feedback = _feedback(network, feedback, angle, key)
+        self.fixed_feedback = _feedback(self.network, feedback, angle, key)
 
     @property
     def returning(self) -> Feedback:

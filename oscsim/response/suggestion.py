@@ -120,7 +120,7 @@ def suggest(
         raise BadValue("noise without an accuracy would be ignored: say how right the gradient is to be")
     inputs, free = free_state(net, x, y, at, "a suggestion for a rotating signal")
     _warn_of_several(net, inputs, free)
-    tau = slowest_neuron(net.time_constants)
+    tau = slowest_neuron(net.following)
     slowest = slowest_time(net, inputs, free.potentials)
     radius = fitted_radius(net, inputs, free.potentials)
     amplitude = _two_digits(min(0.4 * radius, scale_of(net, free.potentials)))
@@ -146,7 +146,7 @@ def _accurate(
     amplitude: float,
 ) -> Suggestion:
     """The suggestion that meets an accuracy by theory."""
-    shortest = 50 * slowest_neuron(net.time_constants)
+    shortest = 50 * slowest_neuron(net.following)
     period, bias = _period_for(net, inputs, free, accuracy if noise is None else accuracy / 2, slowest, shortest)
     cycles, spread = 1, 0.0
     limit = f"the lag limits: the slowest mode, {slowest:.3g}, asks for a period of {period:.4g}"

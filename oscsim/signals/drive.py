@@ -47,7 +47,7 @@ def check_drive(net: AbstractNetwork, teaching: AbstractTeaching, lag_is_known: 
         return
     require_positive("period", teaching.period)
     period = float(teaching.period)
-    slowest = slowest_neuron(net.time_constants)
+    slowest = slowest_neuron(net.following)
     if not period >= 2 * np.pi * slowest:
         raise BadValue(
             f"period={period:g} is shorter than 2 pi tau = {2 * np.pi * slowest:.3g}; the neurons cannot follow: use "
