@@ -844,6 +844,8 @@ def tells(result: Any) -> bool:
             return not bool(valid)
         case object(diverged=diverged):
             return bool(np.any(diverged))
+        case osc.response.StabilityMap(settled=settled):
+            return not bool(np.all(settled))
     return False
 
 

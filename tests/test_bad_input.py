@@ -81,6 +81,25 @@ def grad(sizes=(3, 4, 2)):
     return osc.parameters(network(sizes))
 
 
+@functools.cache
+def orbit():
+    return osc.periodic_orbit(network(), X, Y, SIGNAL, harmonics=2)
+
+
+def masked():
+    return jax.tree.map(lambda a: np.ma.masked_less(a, 0), grad())
+
+
+def nothing():
+    """What jax gives as the derivative with respect to an integer."""
+    return np.zeros(2, jax.dtypes.float0)
+
+
+def traced(function, value=2):
+    """A call with a value that jax traces."""
+    return jax.eval_shape(lambda a: (function(a), None)[1], value)
+
+
 class Duck:
     """Called like a signal, and none."""
 
@@ -275,6 +294,14 @@ REFUSED = {
     "sim(teaching=Signal(jnp.cos, 'long'))": (TypeError, "period='long'", "real numbers"),
     "sim(teaching=Signal(np.cos))": (TypeError, "teaching=Signal()", "write it with jax.numpy"),
     "sim(teaching=Signal(lambda t: jnp.ones(7)))": (ValueError, "an array of shape (7,)", "return one number"),
+    "SIGNAL(nan)": (ValueError, "t=nan", "use finite numbers, up to 1e+30"),
+    "SIGNAL(1e38)": (ValueError, "t=1e+38", "use finite numbers, up to 1e+30"),
+    "osc.Onset(SIGNAL, 2)(0.0, inf)": (ValueError, "cycle=inf", "use finite numbers"),
+    "osc.hardware.DistortedTeaching(SIGNAL, (0.1,))(jnp.array(nan))": (ValueError, "t=", "use finite numbers"),
+    "SIGNAL(nothing())": (TypeError, "t=", "use real numbers"),
+    "osc.SquaredError()(nothing(), 0)": (TypeError, "output=", "give an array of numbers"),
+    "orbit().potentials_at(inf)": (ValueError, "time=inf", "use finite numbers, up to 1e+30"),
+    "orbit().activities_at(nan)": (ValueError, "time=nan", "use finite numbers, up to 1e+30"),
     # counts
     "sim(cycles=0)": (ValueError, "cycles=0", "use a positive integer"),
     "sim(cycles=1.5)": (ValueError, "cycles=1.5", "use a positive integer"),
@@ -457,6 +484,8 @@ REFUSED = {
     "osc.relative_error(grad(), None)": (ValueError, "exact has []", "gradients of the same network"),
     "osc.norm_ratio({}, {})": (ValueError, "estimate has shapes []", "gradients of the same network"),
     "osc.per_layer(osc.cosine, grad(), grad((3, 5, 2)))": (ValueError, "(4, 3)", "(5, 3)", "the same network"),
+    "osc.relative_error(masked(), grad())": (TypeError, "estimate is a masked array", "use estimate.filled(value)"),
+    "osc.plot.components(grad(), masked())": (TypeError, "exact is a masked array", "use exact.filled(value)"),
     "osc.cosine('foo', grad())": (TypeError, "estimate='foo'", "a pytree of arrays"),
     # what has no complex derivative
     "sim(passing(osc.HardTanh))": (
@@ -510,6 +539,38 @@ REFUSED = {
     "osc.datasets.load('mnits')": (ValueError, "name='mnits'", "use 'digits'"),
     "osc.datasets.load('digits', 'validation')": (ValueError, "split='validation'", "use 'train' or 'test'"),
     "osc.Run.load('missing.osc')": (FileNotFoundError, "missing.osc"),
+    "osc.load('')": (ValueError, "path=''", "'.' for the folder that Python runs in"),
+    "osc.datasets.ArraySource(X, np.array(['2026-01-01'] * 2, 'datetime64[D]'))": (TypeError, "y holds datetime64[D]"),
+    "osc.datasets.ArraySource(np.array([None, 'a'], object), Y)": (TypeError, "x[0] is None", "give numbers"),
+    "osc.datasets.FileSource(['here'], len)": (TypeError, "read=<built-in function len>", "with the path of a file"),
+    # what is asked for is more than there can be
+    "osc.response.optimal_amplitude(network(), X, Y, 1e30, osc.WhiteNoise(0.1), 3)": (
+        ValueError,
+        "period=1e+30 takes",
+        "use a shorter one",
+    ),
+    "osc.response.optimal_amplitude(network(), X, Y, 1e12, osc.WhiteNoise(0.1), 3, ticks=8)": (
+        ValueError,
+        "ticks=8 in period=1e+12",
+        "use a shorter period",
+    ),
+    # a user's own functions
+    "osc.layerwise(network(), [0.1, 0.2], osc.Hann)": (TypeError, "make=<class", "makes nothing of the rate 0.1"),
+    "osc.check_holomorphic(len)": (TypeError, "subject=<built-in function len>", "it returns integers"),
+    # what is looked at, within a function that jax traces
+    "traced(lambda width: osc.models.vgg4(width=width, key=KEY))": (TypeError, "width is traced", "outside"),
+    "traced(lambda a: osc.response.stability_map(network(), a, Y, [0.1]), X)": (TypeError, "x is traced", "outside"),
+    "traced(lambda a: osc.scores(network(), a), X)": (TypeError, "x is traced", "outside"),
+    "traced(lambda a: osc.evaluate(network(), X, a), Y)": (TypeError, "y is traced", "outside"),
+    "traced(lambda start: osc.learn(network(), (X, Y), SIGNAL, rate=1e-4, cycles=1, start=start), X)": (
+        TypeError,
+        "start is traced",
+        "outside",
+    ),
+    "traced(lambda n: osc.check_holomorphic(network(), shape=n))": (TypeError, "shape=", "give a tuple or a list"),
+    "traced(lambda n: osc.sweep(dict, {'a': 1.0}, seeds=1, key=KEY, block=n))": (TypeError, "block=", "integer"),
+    "traced(lambda a: osc.sweep(dict, {'a': 1.0}, seeds=1, key=KEY, store=a))": (TypeError, "store=", "give a path"),
+    "traced(lambda n: osc.sklearn.Classifier(epochs=n).fit(X, Y))": (TypeError, "epochs=", "use a positive integer"),
 }
 
 COMPILED = {"_run_chunk", "averaged", "_realised", "_settled", "_stepped", "_settled_phases", "_stepped_phases"}

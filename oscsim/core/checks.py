@@ -128,6 +128,11 @@ def as_scalar(name: str, value: Given) -> Array:
     return value
 
 
+def is_numeric(dtype: np.dtype) -> bool:
+    """Whether arrays of this type hold numbers, real or complex, or truth values; `float0` of jax holds none."""
+    return dtype.kind == "b" or (jnp.issubdtype(dtype, jnp.number) and dtype.kind not in "mM")
+
+
 def as_numbers(name: str, value: Given, remedy: str = "give an array of numbers") -> Given:
     """Numbers of any shape and type, real or complex, traced or not, or an error that names them."""
     match value:
@@ -135,7 +140,7 @@ def as_numbers(name: str, value: Given, remedy: str = "give an array of numbers"
             return value
     value = as_native(name, value)
     try:
-        if type(value) in (str, bytes) or is_key(value) or np.asarray(value).dtype.kind not in "biufcV":
+        if type(value) in (str, bytes) or is_key(value) or not is_numeric(np.asarray(value).dtype):
             raise BadType("no numbers")
         with jax.ensure_compile_time_eval():
             return jnp.asarray(value)
@@ -283,6 +288,8 @@ def as_path(name: str, value: Given) -> Path:
             raise BadType(f"{name}={shown(value)}: give a path, a string or a pathlib.Path")
     if re.match(r"\w[\w+.-]+:/", text):  # one letter is a drive; Path makes one slash of two
         raise BadValue(f"{name}={text}: only folders and files of this machine are read and written")
+    if not text:
+        raise BadValue(f"{name}='': give a path, '.' for the folder that Python runs in")
     if "\0" in text:
         raise BadValue(f"{name}={text!r}: no path of this machine holds the character of number 0")
     try:
@@ -339,6 +346,11 @@ def as_names(name: str, value: Given) -> tuple[str, ...]:
 def as_counts(name: str, value: Given) -> tuple[int, ...]:
     """Positive integers in order, or an error that names what is none."""
     return tuple(as_count(f"{name}[{i}]", one) for i, one in enumerate(as_sequence(name, value)))
+
+
+def as_shape(name: str, value: Given) -> tuple[int, ...]:
+    """The lengths of the axes of an array, or an error that names what is none."""
+    return tuple(as_index(f"{name}[{i}]", one) for i, one in enumerate(as_sequence(name, value)))
 
 
 def as_sequence(name: str, value: Given) -> tuple:

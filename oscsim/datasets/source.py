@@ -19,14 +19,16 @@ from oscsim.core.checks import (
     as_count,
     as_flag,
     as_function,
-    as_host,
     as_key,
     as_path,
     as_sequence,
     require_instance,
+    shown,
+    untraced,
 )
-from oscsim.core.errors import BadValue, warn
+from oscsim.core.errors import BadType, BadValue, warn
 from oscsim.datasets.batches import Batch, to_images
+from oscsim.networks.inputs import as_data
 
 Samples = tuple[np.ndarray, np.ndarray]
 """Inputs, (n, ...), and their labels or targets, (n, ...)."""
@@ -98,6 +100,7 @@ class ArraySource(AbstractSource):
 
     Raises:
         ValueError: not one label for each input.
+        TypeError: inputs or labels that are no real numbers.
 
     Example:
         >>> source = osc.datasets.ArraySource(x, y)
@@ -106,7 +109,7 @@ class ArraySource(AbstractSource):
     """
 
     def __init__(self, x: ArrayLike | Sequence, y: ArrayLike | Sequence):
-        self.x, self.y = as_host("x", x), as_host("y", y)
+        self.x, self.y = (np.asarray(as_data(name, untraced(name, a))) for name, a in (("x", x), ("y", y)))
         if not self.x.ndim or self.x.shape[:1] != self.y.shape[:1]:
             raise BadValue(f"x has shape {self.x.shape} and y {self.y.shape}: give one label for each input")
         self.digest = digest_of(self.x, self.y)
@@ -175,7 +178,7 @@ class FileSource(AbstractSource):
         if not as_sequence("paths", paths):
             raise BadValue(f"paths={paths!r}: give one file or more")
         self._read = read = as_function("read", read)
-        self._files = [_survey(path, read(path)) for path in (as_path("paths", path) for path in paths)]
+        self._files = [_survey(as_path("paths", path), read) for path in paths]
         self.mean, self.deviation = _statistics(np.sum([file.histogram for file in self._files], 0))
         standardise = standardise if isinstance(standardise, FileSource) else as_flag("standardise", standardise)
         by = self if standardise is True else standardise or None
@@ -253,7 +256,11 @@ class _File(NamedTuple):
     histogram: Int[np.ndarray, "3 256"]
 
 
-def _survey(path: Path, content: Batch) -> _File:
+def _survey(path: Path, read: Callable[[Path], Batch]) -> _File:
+    try:
+        content = read(path)
+    except TypeError as error:
+        raise BadType(f"read={shown(read)} cannot be called with the path of a file: {error}") from error
     require_instance("read", content, Batch, "return a Batch(pixels, labels) of oscsim.datasets.batches")
     return _File(path, len(content.labels), digest_of(*content), _histogram(content.pixels))
 
@@ -275,7 +282,7 @@ def digest_of(*arrays: np.ndarray) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for a in arrays:
         digest.update(f"{a.shape}{a.dtype}".encode())
-        digest.update(np.ascontiguousarray(a).data)
+        digest.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)  # also of types that have no buffer
     return digest.hexdigest()
 
 

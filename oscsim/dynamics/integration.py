@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import count, optional, require_instance
+from oscsim.core.checks import MOST, count, optional, require_instance
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.printing import AbstractSettings
 from oscsim.core.registry import register
@@ -256,10 +256,12 @@ def _noisy(
         needed = _resolving(spans if per_step else usual * spans)
         fewest = needed if per_step else _in_blocks(needed)
         steps = fewest if ticks is None else ticks * math.ceil(needed / ticks)
+        if steps > MOST:
+            period = float(teaching.period)
+            raise BadValue(f"period={period:g} takes {steps:.2g} steps under noise, {MOST} at most: use a shorter one")
     if ticks is None:  # the fewest that are fine enough; every step where none are
-        divisors = (d for d in range(1, steps + 1) if steps % d == 0)
         least = steps if spans is None else max(_resolving(NOISY_TICKS * spans), DEFAULT_TICKS)
-        ticks = next((d for d in divisors if d >= least), steps)
+        ticks = steps // largest_divisor(steps, max(1, steps // least))
     equal = Integration(solver, None, steps, ticks, adjoint=integration.adjoint)
     plan = _filled(equal, demodulator, net, teaching)
     step = None if is_traced(teaching) else float(teaching.period) / steps
@@ -354,4 +356,4 @@ def _require_fine_steps(plan: Plan, net: AbstractNetwork, teaching: AbstractTeac
 
 def largest_divisor(steps: int | None, most: int) -> int:
     """The largest divisor of `steps` that is at most `most`; `most` itself where the steps are adaptive."""
-    return most if steps is None else max(d for d in range(1, most + 1) if steps % d == 0)
+    return most if steps is None else next(d for d in range(most, 0, -1) if steps % d == 0)

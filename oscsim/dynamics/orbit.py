@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from oscsim.core.arrays import describe, is_traced, per_sample, promoting, ratio, sample_norm
-from oscsim.core.checks import as_count, as_flag, as_positive, as_real, checked
+from oscsim.core.checks import as_count, as_flag, as_positive, as_real, both, checked
 from oscsim.core.errors import BadValue, NotSettledError
 from oscsim.core.printing import AbstractPrinted
 from oscsim.dynamics.cycle import Watch, Watched
@@ -27,7 +27,7 @@ from oscsim.networks.base import AbstractNetwork, Layers, as_network
 from oscsim.networks.inputs import Data, Inputs
 from oscsim.networks.learned import Gradient
 from oscsim.signals.drive import check_drive
-from oscsim.signals.teaching import AbstractTeaching
+from oscsim.signals.teaching import AbstractTeaching, as_times
 
 if TYPE_CHECKING:
     import xarray
@@ -100,7 +100,7 @@ class PeriodicOrbit(AbstractPrinted):
         """How right `gradient` is: the lag behind the period, and what a signal that turns both ways mixes in."""
         return _read(self.network, self.inputs, self.teaching, self.phasors)[1]
 
-    @checked(time=as_real)
+    @checked(time=both(as_times, as_real))
     def potentials_at(self, time: ArrayLike) -> Layers:
         """The potentials at a time in the cycle, complex, one (batch, ...) array per layer; `simulate` starts there."""
         turn = jnp.asarray(time) / self.teaching.period
@@ -108,7 +108,7 @@ class PeriodicOrbit(AbstractPrinted):
             raise BadValue(f"time has shape {turn.shape}: use one number, and jax.vmap over several")
         return tuple(a[0] for a in at_times(self.harmonics, self.potentials, turn[None]))
 
-    @checked(time=as_real)
+    @checked(time=both(as_times, as_real))
     def activities_at(self, time: ArrayLike) -> Layers:
         """The activities at a time in the cycle, complex, one (batch, ...) array per layer."""
         return self.network.activities(self.potentials_at(time))

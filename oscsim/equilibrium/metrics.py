@@ -98,15 +98,13 @@ def _gradients(estimate: Any, exact: Gradient) -> tuple[Gradient, Gradient]:
                 f"{len(one[0])} do): their gradients are of different losses; compare with exact_gradient(..., "
                 "at=run), or start both from 'settled'"
             )
-    found = tuple(
-        getattr(v, "gradient", v) if s is not None else v for v, s in zip((estimate, exact), states, strict=True)
-    )
-    _require_same(*found)
-    return found
+    found = (getattr(v, "gradient", v) if s is not None else v for v, s in zip((estimate, exact), states, strict=True))
+    estimate, exact = map(as_gradient, ("estimate", "exact"), found)
+    _require_same(estimate, exact)
+    return estimate, exact
 
 
 def _require_same(estimate: Gradient, exact: Gradient) -> None:
-    estimate, exact = as_gradient("estimate", estimate), as_gradient("exact", exact)
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (estimate, exact)]
     if shapes[0] != shapes[1] or not shapes[0]:
         raise BadValue(

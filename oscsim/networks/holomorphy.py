@@ -9,13 +9,21 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from oscsim.core.arrays import is_traced, norm, ratio, to_complex
-from oscsim.core.checks import as_count, as_index, as_key, as_positive, as_sequence, checked, shown
+from oscsim.core.checks import as_count, as_key, as_positive, as_shape, both, checked, shown, untraced
 from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError, warn
 from oscsim.networks.base import AbstractNetwork, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
 
-@checked(key=as_key)
+@checked(
+    subject=untraced,
+    x=untraced,
+    y=untraced,
+    shape=as_shape,
+    points=as_count,
+    spread=as_positive,
+    key=both(as_key, untraced),
+)
 def check_holomorphic(
     subject: AbstractNetwork | Callable,
     x: Data = None,
@@ -58,14 +66,11 @@ def check_holomorphic(
     """
     if not callable(subject) and not isinstance(subject, AbstractNetwork):
         raise BadType(f"subject={subject!r}: use a network, or a function of one array")
-    points = as_count("points", points)
-    spread = as_positive("spread", spread)
     key = jax.random.key(0) if key is None else key
     if isinstance(subject, AbstractNetwork):
         violations = _network_violations(subject, x, y, points, spread, key)
     else:
         dtype = jnp.asarray(0.0).dtype
-        shape = tuple(as_index(f"shape[{i}]", side) for i, side in enumerate(as_sequence("shape", shape)))
         _require_function_of_arrays(subject, _random(key, shape, dtype, spread))
         violations = {
             getattr(subject, "__name__", type(subject).__name__): max(
@@ -89,7 +94,8 @@ def _require_function_of_arrays(subject: Callable, z: Array) -> None:
     """Refuse what is no function from a complex array to an array."""
     try:
         value = jax.eval_shape(subject, z)
-        jax.eval_shape(lambda a: a + 0, value)
+        if not jnp.issubdtype(jax.eval_shape(lambda a: a + 0, value).dtype, jnp.inexact):
+            raise TypeError("it returns integers")
     except Exception as error:
         raise BadType(
             f"subject={shown(subject)} is no function from an array of {z.dtype}{list(z.shape)} to another: {error}"

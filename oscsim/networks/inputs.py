@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from oscsim.core.arrays import is_traced
-from oscsim.core.checks import as_native, checked, instance, shown
+from oscsim.core.checks import as_native, checked, instance, is_numeric, shown
 from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.learned import as_trainable
 from oscsim.networks.moving import AbstractMoving, Cycle, Period, check_moving
@@ -167,7 +167,7 @@ def traceable(name: str, function: Callable, first: Cycle) -> Callable:
         if is_traced(first):
             raise BadType(f"{name} cannot be called with a traced cycle: write it with jax.numpy") from error
     try:
-        shown = _as_numbers(name, function(int(first)))
+        shown = as_data(name, function(int(first)))
     except TypeError as error:
         raise BadType(f"{name} is a function that cannot be called with the number of a cycle: {error}") from error
     shown = jnp.asarray(shown)  # the types that jax has
@@ -176,7 +176,7 @@ def traceable(name: str, function: Callable, first: Cycle) -> Callable:
 
 def as_inputs(net: "Network", x: Data) -> Array:
     """The inputs as an array of the network's precision, or an error that says what is wrong with them."""
-    x = _as_numbers("x", x)
+    x = as_data("x", x)
     if net.input_shape is not None and x.shape[1:] != tuple(net.input_shape):
         hint = "; batch axes come first: use x[None]" if x.shape == tuple(net.input_shape) else ""
         raise BadValue(
@@ -193,7 +193,7 @@ def as_inputs(net: "Network", x: Data) -> Array:
 
 def as_targets(net: "Network", y: Data) -> Array:
     """The targets as an array, integer labels or real vectors, or an error that says what is wrong with them."""
-    y, classes = _as_numbers("y", y), net.outputs
+    y, classes = as_data("y", y), net.outputs
     _check_batch("y", y, net.dtype)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         if y.ndim == 1 and classes == 1:
@@ -233,7 +233,8 @@ def are_classes(y: Array | np.ndarray) -> bool:
     return bool(np.all(y >= 0) and np.all(np.abs(np.sum(y, axis=1, dtype=float) - 1) < 1e-3))
 
 
-def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
+def as_data(name: str, value: Data) -> Array | np.ndarray:
+    """Inputs or targets as real numbers in an array, of one batch, or an error that says what is wrong with them."""
     if _changes(value):
         raise BadType(f"{name}={value!r} changes in time, which simulate and learn take: give one batch, an array")
     match value:
@@ -250,7 +251,7 @@ def _as_numbers(name: str, value: Data) -> Array | np.ndarray:
         raise
     except (TypeError, RecursionError, OverflowError) as error:
         raise BadType(f"{name}={shown(value)} is no array: give one of shape (batch, ...)") from error
-    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool) or value.dtype.kind in "mM":
+    if not is_numeric(value.dtype):
         raise BadType(f"{name} holds {value.dtype}: give numbers{names}")
     if jnp.iscomplexobj(value):
         raise BadType(f"{name} is {value.dtype}: inputs and targets are real; use {name}.real")

@@ -8,12 +8,21 @@ from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from oscsim.core.arrays import is_key, is_traced
-from oscsim.core.checks import Given, as_array, checked, instance, require_instance, shown, untraced
+from oscsim.core.checks import (
+    Given,
+    as_array,
+    as_native,
+    checked,
+    instance,
+    is_numeric,
+    require_instance,
+    shown,
+    untraced,
+)
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.printing import Row, as_html, as_text
 from oscsim.networks.activations import AbstractActivation
@@ -104,14 +113,14 @@ def as_trainable(name: str, network: Given) -> Given:
 
 
 def as_gradient(name: str, gradient: Given) -> Gradient:
-    """A pytree of arrays of numbers, or an error that names what is none."""
+    """A pytree of arrays of numbers, in this machine's order of bytes, or an error that names what is none."""
     try:
         leaves = jax.tree.leaves(gradient)
     except (RecursionError, TypeError, ValueError):  # what holds itself, or names that cannot be sorted
         leaves = [None]
     if not all(map(_is_numeric, leaves)):
         raise BadType(f"{name}={shown(gradient)}: give a gradient, a pytree of arrays")
-    return gradient
+    return jax.tree.map(lambda leaf: as_native(name, leaf), gradient)
 
 
 def as_known_gradient(name: str, gradient: Given) -> Gradient:
@@ -123,7 +132,7 @@ def _is_numeric(leaf: object) -> bool:
     """Whether a leaf holds numbers, real or complex."""
     match leaf:
         case np.ndarray() | np.generic():
-            return leaf.dtype.kind in "biufc" or leaf.dtype == jnp.bfloat16
+            return is_numeric(leaf.dtype)
     return eqx.is_array_like(leaf) and not is_key(leaf)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
-from oscsim.core.checks import as_count, as_function, as_positive, checked, require_positive
+from oscsim.core.checks import as_count, as_function, as_positive, checked
 from oscsim.core.errors import BadValue
 from oscsim.networks.convolutional import Convolution, ConvolutionalNetwork
 from oscsim.networks.feedforward import ConvolutionalFeedForwardNetwork
@@ -32,7 +32,7 @@ SIX = (
 """Channels at full width, padding, and whether it is pooled, of each layer."""
 
 
-@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
+@checked(classes=as_count, width=as_positive, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4(
     classes: int = 10,
     width: float = 1.0,
@@ -68,7 +68,7 @@ def vgg4(
     )
 
 
-@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
+@checked(classes=as_count, width=as_positive, temperature=as_positive, activation=as_function, products=as_products)
 def vgg6(
     classes: int = 10,
     width: float = 1.0,
@@ -96,7 +96,7 @@ def vgg6(
     )
 
 
-@checked(classes=as_count, temperature=as_positive, activation=as_function, products=as_products)
+@checked(classes=as_count, width=as_positive, temperature=as_positive, activation=as_function, products=as_products)
 def vgg4_feedforward(
     classes: int = 10,
     width: float = 1.0,
@@ -139,7 +139,6 @@ WIDEST = 16
 
 
 def _channels(channels: int, width: float) -> int:
-    require_positive("width", width)
     found = round(channels * width)
     if found < 1:
         raise BadValue(f"width={width:g} leaves no channel of {channels}: use 1/128 or more")

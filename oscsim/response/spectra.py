@@ -13,6 +13,9 @@ from oscsim.core.errors import BadType, BadValue
 from oscsim.networks.base import AbstractNetwork, fastest_neuron
 from oscsim.signals.noise import AbstractForcing, Noise
 
+FOLDS = 2**16
+"""At most so many frequencies that sampling folds are added up."""
+
 
 class Spectra(eqx.Module):
     r"""The noise's spectral density where a lock-in listens: at $k K\omega + m\omega$ for $m = -1, 0, 1$.
@@ -52,6 +55,11 @@ class Spectra(eqx.Module):
         omega = 2 * np.pi / period
         sampling = ticks * omega
         folds = math.ceil(16 / (sampling * fastest))
+        if folds > FOLDS:
+            raise BadValue(
+                f"ticks={ticks} in period={period:g} fold noise of {folds:.2g} frequencies onto each that is read, "
+                f"{FOLDS} at most: read more often, or use a shorter period"
+            )
         buffer = max(32, 2 ** (folds + 1).bit_length())
         near = sampling * np.arange(buffer)[:, None] + omega * np.array([-1, 0, 1])
         far = sampling * np.arange(folds + 1, folds + 4097)

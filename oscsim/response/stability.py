@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
 from oscsim.core.arrays import complex_of, per_sample, repeated
-from oscsim.core.checks import as_count, as_numbers, untraced
+from oscsim.core.checks import as_count, as_numbers, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import default_tolerance
 from oscsim.equilibrium.linear import free_state, linear_response
@@ -46,6 +46,7 @@ class StabilityMap(eqx.Module):
         return jnp.min(jnp.where(self.settled, jnp.inf, jnp.abs(self.grid)), initial=jnp.inf)
 
 
+@checked(net=untraced, x=untraced, y=untraced, at=untraced)
 def stability_map(
     net: AbstractNetwork,
     x: Data,

@@ -146,6 +146,9 @@ def _accurate(
     amplitude: float,
 ) -> Suggestion:
     """The suggestion that meets an accuracy by theory."""
+    digits = float(jnp.finfo(net.dtype).eps)
+    if accuracy < digits:
+        raise BadValue(f"accuracy={accuracy:g} is finer than the digits of {net.dtype}, {digits:.1g}: use a larger one")
     shortest = 50 * slowest_neuron(net.following)
     period, bias = _period_for(net, inputs, free, accuracy if noise is None else accuracy / 2, slowest, shortest)
     cycles, spread = 1, 0.0
@@ -167,7 +170,7 @@ def _accurate(
                 f"the noise limits: it asks for {cycles} cycles, mostly by what it does to the mean activities, which "
                 "no amplitude lowers"
             )
-    rounding = 1e4 * float(jnp.finfo(net.dtype).eps)
+    rounding = 1e4 * digits
     if accuracy < rounding:
         limit = f"the precision limits: {net.dtype} and its solver leave about {rounding:.1g}; use float64"
     error = math.hypot(bias, spread)

@@ -47,11 +47,17 @@ as_points = count("points", 2, "use 2 (symmetric) or more; the one-sided estimat
 """A number of points on the teaching circle that gives an estimate."""
 
 
+LATEST = 1e30
+"""The latest time, or cycle, that a signal is asked for: the phase of a much later one overflows."""
+
+
 def as_times(name: str, value: Given) -> Array:
-    """Real numbers of any shape, traced or not, or an error that names them."""
+    """Real numbers of any shape, traced or finite and no later than that, or an error that names them."""
     times = as_numbers(name, value, "use real numbers")
     if jnp.iscomplexobj(times):
         raise BadType(f"{name}={shown(value)}: use real numbers")
+    if not is_traced(times) and not np.all(np.abs(np.asarray(times)) <= LATEST):
+        raise BadValue(f"{name}={shown(value)}: use finite numbers, up to {LATEST:g}")
     return times
 
 

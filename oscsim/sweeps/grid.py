@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key
 
 from oscsim.core.arrays import is_key
-from oscsim.core.checks import as_count, as_flag, as_key, checked, shown, untraced
+from oscsim.core.checks import as_count, as_flag, as_key, as_place, checked, shown, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.core.progress import Progress
 from oscsim.sweeps.cluster import connected, run_on
@@ -42,7 +42,7 @@ MEMORY = 2**28
 """Bytes that the arrays of one compiled batch may take, roughly."""
 
 
-@checked(progress=as_flag)
+@checked(store=as_place, block=as_count, progress=as_flag)
 def sweep(
     study: AbstractStudy | Callable[..., Results],
     axes: Mapping[str, Setting],

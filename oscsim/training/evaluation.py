@@ -33,7 +33,7 @@ Judged: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Losses, scores of classes or outputs, and residuals of samples."""
 
 
-@checked(net=both(as_trainable, untraced))
+@checked(net=both(as_trainable, untraced), x=untraced, y=untraced)
 def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dict[str, float]:
     r"""Loss, and error or $R^2$, on held-out data, at the free equilibrium.
 
@@ -62,7 +62,7 @@ def evaluate(net: Trainable, x: Data, y: Data, *, batch_size: int = 1000) -> dic
     return measured(net, x, y, as_count("batch_size", batch_size))
 
 
-@checked(net=both(as_trainable, untraced), labels=as_flag)
+@checked(net=both(as_trainable, untraced), x=untraced, labels=as_flag)
 def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: int = 1000) -> np.ndarray:
     """What a network says of inputs, at its free equilibrium: a label for each, or real outputs.
 
@@ -86,7 +86,7 @@ def predict(net: Trainable, x: Data, *, labels: bool | None = None, batch_size: 
     return found.argmax(axis=1) if labels else found
 
 
-@checked(net=both(as_trainable, untraced))
+@checked(net=both(as_trainable, untraced), x=untraced)
 def scores(net: Trainable, x: Data, *, batch_size: int = 1000) -> Float[np.ndarray, "n classes"]:
     """The score of each class for each input: log-probabilities with `CrossEntropy`, minus the cost in general.
 

@@ -33,6 +33,7 @@ from oscsim.core.checks import (
     both,
     checked,
     require_instance,
+    shown,
     untraced,
 )
 from oscsim.core.errors import BadType, BadValue, DivergenceError
@@ -353,7 +354,10 @@ def layerwise(
     labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
 
     def made(rate: Rate) -> optax.GradientTransformation:
-        optimizer = make(rate)
+        try:
+            optimizer = make(rate)
+        except (TypeError, ValueError) as error:
+            raise BadType(f"make={shown(make)} makes nothing of the rate {rate}: {error}") from error
         require_instance("make", optimizer, optax.GradientTransformation, "return an optimizer of optax, as optax.sgd")
         return optimizer
 

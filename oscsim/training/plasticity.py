@@ -106,7 +106,15 @@ class Learned(AbstractPrinted):
 
 
 @promoting
-@checked(net=both(as_network, untraced), data=both(as_pair, untraced), rate=untraced, progress=as_flag, throw=as_flag)
+@checked(
+    net=both(as_network, untraced),
+    data=both(as_pair, untraced),
+    teaching=untraced,
+    rate=untraced,
+    start=untraced,
+    progress=as_flag,
+    throw=as_flag,
+)
 def learn(
     net: AbstractNetwork,
     data: tuple[Data, Data],

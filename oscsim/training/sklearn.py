@@ -80,6 +80,7 @@ class AbstractModel(BaseEstimator, abc.ABC):
     def _fit(self, x: np.ndarray, y: np.ndarray, outputs: int, cost: AbstractCost) -> None:
         """Train a network on labels from 0, or on targets within the range of its neurons."""
         self.mean_, self.scale_ = scaling_of(x)
+        epochs = as_count("epochs", self.epochs)
         batch_size = min(as_count("batch_size", self.batch_size), len(x))
         with _said_of("random_state"):
             seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -93,7 +94,7 @@ class AbstractModel(BaseEstimator, abc.ABC):
             (self._scaled(x), y),
             _default_estimator() if estimator is None else estimator,
             ADAM if optimizer is None else optimizer,
-            epochs=self.epochs,
+            epochs=epochs,
             key=of_order,
             batch_size=batch_size,
             monitor=Monitor(probe=0, progress=False),
