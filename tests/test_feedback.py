@@ -173,12 +173,13 @@ def test_without_a_way_back_it_backpropagates_by_oscillating():
 
 def test_the_bias_of_a_measured_anchor():
     own = two_ways()
+    free = osc.settle(own, X, Y)
+    at = (*free.potentials, *free.activities)  # neurons and filters; how far off it is, is checked
 
     def bias(period, filter_time):
         frozen = predict_gradient(osc.CorrectedNetwork(own), X, Y, period).network
-        return float(
-            osc.relative_error(predict_gradient(osc.MeasuredCorrection(own, filter_time), X, Y, period).network, frozen)
-        )
+        measured = predict_gradient(osc.MeasuredCorrection(own, filter_time), X, Y, period, at=at).network
+        return float(osc.relative_error(measured, frozen))
 
     turns = np.array([10.0, 20.0, 40.0])  # omega kappa, where tau / kappa is nothing
     slow = [bias(2 * np.pi * 1e4, turn * 1e4) for turn in turns]
