@@ -342,6 +342,11 @@ def test_what_cannot_be():
         osc.OwnFeedback(deep(), [None, np.zeros((4, 5))])
     with pytest.raises(osc.BadValue, match=r"feedback\[1\] has shape \(5, 4\): .* transposed"):
         osc.FixedFeedback(deep(), [None, np.zeros((5, 4)), None])
+    corrected = osc.CorrectedNetwork(two_ways())
+    with pytest.raises(osc.BadType, match=r"net is a CorrectedNetwork, .* x moves within the cycle: use MeasuredCorr"):
+        osc.simulate(corrected, osc.Moving(lambda t, cycle: X), Y, osc.Rotating(0.1, 100.0), cycles=1)
+    with pytest.raises(osc.BadType, match=r"net is a CorrectedNetwork, .* its weights move in every step"):
+        osc.learn(corrected, (X, Y), osc.Rotating(0.1, 100.0), rate=1e-4, cycles=1, progress=False)
     with pytest.raises(osc.BadValue, match=r"filter_time=-1"):
         osc.MeasuredCorrection(two_ways(), -1.0)
     with pytest.raises(osc.BadValue, match=r"strength=-1"):

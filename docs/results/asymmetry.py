@@ -160,9 +160,8 @@ def train(data, noise, seeds, data_dir, epochs):
             }
             seconds = time.perf_counter() - began
             print(f"seed {seed} {rule} {angle}: {last['validation_error']:.2f} %, {told}, {seconds:.0f} s", flush=True)
-    print(
-        "\n| rule | angle | test error, mean | seeds | cosine | error bar | angle at the end |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n| rule | angle | test error, mean | seeds | cosine | error bar | angle at the end |")
+    print("|---|---|---|---|---|---|---|")
     for (rule, angle), rows in found.items():
         errors = [row["validation_error"] for row in rows]
         cells = [mean_of(rows, name, form) for name, form in NAMES]

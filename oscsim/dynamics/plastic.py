@@ -17,7 +17,7 @@ from oscsim.dynamics.state import STATE, State, require_fitting
 from oscsim.dynamics.system import SYSTEM, System
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.inputs import INPUTS, Inputs
-from oscsim.networks.learned import Gradient, parameters
+from oscsim.networks.learned import Gradient, parameters, require_steady
 from oscsim.signals.teaching import fourier_coefficient
 
 
@@ -54,6 +54,7 @@ def advance_plastic(system: System, state: State, inputs: Inputs, rate: ArrayLik
     """
     require_fitting(system, state, inputs)
     net = system.network
+    require_steady(net, "its weights move in every step")
     tau = jnp.min(jnp.stack([jnp.min(tau) for tau in net.time_constants]))
     rate = jnp.asarray(rate, net.dtype) * tau
     first = fourier_coefficient(system.teaching, 1, net.dtype)

@@ -71,7 +71,7 @@ class CorrectedNetwork(AbstractCorrection):
             `gradient.network`.
 
     Raises:
-        TypeError: not a network.
+        TypeError: not a network; when used, inputs that move within a cycle, or `learn`: see `MeasuredCorrection`.
         NotSettledError: the network has no stable free state for one of its inputs.
 
     Example:
@@ -86,6 +86,7 @@ class CorrectedNetwork(AbstractCorrection):
     """
 
     network: AbstractNetwork
+    settles = True
 
     def __init__(self, network: AbstractNetwork):
         self.network = as_network("network", network)

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree, Real
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_native, checked, instance, is_numeric, shown
 from oscsim.core.errors import BadType, BadValue
-from oscsim.networks.learned import as_trainable
+from oscsim.networks.learned import as_trainable, require_steady
 from oscsim.networks.moving import AbstractMoving, Cycle, Period, check_moving
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Stream(eqx.Module):
         """
         if isinstance(x, AbstractMoving):
             check_moving(x, period)
+            require_steady(net, "x moves within the cycle")
             if not is_traced(period, first):
                 x.check_lasts(int(first), 1, float(period))  # before its mean over the first cycle is looked at
         x, y = (traceable(name, data, first) if callable(data) else data for name, data in (("x", x), ("y", y)))

@@ -4,7 +4,7 @@ import abc
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -112,6 +112,15 @@ def as_trainable(name: str, network: Given) -> Given:
     return network
 
 
+def require_steady(network: "AbstractLearned", what: str) -> None:
+    """Refuse a network that is settled for each input, where inputs or weights change from step to step."""
+    if network.settles:
+        raise BadType(
+            f"net is a {type(network).__name__}, which is settled once for each input, and {what}: use "
+            "MeasuredCorrection, whose anchor follows"
+        )
+
+
 def as_gradient(name: str, gradient: Given) -> Gradient:
     """A pytree of arrays of numbers, in this machine's order of bytes, or an error that names what is none."""
     try:
@@ -207,7 +216,13 @@ def is_gradient(network: eqx.Module) -> bool:
 
 
 class AbstractLearned(eqx.Module):
-    """A network of either kind: it prints as a summary, and takes other numbers for what is learned."""
+    """A network of either kind: it prints as a summary, and takes other numbers for what is learned.
+
+    Attributes:
+        settles: whether each input is settled for before anything moves; once, so that inputs may not move.
+    """
+
+    settles: ClassVar[bool] = False
 
     @abc.abstractmethod
     def _about(self) -> Iterable[Row]:
