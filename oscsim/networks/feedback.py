@@ -31,10 +31,10 @@ class AbstractFeedback(AbstractWrappedNetwork[AbstractLayered]):
     With dense layers $l + 1$ receives $W_l s_l + b_l$ and $l$ receives $B_l^\top s_{l+1}$; with convolutions the way
     back is the transpose of $s_l \mapsto f_l(B_l, s_l)$. The force is $\partial_1\Psi(s, r)$ at $r = s$ of
 
-    $$\Psi(s, r) = s_1 \cdot f_0(x) + \sum_{l \ge 1} \left[ s_{l+1} \cdot f_l(W_l, r_l) + r_{l+1} \cdot f_l(B_l, s_l)
-    \right] - \beta\, C(s)$$
+    $$\Psi(s, r) = s_1 \cdot f_0(x) + \sum_{l \ge 1} \left[ s_{l+1} \cdot f_l(W_l, r_l) + r_{l+1} \cdot (f_l(B_l, s_l) -
+    f_l(B_l, r_l)) \right] - \beta\, C(s)$$
 
-    so plasticity is local to each way: of dense layers $W_l$ gets $-\mathrm{Re}\, \chi_{l+1} c_{0,l}^\top$, and
+    which at $r = s$ is $\Phi$ of the way forward. So plasticity is local to each way: of dense layers $W_l$ gets $-\mathrm{Re}\, \chi_{l+1} c_{0,l}^\top$, and
     $B_l^\top$ gets $-\mathrm{Re}\, \chi_l c_{0,l+1}^\top$. A readout outside the dynamics sends the error $e = \partial
     C/\partial z$ back through its own weights, $-\beta W_{out}^\top e$; through $B_{out}$ instead where that is given,
     by one more term, $-\beta\, e(r) \cdot (f_{out}(B_{out}, s) - f_{out}(B_{out}, r) - f_{out}(W_{out}, s) +
@@ -60,8 +60,9 @@ class AbstractFeedback(AbstractWrappedNetwork[AbstractLayered]):
         net, back, total = self.network, self.returning, jnp.zeros((), s[0].dtype)
         for place, ((s_below, s_above), (r_below, r_above)) in enumerate(zip(pairwise(s), pairwise(r), strict=True), 1):
             weight, way_back, bias = net.weights[place], back[place], net.biases[place]
+            returned = functools.partial(net.onward, place, weight if way_back is None else way_back, bias)
             total += jnp.sum(s_above * net.onward(place, weight, bias, r_below))
-            total += jnp.sum(r_above * net.onward(place, weight if way_back is None else way_back, bias, s_below))
+            total += jnp.sum(r_above * (returned(s_below) - returned(r_below)))
         if net.cost.readout and (returned := back[-1]) is not None:
             output = net.output(r)
             error = jax.grad(net.cost, holomorphic=jnp.iscomplexobj(output))(output, y)
