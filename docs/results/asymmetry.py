@@ -4,7 +4,8 @@ Prints the tables of asymmetry.md, and draws its figure:
 
     python docs/results/asymmetry.py gradient                       # cosine against angle, and the figure: minutes
     python docs/results/asymmetry.py train                          # digits, three seeds: a quarter of an hour
-    python docs/results/asymmetry.py train --data mnist             # 20,000 samples of MNIST, three seeds
+    python docs/results/asymmetry.py train --data mnist             # 10,000 samples of MNIST, three seeds
+    python docs/results/asymmetry.py bars                           # error bars of 240 runs: minutes
     python docs/results/asymmetry.py train --noise 0.04             # digits, read by a lock-in under noise
 """
 
@@ -24,15 +25,16 @@ import numpy as np
 import optax
 
 import oscsim as osc
+from oscsim.core.arrays import norm
 from oscsim.equilibrium.asymmetry import asymmetry_error
 from oscsim.plot.style import COLOURS, DASHES, finish, legend
 
 PERIOD = 200.0
 STRENGTH = {"digits": 20.0, "mnist": 60.0}
-RATE = {"digits": 0.1, "mnist": 0.1}
-EPOCHS = {"digits": 30, "mnist": 3}
-BATCH = 20
-SAMPLES = {"digits": None, "mnist": 20_000}
+RATE = {"digits": 0.1, "mnist": 0.2}
+EPOCHS = {"digits": 30, "mnist": 5}
+BATCH = {"digits": 20, "mnist": 50}
+SAMPLES = {"digits": None, "mnist": 10_000}
 ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0)
 
 
@@ -102,6 +104,38 @@ def draw(rows, rules, figure):
     plt.close(fig)
 
 
+# Error bars.
+
+
+def bars(runs):
+    """What runs say of themselves, beside what they are off by: noise and steps, lag, asymmetry."""
+    x, y = np.random.default_rng(0).random((3, 6)).astype(np.float32), np.array([0, 1, 2])
+    rng, found = np.random.default_rng(1), {"contamination": [], "lag": [], "asymmetry": []}
+    steps = osc.Integration(diffrax.Heun(), steps_per_cycle=512)
+    for number in range(runs):
+        net = osc.LayeredNetwork((6, 5, 4, 3), cost=osc.SquaredError(), key=jax.random.key(number % 12))
+        own = osc.OwnFeedback(net, angle=rng.uniform(5, 90), key=jax.random.key(number))
+        period, amplitude, sigma = rng.choice([50.0, 100.0]), rng.uniform(0.02, 0.2), rng.choice([0.01, 0.03, 0.1])
+        signal, noise = osc.Rotating(amplitude, period), osc.WhiteNoise(sigma)
+        run = osc.simulate(
+            own, x, y, signal, cycles=6, start="settled", noise=noise, key=jax.random.key(number), integration=steps
+        )
+        read, error = run.gradient(discard=1, tolerance=math.inf), run.error(discard=1)
+        ideal = osc.response.predict_gradient(own, x, y, period)
+        slow, exact = osc.response.predict_gradient(own, x, y, 1e6), osc.exact_gradient(own, x, y)
+        size = norm(read)
+        off = {"contamination": (read, ideal), "lag": (ideal, slow), "asymmetry": (slow, exact)}
+        for name, (a, b) in off.items():
+            told = float(getattr(error, name))
+            found[name].append(told / float(norm(jax.tree.map(jax.numpy.subtract, a, b)) / size))
+    print("| part | bar over error: 5 %, median, 95 % | within a factor of 2 | within 0.3 to 4 |\n|---|---|---|---|")
+    for name, ratios in found.items():
+        low, median, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+        ratios = np.asarray(ratios)
+        twice, calibrated = np.mean((ratios > 0.5) & (ratios < 2)), np.mean((ratios > 0.3) & (ratios < 4))
+        print(f"| {name} | {low:.2f}, {median:.2f}, {high:.2f} | {twice:.1%} | {calibrated:.1%} |")
+
+
 # Learning.
 
 
@@ -146,7 +180,7 @@ def train(data, noise, seeds, data_dir, epochs):
                 read,
                 optax.sgd(RATE[data]),
                 epochs=epochs or EPOCHS[data],
-                batch_size=BATCH,
+                batch_size=BATCH[data],
                 key=jax.random.key(seed),
                 validation=held_out,
                 monitor=osc.Monitor(probe=20, progress=False),
@@ -178,9 +212,10 @@ def mean_of(rows, name, form):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("gradient", "train"))
+    parser.add_argument("what", choices=("gradient", "bars", "train"))
     parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--runs", type=int, default=240)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST's files; downloaded if not given")
@@ -189,6 +224,8 @@ def main():
     warnings.simplefilter("ignore", osc.InexactGradientWarning)  # the tables show it
     if given.what == "gradient":
         gradient(given.figure)
+    elif given.what == "bars":
+        bars(given.runs)
     else:
         train(given.data, given.noise, given.seeds, given.data_dir, given.epochs)
 
