@@ -37,8 +37,9 @@ class AbstractFeedback(AbstractWrappedNetwork[AbstractLayered]):
     which at $r = s$ is $\Phi$ of the way forward. So plasticity is local to each way: of dense layers $W_l$ gets
     $-\mathrm{Re}\, \chi_{l+1} c_{0,l}^\top$, and $B_l^\top$ gets $-\mathrm{Re}\, \chi_l c_{0,l+1}^\top$. A readout
     outside the dynamics sends the error $e = \partial C/\partial z$ back through its own weights, $-\beta W_{out}^\top
-    e$; through $B_{out}$ instead where that is given, by one more term, $-\beta\, e(r) \cdot (f_{out}(B_{out}, s) - f_{out}(B_{out}, r) - f_{out}(W_{out}, s) +
-    f_{out}(W_{out}, r))$, which leaves the loss and the plasticity of the readout as they are.
+    e$; through $B_{out}$ instead where that is given, by one more term, $-\beta\, e(r) \cdot (f_{out}(B_{out}, s) -
+    f_{out}(B_{out}, r) - f_{out}(W_{out}, s) + f_{out}(W_{out}, r))$, which leaves the loss and the plasticity of the
+    readout as they are.
     """
 
     @property
