@@ -351,6 +351,7 @@ def check_parameters(network: AbstractNetwork) -> None:
         raise BadType(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):
         return
+    _check_activation(network)
     for name, leaf in named(parameters(network)):
         if as_native(name, leaf) is not leaf:
             raise BadType(f"{name} has the byte order of another machine: use jnp.asarray({name}.astype(float))")
@@ -380,3 +381,15 @@ def check_parameters(network: AbstractNetwork) -> None:
                 f"time_constant of layer {number} has shape {tau.shape[1:]}, the layer has {shape}: give one number, "
                 "or one per neuron"
             )
+
+
+def _check_activation(network: AbstractNetwork) -> None:
+    """Refuse an activation that makes no activities of potentials."""
+    u = tuple(jax.ShapeDtypeStruct((1, *shape), network.dtype) for shape in network.shapes)
+    given = f"activation={shown(network.activation)}"
+    try:
+        shapes = [s.shape for s in jax.eval_shape(network.activities, u)]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadType(f"{given} makes no activities of potentials, an array that jax traces: {error}") from error
+    if shapes != [layer.shape for layer in u]:
+        raise BadValue(f"{given} changes the shape of potentials: give each its activity")
