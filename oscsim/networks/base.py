@@ -351,7 +351,6 @@ def check_parameters(network: AbstractNetwork) -> None:
         raise BadType(f"activation={network.activation!r}: use a function or an instance, such as Logistic()")
     if is_traced(network):
         return
-    _check_activation(network)
     for name, leaf in named(parameters(network)):
         if as_native(name, leaf) is not leaf:
             raise BadType(f"{name} has the byte order of another machine: use jnp.asarray({name}.astype(float))")
@@ -381,6 +380,7 @@ def check_parameters(network: AbstractNetwork) -> None:
                 f"time_constant of layer {number} has shape {tau.shape[1:]}, the layer has {shape}: give one number, "
                 "or one per neuron"
             )
+    _check_activation(network)
 
 
 def _check_activation(network: AbstractNetwork) -> None:
