@@ -86,6 +86,11 @@ def orbit():
     return osc.periodic_orbit(network(), X, Y, SIGNAL, harmonics=2)
 
 
+@functools.cache
+def fitted():
+    return osc.sklearn.Classifier(estimator=osc.Exact(), epochs=1).fit(X, Y)
+
+
 def masked():
     return jax.tree.map(lambda a: np.ma.masked_less(a, 0), grad())
 
@@ -542,7 +547,7 @@ REFUSED = {
     "osc.load('')": (ValueError, "path=''", "'.' for the folder that Python runs in"),
     "osc.datasets.ArraySource(X, np.array(['2026-01-01'] * 2, 'datetime64[D]'))": (TypeError, "y holds datetime64[D]"),
     "osc.datasets.ArraySource(np.array([None, 'a'], object), Y)": (TypeError, "x[0] is None", "give numbers"),
-    "osc.datasets.FileSource(['here'], len)": (TypeError, "read=<built-in function len>", "with the path of a file"),
+    "osc.datasets.FileSource(['here'], len)": (TypeError, "read=<built-in function len> cannot be called"),
     # what is asked for is more than there can be
     "osc.response.optimal_amplitude(network(), X, Y, 1e30, osc.WhiteNoise(0.1), 3)": (
         ValueError,
@@ -555,7 +560,21 @@ REFUSED = {
         "use a shorter period",
     ),
     # a user's own functions
-    "osc.layerwise(network(), [0.1, 0.2], osc.Hann)": (TypeError, "make=<class", "makes nothing of the rate 0.1"),
+    "osc.layerwise(network(), [0.1, 0.2], osc.Hann)": (TypeError, "make=<class", "cannot be called with 0.1"),
+    "osc.per_layer(len, grad(), grad())": (TypeError, "metric=<built-in function len>", "cannot be called with"),
+    "osc.plot.layers(grad(), grad(), metric=lambda *_: None)": (
+        TypeError,
+        "metric(weights[0])=None",
+        "use real numbers",
+    ),
+    "osc.plot.layers(grad(), grad(), metric=jnp.add)": (ValueError, "metric(weights[0]) has shape", "one number"),
+    "sim(passing(lambda: np.sin))": (TypeError, "activation=<ufunc 'sin'> makes no activities"),
+    "sim(passing(lambda: repr))": (TypeError, "activation=<built-in function repr> makes no activities"),
+    "osc.settle(passing(lambda: sum), X, Y)": (
+        ValueError,
+        "activation=<built-in function sum>",
+        "changes the shape of potentials",
+    ),
     "osc.check_holomorphic(len)": (TypeError, "subject=<built-in function len>", "it returns integers"),
     # what is looked at, within a function that jax traces
     "traced(lambda width: osc.models.vgg4(width=width, key=KEY))": (TypeError, "width is traced", "outside"),
@@ -567,9 +586,13 @@ REFUSED = {
         "start is traced",
         "outside",
     ),
+    "traced(lambda a: osc.equilibria(network(), X, Y, key=KEY, scale=a), 1.0)": (TypeError, "scale is traced"),
     "traced(lambda n: osc.check_holomorphic(network(), shape=n))": (TypeError, "shape=", "give a tuple or a list"),
     "traced(lambda n: osc.sweep(dict, {'a': 1.0}, seeds=1, key=KEY, block=n))": (TypeError, "block=", "integer"),
     "traced(lambda a: osc.sweep(dict, {'a': 1.0}, seeds=1, key=KEY, store=a))": (TypeError, "store=", "give a path"),
+    "osc.sklearn.Classifier(()).fit(X, Y)": (ValueError, "hidden=()", "one size or more"),
+    "fitted().predict(np.full((2, 3), 1e300))": (ValueError, "X: x[0, 0] is 1e+300, not finite in float32"),
+    "osc.sklearn.Regressor().fit(X, np.array([1, 2], 'm8[s]'))": (TypeError, "y holds timedelta64[s]", "give numbers"),
     "traced(lambda n: osc.sklearn.Classifier(epochs=n).fit(X, Y))": (TypeError, "epochs=", "use a positive integer"),
 }
 
@@ -596,7 +619,7 @@ def main():
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, fun_name="", **_: "backend_compile" in event and compiled.append(fun_name)
     )
-    run()  # outside of the count
+    run(), orbit(), fitted()  # outside of the count
     assert any("_run_chunk" in name for name in compiled)
     outcomes = {}
     for call in REFUSED:

@@ -289,7 +289,7 @@ def as_path(name: str, value: Given) -> Path:
     if re.match(r"\w[\w+.-]+:/", text):  # one letter is a drive; Path makes one slash of two
         raise BadValue(f"{name}={text}: only folders and files of this machine are read and written")
     if not text:
-        raise BadValue(f"{name}='': give a path, '.' for the folder that Python runs in")
+        raise BadValue(f"{name}='': give a path; use '.' for the folder that Python runs in")
     if "\0" in text:
         raise BadValue(f"{name}={text!r}: no path of this machine holds the character of number 0")
     try:
@@ -313,6 +313,17 @@ def as_function(name: str, value: Given) -> Callable:
     if not callable(value) or inspect.isclass(value):
         raise BadType(f"{name}={shown(value)}: use a function, or an instance that can be called")
     return value
+
+
+def asked(
+    name: str, function: Callable[..., T], *given: object, errors: tuple[type[Exception], ...] = (TypeError, ValueError)
+) -> T:
+    """What a function of the user's own gives, or an error that names it where it does not take what it is given."""
+    try:
+        return function(*given)
+    except errors as error:
+        what = ", ".join(map(shown, given))
+        raise BadType(f"{name}={shown(function)} cannot be called with {what}: {error}") from error
 
 
 def as_builder(name: str, value: Given) -> Callable:

@@ -22,11 +22,11 @@ from oscsim.core.checks import (
     as_key,
     as_path,
     as_sequence,
+    asked,
     require_instance,
-    shown,
     untraced,
 )
-from oscsim.core.errors import BadType, BadValue, warn
+from oscsim.core.errors import BadValue, warn
 from oscsim.datasets.batches import Batch, to_images
 from oscsim.networks.inputs import as_data
 
@@ -257,10 +257,7 @@ class _File(NamedTuple):
 
 
 def _survey(path: Path, read: Callable[[Path], Batch]) -> _File:
-    try:
-        content = read(path)
-    except TypeError as error:
-        raise BadType(f"read={shown(read)} cannot be called with the path of a file: {error}") from error
+    content = asked("read", read, path, errors=(TypeError,))  # others are of what the file holds
     require_instance("read", content, Batch, "return a Batch(pixels, labels) of oscsim.datasets.batches")
     return _File(path, len(content.labels), digest_of(*content), _histogram(content.pixels))
 

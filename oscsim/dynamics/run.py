@@ -56,7 +56,8 @@ class Run(AbstractPrinted):
         watch: which neurons and samples those are.
         state: where it ended; `simulate(..., start=run)` goes on from there.
         average: after `record=Mean()`, the mean and what is known of its error; else None.
-        change: how much each sample's response changed in the last cycle, relative to it.
+        change: how much each sample's response changed in the last cycle, relative to it; infinite after a single one,
+            nan after a `Staircase`, whose points tell of none.
         until: the rule by which it might have stopped early, if there was one.
         seconds: wall time, compilation included.
 

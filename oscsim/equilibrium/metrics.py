@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oscsim.core.arrays import compiled, is_traced, norm, sample_norm
-from oscsim.core.checks import as_function, checked
+from oscsim.core.checks import as_function, as_real, asked, checked
 from oscsim.core.errors import BadValue, warn
 from oscsim.networks.base import Layers
 from oscsim.networks.learned import Gradient, as_gradient, named
@@ -65,7 +65,16 @@ def per_layer(metric: Callable, estimate: Gradient, exact: Gradient) -> dict[str
         {'weights[0]': '1.00', 'weights[1]': '1.00', 'biases[0]': '1.00', 'biases[1]': '1.00'}
     """
     estimate, exact = _gradients(estimate, exact)
-    return {name: metric(a, b) for a, (name, b) in zip(jax.tree.leaves(estimate), named(exact), strict=True)}
+    pairs = zip(jax.tree.leaves(estimate), named(exact), strict=True)
+    return {name: _measured(metric, name, a, b) for a, (name, b) in pairs}
+
+
+def _measured(metric: Callable, name: str, estimate: Array, exact: Array) -> Float[Array, ""]:
+    """The metric of one parameter array, or an error that names it where it is no number."""
+    found = as_real(f"metric({name})", asked("metric", metric, estimate, exact))
+    if found.ndim:
+        raise BadValue(f"metric({name}) has shape {found.shape}: use a function that returns one number")
+    return found
 
 
 @compiled

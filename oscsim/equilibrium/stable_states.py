@@ -15,6 +15,7 @@ from oscsim.core.checks import (
     as_index,
     as_key,
     as_numbers,
+    both,
     checked,
     optional,
     positive,
@@ -121,7 +122,7 @@ class Equilibria(AbstractPrinted):
         return "\n".join(lines + [f"  sample {number}: {states}" for number, states in enumerate(self.samples)])
 
 
-@checked(net=untraced, x=untraced, y=untraced)
+@checked(net=untraced, x=untraced, y=untraced, key=both(as_key, untraced), scale=untraced)
 def equilibria(
     net: AbstractNetwork,
     x: Data,
@@ -155,7 +156,6 @@ def equilibria(
     """
     check_parameters(net)
     starts = as_count("starts", starts)
-    as_key("key", key)
     scale = optional(positive("scale"))(scale)
     x = as_inputs(net, x)
     inputs = Inputs.of(net, x, np.zeros(len(x), np.int32) if y is None else y)

@@ -391,3 +391,16 @@ def check_parameters(network: AbstractNetwork) -> None:
                 f"time_constant of layer {number} has shape {tau.shape[1:]}, the layer has {shape}: give one number, "
                 "or one per neuron"
             )
+    _check_activation(network)
+
+
+def _check_activation(network: AbstractNetwork) -> None:
+    """Refuse an activation that makes no activities of potentials."""
+    u = tuple(jax.ShapeDtypeStruct((1, *shape), network.dtype) for shape in network.shapes)
+    given = f"activation={shown(network.activation)}"
+    try:
+        shapes = [s.shape for s in jax.eval_shape(network.activities, u)]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadType(f"{given} makes no activities of potentials, an array that jax traces: {error}") from error
+    if shapes != [layer.shape for layer in u]:
+        raise BadValue(f"{given} changes the shape of potentials: give each its activity")

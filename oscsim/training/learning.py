@@ -30,10 +30,10 @@ from oscsim.core.checks import (
     as_path,
     as_scalar,
     as_sequence,
+    asked,
     both,
     checked,
     require_instance,
-    shown,
     untraced,
 )
 from oscsim.core.errors import BadType, BadValue, DivergenceError
@@ -354,10 +354,7 @@ def layerwise(
     labels = jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path), parameters(net))
 
     def made(rate: Rate) -> optax.GradientTransformation:
-        try:
-            optimizer = make(rate)
-        except (TypeError, ValueError) as error:
-            raise BadType(f"make={shown(make)} makes nothing of the rate {rate}: {error}") from error
+        optimizer = asked("make", make, rate)
         require_instance("make", optimizer, optax.GradientTransformation, "return an optimizer of optax, as optax.sgd")
         return optimizer
 

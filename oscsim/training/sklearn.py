@@ -17,12 +17,13 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from oscsim.core.checks import Given, as_count, as_sequence, untraced
+from oscsim.core.checks import Given, as_count, as_counts, untraced
 from oscsim.core.errors import BadType, BadValue
 from oscsim.datasets.own import scaling_of
 from oscsim.dynamics import Integration
 from oscsim.estimators import AbstractEstimator, LockIn
 from oscsim.networks import AbstractCost, CrossEntropy, LayeredNetwork, SquaredError
+from oscsim.networks.inputs import as_data, as_inputs
 from oscsim.signals.teaching import Adaptive
 from oscsim.training.evaluation import predict, scores
 from oscsim.training.learning import train
@@ -85,7 +86,9 @@ class AbstractModel(BaseEstimator, abc.ABC):
         with _said_of("random_state"):
             seed = check_random_state(self.random_state).randint(2**31 - 1)
         of_weights, of_order = jax.random.split(jax.random.key(seed))
-        hidden = [as_count(f"hidden[{i}]", size) for i, size in enumerate(as_sequence("hidden", self.hidden))]
+        hidden = as_counts("hidden", self.hidden)
+        if not hidden:
+            raise BadValue(f"hidden={self.hidden}: give one size or more")
         sizes = (x.shape[1], *hidden, outputs)
         net = LayeredNetwork(sizes, key=of_weights, activation=self.activation, cost=cost)
         estimator, optimizer = untraced("estimator", self.estimator), untraced("optimizer", self.optimizer)
@@ -109,7 +112,8 @@ class AbstractModel(BaseEstimator, abc.ABC):
         """Checked against what was fitted, and scaled."""
         check_is_fitted(self)
         with _said_of("X"):
-            return self._scaled(np.asarray(validate_data(self, x, reset=False, dtype=np.float64)))
+            scaled = self._scaled(np.asarray(validate_data(self, x, reset=False, dtype=np.float64)))
+            return np.asarray(as_inputs(self.network_, scaled))
 
 
 class Classifier(ClassifierMixin, AbstractModel):
@@ -207,6 +211,7 @@ class Regressor(RegressorMixin, AbstractModel):
         """Train a new network on inputs (n, inputs) and targets (n,) or (n, outputs)."""
         with _said_of("X or y"):
             X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        y = np.asarray(as_data("y", y), float)
         self.low_, high = y.min(axis=0), y.max(axis=0)
         self.range_ = np.where(high > self.low_, high - self.low_, 1.0)
         targets = LOW + (HIGH - LOW) * (y - self.low_) / self.range_
