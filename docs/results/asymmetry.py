@@ -194,7 +194,7 @@ def train(data, noise, seeds, data_dir, epochs):
             }
             seconds = time.perf_counter() - began
             print(f"seed {seed} {rule} {angle}: {last['validation_error']:.2f} %, {told}, {seconds:.0f} s", flush=True)
-    print("\n| rule | angle | test error, mean | seeds | cosine | error bar | angle at the end |")
+    print("\n| rule | angle | test error, mean | seeds | asymmetry | error bar | angle at the end |")
     print("|---|---|---|---|---|---|---|")
     for (rule, angle), rows in found.items():
         errors = [row["validation_error"] for row in rows]
@@ -203,7 +203,7 @@ def train(data, noise, seeds, data_dir, epochs):
         print(f"| {rule} | {angle} | {np.mean(errors):.2f} | {each} | {' | '.join(cells)} |")
 
 
-NAMES = (("cosine", ".3f"), ("error_bar", ".3f"), ("angle/weights[1]", ".0f"))
+NAMES = (("asymmetry_error", ".1g"), ("error_bar", ".2f"), ("angle/weights[1]", ".1f"))
 
 
 def mean_of(rows, name, form):
