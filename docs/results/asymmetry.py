@@ -54,7 +54,7 @@ def gradient(figure):
     """The cosine of what is read to the exact gradient of the same network, at its initial weights."""
     x, y = (a[:20] for a in osc.datasets.load("digits"))
     lock_in = osc.LockIn(
-        osc.Rotating(0.2, PERIOD),
+        osc.Rotating(0.1, PERIOD),
         cycles=8,
         start="settled",
         noise=osc.WhiteNoise(0.02),
@@ -99,7 +99,7 @@ def draw(rows, rules, figure):
     ax.set(xlabel="angle between the two ways at the start (degrees)", ylabel="cosine to the exact gradient")
     ax.set_xticks(ANGLES)
     legend(ax)
-    finish(fig)
+    finish(ax)
     fig.savefig(figure)
     plt.close(fig)
 
