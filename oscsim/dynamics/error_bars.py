@@ -447,18 +447,29 @@ def asymmetry_norms(network: AbstractNetwork, inputs: Inputs, c_0: Layers) -> Py
     """The norm of what asymmetry leaves, per parameter array, at the state that the neurons rest in: 0 without any."""
     if network.symmetric:
         return jax.tree.map(lambda a: jnp.zeros((), a.dtype), parameters(network))
-    found = asymmetry_error(network, inputs, held_potentials(network, inputs, c_0))
-    return jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact)
+    held, clamped, s = network.anchored(inputs.clamped, c_0)
+    shown = Inputs(inputs.x, inputs.y, clamped)
+    found = asymmetry_error(held, shown, held_potentials(held, shown, s))
+    return _as_parameters(network, jax.tree.map(lambda a, b: norm(a - b), found.read, found.exact))
+
+
+def _as_parameters(network: AbstractNetwork, found: PyTree) -> PyTree:
+    """What was found of the network with its anchor held, in the places of the network's own parameters."""
+    return jax.tree.unflatten(jax.tree.structure(parameters(network)), jax.tree.leaves(found))
 
 
 @eqx.filter_jit
 def response_lag(network: AbstractNetwork, inputs: Inputs, u: Layers, omega: Array) -> Gradient:
-    r"""What the lag does to the gradient at the state `u`: that read with $\chi(\omega)$ minus that with $\chi(0)$."""
+    r"""What the lag does to the gradient at the state `u`: that read with $\chi(\omega)$ minus that with $\chi(0)$.
+
+    A measured anchor is held at $\omega = 0$, so that what it is off by counts here.
+    """
     s = network.activities(u)
+    held, clamped, s_held = network.anchored(inputs.clamped, s)
+    shown = Inputs(inputs.x, inputs.y, clamped)
 
-    def read(omega):
-        return gradient_read(
-            network, inputs, s, linear_response(network, inputs, u, jnp.asarray(omega, network.dtype))[1]
-        )
+    def read(net, inputs, u, s, omega):
+        return gradient_read(net, inputs, s, linear_response(net, inputs, u, jnp.asarray(omega, net.dtype))[1])
 
-    return jax.tree.map(jnp.subtract, read(omega), read(0.0))
+    slow = read(held, shown, held_potentials(held, shown, s_held), s_held, 0.0)
+    return jax.tree.map(jnp.subtract, read(network, inputs, u, s, omega), _as_parameters(network, slow))

@@ -1,15 +1,18 @@
 r"""The exact oscillation of networks without symmetry: the mean goes the one way, and the oscillation the other."""
 
+import contextlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree, Real
 
-from oscsim.core.arrays import per_sample, to_complex
+from oscsim.core.arrays import is_traced, per_sample, to_complex
 from oscsim.core.checks import positive
-from oscsim.equilibrium.settling import free_equilibrium
+from oscsim.core.errors import BadType
+from oscsim.equilibrium.settling import free_equilibrium, settle_inputs
 from oscsim.equilibrium.states import default_tolerance, is_settled
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant, as_network
 from oscsim.networks.inputs import Inputs
@@ -89,15 +92,18 @@ class CorrectedNetwork(AbstractCorrection):
     settles = True
 
     def __init__(self, network: AbstractNetwork):
-        self.network = as_network("network", network)
+        self.network = as_inner(network)
 
     def clamped(self, x: Real[Array, "batch ..."]) -> PyTree[Array]:
         """What the inputs contribute within, and the anchor of each."""
-        net, batch = self.network, x.shape[0]
+        net, level = self.network, default_tolerance(self.network.dtype)
         inner = net.clamped(x)
-        y = jnp.zeros((batch,), jnp.int32) if net.outputs is None else jnp.zeros((batch, net.outputs), net.dtype)
-        free = free_equilibrium(net, Inputs(x, y, inner))
-        at_rest = is_settled(free, default_tolerance(net.dtype))  # raised above, but under jit
+        shown = Inputs(x, _some_targets(net, x, inner), inner)
+        if is_traced(net, x):  # following neurons in time would be most of the program
+            free = settle_inputs(net, shown, jnp.zeros(()), np.asarray(level), method="sweeps")
+        else:
+            free = free_equilibrium(net, shown)
+        at_rest = is_settled(free, level)
         return inner, tuple(jnp.where(per_sample(at_rest, s), s, jnp.nan) for s in free.activities)
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
@@ -116,12 +122,55 @@ class CorrectedNetwork(AbstractCorrection):
         return self.corrected(inner, s, anchor, y, beta)
 
 
+def _some_targets(net: AbstractNetwork, x: Array, clamped: PyTree[Array]) -> Array:
+    """Targets that the cost takes: what settles freely does not depend on them."""
+    outputs, s = 1 if net.outputs is None else net.outputs, net.activities(net.rest(x.shape[0]))
+    some = jnp.zeros((x.shape[0], outputs), net.dtype), jnp.zeros(x.shape[0], jnp.int32)
+    for y in some:
+        with contextlib.suppress(TypeError, ValueError, IndexError):
+            jax.eval_shape(net.loss, clamped, s, y)
+            return y
+    raise BadType(
+        f"network={type(net).__name__} has a cost that takes neither labels nor vectors of `outputs` numbers, "
+        "which its free state is settled with: give it outputs"
+    )
+
+
+def as_inner(network: AbstractNetwork) -> AbstractNetwork:
+    """A network to correct, or an error that names what is none, or is corrected already."""
+    return require_uncorrected("network", as_network("network", network))
+
+
+def require_uncorrected(name: str, network: AbstractNetwork) -> AbstractNetwork:
+    """Refuse a corrected network: it answers otherwise than its scalar says, which other wrappers start from.
+
+    Raises:
+        TypeError: a corrected network.
+    """
+    if isinstance(network, AbstractCorrection):
+        raise BadType(f"{name} is a {type(network).__name__}: correct last, after what else is put around a network")
+    return network
+
+
+def require_frozen(name: str, network: AbstractNetwork, what: str) -> None:
+    """Refuse a network whose anchor is measured where nothing turns: it would follow, and correct nothing.
+
+    Raises:
+        TypeError: such a network.
+    """
+    if isinstance(network, MeasuredCorrection):
+        raise BadType(
+            f"{name} is a MeasuredCorrection, whose anchor follows {what}: use CorrectedNetwork, whose anchor stays"
+        )
+
+
 class MeasuredCorrection(AbstractCorrection):
     r"""A network without symmetry, read exactly, whose anchor is measured by a slow filter in the same equation.
 
     Force and plasticity are those of `AbstractCorrection`, with $\kappa\, \dot{\bar s} = s - \bar s$: for each layer of
     neurons there is one more layer, of filters, whose activity is its potential. Nothing is settled beforehand. The
-    reading is off by $O((\omega\kappa)^{-2}) + O(\tau/\kappa)$. With $P = \sigma'^{-1} - K$ the anchor follows
+    reading is off by $O((\omega\kappa)^{-2}) + O(\tau/\kappa)$. Where nothing turns, the anchor follows and corrects
+    nothing: estimators that settle refuse it. With $P = \sigma'^{-1} - K$ the anchor follows
     $\kappa\, \dot{\bar s} = -P^{-\top} P\, (\bar s - s^*)$: it runs away where an eigenvalue of $P^{-\top} P$ has a
     negative real part, which `osc.response.anchor_rates` tells beforehand.
 
@@ -145,7 +194,7 @@ class MeasuredCorrection(AbstractCorrection):
     filter_time: Array
 
     def __init__(self, network: AbstractNetwork, filter_time: ArrayLike):
-        self.network = as_network("network", network)
+        self.network = as_inner(network)
         self.filter_time = positive("filter_time")(filter_time)
 
     @property
@@ -186,6 +235,19 @@ class MeasuredCorrection(AbstractCorrection):
         neurons, anchor = self._split(s)
         moved = self.corrected(clamped, neurons, anchor, y, beta)
         return (*moved, *(a.astype(f.dtype) for a, f in zip(neurons, moved, strict=True)))
+
+    def anchored(self, clamped: PyTree[Array], s: Layers) -> tuple[AbstractNetwork, PyTree[Array], Layers]:
+        """The network with its anchor held at the neurons' activities."""
+        neurons, _ = self._split(s)
+        return CorrectedNetwork(self.network), (clamped, tuple(a.real for a in neurons)), neurons
+
+    def begun(self, inputs: Inputs) -> Layers:
+        """The free equilibrium within, and its activities: the filters need not be waited for."""
+        level = np.asarray(default_tolerance(self.dtype))
+        method = "sweeps" if is_traced(self.network, inputs) else None
+        free = settle_inputs(self.network, inputs, jnp.zeros(()), level, method=method)
+        found = (*free.potentials, *free.activities)
+        return tuple(jnp.where(jnp.isfinite(a), a, 0) for a in found)
 
     def _split(self, layers: Layers) -> tuple[Layers, Layers]:
         """(Of the neurons, of the filters)."""

@@ -194,6 +194,7 @@ def settle_inputs(
     Called with traced arrays it is one program; otherwise the flow is compiled where it is needed. What it finds has
     derivatives of any order in network, inputs and `beta`: see `derivatives.py`.
     """
+    start = net.begun(inputs) if start is None else start
     still, shown, at, begun = constant((net, inputs, beta, start))
     return _differentiable(net, inputs, beta, _found(still, shown, at, tolerance, max_steps, begun, method))
 
@@ -212,16 +213,18 @@ def _found(
     beta: Inexact[Array, "..."],
     tolerance: ArrayLike,
     max_steps: ArrayLike,
-    start: Layers | None,
+    start: Layers,
     method: Method | None,
 ) -> Equilibrium:
     """The search of `settle_inputs`."""
     if jnp.iscomplexobj(beta):
         method = method or "sweeps"
     if method == "flow":
-        u = net.rest(inputs.x.shape[0]) if start is None else start
         nowhere = jnp.full(inputs.x.shape[0], jnp.inf, net.dtype)
-        swept, doubtful = Equilibrium(u, u, nowhere, jnp.zeros((), jnp.int32)), jnp.ones(inputs.x.shape[0], bool)
+        swept, doubtful = (
+            Equilibrium(start, start, nowhere, jnp.zeros((), jnp.int32)),
+            jnp.ones(inputs.x.shape[0], bool),
+        )
     else:
         if method is None:
             max_steps = (jnp if is_traced(max_steps) else np).minimum(max_steps, SWEEPS)
@@ -229,7 +232,6 @@ def _found(
         swept, doubtful, any_doubt = _sweep_inputs(net, inputs, beta, tolerance, max_steps, sweeps, start)
         if method is not None or (not is_traced(any_doubt) and not bool(any_doubt)):
             return swept
-    start = net.rest(inputs.x.shape[0]) if start is None else start
     return _followed(net, inputs, beta, tolerance, start, swept, doubtful)
 
 
@@ -241,12 +243,11 @@ def _sweep_inputs(
     tolerance: ArrayLike,
     max_steps: ArrayLike,
     sweeps: Sweeps,
-    start: Layers | None,
+    start: Layers,
 ) -> tuple[Equilibrium, Bool[Array, " batch"], Bool[Array, ""]]:
     """What sweeps find, which samples may not be at a stable state, and whether there are any."""
     beta = jnp.asarray(beta, complex_of(net.dtype) if jnp.iscomplexobj(beta) else net.dtype)
-    u = net.rest(inputs.x.shape[0]) if start is None else start
-    u = to_complex(u) if jnp.iscomplexobj(beta) else u
+    u = to_complex(start) if jnp.iscomplexobj(beta) else start
 
     layers = range(len(u))
     blocks = even_and_odd(u) if sweeps.even_odd else (layers,)

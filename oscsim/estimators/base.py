@@ -86,6 +86,11 @@ class AbstractEstimator(AbstractSettings):
     streams: ClassVar[bool] = False
     remedies: ClassVar[str] = "the error of a single estimate says why"
 
+    @property
+    def of_loss(self) -> "AbstractEstimator":
+        """What estimates the gradient of the loss alone, which is compared with the exact one: itself."""
+        return self
+
     def planned(self, net: PyTree) -> "AbstractEstimator":
         """The same, with what cannot be found or refused any more once a training step is traced."""
         return self

@@ -20,6 +20,7 @@ from oscsim.equilibrium import (
     require_settled,
     settle_inputs,
 )
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error
 from oscsim.estimators.steps import as_steps, check_step_noise, iterate, movement, require_finite
@@ -88,6 +89,7 @@ class Classic(AbstractEstimator):
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[None, Estimate]:
+        require_frozen("net", net, "the nudge, which does not turn")
         if self.steps is not None:
             require_noise_key(as_noises(self.noise), key)
             steps = np.int32(self.steps[0]), np.int32(self.steps[1])

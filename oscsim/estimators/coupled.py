@@ -20,6 +20,7 @@ from oscsim.equilibrium import (
     require_settled,
     settle_inputs,
 )
+from oscsim.equilibrium.corrected import require_uncorrected
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant
 from oscsim.networks.costs import AbstractCost, one_hot
@@ -64,7 +65,7 @@ class CoupledLearning(AbstractEstimator):
     def estimate(
         self, state: None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[None, Estimate]:
-        held = Held(net)
+        held = Held(require_uncorrected("net", net))
         free = free_equilibrium(net, inputs)
         output = free.activities[-1]
         outputs = output + self.step.astype(net.dtype) * (_targets(inputs.y, output) - output)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.checks import Given, as_count, instance, not_negative
 from oscsim.core.errors import BadValue
+from oscsim.equilibrium.corrected import AbstractCorrection
 from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.feedback import AbstractFeedback
@@ -25,7 +26,8 @@ class Homeostatic(AbstractEstimator):
 
     with $K = \partial F/\partial s$ at the free activities, which stay fixed, over $n$ neurons; the mean over the
     batch. For dense layers with two ways it is $\sum_l |W_l - B_l|_F^2 / n$, in closed form. In other networks it is
-    drawn, at one product with $K$ and one with $K^\top$ for each vector $e$, and their derivatives.
+    drawn, at one product with $K$ and one with $K^\top$ for each vector $e$, and their derivatives. Of a corrected
+    network $K$ is that of the network within. The estimate's error is that of $g$ alone.
 
     Attributes:
         estimator: of the gradient of the loss.
@@ -67,12 +69,17 @@ class Homeostatic(AbstractEstimator):
         return self.estimator.streams
 
     @property
+    def of_loss(self) -> AbstractEstimator:
+        """The estimator of the loss alone."""
+        return self.estimator
+
+    @property
     def remedies(self) -> str:
         """Those of the estimator of the loss, and more of the pull."""
         return f"a larger strength of the homeostasis; {self.estimator.remedies}"
 
     def planned(self, net: PyTree) -> "Homeostatic":
-        self._drawn(net)
+        self._drawn(uncorrected(net))
         return Homeostatic(self.estimator.planned(net), self.strength, samples=self.samples)
 
     def warn(self, net: PyTree, inputs: Inputs) -> None:
@@ -85,12 +92,15 @@ class Homeostatic(AbstractEstimator):
         self, state: PyTree, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[PyTree, Estimate]:
         state, found = self.estimator.estimate(state, net, inputs, key)
-        dense, samples = dense_ways(net), self._drawn(net)
+        within = uncorrected(net)
+        dense, samples = dense_ways(within), self._drawn(within)
         if samples == 0 and dense is not None:
             pull = closed_form_pull(dense, inputs)
         else:
             key = jax.random.key(0) if key is None else jax.random.fold_in(key, PULLED)
-            pull = drawn_pull(net, inputs, found.activities, key, samples)
+            shown = Inputs(inputs.x, inputs.y, within.clamped(inputs.x))
+            pull = drawn_pull(within, shown, found.activities[: len(within.shapes)], key, samples)
+        pull = jax.tree.unflatten(jax.tree.structure(found.gradient), jax.tree.leaves(pull))
         gradient = jax.tree.map(lambda g, p: g + self.strength.astype(p.dtype) * p, found.gradient, pull)
         return state, eqx.tree_at(lambda e: e.gradient, found, gradient)
 
@@ -102,6 +112,11 @@ class Homeostatic(AbstractEstimator):
                 f"samples=0 for {type(net).__name__}: only dense layers with two ways have a closed form; use 1 or more"
             )
         return self.samples if self.samples is not None else 0 if closed else 1
+
+
+def uncorrected(net: AbstractNetwork) -> AbstractNetwork:
+    """The network whose couplings count: within a correction."""
+    return net.network if isinstance(net, AbstractCorrection) else net
 
 
 PULLED = 2**31 - 3

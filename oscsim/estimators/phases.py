@@ -15,6 +15,7 @@ from oscsim.core.checks import as_flag, as_positive, positive
 from oscsim.core.errors import RESULTS, BadValue
 from oscsim.dynamics.gradient import Points
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled, require_settled, settle_inputs
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.taylor import continued_to, taylor
 from oscsim.estimators.base import AbstractEstimator, Estimate, estimate_at
 from oscsim.estimators.points_error import Circle, points_error, truncated
@@ -103,6 +104,7 @@ class Phases(AbstractEstimator):
     def estimate(
         self, state: Array | None, net: AbstractNetwork, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[Array | None, Estimate]:
+        require_frozen("net", net, "the points, which do not turn")
         if self.points > 2:
             require_holomorphic(net, f"Phases with {self.points} complex points")
         if self.steps is not None:

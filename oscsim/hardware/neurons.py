@@ -12,6 +12,7 @@ from jaxtyping import Array, Inexact, Key, PyTree, Real
 from oscsim.core.arrays import is_traced
 from oscsim.core.checks import as_key, not_negative
 from oscsim.core.errors import BadType, BadValue
+from oscsim.equilibrium.corrected import require_uncorrected
 from oscsim.networks.base import AbstractNetwork, Layers, check_parameters
 from oscsim.networks.feedback import LAYERED, AbstractFeedback, Feedback
 from oscsim.networks.layered import AbstractLayered
@@ -39,7 +40,7 @@ class UnequalGains(AbstractWrappedNetwork[AbstractNetwork]):
     imperfection: tuple[Array, ...]
 
     def __init__(self, network: AbstractNetwork, imperfection: tuple[Array, ...]):
-        self.network, self.imperfection = network, imperfection
+        self.network, self.imperfection = require_uncorrected("network", network), imperfection
 
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         return self.network.phi(clamped, self._scaled(s), y, beta)
@@ -96,6 +97,11 @@ def spread(
     taus = [tau[0] if tau.ndim else tau for tau in net.time_constants]
     spread_out = tuple(tau * f for tau, f in zip(taus, factors("time_constant", of_tau, keys[::2]), strict=True))
     if is_traced(of_tau) or float(of_tau) > 0:
+        if isinstance(net, AbstractWrappedNetwork):
+            raise BadType(
+                f"net is a {type(net).__name__}, around a network whose time constants are to be spread: spread that "
+                "first, then put the others around it"
+            )
         if "time_constant" not in vars(net):
             raise BadType(
                 f"time_constant={time_constant} for {type(net).__name__}, whose time constant is no field: make it one"

@@ -11,6 +11,7 @@ both arguments; plasticity, $\partial\Psi/\partial\theta$ along a change of $s$,
 """
 
 import abc
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -87,9 +88,9 @@ class AbstractNetwork(AbstractLearned):
     force is then $\partial\Phi/\partial s + \partial_1 D(s, r)$ at $r = s$, where $\partial D/\partial\beta$ vanishes:
     the loss is in $\Phi$. With $D = s \cdot F(\theta; r)$ and $\Phi = -\beta C(s)$ it is any vector field $F$.
 
-    Every real array of the network is a parameter, but for those in activations, costs, poolings,
-    `imperfection` and `time_constant`. An activation that is a plain function cannot say whether it is holomorphic: ask
-    `check_holomorphic`.
+    Every real array of the network is a parameter, but for those in activations, costs, poolings, and in fields called
+    `imperfection`, `time_constant`, `fixed_feedback` or `filter_time`. An activation that is a plain function cannot
+    say whether it is holomorphic: ask `check_holomorphic`.
 
     Example:
         >>> class Single(osc.AbstractNetwork):  # one layer of neurons, which are the outputs
@@ -230,6 +231,17 @@ class AbstractNetwork(AbstractLearned):
 
         return gradient_of(mean_psi, self, x)
 
+    def anchored(self, clamped: PyTree[Array], s: Layers) -> tuple["AbstractNetwork", PyTree[Array], Layers]:
+        """The network as it answers to a signal that turns, with what follows slowly held at `s`: itself.
+
+        Beside it what is clamped, and the activities, of that network.
+        """
+        return self, clamped, s
+
+    def begun(self, inputs: Any) -> Layers:
+        """Potentials that settling starts from, for checked inputs: rest."""
+        return self.rest(inputs.x.shape[0])
+
     @checked(batch=as_count)
     def rest(self, batch: int) -> Layers:
         """Potentials of zero for a batch."""
@@ -249,7 +261,7 @@ class AbstractNetwork(AbstractLearned):
             "neurons": sizes_in_short(self),
             "outputs": "" if self.outputs is None else str(self.outputs),
             "activation": describe(self.activation),
-            "cost": describe(vars(self)["cost"]) if "cost" in vars(self) else "",
+            "cost": describe(found) if (found := getattr(self, "cost", None)) is not None else "",
             "tau": ", ".join(dict.fromkeys(map(describe, self.time_constants))),
         }
         return [(name, text) for name, text in about.items() if text]
@@ -331,7 +343,7 @@ def as_network(name: str, network: Given) -> "AbstractNetwork":
     )
     for field in fields(network):
         for kind in type(network).__mro__[1:]:
-            if callable(vars(kind).get(field.name)):
+            if inspect.isfunction(vars(kind).get(field.name)):
                 raise BadType(
                     f"{name}: the field {field.name} of {type(network).__name__} hides {kind.__name__}.{field.name}, "
                     "which is needed: give it another name"

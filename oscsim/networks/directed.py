@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, PyTree, Real
 
+from oscsim.core.errors import BadValue
 from oscsim.networks.base import AbstractNetwork, Layers
 from oscsim.networks.costs import AbstractCost
 
@@ -60,4 +61,11 @@ class AbstractDirectedNetwork(AbstractNetwork):
         self, clamped: PyTree[Array], s: Layers, r: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]
     ) -> Array:
         r"""$s \cdot F(r)$."""
-        return sum((jnp.sum(a * f) for a, f in zip(s, self.drive(clamped, r), strict=True)), jnp.zeros((), s[0].dtype))
+        drive = self.drive(clamped, r)
+        shapes = [jnp.shape(f) for f in drive] if type(drive) in (tuple, list) else type(drive).__name__
+        if shapes != [a.shape for a in s]:
+            raise BadValue(
+                f"drive of {type(self).__name__} returns {shapes} for neurons of {[a.shape for a in s]}: return one "
+                "array for each layer, in a tuple"
+            )
+        return sum((jnp.sum(a * f) for a, f in zip(s, drive, strict=True)), jnp.zeros((), s[0].dtype))

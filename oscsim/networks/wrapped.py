@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Array, PyTree, Real
 
-from oscsim.networks.base import AbstractNetwork, TimeConstant
+from oscsim.networks.base import AbstractNetwork, Layers, TimeConstant
+from oscsim.networks.costs import AbstractCost
 
 Wrapped = TypeVar("Wrapped", bound=AbstractNetwork)
 
@@ -45,6 +46,22 @@ class AbstractWrappedNetwork(AbstractNetwork, Generic[Wrapped]):
     def outputs(self) -> int | None:
         """The number of classes, or of real outputs."""
         return self.network.outputs
+
+    @property
+    def cost(self) -> AbstractCost | None:
+        """What outputs are compared with targets by; None where the network within has none by that name."""
+        match self.network:
+            case object(cost=AbstractCost() as cost):
+                return cost
+        return None
+
+    @property
+    def following(self) -> tuple[Array, ...]:
+        """The time constants of the layers that have to follow the signal."""
+        return self.network.following
+
+    def activities(self, u: Layers) -> Layers:
+        return self.network.activities(u)
 
     def clamp(self, x: Real[Array, "..."]) -> PyTree[Array]:
         return self.network.clamp(x)

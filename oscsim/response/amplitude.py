@@ -13,6 +13,7 @@ from oscsim.core.checks import as_count, as_finite, as_plain, as_scalar, checked
 from oscsim.core.errors import BadValue
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork
@@ -157,6 +158,7 @@ def optimal_amplitude(
     period = float(as_scalar("period", period))
     cycles, ticks = as_count("cycles", cycles), ticks_of(net, period, ticks)
     spectra = Spectra.of(net, noise, period, ticks)
+    require_frozen("net", net, "what settles here")
     inputs, free = free_state(net, x, y, at)
     radius = fitted_radius(net, inputs, free.potentials)
     limit = SAFE * radius

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from oscsim.core.arrays import complex_of, promoting, ratio, repeated, sample_norm, to_complex
 from oscsim.core.checks import as_count, checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
 from oscsim.equilibrium.vectors import as_layers, flat, flat_force, with_matrix
@@ -92,6 +93,7 @@ def branch_points(net: AbstractNetwork, x: Data, y: Data, *, directions: int = 8
         True
     """
     directions = as_count("directions", directions)
+    require_frozen("net", net, "what settles here")
     inputs, free = free_state(net, x, y, at)
     inputs, u, batch = without_x(inputs), free.potentials, len(inputs.y)
     unit = unit_of(net, u)

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from oscsim.core.arrays import norm, repeated
 from oscsim.core.checks import checked, untraced
 from oscsim.equilibrium import default_tolerance, settle_inputs
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -73,6 +74,7 @@ def convergence_radius(net: AbstractNetwork, x: Data, y: Data, *, at: At = None)
         >>> 0.2 < radius < 2.0  # the amplitude of run, 0.2, lies below
         True
     """
+    require_frozen("net", net, "what settles here")
     inputs, free = free_state(net, x, y, at)
     return fitted_radius(net, inputs, free.potentials)
 

@@ -12,6 +12,7 @@ from oscsim.core.arrays import complex_of, per_sample, repeated
 from oscsim.core.checks import as_count, as_numbers, checked, untraced
 from oscsim.core.errors import BadValue
 from oscsim.equilibrium import default_tolerance
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.linear import free_state, linear_response
 from oscsim.equilibrium.states import At
 from oscsim.networks.base import AbstractNetwork, Layers
@@ -89,6 +90,7 @@ def stability_map(
     values = np.asarray(untraced("grid", as_numbers("grid", grid, "use an array of complex numbers")))
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise BadValue(f"grid of shape {values.shape} is empty or not finite: use finite complex numbers")
+    require_frozen("net", net, "what settles here")
     inputs, free = free_state(net, x, y, at)
     tolerance = default_tolerance(net.dtype) * unit_of(net, free.potentials)
     beta = jnp.asarray(values, complex_of(net.dtype))

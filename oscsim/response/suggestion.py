@@ -10,6 +10,7 @@ from oscsim.core.checks import as_share, checked, untraced
 from oscsim.core.errors import BadValue, warn
 from oscsim.core.printing import AbstractPrinted
 from oscsim.equilibrium import Equilibrium, default_tolerance, is_settled
+from oscsim.equilibrium.corrected import require_frozen
 from oscsim.equilibrium.linear import free_state
 from oscsim.equilibrium.modes import slowest_time
 from oscsim.equilibrium.stable_states import distinct, from_random_starts
@@ -118,6 +119,7 @@ def suggest(
     accuracy = None if accuracy is None else as_share("accuracy", accuracy)
     if noise is not None and accuracy is None:
         raise BadValue("noise without an accuracy would be ignored: say how right the gradient is to be")
+    require_frozen("net", net, "what settles here")
     inputs, free = free_state(net, x, y, at, "a suggestion for a rotating signal")
     _warn_of_several(net, inputs, free)
     tau = slowest_neuron(net.following)

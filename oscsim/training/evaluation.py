@@ -22,7 +22,6 @@ from oscsim.networks.costs import AbstractCost
 from oscsim.networks.feedforward import AbstractFeedForwardNetwork
 from oscsim.networks.inputs import Data, Inputs, are_classes, as_inputs, as_targets
 from oscsim.networks.learned import as_trainable
-from oscsim.networks.wrapped import AbstractWrappedNetwork
 from oscsim.training.devices import SHARDED, gather, shard, sharded
 from oscsim.training.learner import Trainable
 
@@ -123,8 +122,6 @@ def gives_numbers(net: Trainable) -> bool:
     match net:
         case object(outputs=int(), cost=AbstractCost(real=real)):
             return real
-        case AbstractWrappedNetwork(network=inner):
-            return gives_numbers(inner)
     return False
 
 

@@ -152,9 +152,9 @@ class Session:
         return DivergenceError(f"training diverged {at}: {what} is not finite; lower the learning rate")
 
     def estimate(self, learner: Learner, x: Array | np.ndarray, y: np.ndarray, key: Key[Array, ""]) -> Estimate:
-        """The estimate for one batch, as the learner stands."""
+        """The estimate of the loss's gradient for one batch, as the learner stands."""
         inputs = Inputs.of(learner.network, x, y)
-        return self.rule.estimator.estimate(learner.stream, learner.network, inputs, key)[1]
+        return self.rule.estimator.of_loss.estimate(learner.stream, learner.network, inputs, key)[1]
 
     def finish_epoch(self, learner: Learner) -> Learner:
         """The learner with the epoch's metrics in its history.
