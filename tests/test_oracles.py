@@ -253,7 +253,7 @@ def test_what_is_read_moves_with_the_mean_that_is_heard(name):
 # The settled points warn of what is measured here.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:gradient (good to|of no use, off by) .* the couplings are not symmetric")
-@pytest.mark.parametrize("name", slow_except(("own directed, cross-entropy",), CASES))
+@pytest.mark.parametrize("name", slow_except(("own directed, cross-entropy",), LOCKING))
 def test_the_error_of_asymmetry(name):
     net, x, y = draw(name)
     inputs, free = osc.Inputs.of(net, x, y), osc.settle(net, x, y)
