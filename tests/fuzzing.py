@@ -76,6 +76,17 @@ def twin() -> osc.FeedForwardNetwork:
     return osc.FeedForwardNetwork((6, 5, 4), key=KEY)
 
 
+@functools.cache
+def neurons() -> osc.LayeredNetwork:
+    """Two layers of neurons, of which the last is the output."""
+    return osc.LayeredNetwork((6, 5, 4), cost=osc.SquaredError(), key=KEY)
+
+
+@functools.cache
+def two_ways() -> osc.OwnFeedback:
+    return osc.OwnFeedback(neurons(), angle=60.0, key=KEY)
+
+
 SIGNAL = osc.Rotating(0.2, 100.0)
 FIT = {"hidden": (4,), "estimator": osc.Exact(), "epochs": 1}
 STEPS = osc.Integration(diffrax.Heun(), steps_per_cycle=64)
@@ -205,6 +216,12 @@ def constructors() -> dict[str, tuple]:
         "Phases": (osc.Phases, {"amplitude": 0.1}),
         "Orbit": (osc.Orbit, {"period": 100.0}),
         "Classic": (osc.Classic, {"amplitude": 0.1}),
+        "OwnFeedback": (osc.OwnFeedback, {"network": neurons(), "angle": 60.0, "key": KEY}, True),
+        "FixedFeedback": (osc.FixedFeedback, {"network": neurons(), "feedback": [None, np.zeros((4, 5))]}, True),
+        "CorrectedNetwork": (osc.CorrectedNetwork, {"network": two_ways()}, True),
+        "MeasuredCorrection": (osc.MeasuredCorrection, {"network": two_ways(), "filter_time": 1000.0}, True),
+        "Homeostatic": (osc.Homeostatic, {"estimator": osc.Exact(), "strength": 1.0}),
+        "CoupledLearning": (osc.CoupledLearning, {"step": 0.5}),
         "Checkpoints": (osc.Checkpoints, {"folder": "run"}),
         "Validation": (osc.Validation, {"x": X, "y": Y}, True),
         "hardware.DistortedTeaching": (osc.hardware.DistortedTeaching, {"teaching": SIGNAL, "harmonics": (0.1,)}),
@@ -298,6 +315,8 @@ def methods() -> dict[str, tuple]:
         **{f"{type(f).__name__}()": (f, z, True) for f in pools},
         **{f"{type(f).__name__}()": (f, {"net": net(), "x": X, "y": Y}) for f in estimators},
         **{f"{type(f).__name__}()": (f, time) for f in signals},
+        "Homeostatic()": (osc.Homeostatic(osc.Phases(0.1, 4)), {"net": two_ways(), "x": X, "y": Y}),
+        "CoupledLearning()": (osc.CoupledLearning(0.5), {"net": neurons(), "x": X, "y": Y}),
         "Backpropagation()": (osc.Backpropagation(), {"net": twin(), "x": X, "y": Y}),
         "FeedForwardNetwork()": (twin(), {"x": X[0]}, True),
         "StepNoise()": (osc.StepNoise(0.1), {"u": (jnp.zeros((3, 5)),), "key": KEY}, True),
@@ -362,6 +381,10 @@ def rooms(data: Arguments) -> dict[str, tuple]:
         "hardware.mismatch": (hardware.mismatch, {"net": net(), "key": KEY, "deviation": 0.1}),
         "hardware.quantise": (hardware.quantise, {"net": net(), "resolution": 0.1}),
         "hardware.spread": (hardware.spread, {"net": net(), "key": KEY, "gain": 0.1}),
+        "response.anchor_rates": (
+            response.anchor_rates,
+            {"net": osc.MeasuredCorrection(two_ways(), 1000.0), "x": X, "y": Y},
+        ),
         "response.branch_points": (response.branch_points, data | {"directions": 1}),
         "response.convergence_radius": (response.convergence_radius, data),
         "response.optimal_amplitude": (response.optimal_amplitude, noisy | {"period": 100.0}),
@@ -611,6 +634,8 @@ def objects() -> dict[str, Callable[[], Any]]:
         "network of NumPy": lambda: jax.tree.map(np.asarray, net()),
         "not holomorphic": lambda: osc.LayeredNetwork((6, 5, 4), activation=osc.ReLU(), key=KEY),
         "mismatched": lambda: osc.hardware.mismatch(net(), KEY, deviation=0.1),
+        "two ways": two_ways,
+        "corrected": lambda: osc.CorrectedNetwork(two_ways()),
         "gradient": exact,
         "parameters": lambda: osc.parameters(net()),
         "gradient of none": lambda: jax.tree.map(lambda _: None, exact()),

@@ -303,6 +303,7 @@ REFUSED = {
     "SIGNAL(1e38)": (ValueError, "t=1e+38", "use finite numbers, up to 1e+30"),
     "osc.Onset(SIGNAL, 2)(0.0, inf)": (ValueError, "cycle=inf", "use finite numbers"),
     "osc.hardware.DistortedTeaching(SIGNAL, (0.1,))(jnp.array(nan))": (ValueError, "t=", "use finite numbers"),
+    "osc.settle(network(), jax.random.key(0), Y)": (osc.BadType, "x holds key", "give numbers"),
     "SIGNAL(nothing())": (TypeError, "t=", "use real numbers"),
     "osc.SquaredError()(nothing(), 0)": (TypeError, "output=", "give an array of numbers"),
     "orbit().potentials_at(inf)": (ValueError, "time=inf", "use finite numbers, up to 1e+30"),

@@ -388,10 +388,18 @@ def test_what_cannot_be():
         osc.CoupledLearning(0.5)(corrected, X, Y)
     with pytest.raises(osc.BadValue, match=r"drive of Short returns .*\(1,\).* for neurons of .*\(4,\)"):
         osc.settle(Short(jnp.zeros((4, 6)), jnp.zeros((4, 4)), jnp.ones((3, 4))), X, Y)
+    with pytest.raises(osc.BadValue, match=r"feedback\[1\] holds values that are not finite"):
+        osc.FixedFeedback(deep(), [None, np.full((4, 5), np.nan), None])
+    with pytest.raises(osc.BadValue, match=r"feedback has 3 entries, or something in the first place"):
+        osc.OwnFeedback(deep(), [np.zeros((5, 6)), None, None])
+    with pytest.raises(osc.BadType, match=r"net=.*use MeasuredCorrection\(net, filter_time\)"):
+        anchor_rates(osc.CorrectedNetwork(two_ways()), X, Y)
     with pytest.raises(osc.BadValue, match=r"filter_time=-1"):
         osc.MeasuredCorrection(two_ways(), -1.0)
     with pytest.raises(osc.BadValue, match=r"strength=-1"):
         osc.Homeostatic(osc.Exact(), -1.0)
+    with pytest.raises(osc.BadValue, match=r"samples=-1"):
+        osc.Homeostatic(osc.Exact(), samples=-1)
     with pytest.raises(osc.BadValue, match=r"step=1.5"):
         osc.CoupledLearning(1.5)
     with pytest.raises(osc.BadType, match=r"net is a LayeredNetwork without two layers of neurons"):

@@ -129,8 +129,8 @@ def as_scalar(name: str, value: Given) -> Array:
 
 
 def is_numeric(dtype: np.dtype) -> bool:
-    """Whether arrays of this type hold numbers, real or complex, or truth values; `float0` of jax holds none."""
-    return dtype.kind == "b" or (jnp.issubdtype(dtype, jnp.number) and dtype.kind not in "mM")
+    """Whether arrays of this type hold numbers, real or complex, or truth values; keys and `float0` hold none."""
+    return jnp.issubdtype(dtype, jnp.bool_) or (jnp.issubdtype(dtype, jnp.number) and dtype.kind not in "mM")
 
 
 def as_numbers(name: str, value: Given, remedy: str = "give an array of numbers") -> Given:
