@@ -258,6 +258,7 @@ REFUSED = {
     "osc.Phases(0.1)(broken(nan), X, Y)": (ValueError, "weights[0]", "not finite", "build the network anew"),
     "osc.Classic(0.1)(broken(1j), X, Y)": (TypeError, "weights[0] is complex64", "use weights[0].real"),
     "osc.suggest(broken(nan), X, Y)": (ValueError, "weights[0]", "not finite", "build the network anew"),
+    "osc.check_holomorphic(osc.parameters(network()))": (TypeError, "subject is a gradient", "use the network itself"),
     "osc.check_holomorphic(broken(nan))": (ValueError, "weights[0]", "not finite", "build the network anew"),
     "sim('net')": (TypeError, "net='net'", "an instance of a network"),
     "osc.settle(osc.LayeredNetwork, X, Y)": (TypeError, "net=<class", "an instance of a network"),

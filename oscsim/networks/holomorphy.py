@@ -11,7 +11,7 @@ from jaxtyping import Array, Key, PyTree
 from oscsim.core.arrays import is_traced, norm, ratio, to_complex
 from oscsim.core.checks import as_count, as_key, as_positive, as_shape, both, checked, shown, untraced
 from oscsim.core.errors import BadType, BadValue, InexactGradientWarning, NotHolomorphicError, warn
-from oscsim.networks.base import AbstractNetwork, check_parameters
+from oscsim.networks.base import AbstractNetwork, as_network, check_parameters
 from oscsim.networks.inputs import Data, Inputs, as_inputs, as_targets
 
 
@@ -103,7 +103,7 @@ def _require_function_of_arrays(subject: Callable, z: Array) -> None:
 
 
 def _network_violations(network, x, y, points, spread, key) -> dict[str, float]:
-    check_parameters(network)
+    check_parameters(as_network("subject", network))
     if (x is None and network.input_shape is None) or (y is None and network.outputs is None):
         raise BadValue("x or y is None: a network without `input_shape` and `outputs` needs a sample of both")
     k_x, k_y, key = jax.random.split(key, 3)
