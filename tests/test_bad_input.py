@@ -259,6 +259,7 @@ REFUSED = {
     "osc.Classic(0.1)(broken(1j), X, Y)": (TypeError, "weights[0] is complex64", "use weights[0].real"),
     "osc.suggest(broken(nan), X, Y)": (ValueError, "weights[0]", "not finite", "build the network anew"),
     "osc.check_holomorphic(osc.parameters(network()))": (TypeError, "subject is a gradient", "use the network itself"),
+    "osc.cosine(10**400, 1.0)": (TypeError, "estimate=1000", "a float holds"),
     "osc.check_holomorphic(broken(nan))": (ValueError, "weights[0]", "not finite", "build the network anew"),
     "sim('net')": (TypeError, "net='net'", "an instance of a network"),
     "osc.settle(osc.LayeredNetwork, X, Y)": (TypeError, "net=<class", "an instance of a network"),

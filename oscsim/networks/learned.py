@@ -1,6 +1,7 @@
 """What of a network is learned: its parameters, their names, other numbers in their place, and how all that prints."""
 
 import abc
+import functools
 import operator
 import re
 from collections.abc import Iterable, Sequence
@@ -129,7 +130,19 @@ def as_gradient(name: str, gradient: Given) -> Gradient:
         leaves = [None]
     if not all(map(_is_numeric, leaves)):
         raise BadType(f"{name}={shown(gradient)}: give a gradient, a pytree of arrays")
-    return jax.tree.map(lambda leaf: as_native(name, leaf), gradient)
+    return jax.tree.map(functools.partial(_as_leaf, name), gradient)
+
+
+def _as_leaf(name: str, leaf: Given) -> Array | np.ndarray:
+    """One array of a gradient; whole numbers of the host, which may be too large for jax, with a fraction."""
+    leaf = as_native(name, leaf)
+    match leaf:
+        case int() | np.bool_() | np.integer() | np.ndarray() if np.asarray(leaf).dtype.kind in "biuO":
+            try:
+                return np.asarray(leaf, float)
+            except OverflowError as error:
+                raise BadType(f"{name}={shown(leaf)}: give numbers that a float holds") from error
+    return leaf
 
 
 def as_known_gradient(name: str, gradient: Given) -> Gradient:
