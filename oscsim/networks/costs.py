@@ -77,8 +77,8 @@ class CrossEntropy(AbstractCost):
     def __call__(self, output: Inexact[Array, " classes"], y: Real[Array, "*classes"]) -> Array:
         if output.shape[-1] == 1:
             raise BadValue(
-                "outputs=1: the cross-entropy of one class is 0 whatever the network does; use two outputs or more, or "
-                "cost=SquaredError() (--cost squarederror) for a real target"
+                "output has one number, outputs=1: the cross-entropy of one class is 0 whatever the network does; use "
+                "two outputs or more, or cost=SquaredError() (--cost squarederror) for a real target"
             )
         target = one_hot(y, output.shape[-1], output.real.dtype)
         shifted = output - lax.stop_gradient(jnp.max(output.real))  # the shift cancels; it keeps exp in range
