@@ -228,6 +228,17 @@ def test_where_a_measured_anchor_runs_away():
         osc.settle(osc.MeasuredCorrection(turning(1.05 * found), 50.0), X[:1], Y[:1])
 
 
+def test_a_corrected_network_settles_at_its_anchor():
+    """Large weights leave several states; swept from rest, others of them were found."""
+    x = jax.random.uniform(jax.random.key(3), (20, 6))
+    net = osc.LayeredNetwork((6, 8, 7, 3), cost=osc.SquaredError(), key=KEY, scale=1.5)
+    own = osc.OwnFeedback(net, angle=60.0, key=jax.random.key(1))
+    free, y = osc.settle(own, x, np.zeros(20, int)), np.zeros(20, int)
+    corrected = osc.settle(osc.CorrectedNetwork(own), x, y)
+    for found, expected in zip(corrected.potentials, free.potentials, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_an_anchor_that_is_no_state_is_no_number():
     """Under jit nothing can be raised, and states are not followed: an anchor is in balance there, or nan."""
     wild = turning(0.0)

@@ -106,6 +106,12 @@ class CorrectedNetwork(AbstractCorrection):
         at_rest = is_settled(free, level)
         return inner, tuple(jnp.where(per_sample(at_rest, s), s, jnp.nan) for s in free.activities)
 
+    def begun(self, inputs: Inputs) -> Layers:
+        """The anchor's potentials, which of several states is the one that counts; rest where it was not found."""
+        inner, anchor = inputs.clamped
+        held = self.network.force(inner, anchor, inputs.y, jnp.zeros((), self.dtype))
+        return tuple(jnp.where(jnp.isfinite(u), u, 0) for u in held)
+
     def phi(self, clamped: PyTree[Array], s: Layers, y: Real[Array, "..."], beta: Inexact[Array, ""]) -> Array:
         """That of the network within."""
         return self.network.phi(clamped[0], s, y, beta)
