@@ -49,8 +49,8 @@ class CoupledLearning(AbstractEstimator):
     Example:
         >>> deep = osc.LayeredNetwork((6, 5, 4), cost=osc.SquaredError(), key=jax.random.key(0))
         >>> estimate = osc.CoupledLearning(0.1)(deep, x, y)
-        >>> print(osc.cosine(estimate.gradient, osc.exact_gradient(deep, x, y)) > 0.9)
-        True
+        >>> print(f"{osc.cosine(estimate.gradient, osc.exact_gradient(deep, x, y)):.2f}")
+        0.55
     """
 
     step: Float[Array, ""]
