@@ -248,7 +248,7 @@ def test_an_anchor_that_is_no_state_is_no_number():
     corrected = osc.CorrectedNetwork(wild)  # two neurons that chase each other
     with pytest.raises(osc.NotSettledError):
         osc.Inputs.of(corrected, X, Y)
-    inner, (anchor,) = jax.jit(corrected.clamped)(X)
+    inner, (anchor,) = jax.jit(lambda x: corrected.clamped(x))(X)
     (force,) = wild.force(inner, (anchor,), jnp.array(Y), 0.0)
     (moved,) = wild.activities((force,))
     assert bool(jnp.all(jnp.isnan(anchor) | (jnp.abs(moved - anchor) < 1e-9)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oscsim.core.checks import as_flag, as_place, as_plain, as_text, checked
+from oscsim.core.checks import Given, as_flag, as_place, as_plain, as_text, checked
 from oscsim.core.errors import BadValue
 from oscsim.datasets.cifar import CIFAR, read_cifar
 from oscsim.datasets.files import Data, Folder, Split, require_split
@@ -19,7 +19,12 @@ NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet32"
 """What `load` knows."""
 
 
-@checked(name=as_place, standardise=as_flag, target=as_text, validation=as_plain)
+def as_name_or_place(name: str, value: Given) -> Given:
+    """The name of a data set, or a path; one that is empty is the name of none."""
+    return value if type(value) is str and not value else as_place(name, value)
+
+
+@checked(name=as_name_or_place, standardise=as_flag, target=as_text, validation=as_plain)
 def load(
     name: str | os.PathLike[str],
     split: Split = "train",
