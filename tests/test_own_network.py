@@ -40,7 +40,7 @@ def test_the_network_of_the_page_in_float64():
     assert jax.tree.structure(osc.parameters(net)) == jax.tree.structure(exact)
 
 
-@pytest.mark.parametrize("name", ["psi", "force"])
+@pytest.mark.parametrize("name", ["psi", "force", "clamped"])
 def test_a_field_that_hides_what_the_package_calls_is_refused(name):
     class Own(osc.AbstractNetwork):
         __annotations__ = {name: jax.Array}

@@ -3,10 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.arrays import norm, ratio, to_complex
-from oscsim.equilibrium.corrected import AbstractCorrection
+from oscsim.equilibrium.corrected import uncorrected
 from oscsim.equilibrium.exact_gradients import implicit_gradient
 from oscsim.equilibrium.linear import gradient_read, linear_response
 from oscsim.equilibrium.states import default_tolerance
@@ -66,22 +66,28 @@ def antisymmetric_share(net: AbstractNetwork, inputs: Inputs, s: Layers) -> Floa
 
     0 for symmetric couplings, $1/\sqrt2$ for couplings that lead one way only, 1 for antisymmetric ones.
     """
-    _, forward = jax.linearize(lambda s: net.force(inputs.clamped, s, inputs.y, jnp.zeros((), net.dtype)), s)
+    pushed, pulled = random_products(net, inputs.clamped, inputs.y, s, jax.random.key(0), DRAWS)
+    return ratio(norm(jax.tree.map(jnp.subtract, pushed, pulled)), norm(pushed)) / 2
+
+
+def random_products(
+    net: AbstractNetwork, clamped: PyTree[Array], y: Array, s: Layers, key: Key[Array, ""], draws: int
+) -> tuple[Layers, Layers]:
+    r"""$K e$ and $K^\top e$ for normal vectors $e$ of all neurons, so many for each sample: (draws, batch, neurons)."""
+    _, forward = jax.linearize(lambda s: net.force(clamped, s, y, jnp.zeros((), net.dtype)), s)
     back = jax.linear_transpose(forward, s)
 
-    def squares(key: Array) -> tuple[Array, Array]:
+    def one(key: Array) -> tuple[Layers, Layers]:
         keys = jax.random.split(key, len(s))
         e = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, s, strict=True))
-        pushed, (pulled,) = forward(e), back(e)
-        return norm(jax.tree.map(jnp.subtract, pushed, pulled)) ** 2, norm(pushed) ** 2
+        return forward(e), back(e)[0]
 
-    apart, whole = jax.vmap(squares)(jax.random.split(jax.random.key(0), DRAWS))
-    return jnp.sqrt(ratio(jnp.sum(apart), jnp.sum(whole))) / 2
+    return jax.vmap(one)(jax.random.split(key, draws))
 
 
 def asymmetry_measures(net: AbstractNetwork, inputs: Inputs, s: Layers) -> dict[str, Array]:
     """What to follow of a network without symmetry: its antisymmetric share, and the angles between its two ways."""
-    within = net.network if isinstance(net, AbstractCorrection) else net
+    within = uncorrected(net)
     clamped = Inputs(inputs.x, inputs.y, within.clamped(inputs.x))
     angles = within.angles if isinstance(within, AbstractFeedback) else {}
     share = antisymmetric_share(within, clamped, s[: len(within.shapes)])

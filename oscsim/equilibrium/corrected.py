@@ -142,6 +142,11 @@ def _some_targets(net: AbstractNetwork, x: Array, clamped: PyTree[Array]) -> Arr
     )
 
 
+def uncorrected(network: AbstractNetwork) -> AbstractNetwork:
+    """The network whose couplings count: that within a correction, or itself."""
+    return network.network if isinstance(network, AbstractCorrection) else network
+
+
 def as_inner(network: AbstractNetwork) -> AbstractNetwork:
     """A network to correct, or an error that names what is none, or is corrected already."""
     return require_uncorrected("network", as_network("network", network))

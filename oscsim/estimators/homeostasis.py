@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from oscsim.core.checks import Given, as_count, instance, not_negative
 from oscsim.core.errors import BadValue
-from oscsim.equilibrium.corrected import AbstractCorrection
+from oscsim.equilibrium.asymmetry import random_products
+from oscsim.equilibrium.corrected import uncorrected
 from oscsim.estimators.base import AbstractEstimator, Estimate
 from oscsim.networks.base import AbstractNetwork, Layers, gradient_of
 from oscsim.networks.feedback import AbstractFeedback
@@ -114,11 +115,6 @@ class Homeostatic(AbstractEstimator):
         return self.samples if self.samples is not None else 0 if closed else 1
 
 
-def uncorrected(net: AbstractNetwork) -> AbstractNetwork:
-    """The network whose couplings count: within a correction."""
-    return net.network if isinstance(net, AbstractCorrection) else net
-
-
 PULLED = 2**31 - 3
 """Of the key of a batch, what the vectors are drawn with."""
 
@@ -150,16 +146,8 @@ def drawn_pull(net: AbstractNetwork, inputs: Inputs, s: Layers, key: Key[Array, 
     neurons, batch = sum(a[0].size for a in s), s[0].shape[0]
 
     def drawn(net: AbstractNetwork, clamped: PyTree) -> Array:
-        force = lambda s: net.force(clamped, s, inputs.y, jnp.zeros((), net.dtype))  # noqa: E731
-        _, forward = jax.linearize(force, s)
-        back = jax.linear_transpose(forward, s)
-
-        def one(key: Array) -> Array:
-            keys = jax.random.split(key, len(s))
-            e = tuple(jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, s, strict=True))
-            pushed, (pulled,) = forward(e), back(e)
-            return sum((jnp.sum(p * (p - q)) for p, q in zip(pushed, pulled, strict=True)), jnp.zeros((), net.dtype))
-
-        return jnp.mean(jax.vmap(one)(jax.random.split(key, samples))) / (neurons * batch)
+        pushed, pulled = random_products(net, clamped, inputs.y, s, key, samples)
+        total = sum((jnp.sum(p * (p - q)) for p, q in zip(pushed, pulled, strict=True)), jnp.zeros((), net.dtype))
+        return total / (samples * neurons * batch)
 
     return gradient_of(drawn, net, inputs.x)

@@ -343,7 +343,8 @@ def as_network(name: str, network: Given) -> "AbstractNetwork":
     )
     for field in fields(network):
         for kind in type(network).__mro__[1:]:
-            if inspect.isfunction(vars(kind).get(field.name)):
+            method = vars(kind).get(field.name)
+            if callable(method) and inspect.isfunction(inspect.unwrap(method)):  # compiled ones too
                 raise BadType(
                     f"{name}: the field {field.name} of {type(network).__name__} hides {kind.__name__}.{field.name}, "
                     "which is needed: give it another name"
